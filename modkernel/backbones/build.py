@@ -1,0 +1,168 @@
+"""Build the hidden modules of a backbone from the names of their blocks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from modkernel.backbones.block import Block
+from modkernel.backbones.lenet import lenet5
+from modkernel.backbones.mlp import mlp
+from modkernel.backbones.resnet import RESNETS
+from modkernel.errors import InterfaceError, SpecError
+from modkernel.names import import_object, is_import_path, lookup
+from modkernel.seeding import seeded
+from modkernel.spec import BackboneSpec, Shape
+
+BACKBONES = {"mlp": mlp, "lenet5": lenet5, **RESNETS}
+
+
+def blocks_of(spec: BackboneSpec) -> tuple[Block, ...]:
+    """The named blocks of a backbone, in order.
+
+    A name of the form `package.module:function` is the user's own: the function takes the
+    `BackboneSpec` (its arguments are in `spec.options`) and returns the blocks.
+
+    Raises:
+        UnknownNameError: no such backbone.
+        SpecError: the user's own cannot be imported or fails, or what it returns is not a
+            non-empty sequence of blocks with distinct names; or options for a built-in one.
+    """
+    if not is_import_path(spec.name):
+        function = lookup(BACKBONES, spec.name, "backbone")
+        if spec.options:
+            raise SpecError(
+                f"Backbone '{spec.name}' takes no options, but got {', '.join(spec.options)}: "
+                "use width, depth and activation; options are for your own backbone function."
+            )
+        return tuple(function(spec))
+    function = import_object(spec.name, "backbone")
+    try:
+        blocks = tuple(function(spec))
+    except Exception as error:
+        raise SpecError(
+            f"Backbone '{spec.name}' failed: {type(error).__name__}: {error}. It must be a "
+            "function that takes a BackboneSpec and returns a sequence of Blocks."
+        ) from error
+    _check_blocks(spec.name, blocks)
+    return blocks
+
+
+def build_hidden(
+    backbone: BackboneSpec, blocks: tuple[str, ...], takes: Shape, seed: int
+) -> nn.Sequential:
+    """Build the named blocks, in order, for inputs of shape `takes`, on the CPU in train mode.
+
+    A block's initial weights depend on the seed and the block's name alone: not on what was built
+    before, nor on where the backbone is cut. Global random state is left as it was.
+
+    Returns:
+        A sequence of the blocks; in its keys `_` stands for the `.` of a block's name.
+
+    Raises:
+        SpecError: the backbone has no such block (see `blocks_of` too).
+        InterfaceError: a block cannot take the shape that reaches it.
+    """
+    table = {block.name: block for block in blocks_of(backbone)}
+    built: OrderedDict[str, nn.Module] = OrderedDict()
+    for name in blocks:
+        block = lookup(table, name, f"block of backbone '{backbone.name}'")
+        with seeded(seed, name):
+            built[_key(name)], takes = _build_block(block, takes)
+    return nn.Sequential(built)
+
+
+def build_skeleton(
+    backbone: BackboneSpec, blocks: tuple[str, ...], takes: Shape
+) -> tuple[nn.Sequential, Shape]:
+    """The same sequence without initial weights, to load stored ones into, and what it gives.
+
+    Built-in backbones are built on the meta device, which costs no memory and no time. A user's
+    own is built for real, since its code may hold more than parameters and stored buffers.
+
+    Raises:
+        SpecError, InterfaceError: as in `build_hidden`.
+    """
+    table = {block.name: block for block in blocks_of(backbone)}
+    built: OrderedDict[str, nn.Module] = OrderedDict()
+    device = "cpu" if is_import_path(backbone.name) else "meta"
+    with torch.device(device), torch.random.fork_rng(devices=[]):
+        for name in blocks:
+            block = lookup(table, name, f"block of backbone '{backbone.name}'")
+            built[_key(name)], takes = _build_block(block, takes)
+    return nn.Sequential(built), takes
+
+
+def output_shape(module: nn.Module, takes: Shape) -> Shape:
+    """Shape of one example's output, found by passing one example of zeros in eval mode.
+
+    The module is left as it was: modes, parameters and buffers.
+
+    Raises:
+        InterfaceError: the module cannot take the shape, or does not give one tensor [N, …].
+    """
+    tensor = next(module.parameters(), None)
+    example = torch.zeros((1, *takes), device=None if tensor is None else tensor.device)
+    try:
+        with _evaluating(module), torch.no_grad():
+            output = module(example)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InterfaceError(
+            f"Examples of shape {list(takes)} do not fit the module: {reason} "
+            "Give it the shape that it was made for, or choose another image size or backbone."
+        ) from error
+    if not isinstance(output, Tensor) or output.dim() < 2 or output.shape[0] != 1:
+        found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InterfaceError(
+            f"A module must give one tensor with an example in each row, but a batch of one "
+            f"example gave {found}: return [N, d] or [N, C, H, W]."
+        )
+    return tuple(output.shape[1:])
+
+
+def _check_blocks(backbone: str, blocks: tuple[object, ...]) -> None:
+    wrong = [type(block).__name__ for block in blocks if not isinstance(block, Block)]
+    if wrong or not blocks:
+        found = f"a {wrong[0]} among them" if wrong else "none"
+        raise SpecError(
+            f"Backbone '{backbone}' must return modkernel Blocks, at least one, but there was "
+            f"{found}: return [Block(name, build), …]."
+        )
+    keys = [_key(block.name) for block in blocks if isinstance(block, Block)]
+    if "" in keys or len(set(keys)) < len(keys):
+        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        found = f"{', '.join(repeated)} more than once" if repeated else "an empty name"
+        raise SpecError(
+            f"Backbone '{backbone}' must give each block a name of its own ('.' and '_' count as "
+            f"the same), but there was {found}: rename the blocks."
+        )
+
+
+def _build_block(block: Block, takes: Shape) -> tuple[nn.Module, Shape]:
+    try:
+        module = block.build(takes)
+        if not isinstance(module, nn.Module):
+            raise InterfaceError(f"it built a {type(module).__name__}, not a torch module.")
+        return module, output_shape(module, takes)
+    except InterfaceError as error:
+        raise InterfaceError(f"Block '{block.name}': {error}") from error
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "_")  # torch refuses dots in the names of children
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -1,0 +1,26 @@
+"""Data sets: loaded, split, fingerprinted, and kept where training can reach them fast."""
+
+from modkernel.data.augment import augment
+from modkernel.data.images import read_images
+from modkernel.data.load import DATASETS, describe_dataset, load_dataset
+from modkernel.data.pair_file import PairTable, read_pairs
+from modkernel.data.sources import ImageSource, Resident, Streamed
+from modkernel.data.values import DataPlaces, Dataset, DatasetInfo, RawData, Split
+
+__all__ = [
+    "DATASETS",
+    "DataPlaces",
+    "Dataset",
+    "DatasetInfo",
+    "ImageSource",
+    "PairTable",
+    "RawData",
+    "Resident",
+    "Split",
+    "Streamed",
+    "augment",
+    "describe_dataset",
+    "load_dataset",
+    "read_images",
+    "read_pairs",
+]

@@ -1,0 +1,110 @@
+"""Files that can be made again at any time: decoded pixels, file hashes, summaries.
+
+Every file is written beside its place and moved there in one step, so that processes that write
+the same one at once do no harm, and a killed one leaves nothing half-written under a real name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from modkernel.errors import SettingsError
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file in one step.
+
+    Raises:
+        SettingsError: the cache folder cannot be written.
+    """
+    _write(path, lambda temporary: temporary.write_text(json.dumps(content)))
+
+
+def kept_pixels(path: Path, shape: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
+    """The uint8 tensor that is kept at `path`, mapped; it is made anew if missing or damaged.
+
+    Raises:
+        SettingsError: the cache folder cannot be written.
+    """
+    pixels = _read_pixels(path)
+    if pixels is None or tuple(pixels.shape) != tuple(shape):
+        pixels = make()
+        kept = {"pixels": pixels}
+        metadata = {"sha256": hashlib.sha256(array_bytes(pixels)).hexdigest()}
+        _write(path, lambda temporary: save_file(kept, temporary, metadata))
+    return pixels
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file for the time of a block; wait until no other process holds it.
+
+    Raises:
+        SettingsError: the lock file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def array_bytes(values: Tensor) -> memoryview:
+    """A CPU tensor's content, C order, little endian."""
+    array = np.ascontiguousarray(values.numpy())
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _read_pixels(path: Path) -> Tensor | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            expected = (file.metadata() or {}).get("sha256")
+            pixels: Tensor = file.get_tensor("pixels")
+    except (OSError, SafetensorError):
+        return None
+    return pixels if hashlib.sha256(array_bytes(pixels)).hexdigest() == expected else None
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(path, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _unwritable(path: Path, error: Exception) -> SettingsError:
+    reason = getattr(error, "strerror", None) or error
+    return SettingsError(
+        f"Cannot write {path}: {reason}. Choose a folder that you may write and that has room."
+    )

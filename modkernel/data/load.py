@@ -1,0 +1,159 @@
+"""Load a data set, or describe it from what an earlier load has written down."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from modkernel.data.arrays import open_arrays, open_own
+from modkernel.data.cache import kept_pixels, read_json, write_json
+from modkernel.data.fingerprint import DATA_FORMAT, identify
+from modkernel.data.folder import open_folder
+from modkernel.data.images import decode_many, fit_tensor
+from modkernel.data.measure import free_memory, preprocessing_of
+from modkernel.data.pool import Pixels, Source
+from modkernel.data.sources import ImageSource, Resident, Streamed
+from modkernel.data.split import Arranged, arrange
+from modkernel.data.values import DataPlaces, Dataset, DatasetInfo, Split
+from modkernel.data.vision import open_digits, open_vision
+from modkernel.names import is_import_path, lookup
+from modkernel.spec import DatasetSpec, Shape
+
+DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
+    "digits": open_digits,
+    "mnist": open_vision,
+    "fashion_mnist": open_vision,
+    "cifar10": open_vision,
+    "cifar100": open_vision,
+    "svhn": open_vision,
+    "image_folder": open_folder,
+    "arrays": open_arrays,
+}
+
+
+def load_dataset(
+    spec: DatasetSpec, where: DataPlaces, resident_limit: int | None = None
+) -> Dataset:
+    """Load a data set, choose its classes, split it and fingerprint it.
+
+    The fingerprint is SHA-256 over every chosen example (its pixels or its file's bytes), its id
+    and label, the class names, which examples are in which split, and image_size and channels.
+    The same content at another path has the same fingerprint. Sizes and times of files tell
+    whether what an earlier load has found still holds; a loader of one's own is always asked.
+
+    Args:
+        spec: which data set.
+        where: the data root and the cache.
+        resident_limit: bytes of decoded images above which an image folder is streamed from its
+            files; half of the free memory if None. Other sets are always kept in memory.
+
+    Raises:
+        UnknownNameError: there is no data set of that name.
+        DataError: data that is missing, unreadable or unfit; its subclasses ClassError and
+            ImageError for classes and for a file that is no readable image.
+        SettingsError: the cache cannot be written.
+    """
+    return _load(spec, where, resident_limit)[0]
+
+
+def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:
+    """What `load_dataset` would load, from the cache if the set's files are as they were.
+
+    Raises:
+        UnknownNameError, DataError, SettingsError: as `load_dataset` does.
+    """
+    source = _open(spec, where)
+    return _read_info(_info_path(spec, where, source)) or _load(spec, where, None)[1]
+
+
+def _load(
+    spec: DatasetSpec, where: DataPlaces, resident_limit: int | None
+) -> tuple[Dataset, DatasetInfo]:
+    source = _open(spec, where)
+    known = _read_info(_info_path(spec, where, source))
+    chosen = arrange(source.read(), spec)
+    if known is None:
+        shape, digest = identify(spec, chosen, where.cache)
+    else:
+        shape, digest = known.preprocessing.shape, known.fingerprint
+    kept = where.cache / "datasets" / f"{digest}.safetensors"
+    images = _images(chosen.pixels, shape, kept, resident_limit)
+    splits = [_split(chosen, images, part) for part in chosen.parts]
+    info = known or DatasetInfo(
+        name=spec.name,
+        classes=chosen.classes,
+        fingerprint=digest,
+        preprocessing=preprocessing_of(splits[0].images),
+        train_counts=_counts(splits[0], len(chosen.classes)),
+        n_train=len(splits[0]),
+        n_validation=len(splits[1]),
+        n_test=len(splits[2]),
+        labelled=chosen.labels is not None,
+    )
+    if known is None:
+        # A set that has just been downloaded has its stamp only now.
+        path = _info_path(spec, where, source if source.stamp else _open(spec, where))
+        if path is not None:
+            write_json(path, info.model_dump(mode="json"))
+    return Dataset(spec.name, chosen.classes, digest, info.preprocessing, *splits), info
+
+
+def _open(spec: DatasetSpec, where: DataPlaces) -> Source:
+    if is_import_path(spec.name):
+        return open_own(spec, where)
+    return lookup(DATASETS, spec.name, "data set")(spec, where)
+
+
+def _info_path(spec: DatasetSpec, where: DataPlaces, source: Source) -> Path | None:
+    if source.stamp is None:
+        return None
+    key = hashlib.sha256(f"{DATA_FORMAT}\n{source.stamp}\n{spec.digest()}".encode()).hexdigest()
+    return where.cache / "info" / f"{key}.json"
+
+
+def _read_info(path: Path | None) -> DatasetInfo | None:
+    content = None if path is None else read_json(path)
+    try:
+        return None if content is None else DatasetInfo.model_validate(content)
+    except ValidationError:
+        return None
+
+
+def _images(
+    pixels: Pixels, shape: Shape, kept: Path, resident_limit: int | None
+) -> Tensor | Streamed:
+    if isinstance(pixels, Tensor):
+        if tuple(pixels.shape[1:]) == shape:
+            return pixels
+        return kept_pixels(kept, (len(pixels), *shape), lambda: fit_tensor(pixels, shape))
+    paths = tuple(file.path for file in pixels.files)
+    limit = free_memory() // 2 if resident_limit is None else resident_limit
+    if len(paths) * math.prod(shape) > limit:
+        return Streamed(pixels.root, paths, shape)
+    files = [pixels.root / path for path in paths]
+    return kept_pixels(kept, (len(paths), *shape), lambda: decode_many(files, shape))
+
+
+def _split(chosen: Arranged, images: Tensor | Streamed, part: slice) -> Split:
+    source: ImageSource
+    if isinstance(images, Streamed):
+        source = Streamed(images.root, images.paths[part], images.shape)
+    else:
+        source = Resident(images, part.start, part.stop)
+    return Split(
+        ids=chosen.ids[part],
+        labels=None if chosen.labels is None else chosen.labels[part],
+        images=source,
+    )
+
+
+def _counts(train: Split, n_classes: int) -> tuple[int, ...] | None:
+    if train.labels is None:
+        return None
+    return tuple(torch.bincount(train.labels, minlength=n_classes).tolist())

@@ -1,0 +1,151 @@
+"""Pairs of examples that are known to be of the same class, or known not to be."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modkernel.errors import DataError
+
+SAME = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
+
+
+@dataclass(frozen=True, eq=False)
+class PairTable:
+    """M known pairs, each once, sorted by their examples' ids.
+
+    Attributes:
+        i: int64 [M], positions in the ids that the file was read with.
+        j: int64 [M].
+        same: bool [M], whether the two are of the same class.
+        fingerprint: SHA-256 over the sorted pairs of ids; neither the order of the file's rows,
+            nor the order within a pair, nor repetition, nor the file's format or place matters.
+    """
+
+    i: Tensor
+    j: Tensor
+    same: Tensor
+    fingerprint: str
+
+
+def read_pairs(path: Path | str, ids: Sequence[str], root: Path | str | None = None) -> PairTable:
+    """Read a CSV or Parquet file of pairs: example, example, 1 (same class) or 0 (different).
+
+    A CSV file may have a header. An example is named by its id (see `Split.ids`); an image also
+    by its absolute path below `root`. Pass the ids of `Dataset.training_part()`: pairs may name
+    any example of the training part, and none of the test split.
+
+    Args:
+        path: the file; `.parquet` is read as Parquet by its first three columns, others as CSV.
+        ids: ids that may be named.
+        root: the image folder's path, for absolute paths.
+
+    Raises:
+        DataError: the file cannot be read, has no pairs, or has a row that is wrong: unknown id,
+            not three fields, neither 0 nor 1, an example with itself, or a pair that an earlier
+            row gives the other value. The message names the row, counted from 1.
+    """
+    path = Path(path)
+    place = {name: position for position, name in enumerate(ids)}
+    folder = None if root is None else Path(root)
+    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path, place)
+    pairs: dict[tuple[str, str], tuple[bool, int]] = {}
+    for number, fields in rows:
+        if len(fields) != 3:
+            raise DataError(
+                f"{path}, row {number}, has {len(fields)} fields: write example, example, 0 or 1."
+            )
+        first, second = (_known(name, place, folder, path, number) for name in fields[:2])
+        same = SAME.get(fields[2])
+        if same is None:
+            raise DataError(
+                f"{path}, row {number}, has '{fields[2]}' as its third field: write 1 for the "
+                "same class or 0 for different ones."
+            )
+        if first == second:
+            raise DataError(f"{path}, row {number}, pairs '{first}' with itself: remove the row.")
+        key = (first, second) if first < second else (second, first)
+        earlier = pairs.setdefault(key, (same, number))
+        if earlier[0] != same:
+            raise DataError(
+                f"{path}, row {number}, contradicts row {earlier[1]} on '{first}' and '{second}': "
+                "keep one of them."
+            )
+    if not pairs:
+        raise DataError(f"{path} has no pairs: add rows of example, example, 0 or 1.")
+    listed = sorted((first, second, same) for (first, second), (same, _) in pairs.items())
+    return PairTable(
+        i=torch.tensor([place[first] for first, _, _ in listed]),
+        j=torch.tensor([place[second] for _, second, _ in listed]),
+        same=torch.tensor([same for _, _, same in listed]),
+        fingerprint=hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+    )
+
+
+def _known(
+    name: str, place: Mapping[str, int], folder: Path | None, path: Path, number: int
+) -> str:
+    if name in place:
+        return name
+    if folder is not None and Path(name).is_absolute():
+        for base in (folder.absolute(), folder.resolve()):
+            if Path(name).is_relative_to(base):
+                below = Path(name).relative_to(base).as_posix()
+                if below in place:
+                    return below
+    example = next(iter(place), None)
+    raise DataError(
+        f"{path}, row {number}, names the example '{name}', which the training part does not "
+        f"have: name examples by their ids, such as '{example}'."
+    )
+
+
+def _csv_rows(path: Path, place: Mapping[str, int]) -> Iterator[tuple[int, list[str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for number, fields in enumerate(csv.reader(file), start=1):
+                fields = [field.strip() for field in fields]
+                if any(fields) and not (number == 1 and _is_header(fields, place)):
+                    yield number, fields
+    except OSError as error:
+        raise DataError(f"Cannot read pair file {path}: {error.strerror}.") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(
+            f"Cannot read pair file {path} as CSV: {error}. Save it as UTF-8 text with commas."
+        ) from None
+
+
+def _is_header(fields: list[str], place: Mapping[str, int]) -> bool:
+    """Whether a first row names columns: no example in it, and no number as its third field."""
+    if len(fields) != 3 or any(field in place for field in fields[:2]):
+        return False
+    try:
+        float(fields[2])
+    except ValueError:
+        return True
+    return False
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise DataError(
+            f"Reading {path} needs the package 'pyarrow': pip install it, or save the pairs as CSV."
+        ) from None
+    try:
+        columns: Iterable[list[Any]] = [
+            column.to_pylist() for column in parquet.read_table(path).columns[:3]
+        ]
+    except (OSError, ArrowException) as error:
+        raise DataError(f"Cannot read pair file {path} as Parquet: {error}.") from None
+    for number, values in enumerate(zip(*columns, strict=True), start=1):
+        yield number, [str(value) for value in values]

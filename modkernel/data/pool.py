@@ -1,0 +1,75 @@
+"""All examples of a data set as its source gives them, before classes are chosen and split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class ListedFile(NamedTuple):
+    """A file as its folder lists it: path relative to the set's folder, and what stat says."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Image files below one folder."""
+
+    root: Path
+    files: tuple[ListedFile, ...]
+
+
+Pixels = Tensor | FileList
+"""uint8 images [N, C, H, W], float32 vectors [N, d], or files that hold N images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """All examples of a set, in the order of its source.
+
+    Attributes:
+        classes: names of the classes; empty without labels.
+        ids: one name an example, unique.
+        labels: int64 [N] indices into `classes`; None without labels.
+        pixels: the N examples.
+        train: int64 rows of the training part.
+        validation: rows of a validation part of its own, if there is one.
+        test: rows of a test part of its own, if there is one.
+    """
+
+    classes: tuple[str, ...]
+    ids: Sequence[str]
+    labels: Tensor | None
+    pixels: Pixels
+    train: Tensor
+    validation: Tensor | None = None
+    test: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was found and not read yet.
+
+    Attributes:
+        stamp: changes whenever the set's files do (their sizes and times); None where that
+            cannot be told, and then nothing about the set is remembered.
+        read: reads the set.
+    """
+
+    stamp: str | None
+    read: Callable[[], Pool]
+
+
+def take(pixels: Pixels, rows: Tensor) -> Pixels:
+    """The examples at int64 `rows`, in that order."""
+    if isinstance(pixels, Tensor):
+        return pixels[rows]
+    return FileList(pixels.root, tuple(pixels.files[i] for i in rows.tolist()))

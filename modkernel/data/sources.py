@@ -1,0 +1,194 @@
+"""Where the raw examples of a split come from: memory or a device, or files decoded on the fly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from modkernel.data.images import decode, decode_many
+from modkernel.errors import DataError, ImageError
+from modkernel.spec import Shape
+
+MOST_WORKERS = 4
+
+
+class ImageSource(Protocol):
+    """Raw examples: uint8 images [C, H, W] or float32 vectors [d]."""
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of one example."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """uint8 for images, float32 for vectors."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The examples at int64 [B] `indices`, raw, as [B, …] on `device`."""
+        ...
+
+    def batches(
+        self, order: Sequence[Tensor], device: torch.device | str = "cpu"
+    ) -> Iterator[Tensor]:
+        """One raw batch [B, …] on `device` for each tensor of indices, in that order."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """Examples `start` to `stop` of one tensor that is in memory (or mapped) or on a device."""
+
+    base: Tensor
+    start: int
+    stop: int
+
+    @classmethod
+    def whole(cls, tensor: Tensor) -> Resident:
+        """All of a tensor [N, …]."""
+        return cls(tensor, 0, len(tensor))
+
+    @property
+    def tensor(self) -> Tensor:
+        """The examples [N, …], without copying."""
+        return self.base[self.start : self.stop]
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of one example."""
+        return tuple(self.base.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """uint8 for images, float32 for vectors."""
+        return self.base.dtype
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def to(self, device: torch.device | str) -> Resident:
+        """These examples on `device`: copied there in one go unless they are there already."""
+        if self.base.device == torch.empty(0, device=device).device:
+            return self
+        return Resident.whole(self.tensor.to(device))
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The examples at int64 [B] `indices`, raw, as [B, …] on `device`."""
+        return self.tensor[indices.to(self.base.device)].to(device, non_blocking=True)
+
+    def batches(
+        self, order: Sequence[Tensor], device: torch.device | str = "cpu"
+    ) -> Iterator[Tensor]:
+        """One raw batch [B, …] on `device` for each tensor of indices, in that order."""
+        for indices in order:
+            yield self.batch(indices, device)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Images that are decoded from their files each time: for a set that memory cannot hold.
+
+    Attributes:
+        root: folder of the images.
+        paths: one path an example, relative to `root`.
+        shape: [C, H, W] that each is brought to.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    shape: Shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Always uint8."""
+        return torch.uint8
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The examples at int64 [B] `indices`, raw, as [B, C, H, W] on `device`.
+
+        Raises:
+            ImageError: an image cannot be read; the message names it.
+        """
+        paths = [self.root / self.paths[i] for i in indices.tolist()]
+        return decode_many(paths, self.shape).to(device)
+
+    def batches(
+        self, order: Sequence[Tensor], device: torch.device | str = "cpu"
+    ) -> Iterator[Tensor]:
+        """One raw batch [B, C, H, W] on `device` for each tensor of indices, in that order.
+
+        A few worker processes decode ahead. They take nothing from the global random state.
+
+        Raises:
+            ImageError: an image cannot be read; the message names it.
+            DataError: a worker process died.
+        """
+        if len(order) < 2:
+            yield from (self.batch(indices, device) for indices in order)
+            return
+        loader: DataLoader[Tensor | str] = DataLoader(
+            _DecodedBatches(self),
+            sampler=[indices.tolist() for indices in order],
+            batch_size=None,
+            num_workers=min(MOST_WORKERS, os.cpu_count() or 1, len(order)),
+            generator=torch.Generator(),
+            pin_memory=torch.device(device).type == "cuda",
+        )
+        try:
+            for batch in loader:
+                if isinstance(batch, str):
+                    raise ImageError(batch)
+                yield batch.to(device, non_blocking=True)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"A process that was reading images from {self.root} died: {error} Give the "
+                "machine or container more memory or shared memory (docker: --shm-size=2g)."
+            ) from None
+
+
+class _DecodedBatches(TorchDataset[Tensor | str]):
+    """Decoded batches by lists of indices; an unreadable image comes back as its message.
+
+    An exception that crosses from a worker would arrive with the worker's traceback as its text.
+    """
+
+    def __init__(self, images: Streamed) -> None:
+        self.images = images
+
+    def __getitem__(self, indices: list[int]) -> Tensor | str:
+        images = self.images
+        try:
+            decoded = [decode(images.root / images.paths[i], images.shape) for i in indices]
+        except ImageError as error:
+            return str(error)
+        return torch.stack(decoded)
+
+
+def join_sources(first: ImageSource, second: ImageSource) -> ImageSource:
+    """The examples of the first source, then those of the second.
+
+    Nothing is copied where both are streamed or are neighbours in one tensor.
+    """
+    if isinstance(first, Streamed) and isinstance(second, Streamed) and first.root == second.root:
+        return Streamed(first.root, first.paths + second.paths, first.shape)
+    if isinstance(first, Resident) and isinstance(second, Resident):
+        if first.base is second.base and first.stop == second.start:
+            return Resident(first.base, first.start, second.stop)
+        return Resident.whole(torch.cat((first.tensor, second.tensor.to(first.base.device))))
+    raise DataError("Only two sources of the same kind can be joined.")

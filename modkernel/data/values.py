@@ -1,0 +1,116 @@
+"""What a loaded data set is: its splits, its summary, and where its files are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modkernel.data.sources import ImageSource, join_sources
+from modkernel.spec import Preprocessing, Spec
+
+
+@dataclass(frozen=True)
+class DataPlaces:
+    """Where data sets are looked for and where decoded copies of them are kept.
+
+    Attributes:
+        root: torchvision's data root.
+        cache: folder for decoded images, file hashes and summaries; may be deleted at any time.
+        download: whether a torchvision set that is not in `root` is downloaded.
+    """
+
+    root: Path
+    cache: Path
+    download: bool = True
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some examples of a data set.
+
+    Attributes:
+        ids: one name an example, unique in the whole data set. An image folder's are paths
+            relative to the folder, with '/'. Elsewhere they are '0', '1', … in the order of the
+            original training part, before classes are chosen and before it is split; the examples
+            of a test part of its own are 'test/0', 'test/1', ….
+        labels: int64 [N], indices into the data set's classes; None if it has no labels.
+        images: the raw examples.
+    """
+
+    ids: Sequence[str]
+    labels: Tensor | None
+    images: ImageSource
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A loaded data set; `fingerprint` is SHA-256 over its whole content, as hexadecimal digits.
+
+    `classes` is empty where there are no labels.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    fingerprint: str
+    preprocessing: Preprocessing
+    train: Split
+    validation: Split
+    test: Split
+
+    def training_part(self) -> Split:
+        """The training split followed by the validation split.
+
+        A pair file may name any example of the training part, so training on pairs takes this
+        split: give its `ids` to `read_pairs`, then split the pairs, not the examples.
+        """
+        parts = (self.train, self.validation)
+        labels = [part.labels for part in parts if part.labels is not None]
+        return Split(
+            ids=[*self.train.ids, *self.validation.ids],
+            labels=torch.cat(labels) if labels else None,
+            images=join_sources(self.train.images, self.validation.images),
+        )
+
+
+class DatasetInfo(Spec):
+    """What a plan needs to know of a data set, without its pixels.
+
+    `train_counts` has the number of training examples per class, None without labels.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    fingerprint: str
+    preprocessing: Preprocessing
+    train_counts: tuple[int, ...] | None
+    n_train: int
+    n_validation: int
+    n_test: int
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class RawData:
+    """What a loader of your own returns: `function(spec: DatasetSpec) -> RawData`.
+
+    Attributes:
+        x_train: float [N, d] vectors, or uint8 images [N, H, W], [N, C, H, W] or [N, H, W, C].
+        y_train: [N], int positions in `classes` or strings out of it; None without labels.
+        classes: names of the classes, in order; empty without labels.
+        x_test: like `x_train`; without it a test split is taken from the training part.
+        y_test: like `y_train`.
+    """
+
+    x_train: np.ndarray | Tensor
+    y_train: np.ndarray | Tensor | Sequence[str] | None
+    classes: tuple[str, ...]
+    x_test: np.ndarray | Tensor | None = None
+    y_test: np.ndarray | Tensor | Sequence[str] | None = None

@@ -1,0 +1,144 @@
+"""Well-known sets: scikit-learn's digits, which is bundled, and those that torchvision fetches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modkernel.data.arrays import make_pool
+from modkernel.data.cache import locked
+from modkernel.data.pool import Pool, Source
+from modkernel.data.values import DataPlaces
+from modkernel.errors import DataError
+from modkernel.spec import DatasetSpec
+
+DIGITS = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class VisionSet:
+    """How one of torchvision's sets is reached.
+
+    Attributes:
+        type_name: its class in torchvision.datasets.
+        files: pattern of its files below the data root.
+        parts: arguments that pick the training and the test part.
+        classes: names of the classes, where torchvision's own do not serve.
+    """
+
+    type_name: str
+    files: str
+    parts: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
+    classes: tuple[str, ...] | None = None
+
+
+VISION_SETS: dict[str, VisionSet] = {
+    "mnist": VisionSet("MNIST", "MNIST/raw/*", classes=DIGITS),
+    "fashion_mnist": VisionSet("FashionMNIST", "FashionMNIST/raw/*"),
+    "cifar10": VisionSet("CIFAR10", "cifar-10-batches-py/*"),
+    "cifar100": VisionSet("CIFAR100", "cifar-100-python/*"),
+    "svhn": VisionSet("SVHN", "*_32x32.mat", ({"split": "train"}, {"split": "test"}), DIGITS),
+}
+
+
+def open_digits(spec: DatasetSpec, where: DataPlaces) -> Source:
+    """Scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; 0…16 is scaled to 0…255."""
+    found = find_spec("sklearn")
+    folders = found.submodule_search_locations if found else None
+    files = [Path(folder) / "datasets/data/digits.csv.gz" for folder in folders or ()]
+    return Source(_stamp("digits", [file for file in files if file.is_file()]), _read_digits)
+
+
+def open_vision(spec: DatasetSpec, where: DataPlaces) -> Source:
+    """One of torchvision's sets below `where.root`; it is downloaded when it is first read.
+
+    torchvision reads CIFAR's files with pickle, and does so only after it has compared their
+    checksums with its own.
+    """
+    known = VISION_SETS[spec.name]
+    files = sorted(file for file in where.root.glob(known.files) if file.is_file())
+    stamp = _stamp(f"{spec.name}\n{where.root.resolve()}", files)
+    return Source(stamp, partial(_read_vision, spec.name, known, where))
+
+
+def _read_digits() -> Pool:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise _needs("digits", error) from None
+    grey, labels = load_digits(return_X_y=True)
+    images = np.rint(grey * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    return make_pool("digits", images, labels, classes=DIGITS)
+
+
+def _read_vision(name: str, known: VisionSet, where: DataPlaces) -> Pool:
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise DataError(f"Data set '{name}' needs torchvision ({error}): pip install it.") from None
+    old = where.root / known.type_name / "processed"
+    if old.exists():
+        raise DataError(
+            f"{old} holds files that an old torchvision pickled, which are not read: remove that "
+            "folder; the set is then read from, or downloaded to, the folder 'raw' beside it."
+        )
+    make: Callable[..., Any] = getattr(datasets, known.type_name)
+    try:
+        train, test = (make(where.root, download=False, **part) for part in known.parts)
+    except ImportError as error:
+        raise _needs(name, error) from None
+    except Exception as error:
+        if not where.download:
+            raise _missing(name, known, where, f"{error}", "downloading is switched off") from None
+        train, test = _download(name, known, where, make)
+    classes = known.classes or tuple(train.classes)
+    return make_pool(name, train.data, _labels(train), test.data, _labels(test), classes=classes)
+
+
+def _download(
+    name: str, known: VisionSet, where: DataPlaces, make: Callable[..., Any]
+) -> tuple[Any, Any]:
+    # Two processes would write into the same file.
+    with locked(where.root / f".{name}.lock"):
+        try:
+            train, test = (make(where.root, download=True, **part) for part in known.parts)
+        except ImportError as error:
+            raise _needs(name, error) from None
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise _missing(name, known, where, reason, "downloading it failed") from None
+    return train, test
+
+
+def _labels(part: Any) -> np.ndarray:
+    return np.asarray(part.targets if hasattr(part, "targets") else part.labels)
+
+
+def _needs(name: str, error: ImportError) -> DataError:
+    return DataError(
+        f"Data set '{name}' needs the package '{error.name or error}': pip install it."
+    )
+
+
+def _missing(name: str, known: VisionSet, where: DataPlaces, reason: str, why: str) -> DataError:
+    return DataError(
+        f"Data set '{name}' is not in {where.root / known.files}, and {why} ({reason}). Where "
+        f"there is a network, run torchvision.datasets.{known.type_name}(root, download=True) and "
+        f"copy its files to {where.root}, or set the data root to where they are."
+    )
+
+
+def _stamp(text: str, files: list[Path]) -> str | None:
+    """Changes with the files' sizes and times; None if there are none."""
+    if not files:
+        return None
+    facts = [(file.name, file.stat()) for file in files]
+    lines = [f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for name, s in facts]
+    return hashlib.sha256("\n".join([text, *lines]).encode()).hexdigest()

@@ -1,0 +1,152 @@
+"""Everything that modkernel raises on purpose.
+
+Each message is one sentence or two: what was wrong, what is allowed, what to do.
+The command line prints that message and exits non-zero; it never prints a traceback for these.
+
+    ModkernelError
+    ├── SpecError                 a spec asks for something that cannot be
+    │   ├── UnknownNameError      a name that is not in a table
+    │   └── CutError              a cut that the backbone does not allow
+    ├── DataError                 data that is missing, unreadable or unfit
+    │   ├── ClassError            unknown classes, or fewer than two of them
+    │   ├── LabelBudgetError      more labels per class than exist
+    │   └── ImageError            an image that cannot be read (it is named)
+    ├── PairError                 no known pair, or no same pair where one is needed
+    ├── ObjectiveError            an objective that is undefined for its kernel
+    ├── InterfaceError            modules that do not fit: shape, channels or upstream
+    ├── TrainingError             training could not go on
+    │   ├── NonFiniteError        a loss or gradient that is not finite
+    │   ├── ChildError            the training process died
+    │   └── StoppedError          training was asked to stop; a checkpoint is there
+    ├── StoreError                what is stored is missing, altered or of another version
+    │   ├── NotFoundError         no such module or network
+    │   ├── AmbiguousError        a reference that names more than one module
+    │   ├── ArtifactError         missing or altered bytes
+    │   └── SchemaVersionError    a database of another schema version
+    ├── SettingsError             a setting, folder or port that cannot be used
+    └── ServiceError              a server that died or never answered
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "AmbiguousError",
+    "ArtifactError",
+    "ChildError",
+    "ClassError",
+    "CutError",
+    "DataError",
+    "ImageError",
+    "InterfaceError",
+    "LabelBudgetError",
+    "ModkernelError",
+    "NonFiniteError",
+    "NotFoundError",
+    "ObjectiveError",
+    "PairError",
+    "SchemaVersionError",
+    "ServiceError",
+    "SettingsError",
+    "SpecError",
+    "StoppedError",
+    "StoreError",
+    "TrainingError",
+    "UnknownNameError",
+]
+
+
+class ModkernelError(Exception):
+    """Base of every error that modkernel raises on purpose."""
+
+
+class SpecError(ModkernelError):
+    """A spec asks for something that cannot be."""
+
+
+class UnknownNameError(SpecError):
+    """A name that is not in the table it was looked up in."""
+
+    def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
+        self.kind, self.name, self.allowed = kind, name, tuple(allowed)
+        super().__init__(f"Unknown {kind} '{name}': use one of {', '.join(self.allowed)}.")
+
+
+class CutError(SpecError):
+    """A cut that the backbone does not allow."""
+
+
+class DataError(ModkernelError):
+    """Data that is missing, unreadable or unfit for the task."""
+
+
+class ClassError(DataError):
+    """Unknown classes, or fewer than two of them."""
+
+
+class LabelBudgetError(DataError):
+    """More labels per class were asked for than exist."""
+
+
+class ImageError(DataError):
+    """An image that cannot be read; the message names the file."""
+
+
+class PairError(ModkernelError):
+    """No known pair, or no same pair where the value needs one."""
+
+
+class ObjectiveError(ModkernelError):
+    """An objective that is undefined for the kernel it was given."""
+
+
+class InterfaceError(ModkernelError):
+    """Modules that do not fit together: shape, channels or upstream."""
+
+
+class TrainingError(ModkernelError):
+    """Training could not go on."""
+
+
+class NonFiniteError(TrainingError):
+    """A loss or gradient that is not finite."""
+
+
+class ChildError(TrainingError):
+    """The training process died or could not be started."""
+
+    died = False
+    """Whether something from outside ended it, so that trying again may help."""
+
+
+class StoppedError(TrainingError):
+    """Training was asked to stop; the checkpoint it wrote is where it goes on."""
+
+
+class StoreError(ModkernelError):
+    """What is stored is missing, altered or of another version."""
+
+
+class NotFoundError(StoreError):
+    """No module or network answers to the reference."""
+
+
+class AmbiguousError(StoreError):
+    """A reference that names more than one module."""
+
+
+class ArtifactError(StoreError):
+    """Bytes that are missing or that differ from what was stored."""
+
+
+class SchemaVersionError(StoreError):
+    """A database of another schema version."""
+
+
+class SettingsError(ModkernelError):
+    """A setting, folder or port that cannot be used."""
+
+
+class ServiceError(ModkernelError):
+    """A server that died or never answered; the message has the end of its log."""

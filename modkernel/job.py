@@ -1,0 +1,66 @@
+"""A job: all that a child process needs to train one module, as one JSON file.
+
+Layout of a job's work folder:
+
+    job.json          the job
+    lock              held by the child that works here
+    progress.jsonl    one JSON object a line, appended by every child that worked here
+    log.txt           what the children wrote to their standard output and error
+    checkpoint/       where training goes on
+    result/           appears as a whole when training is finished
+    error.json        {"type", "message"} of the typed error that ended the last child
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from modkernel.spec import DatasetSpec, ModuleSpec, NetworkSpec, Spec
+
+__all__ = ["Device", "Job", "UpstreamFiles"]
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class UpstreamFiles(Spec):
+    """Where one stored module lies, and the hashes that its files must have."""
+
+    folder: str
+    weights_sha256: str
+    spec_sha256: str
+
+
+class Job(Spec):
+    """What a child process trains, on what, and where it leaves the result."""
+
+    kind: Literal["hidden", "output", "end_to_end"]
+    module: ModuleSpec | None = Field(None, description="Of a hidden or output module.")
+    network: NetworkSpec | None = Field(None, description="Of end-to-end training.")
+    dataset: DatasetSpec
+    data_root: str
+    cache: str
+    pairs: str | None = None
+    upstream: tuple[UpstreamFiles, ...] = Field((), description="The whole chain, in order.")
+    device: Device = "auto"
+    threads: int = Field(1, ge=1, description="Threads of torch on the CPU.")
+    work: str = Field(description="The job's own folder.")
+    slots: str = Field(description="Folder of the device slots' lock files.")
+    cpu_slots: int = Field(1, ge=1, description="Jobs that may compute on the CPU at once.")
+    resident_limit: int | None = Field(
+        None, description="Largest size in bytes of a data set that is held on the device."
+    )
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        end_to_end = self.kind == "end_to_end"
+        if (self.network is not None) != end_to_end or (self.module is not None) == end_to_end:
+            raise ValueError("end_to_end goes with network, the other kinds with module")
+        return self
+
+    @property
+    def result(self) -> Path:
+        """The folder that is there when, and only when, the job is finished."""
+        return Path(self.work, "result")

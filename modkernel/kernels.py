@@ -1,0 +1,183 @@
+"""Kernels that judge a module's output, and the front of the layer that stands on it.
+
+Every kernel but `gaussian` is k(u, v) = ⟨φ(u), φ(v)⟩ of unit rows φ; so its values are bounded
+by `k_min` and `k_max`, which are the ideal values of a different and of a same pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modkernel.errors import InterfaceError, ObjectiveError
+from modkernel.names import lookup
+from modkernel.spec import KernelSpec
+
+__all__ = ["KERNELS", "Kernel", "at_least_float32", "make_kernel", "unit_rows"]
+
+SMALLEST_NORM = 1e-12
+"""Rows are divided by no less than this, so that an all-zero row stays zero and finite."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel on rows of features; made by `make_kernel`.
+
+    All computation is in float32, or in float64 when given float64, never under autocast.
+
+    Attributes:
+        name: name in `KERNELS`.
+        k_min: least value; the ideal of a different pair.
+        k_max: greatest value; the ideal of a same pair.
+        activate: φ before normalisation, [N, ...] to [N, ...]; None where φ is not finite.
+        sigma: width of the gaussian kernel, in units of the features.
+    """
+
+    name: str
+    k_min: float
+    k_max: float
+    activate: Callable[[Tensor], Tensor] | None
+    sigma: float = 1.0
+
+    @property
+    def has_features(self) -> bool:
+        """Whether φ(h) has finitely many columns: all kernels but `gaussian`."""
+        return self.activate is not None
+
+    def features(self, h: Tensor) -> Tensor:
+        """φ(h) as unit rows; zero rows stay zero and send no gradient back.
+
+        Args:
+            h: a module's output, [N, ...] ([N, C, H, W] for `relu_avgpool`).
+
+        Returns:
+            [N, d], float32 or float64.
+
+        Raises:
+            ObjectiveError: the kernel has no finite features.
+            InterfaceError: h has a shape that the kernel cannot take.
+        """
+        if self.activate is None:
+            raise ObjectiveError(
+                f"Kernel '{self.name}' has no finite features: use gram(a, b), front(h, centres), "
+                "or a kernel with features (tanh, sigmoid, relu, relu_avgpool)."
+            )
+        _require_batch(h)
+        with torch.autocast(h.device.type, enabled=False):
+            return unit_rows(self.activate(at_least_float32(h)).flatten(1))
+
+    def gram(self, a: Tensor, b: Tensor) -> Tensor:
+        """Kernel values of all rows of a with all rows of b.
+
+        Args:
+            a: [N, ...].
+            b: [M, ...]; pass the same tensor twice for the kernel matrix of a batch.
+
+        Returns:
+            [N, M], float32 or float64.
+
+        Raises:
+            InterfaceError: a or b has a shape that the kernel cannot take.
+        """
+        _require_batch(a)
+        _require_batch(b)
+        with torch.autocast(a.device.type, enabled=False):
+            if not self.has_features:
+                return _gaussian(at_least_float32(a), at_least_float32(b), self.sigma)
+            rows = self.features(a)
+            return rows @ (rows if b is a else self.features(b)).T
+
+    def front(self, h: Tensor, centres: Tensor | None = None) -> Tensor:
+        """What an output module takes: φ(h), or k(h, centres) where φ is not finite.
+
+        Args:
+            h: a module's output, [N, ...].
+            centres: [M, ...] rows that a `gaussian` output module holds; others take none.
+
+        Returns:
+            [N, d]; [N, M] for `gaussian`.
+
+        Raises:
+            InterfaceError: centres are missing or not wanted, or h has an unfit shape.
+        """
+        if self.has_features == (centres is not None):
+            raise InterfaceError(
+                f"Kernel '{self.name}' takes {'no centres' if self.has_features else 'centres'}: "
+                "only 'gaussian' is evaluated against centres, and it needs them."
+            )
+        return self.features(h) if centres is None else self.gram(h, centres)
+
+
+def make_kernel(spec: KernelSpec) -> Kernel:
+    """Return the kernel that a spec describes.
+
+    Raises:
+        UnknownNameError: no kernel has that name.
+    """
+    return lookup(KERNELS, spec.name, "kernel")(spec)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return x in float64 if it is that, else in float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Divide each row of [N, d] by max(norm, 1e-12); rows below that send no gradient back."""
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    unit = rows / norms.clamp_min(SMALLEST_NORM)
+    # The exact gradient of a zero row is 1e12 times what comes in: one such row wrecks the weights.
+    return torch.where(norms < SMALLEST_NORM, unit.detach(), unit)
+
+
+def _require_batch(h: Tensor) -> None:
+    if h.ndim < 2:
+        raise InterfaceError(
+            f"A kernel takes a batch of rows [N, ...], not a tensor of shape {list(h.shape)}: "
+            "add the batch dimension."
+        )
+
+
+def _relu_avgpool(h: Tensor, pool: int | None) -> Tensor:
+    """ReLU and means over squares of `pool` pixels a side, or over whole maps, of [N, C, H, W]."""
+    if h.ndim != 4:
+        raise InterfaceError(
+            f"Kernel 'relu_avgpool' takes maps [N, C, H, W], not {list(h.shape)}: "
+            "use kernel 'relu' for vectors."
+        )
+    if pool is None:
+        return h.relu().mean((2, 3))
+    if pool > min(h.shape[2:]):
+        raise InterfaceError(
+            f"Kernel 'relu_avgpool' cannot pool maps of {h.shape[2]} x {h.shape[3]} pixels by "
+            f"{pool}: use a pool of at most {min(h.shape[2:])}, or leave it out for the whole map."
+        )
+    # ceil_mode: no pixel is left out of the kernel where the side is not a multiple of the pool.
+    return functional.avg_pool2d(h.relu(), pool, ceil_mode=True)
+
+
+def _gaussian(a: Tensor, b: Tensor, sigma: float) -> Tensor:
+    """exp(-‖u - v‖² / 2σ²) of the rows of [N, ...] and [M, ...], as [N, M]."""
+    a, b = a.flatten(1), b.flatten(1)
+    # Distances do not depend on the origin, and ‖u‖² + ‖v‖² - 2⟨u, v⟩ loses fewest digits near it.
+    origin = b.detach().mean(0)
+    a, b = a - origin, b - origin
+    squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * (a @ b.T)
+    return (squares.clamp_min(0) / (-2 * sigma**2)).exp()
+
+
+KERNELS: Mapping[str, Callable[[KernelSpec], Kernel]] = {
+    "tanh": lambda spec: Kernel("tanh", -1.0, 1.0, torch.tanh),
+    "sigmoid": lambda spec: Kernel("sigmoid", 0.0, 1.0, torch.sigmoid),
+    "relu": lambda spec: Kernel("relu", 0.0, 1.0, torch.relu),
+    "relu_avgpool": lambda spec: Kernel(
+        "relu_avgpool", 0.0, 1.0, partial(_relu_avgpool, pool=spec.pool)
+    ),
+    "gaussian": lambda spec: Kernel("gaussian", 0.0, 1.0, None, spec.sigma),
+}
+"""Name to the function that makes the kernel out of its spec."""

@@ -1,0 +1,171 @@
+"""Turn what a user asks for into the specs of the modules to train.
+
+Everything that can be refused is refused here, before any training. A module's spec names its
+upstream's id, so it is made when the upstream is known; the blocks and shapes are known at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from modkernel.backbones import build_hidden, output_shape
+from modkernel.cut import cut
+from modkernel.data import DatasetInfo
+from modkernel.errors import DataError, PairError
+from modkernel.kernels import make_kernel
+from modkernel.labels import check_label_budget
+from modkernel.objectives import make_objective
+from modkernel.spec import (
+    BackboneSpec,
+    DatasetFacts,
+    HiddenSpec,
+    Interface,
+    KernelSpec,
+    ModuleSpec,
+    NetworkSpec,
+    OutputSpec,
+    Preprocessing,
+    Shape,
+)
+
+
+@dataclass(frozen=True)
+class HiddenPlan:
+    """One hidden module to be: its blocks and what it takes and gives."""
+
+    backbone: BackboneSpec
+    blocks: tuple[str, ...]
+    hidden: HiddenSpec
+    takes: Shape
+    gives: Shape
+
+    def spec(
+        self, upstream: str, preprocessing: Preprocessing, dataset: DatasetFacts, seed: int
+    ) -> ModuleSpec:
+        """The module's spec on a known upstream (a module id, or the preprocessing's)."""
+        return ModuleSpec(
+            kind="hidden",
+            interface=Interface(
+                upstream=upstream, takes=self.takes, gives=self.gives, kernel=self.hidden.kernel
+            ),
+            dataset=dataset,
+            seed=seed,
+            preprocessing=preprocessing,
+            backbone=self.backbone,
+            blocks=self.blocks,
+            # Where a cut lies is told by the blocks, however the user named it.
+            hidden=self.hidden.model_copy(update={"until": self.blocks[-1]}),
+        )
+
+
+def plan_hidden(
+    backbone: BackboneSpec,
+    hidden: Sequence[HiddenSpec],
+    takes: Shape,
+    start_after: str | None = None,
+    to_end: bool = True,
+) -> tuple[HiddenPlan, ...]:
+    """Cut a backbone into hidden modules and find their shapes.
+
+    Args:
+        backbone: what is cut.
+        hidden: one description a module.
+        takes: shape of one example before the first of them.
+        start_after: use only the blocks after this one.
+        to_end: whether the last module must reach the backbone's last block.
+
+    Raises:
+        CutError, UnknownNameError, ObjectiveError, InterfaceError: the plan cannot be.
+    """
+    plans = []
+    for spec, blocks in zip(hidden, cut(backbone, hidden, start_after, to_end), strict=True):
+        kernel = make_kernel(spec.kernel)
+        make_objective(spec.objective, kernel)
+        gives = output_shape(build_hidden(backbone, blocks, takes, seed=0), takes)
+        example = torch.zeros(1, *gives)
+        kernel.gram(example, example)  # Refuses a shape that the kernel cannot take.
+        plans.append(HiddenPlan(backbone, blocks, spec, takes, gives))
+        takes = gives
+    return tuple(plans)
+
+
+def plan_network(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]:
+    """Plan a network's hidden modules, and check that its data can train all of it.
+
+    Raises:
+        PairError: no labels and no pairs to train hidden modules on.
+        DataError, LabelBudgetError: the output module cannot be trained.
+        CutError, UnknownNameError, ObjectiveError, InterfaceError: see `plan_hidden`.
+    """
+    if not info.labelled and spec.pairs is None:
+        raise PairError(
+            f"Data set '{info.name}' has no class labels: give a file of pairs in the spec's "
+            "'pairs', or sort the images into one folder a class."
+        )
+    if spec.output is not None:
+        check_output(spec.output, info)
+    return plan_hidden(spec.backbone, spec.hidden, info.preprocessing.shape)
+
+
+def check_output(output: OutputSpec, info: DatasetInfo) -> None:
+    """Check that a data set can train an output module.
+
+    Raises:
+        DataError: it has no class labels.
+        LabelBudgetError: some class has fewer examples than labels are asked for.
+    """
+    if not info.labelled or info.train_counts is None:
+        raise DataError(
+            f"Data set '{info.name}' has no class labels, which an output module needs: set "
+            "'output: null' to train the hidden modules alone, or sort the images into one "
+            "folder a class."
+        )
+    if output.labels_per_class is not None:
+        check_label_budget(info.train_counts, info.classes, output.labels_per_class)
+
+
+def output_spec(
+    output: OutputSpec,
+    below: ModuleSpec,
+    below_id: str,
+    info: DatasetInfo,
+    seed: int,
+    kernel: KernelSpec | None = None,
+) -> ModuleSpec:
+    """The spec of an output module on a hidden module.
+
+    Args:
+        output: how it is trained.
+        below: spec of the hidden module.
+        below_id: id of the hidden module.
+        info: data it is trained on.
+        seed: of label draws and order.
+        kernel: its front; that of the hidden module if left out.
+    """
+    return ModuleSpec(
+        kind="output",
+        interface=Interface(
+            upstream=below_id,
+            takes=below.interface.gives,
+            gives=(len(info.classes),),
+            kernel=kernel or below.interface.kernel,
+        ),
+        dataset=facts(info),
+        seed=seed,
+        preprocessing=below.preprocessing,
+        output=output,
+        classes=info.classes,
+    )
+
+
+def facts(info: DatasetInfo, pairs_fingerprint: str | None = None) -> DatasetFacts:
+    """What a module's spec says of its data."""
+    return DatasetFacts(
+        name=info.name,
+        fingerprint=info.fingerprint,
+        classes=info.classes,
+        pairs_fingerprint=pairs_fingerprint,
+    )

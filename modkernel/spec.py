@@ -1,0 +1,254 @@
+"""What a user asks for: frozen, strict descriptions with a canonical JSON form and a digest.
+
+`NetworkSpec` is what one YAML file describes. `ModuleSpec` is what is stored beside a module's
+weights: everything that decided its training, fully resolved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FORMAT_VERSION = 1
+"""Version of the stored form and of the training code's meaning; part of every recipe digest."""
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]*$",
+        max_length=100,
+        description="Lower-case letters, digits, '.', '_' and '-'.",
+    ),
+]
+Shape = tuple[int, ...]
+"""Shape of one example, without the batch dimension: [C, H, W] or [d]."""
+
+
+class Spec(BaseModel):
+    """Base of all specs: immutable, and unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def canonical_json(self) -> str:
+        """The spec as JSON with sorted keys and no white space: equal specs, equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+class DatasetSpec(Spec):
+    """A data set, a subset of its classes, and how it is split."""
+
+    name: str = Field(
+        "digits",
+        description="digits, mnist, fashion_mnist, cifar10, cifar100, svhn, image_folder, arrays, "
+        "or the import path 'package.module:function' of your own loader.",
+    )
+    path: str | None = Field(None, description="Folder of image_folder, or file of arrays.")
+    classes: tuple[str, ...] | None = Field(
+        None, description="Only these classes, by name; all of them if left out."
+    )
+    image_size: int | None = Field(
+        None, ge=4, description="Side in pixels that images are resized to."
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 converts images to grey, 3 to colour; as they are if left out."
+    )
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="Share of the training examples kept for validation."
+    )
+    test_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Share kept for testing where the set has no test part."
+    )
+    split_seed: int = Field(0, ge=0, description="Seed of the split.")
+
+
+class BackboneSpec(Spec):
+    """An ordered list of named blocks that can be cut between any two of them."""
+
+    name: str = Field(
+        "mlp",
+        description="mlp, lenet5, resnet18, resnet34, resnet50, resnet101, resnet152, "
+        "or the import path 'package.module:function' of your own.",
+    )
+    width: int | None = Field(
+        None, ge=1, description="Units (mlp) or channels of the first stage; the usual if left out."
+    )
+    depth: int = Field(2, ge=1, description="Number of layers of an mlp; others ignore it.")
+    activation: Literal["relu", "tanh", "sigmoid"] = Field(
+        "relu", description="Nonlinearity between the layers."
+    )
+    options: dict[str, int | float | str | bool] = Field(
+        default_factory=dict, description="Arguments of your own backbone function."
+    )
+
+
+class KernelSpec(Spec):
+    """The kernel that a module's output is judged by."""
+
+    name: str = Field("relu_avgpool", description="tanh, sigmoid, relu, relu_avgpool or gaussian.")
+    pool: int | None = Field(
+        None, ge=1, description="Pool size of relu_avgpool in pixels; the whole map if left out."
+    )
+    sigma: float = Field(1.0, gt=0, description="Width of the gaussian kernel.")
+    centres: int = Field(256, ge=1, description="Number of centres of a gaussian output module.")
+
+
+class ObjectiveSpec(Spec):
+    """The proxy objective that a hidden module maximises."""
+
+    name: str = Field("anchor_contrastive", description="Name of a proxy objective.")
+    temperature: float | None = Field(
+        None, gt=0, description="Divides k in exponentials; the objective's own if left out."
+    )
+    include_diagonal: bool | None = Field(
+        None, description="Count k(i, i) too (nmse and alignment); as in the paper if left out."
+    )
+
+
+class Recipe(Spec):
+    """How weights are optimised."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(256, ge=2)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = Field(0.1, gt=0, description="Peak learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["one_cycle", "cosine", "multistep", "constant"] = "one_cycle"
+    milestones: tuple[int, ...] = Field(
+        (), description="Epochs after which multistep divides the learning rate by ten."
+    )
+    clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient.")
+    crop_padding: int = Field(0, ge=0, description="Random crop after padding by these pixels.")
+    flip: bool = Field(False, description="Random horizontal flip.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast on hardware that has it."
+    )
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are altered at random."""
+        return self.flip or self.crop_padding > 0
+
+    @model_validator(mode="after")
+    def _check_milestones(self) -> Self:
+        if (self.schedule == "multistep") != bool(self.milestones):
+            raise ValueError("milestones go with schedule 'multistep', and it needs them")
+        return self
+
+
+class HiddenSpec(Spec):
+    """One hidden module: where it ends and how it is trained."""
+
+    until: str | None = Field(
+        None,
+        description="Name of the module's last block. Left out in every hidden module, "
+        "the blocks are shared out evenly.",
+    )
+    kernel: KernelSpec = KernelSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    recipe: Recipe = Recipe()
+    projection: int | None = Field(
+        None, ge=1, description="Units of a projection head used only while training."
+    )
+
+
+class OutputSpec(Spec):
+    """The output module: how it is trained and on how many labels."""
+
+    method: Literal["cross_entropy", "hinge", "ridge"] = "cross_entropy"
+    labels_per_class: int | None = Field(
+        None, ge=1, description="Labels per class; all of them if left out."
+    )
+    draws: int = Field(
+        1, ge=1, description="Random draws of the labels; the first one's module is stored."
+    )
+    ridge: float = Field(1e-3, gt=0, description="Penalty of method 'ridge', times n.")
+    recipe: Recipe = Recipe(epochs=20, optimizer="adam", learning_rate=0.02, weight_decay=0.0)
+    minimum_steps: int = Field(
+        200, ge=1, description="Steps of the optimiser at least, however few the labels."
+    )
+
+
+class NetworkSpec(Spec):
+    """One network: data, backbone, hidden modules in order, output module."""
+
+    name: Name = Field(description="Name of the network; its modules are named after it.")
+    dataset: DatasetSpec = DatasetSpec()
+    backbone: BackboneSpec = BackboneSpec()
+    hidden: tuple[HiddenSpec, ...] = Field((HiddenSpec(),), min_length=1)
+    output: OutputSpec | None = Field(
+        OutputSpec(), description="null trains the hidden modules alone."
+    )
+    pairs: str | None = Field(
+        None,
+        description="CSV or Parquet file of pairs (example, example, 0 or 1) to train the hidden "
+        "modules on, in place of the pairs that the class labels give.",
+    )
+    seed: int = Field(0, ge=0)
+
+
+class Preprocessing(Spec):
+    """What is done to an example before the first module: x/255 for uint8, then (x - mean)/std."""
+
+    shape: Shape
+    dtype: Literal["uint8", "float32"]
+    mean: tuple[float, ...] = Field(description="One value a channel; one in all for vectors.")
+    std: tuple[float, ...]
+
+    @property
+    def id(self) -> str:
+        """What the first module names as its upstream."""
+        return f"preprocessing-{self.digest()}"
+
+
+class DatasetFacts(Spec):
+    """Which data a module was trained on."""
+
+    name: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    pairs_fingerprint: str | None = None
+
+
+class Interface(Spec):
+    """What a module takes and gives. Equal shapes never suffice: `upstream` must match too."""
+
+    upstream: str = Field(description="Id of the module it stands on, or of the preprocessing.")
+    takes: Shape
+    gives: Shape
+    dtype: Literal["float32"] = "float32"
+    kernel: KernelSpec = Field(description="Hidden: judged by. Output: the features it takes.")
+
+
+class ModuleSpec(Spec):
+    """What is stored beside a module's weights. Its digest is the module's recipe digest."""
+
+    format: int = FORMAT_VERSION
+    kind: Literal["hidden", "output"]
+    interface: Interface
+    dataset: DatasetFacts
+    seed: int
+    preprocessing: Preprocessing = Field(description="Of the whole chain, from its first module.")
+    backbone: BackboneSpec | None = None
+    blocks: tuple[str, ...] = ()
+    hidden: HiddenSpec | None = None
+    output: OutputSpec | None = None
+    classes: tuple[str, ...] | None = Field(None, description="Of an output module, in order.")
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        hidden = self.backbone is not None and self.hidden is not None and bool(self.blocks)
+        output = self.output is not None and self.classes is not None
+        if (self.kind == "hidden") != hidden or (self.kind == "output") != output:
+            raise ValueError(
+                "a hidden module has backbone, blocks and hidden; an output module has "
+                "output and classes; neither has the other's"
+            )
+        return self

@@ -1,0 +1,193 @@
+"""Train one hidden module from pairs, on a frozen upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from modkernel.backbones import build_hidden
+from modkernel.data.augment import augment
+from modkernel.errors import PairError, SpecError
+from modkernel.kernels import Kernel, make_kernel
+from modkernel.objectives import make_objective
+from modkernel.pairs import PairSource
+from modkernel.projection import build_projection
+from modkernel.seeding import generator_for
+from modkernel.spec import ModuleSpec
+from modkernel.stored import StoredModule
+from modkernel.training.features import MEMORY_LIMIT, Examples, compute_features, frozen_upstream
+from modkernel.training.loop import Control, minimise
+from modkernel.training.precision import Arithmetic
+from modkernel.training.report import TrainReport
+
+
+@dataclass(frozen=True)
+class PairData:
+    """Examples, and what is known of their pairs: all that a hidden module is trained on."""
+
+    examples: Examples
+    pairs: PairSource
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pairs, PairSource):
+            raise PairError(
+                f"Hidden modules are trained on pairs, not on {type(self.pairs).__name__}: "
+                "make a PairSource with PairSource.from_classes or PairSource.from_pairs."
+            )
+
+
+class Judged(nn.Module):
+    """A hidden module under training, with its projection head if it has one."""
+
+    def __init__(self, module: nn.Module, head: nn.Module | None, kernel: Kernel) -> None:
+        super().__init__()
+        self.module, self.head, self.kernel = module, head, kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map module inputs [B, ...] to what the kernel compares, [B, ...]."""
+        h: Tensor = self.module(x)
+        return h if self.head is None else self.head(_flat(self.kernel, h))
+
+
+def _flat(kernel: Kernel, h: Tensor) -> Tensor:
+    return kernel.features(h) if kernel.has_features else h.flatten(1)
+
+
+def _judged(spec: ModuleSpec) -> tuple[Judged, Kernel]:
+    assert spec.backbone is not None and spec.hidden is not None
+    module = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, spec.seed)
+    kernel = make_kernel(spec.interface.kernel)
+    units = spec.hidden.projection
+    if units is None:
+        return Judged(module, None, kernel), kernel
+    width = _flat(kernel, torch.zeros(1, *spec.interface.gives)).shape[1]
+    head = build_projection(width, units, spec.seed)
+    # The head gives a vector, which has no map left to pool over.
+    pooled = spec.interface.kernel.name == "relu_avgpool"
+    judge = spec.interface.kernel.model_copy(update={"name": "relu"} if pooled else {})
+    return Judged(module, head, kernel), make_kernel(judge)
+
+
+def train_hidden(
+    spec: ModuleSpec,
+    train: PairData,
+    validation: PairData,
+    upstream: Sequence[StoredModule] = (),
+    *,
+    arithmetic: Arithmetic,
+    control: Control = Control(),
+    folder: Path | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> tuple[dict[str, Tensor], TrainReport]:
+    """Train the hidden module that `spec` describes, by maximising its proxy objective.
+
+    The upstream stays bitwise as it is. The weights kept are those of the epoch with the best
+    objective on `validation`.
+
+    Args:
+        spec: of kind `hidden`.
+        train: raw examples and their pairs.
+        validation: other examples and pairs, never trained on.
+        upstream: stored modules below this one, first to last.
+        arithmetic: device and number format.
+        control: checkpoints, progress, stop.
+        folder: for features of the upstream that memory does not hold.
+        memory_limit: bytes of features kept in memory.
+
+    Returns:
+        The module's state dict on the CPU, and the report.
+
+    Raises:
+        InterfaceError: `upstream` is not the chain that the spec names.
+        PairError: no same or no different pair in either part.
+        NonFiniteError, StoppedError: see `minimise`.
+    """
+    if spec.kind != "hidden" or spec.hidden is None:
+        raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
+    recipe = spec.hidden.recipe
+    judged, kernel = _judged(spec)
+    objective = make_objective(spec.hidden.objective, kernel)
+    for part in (train, validation):
+        part.pairs.check(objective.needs_same)
+    chain = arithmetic.place(frozen_upstream(spec, upstream))
+    arithmetic.place(judged)
+
+    def compute(examples: Examples, name: str) -> Examples:
+        if not upstream:
+            return examples
+        where = None if folder is None else folder / name
+        return compute_features(
+            chain, examples, arithmetic, folder=where, memory_limit=memory_limit
+        )
+
+    # Random views differ in every epoch, so only unaugmented examples have features to keep.
+    examples = train.examples if recipe.augments else compute(train.examples, "train")
+    held_out = compute(validation.examples, "validation")
+
+    def prepare(raw: Tensor, done: bool) -> Tensor:
+        with torch.no_grad(), arithmetic.autocast():
+            return arithmetic.arrange(raw if done else chain(arithmetic.arrange(raw)))
+
+    def value(x: Tensor, indices: Tensor, pairs: PairSource) -> Tensor:
+        with arithmetic.autocast():
+            z = judged(x)
+        z = z.float()
+        return objective(kernel.gram(z, z), pairs.for_batch(indices, z.device))
+
+    def loss(raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
+        if recipe.augments:
+            raw = augment(raw, recipe.crop_padding, recipe.flip, generator)
+        x = prepare(raw, done=bool(upstream) and not recipe.augments)
+        return -value(x, indices, train.pairs)
+
+    fixed = list(
+        validation.pairs.batches(
+            recipe.batch_size, generator_for(spec.seed, "validation"), drop_last=True
+        )
+    )
+
+    @torch.no_grad()
+    def validate() -> float:
+        values = [
+            value(prepare(raw, done=bool(upstream)), indices, validation.pairs)
+            for indices, raw in zip(
+                fixed, held_out.batches(fixed, arithmetic.device), strict=True
+            )
+        ]
+        return float(torch.stack(values).mean())
+
+    def load(order: Sequence[Tensor]) -> Iterator[Tensor]:
+        return examples.batches(order, arithmetic.device)
+
+    result = minimise(
+        judged,
+        loss,
+        batches=lambda generator: list(
+            train.pairs.batches(recipe.batch_size, generator, drop_last=True)
+        ),
+        load=load,
+        recipe=recipe,
+        seed=spec.seed,
+        validate=validate,
+        control=control,
+    )
+    weights = {
+        name.removeprefix("module."): value.cpu().contiguous()
+        for name, value in result.weights.items()
+        if name.startswith("module.")
+    }
+    report = TrainReport(
+        recipe_digest=spec.digest(),
+        history=result.history,
+        best_epoch=result.best_epoch,
+        seconds=result.seconds,
+        device=str(arithmetic.device),
+        precision=arithmetic.name,
+        examples=train.pairs.n_examples,
+        parameters=sum(p.numel() for p in judged.module.parameters()),
+    )
+    return weights, report

@@ -1,0 +1,249 @@
+"""The one optimisation loop under every kind of training.
+
+Everything random is a function of (seed, epoch, step), so going on from a checkpoint, even in the
+middle of an epoch, repeats on the CPU bit for bit what an undisturbed run would have done.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modkernel.errors import NonFiniteError, StoppedError
+from modkernel.seeding import generator_for
+from modkernel.spec import Recipe
+from modkernel.training.checkpoint import (
+    optimizer_state,
+    random_state,
+    read_checkpoint,
+    set_random_state,
+    write_checkpoint,
+)
+from modkernel.training.report import EpochLine, Progress, Stop, never_stop, no_progress
+from modkernel.training.schedule import make_optimizer, make_schedule
+
+FINITE_CHECK_STEPS = 20
+"""Steps between looks at whether the loss is finite: each look makes a GPU wait."""
+
+Batches = Callable[[torch.Generator], Sequence[Tensor]]
+Load = Callable[[Sequence[Tensor]], Iterator[Tensor]]
+Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Control:
+    """How a run is watched, stopped and gone on with."""
+
+    checkpoints: Path | None = None
+    """Folder; none keeps no checkpoint."""
+    progress: Progress = no_progress
+    stop: Stop = never_stop
+
+
+@dataclass
+class LoopState:
+    """Where training stands. `step` counts within the epoch; both count from 0."""
+
+    epoch: int = 0
+    step: int = 0
+    total: float = 0.0
+    elapsed: float = 0.0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    best_value: float = -math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """The weights that were kept, and the way there."""
+
+    weights: dict[str, Tensor]
+    history: tuple[EpochLine, ...]
+    best_epoch: int
+    seconds: float
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The module's state dict, copied."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def minimise(
+    model: nn.Module,
+    loss: Loss,
+    *,
+    batches: Batches,
+    load: Load,
+    recipe: Recipe,
+    seed: int,
+    epochs: int | None = None,
+    validate: Callable[[], float] | None = None,
+    control: Control = Control(),
+) -> LoopResult:
+    """Minimise a loss over the parameters of `model` that require a gradient.
+
+    Args:
+        model: trained in place, in train mode; on return it holds the kept weights.
+        loss: (raw batch, example indices [B], generator) -> scalar.
+        batches: index batches of an epoch, drawn with the given generator; as many in every epoch.
+        load: raw batches for index batches.
+        recipe: optimiser, schedule, clipping.
+        seed: decides everything random.
+        epochs: in place of the recipe's.
+        validate: the value whose best epoch is kept, higher is better; none keeps the last.
+        control: checkpoint folder, progress, stop.
+
+    Raises:
+        NonFiniteError: the loss is not finite.
+        StoppedError: `control.stop` said so; the checkpoint is where the next call goes on.
+    """
+    # The global generator feeds dropout alone; the caller's own use of it is left undisturbed.
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        run = _Run(model, loss, batches, load, recipe, seed, epochs or recipe.epochs, control)
+        while run.state.epoch < run.epochs:
+            run.train_epoch()
+            run.close_epoch(validate)
+    if run.best is not None:
+        model.load_state_dict(run.best)
+    return LoopResult(
+        weights=copy_weights(model),
+        history=tuple(EpochLine(**line) for line in run.state.history),
+        best_epoch=run.state.best_epoch or run.epochs,
+        seconds=run.state.seconds,
+    )
+
+
+class _Run:
+    """One call of `minimise`: what it was given, and where it stands."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        batches: Batches,
+        load: Load,
+        recipe: Recipe,
+        seed: int,
+        epochs: int,
+        control: Control,
+    ) -> None:
+        self.model, self.loss, self.batches, self.load = model, loss, batches, load
+        self.recipe, self.seed, self.epochs, self.control = recipe, seed, epochs, control
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.trained[0].device
+        self.steps = max(1, len(batches(generator_for(seed, "epoch", 0))))
+        self.optimizer = make_optimizer(recipe, self.trained)
+        self.schedule = make_schedule(recipe, self.optimizer, epochs, self.steps)
+        self.state = LoopState()
+        self.last_rate = recipe.learning_rate
+        self.best: dict[str, Tensor] | None = None
+        saved = read_checkpoint(control.checkpoints) if control.checkpoints else None
+        if saved is not None:
+            self._restore(saved)
+
+    def train_epoch(self) -> None:
+        """Take the steps of the epoch that are left."""
+        state, began = self.state, time.perf_counter()
+        spent = state.elapsed
+        self.model.train()
+        order = self.batches(generator_for(self.seed, "epoch", state.epoch))
+        left = order[state.step :]
+        total = torch.tensor(state.total, dtype=torch.float64, device=self.device)
+        for indices, raw in zip(left, self.load(left), strict=True):
+            if self.control.stop():
+                state.total = total.item()
+                self._save()
+                raise StoppedError(
+                    f"Training was stopped in epoch {state.epoch + 1} of {self.epochs}: "
+                    "run the same command to go on from its checkpoint."
+                )
+            total += self._take_step(raw, indices)
+            state.step += 1
+            state.elapsed = spent + time.perf_counter() - began
+            if state.step % FINITE_CHECK_STEPS == 0 or state.step == len(order):
+                self._check_finite(total)
+        state.total = total.item()
+
+    def close_epoch(self, validate: Callable[[], float] | None) -> None:
+        """Validate, keep the best, report, and write the checkpoint."""
+        state, began = self.state, time.perf_counter()
+        value = None
+        if validate is not None:
+            self.model.eval()
+            value = validate()
+            if value > state.best_value:
+                state.best_value, state.best_epoch = value, state.epoch + 1
+                self.best = copy_weights(self.model)
+        state.elapsed += time.perf_counter() - began
+        line = EpochLine(
+            epoch=state.epoch + 1,
+            objective=-state.total / max(1, state.step),
+            validation=value,
+            learning_rate=self.last_rate,
+            seconds=state.elapsed,
+        )
+        state.history.append(line.model_dump(mode="json"))
+        state.seconds += state.elapsed
+        state.epoch, state.step, state.total, state.elapsed = state.epoch + 1, 0, 0.0, 0.0
+        self._save()
+        self.control.progress(line.event(self.epochs))
+
+    def _take_step(self, raw: Tensor, indices: Tensor) -> Tensor:
+        state = self.state
+        generator = generator_for(self.seed, "step", state.epoch, state.step)
+        loss = self.loss(raw, indices, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_norm)
+        self.optimizer.step()
+        self.last_rate = float(self.optimizer.param_groups[0]["lr"])
+        self.schedule.step()
+        return loss.detach()
+
+    def _check_finite(self, total: Tensor) -> None:
+        if not math.isfinite(total.item()):
+            raise NonFiniteError(
+                f"The loss stopped being finite in epoch {self.state.epoch + 1} of {self.epochs}: "
+                f"lower learning_rate (now {self.recipe.learning_rate:g}) or set clip_norm "
+                f"(now {self.recipe.clip_norm})."
+            )
+
+    def _save(self) -> None:
+        if self.control.checkpoints is None:
+            return
+        write_checkpoint(
+            self.control.checkpoints,
+            {
+                "loop": asdict(self.state),
+                "rate": self.last_rate,
+                "model": self.model.state_dict(),
+                "best": self.best,
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": {
+                    key: value
+                    for key, value in self.schedule.state_dict().items()
+                    if isinstance(value, int | float | list)
+                },
+                "random": random_state(self.device),
+            },
+        )
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.state = LoopState(**saved["loop"])
+        self.last_rate = saved["rate"]
+        self.model.load_state_dict(saved["model"])
+        self.best = saved["best"]
+        self.optimizer.load_state_dict(optimizer_state(saved["optimizer"]))
+        self.schedule.load_state_dict(saved["schedule"])
+        set_random_state(saved["random"], self.device)
