@@ -22,8 +22,11 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
+
+import torch
 
 from modkernel.child import Target, run_child
 from modkernel.names import import_object
@@ -38,9 +41,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fork a child process for every job.")
     parser.add_argument("--target", default=RUN_JOB, help="function(job, progress, stop)")
     target = cast(Target, import_object(parser.parse_args().target, "job function"))
+    _preload()
     gc.collect()
     gc.freeze()  # Collections in the children then leave the shared pages alone.
     _serve(target)
+
+
+def _preload() -> None:
+    """Import what is otherwise imported by every child, in seconds, when it is first used."""
+    import_module("sklearn.datasets")
+    torch.optim.SGD([torch.nn.Parameter(torch.empty(0))], lr=1.0)
 
 
 def _serve(target: Target) -> None:

@@ -49,9 +49,7 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
         recipe = job.network.hidden[-1].recipe
         arithmetic = choose_arithmetic(job.device, recipe.precision)
         info = describe_dataset(job.dataset, places)
-        report = train_end_to_end(
-            job.network, info, data, arithmetic=arithmetic, control=control
-        )
+        report = train_end_to_end(job.network, info, data, arithmetic=arithmetic, control=control)
     else:
         assert job.module is not None
         _check_data(job.module, data)

@@ -244,9 +244,10 @@ class ModuleSpec(Spec):
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
-        hidden = self.backbone is not None and self.hidden is not None and bool(self.blocks)
-        output = self.output is not None and self.classes is not None
-        if (self.kind == "hidden") != hidden or (self.kind == "output") != output:
+        hidden = (self.backbone is not None, self.hidden is not None, bool(self.blocks))
+        output = (self.output is not None, self.classes is not None)
+        own, other = (hidden, output) if self.kind == "hidden" else (output, hidden)
+        if not all(own) or any(other):
             raise ValueError(
                 "a hidden module has backbone, blocks and hidden; an output module has "
                 "output and classes; neither has the other's"

@@ -17,7 +17,7 @@ from modkernel.plan import check_output, facts, plan_network
 from modkernel.preprocess import Preprocess
 from modkernel.spec import BackboneSpec, DatasetFacts, HiddenSpec, NetworkSpec, OutputSpec, Spec
 from modkernel.training.evaluate import evaluate
-from modkernel.training.loop import Control, minimise
+from modkernel.training.loop import UNWATCHED, Control, minimise
 from modkernel.training.precision import Arithmetic
 from modkernel.training.report import OutputEvaluation, TrainReport
 
@@ -87,7 +87,7 @@ def train_end_to_end(
     data: Dataset,
     *,
     arithmetic: Arithmetic,
-    control: Control = Control(),
+    control: Control = UNWATCHED,
 ) -> TrainReport:
     """Train the network that `spec` describes as a whole, and evaluate it on the test part.
 

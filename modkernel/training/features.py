@@ -73,7 +73,7 @@ def frozen_upstream(spec: ModuleSpec, modules: Sequence[StoredModule]) -> nn.Seq
 
 def in_order(count: int, size: int = BATCH) -> tuple[Tensor, ...]:
     """Index batches of all examples, in order."""
-    return torch.arange(count).split(size)
+    return tuple(torch.arange(count).split(size))
 
 
 @torch.no_grad()

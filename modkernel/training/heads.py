@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkernel.spec import OutputSpec
-from modkernel.training.loop import Control, minimise
+from modkernel.training.loop import UNWATCHED, Control, minimise
 from modkernel.training.report import EpochLine
 
 
@@ -60,7 +60,7 @@ LOSSES = {"cross_entropy": cross_entropy, "hinge": hinge}
 
 def fit_by_gradient(
     phi: Tensor, labels: Tensor, chosen: Tensor, classes: int, spec: OutputSpec, seed: int,
-    control: Control = Control(),
+    control: Control = UNWATCHED,
 ) -> Fit:  # fmt: skip
     """Fit heads by stochastic gradient on the loss that `spec.method` names.
 
@@ -135,7 +135,7 @@ def fit_ridge(phi: Tensor, labels: Tensor, chosen: Tensor, classes: int, spec: O
 
 def fit_heads(
     phi: Tensor, labels: Tensor, chosen: Tensor, classes: int, spec: OutputSpec, seed: int,
-    control: Control = Control(),
+    control: Control = UNWATCHED,
 ) -> Fit:  # fmt: skip
     """Fit heads by the method that the spec names; shapes as in `fit_by_gradient`."""
     if spec.method == "ridge":

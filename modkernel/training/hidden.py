@@ -20,7 +20,7 @@ from modkernel.seeding import generator_for
 from modkernel.spec import ModuleSpec
 from modkernel.stored import StoredModule
 from modkernel.training.features import MEMORY_LIMIT, Examples, compute_features, frozen_upstream
-from modkernel.training.loop import Control, minimise
+from modkernel.training.loop import UNWATCHED, Control, minimise
 from modkernel.training.precision import Arithmetic
 from modkernel.training.report import TrainReport
 
@@ -58,7 +58,8 @@ def _flat(kernel: Kernel, h: Tensor) -> Tensor:
 
 
 def _judged(spec: ModuleSpec) -> tuple[Judged, Kernel]:
-    assert spec.backbone is not None and spec.hidden is not None
+    assert spec.backbone is not None
+    assert spec.hidden is not None
     module = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, spec.seed)
     kernel = make_kernel(spec.interface.kernel)
     units = spec.hidden.projection
@@ -79,7 +80,7 @@ def train_hidden(
     upstream: Sequence[StoredModule] = (),
     *,
     arithmetic: Arithmetic,
-    control: Control = Control(),
+    control: Control = UNWATCHED,
     folder: Path | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> tuple[dict[str, Tensor], TrainReport]:
@@ -154,9 +155,7 @@ def train_hidden(
     def validate() -> float:
         values = [
             value(prepare(raw, done=bool(upstream)), indices, validation.pairs)
-            for indices, raw in zip(
-                fixed, held_out.batches(fixed, arithmetic.device), strict=True
-            )
+            for indices, raw in zip(fixed, held_out.batches(fixed, arithmetic.device), strict=True)
         ]
         return float(torch.stack(values).mean())
 

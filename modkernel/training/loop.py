@@ -47,6 +47,10 @@ class Control:
     stop: Stop = never_stop
 
 
+UNWATCHED = Control()
+"""No checkpoint, no progress, no stop."""
+
+
 @dataclass
 class LoopState:
     """Where training stands. `step` counts within the epoch; both count from 0."""
@@ -86,7 +90,7 @@ def minimise(
     seed: int,
     epochs: int | None = None,
     validate: Callable[[], float] | None = None,
-    control: Control = Control(),
+    control: Control = UNWATCHED,
 ) -> LoopResult:
     """Minimise a loss over the parameters of `model` that require a gradient.
 
@@ -203,7 +207,7 @@ class _Run:
         generator = generator_for(self.seed, "step", state.epoch, state.step)
         loss = self.loss(raw, indices, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_norm)
         self.optimizer.step()

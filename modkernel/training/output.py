@@ -24,7 +24,7 @@ from modkernel.training.features import (
     frozen_upstream,
 )
 from modkernel.training.heads import Fit, fit_heads, predict_heads
-from modkernel.training.loop import Control
+from modkernel.training.loop import UNWATCHED, Control
 from modkernel.training.precision import Arithmetic
 from modkernel.training.report import OutputEvaluation, TrainReport
 
@@ -39,6 +39,8 @@ class LabelledData:
 
 class Front(nn.Module):
     """A frozen chain and the features that an output module takes: raw [B, ...] -> φ [B, d]."""
+
+    centres: Tensor | None
 
     def __init__(self, chain: nn.Module, spec: ModuleSpec, centres: Tensor | None) -> None:
         super().__init__()
@@ -60,7 +62,8 @@ def _draw_centres(
     picks = torch.randperm(len(examples), generator=generator)[: spec.interface.kernel.centres]
     (raw,) = examples.batches([picks], arithmetic.device)
     with torch.no_grad(), arithmetic.autocast():
-        return chain(arithmetic.arrange(raw)).float()
+        centres: Tensor = chain(arithmetic.arrange(raw))
+        return centres.float()
 
 
 def train_output(
@@ -70,7 +73,7 @@ def train_output(
     upstream: Sequence[StoredModule],
     *,
     arithmetic: Arithmetic,
-    control: Control = Control(),
+    control: Control = UNWATCHED,
     folder: Path | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> tuple[dict[str, Tensor], TrainReport]:

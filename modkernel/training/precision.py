@@ -32,7 +32,7 @@ class Arithmetic:
 
     def place(self, module: nn.Module) -> nn.Module:
         """Move a module to the device; convolutions get channels-last weights."""
-        return module.to(self.device, memory_format=torch.channels_last)
+        return module.to(self.device).to(memory_format=torch.channels_last)
 
     def arrange(self, x: Tensor) -> Tensor:
         """Lay a batch of images [B, C, H, W] out as channels-last; leave vectors alone."""

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from modkernel.data import DataPlaces
+from modkernel.data import DataPlaces, Dataset
+from modkernel.spec import DatasetSpec
 
 
 def places(folder: Path, download: bool = False) -> DataPlaces:
@@ -58,3 +60,12 @@ def fashion_mnist(root: Path, n_train: int = 60, n_test: int = 20) -> None:
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(
             struct.pack(">II", 0x801, count) + labels.tobytes()
         )
+
+
+def folder_spec(root: Path, **options) -> DatasetSpec:
+    return DatasetSpec(name="image_folder", path=str(root), **options)
+
+
+def all_pixels(data: Dataset) -> torch.Tensor:
+    splits = (data.train, data.validation, data.test)
+    return torch.cat([split.images.batch(torch.arange(len(split))) for split in splits])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def run(job: Job, progress: Progress, stop: Stop) -> None:
                 "threads": torch.get_num_threads(),
                 "cuda": torch.cuda.is_initialized(),
                 "device": job.device,
+                "parent": os.getppid(),
+                "loaded": [name for name in sys.modules if name.count(".") == 1],
             }
         )
     part = work / "part"

@@ -18,7 +18,7 @@ from modkernel.spec import HiddenSpec, KernelSpec, ObjectiveSpec, OutputSpec, Re
 from modkernel.stored import build_module
 from modkernel.training.features import compute_features, frozen_upstream
 from modkernel.training.hidden import PairData, train_hidden
-from modkernel.training.loop import Control
+from modkernel.training.loop import UNWATCHED, Control
 from modkernel.training.precision import Arithmetic
 from tests.core.training_examples import (
     FACTS,
@@ -56,12 +56,12 @@ def equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 
 def fit(
-    recipe: Recipe, control: Control = Control(), **changes: Any
+    recipe: Recipe, control: Control = UNWATCHED
 ) -> tuple[dict[str, Tensor], tuple[float, ...]]:
     (plan,) = plans(RESNET, recipe)
     spec = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=3)
     weights, report = train_hidden(
-        spec, paired(96), paired(30, 1), arithmetic=FLOAT32, control=control, **changes
+        spec, paired(96), paired(30, 1), arithmetic=FLOAT32, control=control
     )
     return weights, tuple(line.objective for line in report.history)
 
@@ -195,7 +195,7 @@ def test_a_class_id_cannot_be_passed_to_hidden_training() -> None:
 
 
 def test_renaming_the_classes_changes_nothing() -> None:
-    images, labels = made_images(96)
+    _, labels = made_images(96)
     renamed = torch.tensor([41, 7, 1000])[labels]
     (plan,) = plans(MLP, PLAIN, kernel="relu")
     spec = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0)

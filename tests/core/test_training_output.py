@@ -71,9 +71,7 @@ def test_ridge_is_scikit_learn_s(count: int, width: int) -> None:
 def test_cross_entropy_reaches_the_regularised_optimum() -> None:
     """Weight decay 1/n in torch's SGD is scikit-learn's C = 1, the bias penalised in both."""
     phi, labels = features(60, 4)
-    recipe = Recipe(
-        epochs=20, batch_size=60, learning_rate=2.0, weight_decay=1 / 60, momentum=0.9
-    )
+    recipe = Recipe(epochs=20, batch_size=60, learning_rate=2.0, weight_decay=1 / 60, momentum=0.9)
     fit = fit_by_gradient(
         phi, labels, torch.arange(60)[None], 3, OutputSpec(recipe=recipe, minimum_steps=3000), 0
     )

@@ -1,0 +1,138 @@
+"""Which proxy objective is best at equal budget: one hidden module each, everything else equal.
+
+    python -m benchmarks.objectives --dataset fashion_mnist --data-root ~/.modkernel/data
+    python -m benchmarks.objectives --dataset image_folder --path cifar10-jpeg
+
+Prints a Markdown table: test accuracy of an output module on all labels, and on one label per
+class (mean and minimum over random draws), and the end-to-end baseline with the same recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from modkernel.data import DataPlaces, Dataset, DatasetInfo, describe_dataset, load_dataset
+from modkernel.pairs import PairSource
+from modkernel.plan import facts, output_spec, plan_network
+from modkernel.spec import (
+    BackboneSpec,
+    DatasetSpec,
+    HiddenSpec,
+    NetworkSpec,
+    ObjectiveSpec,
+    OutputSpec,
+    Recipe,
+)
+from modkernel.stored import write_module
+from modkernel.training import OutputEvaluation, train_end_to_end, train_hidden, train_output
+from modkernel.training.hidden import PairData
+from modkernel.training.output import LabelledData
+from modkernel.training.precision import choose_arithmetic
+
+OBJECTIVES = (
+    "raw",
+    "nmse",
+    "alignment",
+    "upper_alignment",
+    "contrastive",
+    "log_contrastive",
+    "pair_correlation",
+    "anchor_contrastive",
+)
+
+
+def arguments() -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="fashion_mnist")
+    parser.add_argument("--path", help="folder of an image_folder")
+    parser.add_argument("--data-root", type=Path, default=Path.home() / ".modkernel" / "data")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".modkernel" / "cache")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--learning-rate", type=float, default=0.4)
+    parser.add_argument("--crop", type=int, default=0)
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--objectives", nargs="*", default=OBJECTIVES)
+    return parser.parse_args()
+
+
+def network(given: argparse.Namespace, objective: str, temperature: float | None) -> NetworkSpec:
+    """The network that every row trains, with one objective."""
+    return NetworkSpec(
+        name="objectives",
+        dataset=DatasetSpec(name=given.dataset, path=given.path),
+        backbone=BackboneSpec(name=given.backbone, width=given.width),
+        hidden=(
+            HiddenSpec(
+                objective=ObjectiveSpec(name=objective, temperature=temperature),
+                recipe=Recipe(
+                    epochs=given.epochs,
+                    learning_rate=given.learning_rate,
+                    crop_padding=given.crop,
+                    flip=True,
+                ),
+            ),
+        ),
+        output=OutputSpec(labels_per_class=1, draws=given.draws),
+        seed=given.seed,
+    )
+
+
+def modular(spec: NetworkSpec, info: DatasetInfo, data: Dataset) -> tuple[OutputEvaluation, float]:
+    """Evaluation of the modular network, and seconds of hidden training."""
+    arithmetic = choose_arithmetic()
+    (plan,) = plan_network(spec, info)
+    hidden = plan.spec(info.preprocessing.id, info.preprocessing, facts(info), spec.seed)
+    assert data.train.labels is not None
+    assert data.validation.labels is not None
+    assert data.test.labels is not None
+    assert spec.output is not None
+    weights, report = train_hidden(
+        hidden,
+        PairData(data.train.images, PairSource.from_classes(data.train.labels)),
+        PairData(data.validation.images, PairSource.from_classes(data.validation.labels)),
+        arithmetic=arithmetic,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        stored = write_module(Path(folder, "hidden"), hidden, weights)
+        _, output = train_output(
+            output_spec(spec.output, hidden, stored.id, info, spec.seed),
+            LabelledData(data.train.images, data.train.labels),
+            LabelledData(data.test.images, data.test.labels),
+            [stored],
+            arithmetic=arithmetic,
+        )
+    assert output.evaluation is not None
+    return output.evaluation, report.seconds
+
+
+def main() -> None:
+    """Print the table, a row as soon as it is known."""
+    given = arguments()
+    places = DataPlaces(root=given.data_root, cache=given.cache)
+    first = network(given, "raw", None)
+    data = load_dataset(first.dataset, places)
+    info = describe_dataset(first.dataset, places)
+    print("| objective | all labels | 1 label a class: mean | min | seconds |", flush=True)
+    print("|---|---|---|---|---|", flush=True)
+    for text in given.objectives:
+        name, _, temperature = text.partition("@")
+        spec = network(given, name, float(temperature) if temperature else None)
+        found, seconds = modular(spec, info, data)
+        print(
+            f"| `{text}` | {found.accuracy_all_labels:.2%} | {found.accuracy_mean:.2%} "
+            f"| {found.accuracy_min:.2%} | {seconds:.0f} |",
+            flush=True,
+        )
+    report = train_end_to_end(first, info, data, arithmetic=choose_arithmetic())
+    assert report.evaluation is not None
+    print(f"| end to end | {report.evaluation.accuracy:.2%} | | | {report.seconds:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Plans: shapes and specs of modules to be, and refusals before any training."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from modkernel.data import DatasetInfo
+from modkernel.errors import (
+    CutError,
+    DataError,
+    InterfaceError,
+    LabelBudgetError,
+    ModkernelError,
+    ObjectiveError,
+    PairError,
+    UnknownNameError,
+)
+from modkernel.plan import facts, output_spec, plan_hidden, plan_network
+from modkernel.spec import (
+    BackboneSpec,
+    HiddenSpec,
+    KernelSpec,
+    NetworkSpec,
+    ObjectiveSpec,
+    OutputSpec,
+    Preprocessing,
+)
+
+RESNET = BackboneSpec(name="resnet18", width=2)
+
+
+def info(labelled: bool = True) -> DatasetInfo:
+    return DatasetInfo(
+        name="made",
+        classes=("a", "b") if labelled else (),
+        fingerprint="f" * 64,
+        preprocessing=Preprocessing(
+            shape=(3, 16, 16), dtype="uint8", mean=(0.5,) * 3, std=(1,) * 3
+        ),
+        train_counts=(20, 5) if labelled else None,
+        n_train=25,
+        n_validation=4,
+        n_test=6,
+        labelled=labelled,
+    )
+
+
+@pytest.mark.parametrize("modules", [1, 2, 3, 4, 9])
+def test_modules_take_what_the_one_before_gives(modules: int) -> None:
+    plans = plan_hidden(RESNET, [HiddenSpec()] * modules, (3, 16, 16))
+    assert plans[0].takes == (3, 16, 16)
+    assert plans[-1].gives == (16, 2, 2)
+    for before, after in pairwise(plans):
+        assert after.takes == before.gives
+    assert (
+        sum((plan.blocks for plan in plans), ())
+        == plan_hidden(RESNET, [HiddenSpec()], (3, 16, 16))[0].blocks
+    )
+
+
+def test_a_cut_has_one_spec_however_it_is_written() -> None:
+    even = plan_hidden(RESNET, [HiddenSpec()] * 4, (3, 16, 16))
+    named = plan_hidden(RESNET, [HiddenSpec(until=plan.blocks[-1]) for plan in even], (3, 16, 16))
+    for one, other in zip(even, named, strict=True):
+        specs = [p.spec("up", info().preprocessing, facts(info()), 0) for p in (one, other)]
+        assert specs[0].digest() == specs[1].digest()
+
+
+def test_an_output_module_takes_what_the_hidden_one_gives() -> None:
+    (plan,) = plan_hidden(RESNET, [HiddenSpec()], (3, 16, 16))
+    below = plan.spec("up", info().preprocessing, facts(info()), 0)
+    spec = output_spec(OutputSpec(), below, "below", info(), 0)
+    assert spec.interface.takes == below.interface.gives
+    assert spec.interface.gives == (2,)
+    assert spec.interface.upstream == "below"
+    assert spec.preprocessing == below.preprocessing
+    assert spec.classes == ("a", "b")
+
+
+BAD: dict[str, tuple[dict[str, Any], type[ModkernelError]]] = {
+    "backbone": ({"backbone": BackboneSpec(name="vgg")}, UnknownNameError),
+    "kernel": ({"hidden": (HiddenSpec(kernel=KernelSpec(name="linear")),)}, UnknownNameError),
+    "objective": (
+        {"hidden": (HiddenSpec(objective=ObjectiveSpec(name="triplet")),)},
+        UnknownNameError,
+    ),
+    "cut": ({"hidden": (HiddenSpec(until="layer9"),)}, CutError),
+    "undefined": (
+        {"hidden": (HiddenSpec(objective=ObjectiveSpec(name="alignment_neo")),)},
+        ObjectiveError,
+    ),
+    "pooled vector": ({"backbone": BackboneSpec(name="mlp")}, InterfaceError),
+    "labels": ({"output": OutputSpec(labels_per_class=6)}, LabelBudgetError),
+}
+
+
+@pytest.mark.parametrize(("change", "error"), BAD.values(), ids=BAD)
+def test_what_cannot_be_is_refused_at_once(
+    change: dict[str, Any], error: type[ModkernelError]
+) -> None:
+    spec = NetworkSpec(name="n", backbone=RESNET).model_copy(update=change)
+    with pytest.raises(error):
+        plan_network(spec, info())
+
+
+def test_unlabelled_data_needs_pairs_and_no_output_module() -> None:
+    spec = NetworkSpec(name="n", backbone=RESNET)
+    with pytest.raises(PairError, match="'pairs'"):
+        plan_network(spec, info(labelled=False))
+    paired = spec.model_copy(update={"pairs": "pairs.csv"})
+    with pytest.raises(DataError, match="output: null"):
+        plan_network(paired, info(labelled=False))
+    alone = paired.model_copy(update={"output": None})
+    assert len(plan_network(alone, info(labelled=False))) == 1
