@@ -26,6 +26,11 @@ __all__ = ["ForkServer"]
 POLL_SECONDS = 0.1
 STOP_GRACE_SECONDS = 60.0
 CLOSE_SECONDS = 15.0
+ONE_THREAD = {
+    # Libraries that start threads when they are imported: before a fork there must be none.
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
 
 ERRORS: dict[str, type[ModkernelError]] = {
     **{name: getattr(errors, name) for name in errors.__all__},
@@ -135,8 +140,7 @@ class _Server:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             start_new_session=True,  # Ctrl-C goes to the flow, whose end the children notice.
-            # NumPy's own threads would be there before the first fork.
-            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
         )
         self._listener = threading.Thread(target=self._listen, name="fork-server", daemon=True)
         self._listener.start()

@@ -1,0 +1,149 @@
+"""The task that trains one module in a child process and stores it, or finds it stored already."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_run_logger
+from prefect.tasks import Task
+
+from flows import artifacts, datasets
+from flows.jobs import make_job, run_followed
+from flows.leases import claim_unless, kept
+from flows.pictures import module_pictures
+from flows.progress import emit
+from flows.results import ModuleResult
+from flows.runs import ending_with
+from flows.stores import open_registry
+from modkernel.errors import ChildError
+from modkernel.job import UpstreamFiles
+from modkernel.spec import DatasetSpec, ModuleSpec
+from registry import Claim, ModuleRecord, Registry
+
+
+def child_died(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Whether to try again: only after a child that was killed, which goes on where it was."""
+    try:
+        state.result()
+    except ChildError as error:
+        return error.died
+    except Exception:
+        return False
+    return False
+
+
+@task(
+    task_run_name="{name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=1,
+    retry_delay_seconds=1,
+    retry_condition_fn=child_died,
+)
+def train_stored_module(
+    name: str,
+    module: ModuleSpec,
+    dataset: DatasetSpec,
+    pairs: str | None = None,
+    parent_run_id: str | None = None,
+) -> ModuleResult:
+    """Have a module trained and stored, unless one with the same recipe is stored already.
+
+    Args:
+        name: registered name, '<network>.hidden-<k>' or '<network>.output'.
+        module: what to train; its digest is the recipe digest.
+        dataset: the data that the module's facts are of.
+        pairs: file of pairs to train on.
+        parent_run_id: MLflow run of the network.
+
+    Raises:
+        ChildError: the child failed, or died twice.
+        ModkernelError: what ended training or storing.
+    """
+    registry, log = open_registry(), get_run_logger()
+    digest = module.digest()
+
+    def waiting() -> None:
+        log.info("Another flow trains this module: waiting for it.")
+        _tell(name, "waiting")
+
+    found = claim_unless(registry, digest, lambda: registry.find_ready(digest), waiting)
+    reused = not isinstance(found, Claim)
+    if isinstance(found, Claim):
+        try:
+            with kept(found) as lost:
+                record = _train(registry, name, module, dataset, pairs, parent_run_id, lost)
+        except BaseException:
+            _tell(name, "failed")
+            raise
+    else:
+        record = found
+    # Under a claim that ended by a kill, the folder outlives what was stored from it.
+    shutil.rmtree(registry.settings.work_dir / digest, ignore_errors=True)
+    report = registry.report(record)
+    log.info("%s: %s, module %s.", name, "reused" if reused else "stored", record.short_id)
+    artifacts.show_module(
+        record,
+        registry.chain(record)[:-1],
+        report,
+        module_pictures(report, record.spec.classes),
+    )
+    _tell(name, "reused" if reused else "stored")
+    return ModuleResult.of(record, report, reused)
+
+
+def _train(
+    registry: Registry,
+    name: str,
+    module: ModuleSpec,
+    dataset: DatasetSpec,
+    pairs: str | None,
+    parent_run_id: str | None,
+    lost: threading.Event,
+) -> ModuleRecord:
+    """Train the module in a child, or go on with what a killed flow left, and store it."""
+    _tell(name, "training")
+    job = make_job(
+        registry.settings,
+        module.digest(),
+        kind=module.kind,
+        module=module,
+        dataset=dataset,
+        pairs=pairs,
+        upstream=_upstream(registry, module),
+    )
+    run_id = registry.start_run(name, module, parent_run_id, datasets.describe(registry, dataset))
+    datasets.remember(registry, run_id, dataset)
+    with ending_with(registry, run_id):
+        report = run_followed(job, name, registry, run_id, lost)
+        return registry.store(
+            job.result,
+            name=name,
+            report=report,
+            run_id=run_id,
+            figures=module_pictures(report, module.classes),
+        )
+
+
+def _upstream(registry: Registry, module: ModuleSpec) -> tuple[UpstreamFiles, ...]:
+    """Where the modules under this one lie, fetched and verified."""
+    if module.interface.upstream == module.preprocessing.id:
+        return ()
+    chain = registry.chain(registry.resolve(module.interface.upstream))
+    return tuple(
+        UpstreamFiles(
+            folder=str(stored.folder),
+            weights_sha256=stored.weights_sha256,
+            spec_sha256=stored.spec_sha256,
+        )
+        for stored in map(registry.fetch, chain)
+    )
+
+
+def _tell(name: str, state: str) -> None:
+    emit({"event": "module", "module": name, "state": state})

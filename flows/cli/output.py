@@ -1,0 +1,48 @@
+"""What the command line writes: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+
+WIDTH = 120
+"""Columns where the output goes to a file or a pipe, which have none of their own."""
+
+# Without markup: names and messages may hold brackets.
+out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
+err = Console(stderr=True, highlight=False, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout; figures stand right, under headings that end in a space."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(
+            column.strip(), justify="right" if column.endswith(" ") else "left", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def percent(share: float | None) -> str:
+    """0.9712 → 97.12 %."""
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"

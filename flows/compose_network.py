@@ -1,0 +1,64 @@
+"""The flow that makes a network of a stored hidden module and a new output module."""
+
+from __future__ import annotations
+
+import time
+
+from prefect import flow
+
+from flows import datasets
+from flows.child_task import train_stored_module
+from flows.finish import finish_network
+from flows.progress import emit
+from flows.results import ModuleResult, NetworkResult
+from flows.runs import network_run
+from flows.stores import fork_server, open_registry
+from modkernel.errors import InterfaceError
+from modkernel.plan import check_output, output_spec
+from modkernel.spec import DatasetSpec, Name, OutputSpec
+
+
+@flow(name="compose-network", flow_run_name="{name}", persist_result=False)
+def compose_network(
+    name: Name,
+    hidden: str,
+    dataset: DatasetSpec | None = None,
+    output: OutputSpec = OutputSpec(),
+    seed: int = 0,
+) -> NetworkResult:
+    """Make a network of a stored hidden module, with all that it stands on, and train its output.
+
+    The reference is resolved once: a later promotion does not change the network.
+
+    Args:
+        name: of the network.
+        hidden: id, name, NAME@ALIAS or NAME/VERSION of a stored hidden module.
+        dataset: what the output module tells apart; the hidden module's data if left out.
+        output: how the output module is trained, and on how many labels.
+        seed: of the label draws and the order of the data.
+
+    Raises:
+        InterfaceError: the module does not take the data, or is no hidden module.
+        ModkernelError: the reference or the data are wrong; later, what ended the training.
+    """
+    began = time.perf_counter()
+    fork_server().start()
+    registry = open_registry()
+    top = registry.resolve(hidden)
+    if top.kind != "hidden":
+        raise InterfaceError(
+            f"'{hidden}' is an output module: name the hidden module "
+            f"{top.spec.interface.upstream[:12]} under it."
+        )
+    dataset = dataset or datasets.recall(registry, top)
+    info = datasets.describe(registry, dataset)
+    datasets.check_fits(info, top)
+    check_output(output, info)
+    chain = registry.chain(top)
+    module, own = output_spec(output, top.spec, top.id, info, seed), f"{name}.output"
+    emit({"event": "plan", "modules": [own]})
+    results = [ModuleResult.of(record, registry.report(record), True) for record in chain]
+    needed = registry.find_ready(module.digest()) is None
+    with network_run(registry, name, None, needed) as run_id:
+        trained = train_stored_module.submit(own, module, dataset, None, run_id)
+        return finish_network(registry, name, [*results, trained.result()], run_id, began)

@@ -1,0 +1,91 @@
+"""Data sets of flows: describe them, remember which one a module was trained on, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from modkernel.data import DataPlaces, DatasetInfo, describe_dataset, load_dataset, read_pairs
+from modkernel.errors import InterfaceError, SpecError
+from modkernel.kernels import make_kernel
+from modkernel.objectives import make_objective
+from modkernel.pairs import PairSource
+from modkernel.spec import DatasetSpec, HiddenSpec
+from registry import ModuleRecord, Registry
+
+TAG = "dataset_spec"
+
+
+def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
+    """What is in a data set; it is fetched if that is allowed and needed.
+
+    Raises:
+        DataError: it is missing or unfit.
+    """
+    return describe_dataset(dataset, _places(registry))
+
+
+def check_pairs(
+    registry: Registry, dataset: DatasetSpec, pairs: str, hidden: Sequence[HiddenSpec]
+) -> str:
+    """See that a file of pairs can train hidden modules, and return its fingerprint.
+
+    Raises:
+        DataError: it cannot be read, or names an example that is not in the training part.
+        PairError: no same or no different pair, in training or validation.
+    """
+    part = load_dataset(dataset, _places(registry)).training_part()
+    root = None if dataset.path is None else Path(dataset.path)
+    table = read_pairs(Path(pairs), part.ids, root)
+    source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
+    objectives = [make_objective(spec.objective, make_kernel(spec.kernel)) for spec in hidden]
+    for half in source.split(dataset.validation_fraction, dataset.split_seed):
+        half.check(any(objective.needs_same for objective in objectives))
+    return table.fingerprint
+
+
+def remember(registry: Registry, run_id: str, dataset: DatasetSpec) -> None:
+    """Write on a module's run which data set it is trained on: its facts do not say where it is."""
+    registry.stores.client.set_tag(run_id, TAG, dataset.canonical_json())
+
+
+def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
+    """The data set that a stored module was trained on.
+
+    Raises:
+        SpecError: it was not trained by a flow, or its run is gone.
+    """
+    client = registry.stores.client
+    run = None if record.run_id is None else client.get_run(record.run_id)
+    text = None if run is None else run.data.tags.get(TAG)
+    if text is None:
+        raise SpecError(
+            f"It is not known where the data of module {record.short_id} ({record.name}) is: "
+            "give 'dataset'."
+        )
+    return DatasetSpec.model_validate_json(text)
+
+
+def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
+    """See that a stored module's chain takes the examples of a data set.
+
+    Raises:
+        InterfaceError: another shape, number of channels or type.
+    """
+    found, wanted = info.preprocessing, record.spec.preprocessing
+    if (found.shape, found.dtype) == (wanted.shape, wanted.dtype):
+        return
+    remedy = "choose another module or data set"
+    if len(wanted.shape) == 3 and found.dtype == wanted.dtype:
+        channels, height, _ = wanted.shape
+        remedy = f"set dataset.image_size: {height} and dataset.channels: {channels}, or {remedy}"
+    raise InterfaceError(
+        f"Module {record.short_id} ({record.name}) stands on examples of shape "
+        f"{list(wanted.shape)}, {wanted.dtype}, but those of data set '{info.name}' have shape "
+        f"{list(found.shape)}, {found.dtype}: {remedy}."
+    )
+
+
+def _places(registry: Registry) -> DataPlaces:
+    settings = registry.settings
+    return DataPlaces(root=settings.data_root, cache=settings.cache_dir, download=settings.download)

@@ -1,0 +1,82 @@
+"""The deployments: every flow by name, with a form in Prefect's UI that a person can fill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import serve
+from prefect.deployments.runner import RunnerDeployment
+from prefect.flows import Flow
+from prefect.types.entrypoint import EntrypointType
+
+from flows.compose_network import compose_network
+from flows.demo import demo_spec
+from flows.train_baseline import train_baseline
+from flows.train_module import train_module
+from flows.train_network import train_network
+from modkernel.spec import OutputSpec, Spec
+
+CONCURRENT_RUNS = 8
+"""Flows in hand at once; how many of them compute is up to the device slots."""
+
+
+def deployments() -> tuple[RunnerDeployment, ...]:
+    """All deployments, each named like its flow and filled in with the digits example."""
+    digits = demo_spec()
+    first = digits.hidden[0]
+    return (
+        _deployment(
+            train_network,
+            "Train a network module by module. Every module is stored and can be reused; what is "
+            "stored already is not trained again.",
+            {"spec": _json(digits)},
+        ),
+        _deployment(
+            train_module,
+            "Train one hidden module on a stored hidden module, or on the data.",
+            {"name": "digits.first", "hidden": _json(first), "dataset": _json(digits.dataset)},
+        ),
+        _deployment(
+            compose_network,
+            "Make a network of a stored hidden module, with all that it stands on, and train a "
+            "new output module.",
+            {
+                "name": "digits-composed",
+                "hidden": "digits.hidden-2",
+                "output": _json(OutputSpec(labels_per_class=1, draws=20)),
+            },
+        ),
+        _deployment(
+            train_baseline,
+            "Train the same network end to end, to compare with.",
+            {"spec": _json(digits)},
+        ),
+    )
+
+
+def serve_all() -> None:
+    """Serve all deployments to the Prefect server in use, until stopped."""
+    serve(
+        *deployments(),
+        pause_on_shutdown=False,
+        print_starting_message=False,
+        limit=CONCURRENT_RUNS,
+    )
+
+
+def _deployment(
+    run: Flow[..., Any], description: str, parameters: dict[str, Any]
+) -> RunnerDeployment:
+    made = run.to_deployment(
+        name=run.name,
+        description=description,
+        parameters=parameters,
+        tags=["modkernel"],
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    assert isinstance(made, RunnerDeployment)  # Outside of an event loop it is no coroutine.
+    return made
+
+
+def _json(spec: Spec) -> dict[str, Any]:
+    return spec.model_dump(mode="json")

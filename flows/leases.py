@@ -1,0 +1,65 @@
+"""Who trains a recipe: claim it or wait for the one who has, and keep the claim while training."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from modkernel.errors import StoppedError
+from registry import Claim, Registry
+from registry.stores import this_process
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.3
+
+
+def claim_unless(
+    registry: Registry, digest: str, find: Callable[[], T | None], waiting: Callable[[], None]
+) -> T | Claim:
+    """What `find` finds, or else a claim on the recipe to make it.
+
+    Waits while another holds the claim: it may finish, give up or die.
+
+    Args:
+        registry: keeps the claims.
+        digest: of the recipe.
+        find: looks for what is ready; asked again under the claim, so nothing is made twice.
+        waiting: called once if there is a wait.
+    """
+    told = False
+    while True:
+        found = find()
+        if found is not None:
+            return found
+        claim = registry.claim(digest, this_process())
+        if claim is not None:
+            found = find()
+            if found is None:
+                return claim
+            claim.release()
+            return found
+        if not told:
+            waiting()
+            told = True
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def kept(claim: Claim) -> Iterator[threading.Event]:
+    """Keep a claim until the block ends. The event is set when it is lost: stop then.
+
+    Raises:
+        StoreError: the block was stopped because the claim was lost.
+    """
+    lost = threading.Event()
+    with claim.kept(lost):
+        try:
+            yield lost
+        except StoppedError:
+            if lost.is_set():
+                claim.renew()  # Says why it cannot.
+            raise

@@ -1,0 +1,110 @@
+"""Pictures of training and of results, as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from modkernel.training.report import OutputEvaluation, TrainReport
+
+NAMED_CLASSES = 20
+"""A confusion matrix of more classes than this has no names at its sides."""
+MAPPED_CLASSES = 12
+"""A confusion matrix of more classes than this has no numbers in its cells."""
+
+
+def module_pictures(report: TrainReport, classes: Sequence[str] | None) -> dict[str, bytes]:
+    """The pictures of one module's card, by file name."""
+    pictures = {}
+    if report.history:
+        pictures["objective.png"] = objective_curve(report)
+    if report.evaluation is not None:
+        pictures["evaluation.png"] = evaluation_picture(report.evaluation, classes or ())
+    return pictures
+
+
+def objective_curve(report: TrainReport) -> bytes:
+    """What was maximised, by epoch, with the epoch that was kept."""
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    _draw_history(figure.add_subplot(), report)
+    return _png(figure)
+
+
+def evaluation_picture(evaluation: OutputEvaluation, classes: Sequence[str]) -> bytes:
+    """The confusion matrix beside the accuracies by number of labels."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    _draw_confusion(left, evaluation, classes)
+    _draw_accuracies(right, evaluation)
+    return _png(figure)
+
+
+def network_picture(
+    reports: Sequence[tuple[str, TrainReport]],
+    evaluation: OutputEvaluation | None,
+    classes: Sequence[str],
+) -> bytes:
+    """Every module's curve, and the network's evaluation."""
+    curves = [(name, report) for name, report in reports if report.history]
+    panels = len(curves) + (2 if evaluation is not None else 0)
+    figure = Figure(figsize=(4 * max(1, panels), 3.6), layout="constrained")
+    axes = list(figure.subplots(1, max(1, panels), squeeze=False)[0])
+    for (name, report), ax in zip(curves, axes, strict=False):
+        _draw_history(ax, report)
+        ax.set_title(name)
+    if evaluation is not None:
+        _draw_confusion(axes[-2], evaluation, classes)
+        _draw_accuracies(axes[-1], evaluation)
+    return _png(figure)
+
+
+def _draw_history(ax: Axes, report: TrainReport) -> None:
+    epochs = [line.epoch for line in report.history]
+    ax.plot(epochs, [line.objective for line in report.history], label="training")
+    checked = [
+        (line.epoch, line.validation) for line in report.history if line.validation is not None
+    ]
+    if checked:
+        ax.plot(*zip(*checked, strict=True), label="validation")
+        ax.axvline(report.best_epoch, color="grey", linestyle=":", label="kept")
+    ax.set(xlabel="epoch", ylabel="objective")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend()
+
+
+def _draw_confusion(ax: Axes, evaluation: OutputEvaluation, classes: Sequence[str]) -> None:
+    matrix = evaluation.confusion
+    shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ax.set(title=f"accuracy {evaluation.accuracy:.2%}", xlabel="predicted", ylabel="true")
+    if len(classes) == len(matrix) and len(classes) <= NAMED_CLASSES:
+        ax.set_xticks(range(len(classes)), classes, rotation=90)
+        ax.set_yticks(range(len(classes)), classes)
+    if len(matrix) <= MAPPED_CLASSES:
+        for i, row in enumerate(matrix):
+            for j, count in enumerate(row):
+                color = "white" if shares[i][j] > 0.5 else "black"
+                ax.text(j, i, str(count), ha="center", va="center", color=color, fontsize=7)
+
+
+def _draw_accuracies(ax: Axes, evaluation: OutputEvaluation) -> None:
+    mean = evaluation.accuracy_mean
+    spread = [[mean - evaluation.accuracy_min], [evaluation.accuracy_max - mean]]
+    names = [f"{evaluation.labels} labels", "all labels"]
+    bars = ax.bar(names, [mean, evaluation.accuracy_all_labels], color=["C0", "C7"])
+    ax.errorbar([0], [mean], yerr=spread, color="black", capsize=6)
+    ax.bar_label(bars, fmt="{:.2%}", padding=8)
+    draws = f"mean, least and most of {evaluation.draws} draws" if evaluation.draws > 1 else ""
+    ax.set(title=draws, ylabel="test accuracy", ylim=(0, 1.15))
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)  # Draws without a display, and in any thread.
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,77 @@
+"""What flows return: small, JSON-clean, the same in a terminal, in Prefect and in a program."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from modkernel.spec import Spec
+from modkernel.training.report import OutputEvaluation, TrainReport
+from registry import ModuleRecord
+
+__all__ = ["BaselineResult", "ModuleResult", "NetworkResult"]
+
+
+class ModuleResult(Spec):
+    """One module of a flow, trained by it or reused."""
+
+    id: str
+    name: str
+    version: int | None
+    """Of the registered model in MLflow."""
+    kind: Literal["hidden", "output"]
+    reused: bool
+    """Whether it was there already and nothing was trained."""
+    seconds: float
+    """Spent training it, whenever that was."""
+    objective: float | None
+    """Value on the validation part at the epoch that was kept."""
+    peak_memory_bytes: int | None
+    """Of its training process."""
+    run_id: str | None
+    """MLflow run."""
+
+    @classmethod
+    def of(cls, record: ModuleRecord, report: TrainReport, reused: bool) -> ModuleResult:
+        """The result that a stored module gives."""
+        kept = (line for line in report.history if line.epoch == report.best_epoch)
+        line = next(kept, None)
+        return cls(
+            id=record.id,
+            name=record.name,
+            version=record.version,
+            kind=record.kind,
+            reused=reused,
+            seconds=report.seconds,
+            objective=None if line is None else line.validation,
+            peak_memory_bytes=report.peak_memory_bytes,
+            run_id=record.run_id,
+        )
+
+
+class NetworkResult(Spec):
+    """A network that a flow has trained or composed."""
+
+    id: str
+    name: str
+    modules: tuple[ModuleResult, ...]
+    """First hidden module first, those of a stored chain included."""
+    evaluation: OutputEvaluation | None
+    trained_modules: int
+    reused_modules: int
+    seconds: float
+    """Of the whole flow."""
+    run_id: str | None
+    """MLflow run of the network."""
+
+
+class BaselineResult(Spec):
+    """A network trained end to end, for comparison."""
+
+    name: str
+    reused: bool
+    evaluation: OutputEvaluation
+    train_seconds: float
+    peak_memory_bytes: int | None
+    seconds: float
+    """Of the whole flow."""
+    run_id: str

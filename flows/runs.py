@@ -1,0 +1,39 @@
+"""MLflow runs that end as what happened in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from modkernel.spec import NetworkSpec
+from registry import Registry
+
+
+@contextmanager
+def ending_with(registry: Registry, run_id: str) -> Iterator[None]:
+    """End a run as finished, failed or (interrupted, cancelled) killed when the block ends.
+
+    A run whose process is killed stays running, and is gone on with by the next call.
+    """
+    try:
+        yield
+    except Exception:
+        registry.finish_run(run_id, "FAILED")
+        raise
+    except BaseException:
+        registry.finish_run(run_id, "KILLED")
+        raise
+    registry.finish_run(run_id, "FINISHED")
+
+
+@contextmanager
+def network_run(
+    registry: Registry, name: str, spec: NetworkSpec | None, needed: bool
+) -> Iterator[str | None]:
+    """The parent run of a network's modules, or none where nothing is to be trained."""
+    if not needed:
+        yield None
+        return
+    run_id = registry.start_network_run(name, spec)
+    with ending_with(registry, run_id):
+        yield run_id

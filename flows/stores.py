@@ -1,0 +1,29 @@
+"""What all flows of one process share: the registry, and the server that forks children."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from modkernel.fork_client import ForkServer
+from registry import Registry, Settings
+
+
+def open_registry() -> Registry:
+    """The registry of the settings in force, opened once a process.
+
+    Raises:
+        SettingsError, SchemaVersionError, StoreError: see `Registry.open`.
+    """
+    return _open(Settings())
+
+
+@cache
+def _open(settings: Settings) -> Registry:
+    settings.ensure_home()
+    return Registry.open(settings)
+
+
+@cache
+def fork_server() -> ForkServer:
+    """The fork server of this process."""
+    return ForkServer()

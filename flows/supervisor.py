@@ -1,0 +1,141 @@
+"""Child processes that start in order, live together and stop together, leaving none behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from modkernel.errors import ServiceError
+
+START_SECONDS = 180
+STOP_SECONDS = 15
+POLL_SECONDS = 0.2
+LOG_LINES = 15
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Service:
+    """One child process. `ready` says whether it answers."""
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str]
+    log: Path
+    ready: Callable[[], bool]
+
+
+class Supervisor:
+    """Starts services and stops all of them when its block ends, however it ends.
+
+    Each child leads a process group of its own: Ctrl-C in a terminal reaches this process alone,
+    which then stops the groups, the last started first.
+    """
+
+    def __init__(self) -> None:
+        self._running: list[tuple[Service, subprocess.Popen[bytes]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for _, child in reversed(self._running):
+            _stop_group(child)
+
+    def start(self, service: Service, stopped: Callable[[], bool]) -> bool:
+        """Start a service and wait until it answers; false if asked to stop meanwhile.
+
+        Raises:
+            ServiceError: a service died, or this one did not answer in time.
+        """
+        service.log.parent.mkdir(parents=True, exist_ok=True)
+        with service.log.open("wb") as log:
+            child = subprocess.Popen(
+                service.command,
+                env=os.environ | service.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+        self._running.append((service, child))
+        deadline = time.monotonic() + START_SECONDS
+        while not service.ready():
+            self.check()
+            if stopped():
+                return False
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    f"{service.name} did not answer within {START_SECONDS} s; its log "
+                    f"{service.log} ends:\n{_tail(service.log)}"
+                )
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def check(self) -> None:
+        """See that every service is alive.
+
+        Raises:
+            ServiceError: one is not; the message has the end of its log.
+        """
+        for service, child in self._running:
+            if child.poll() is not None:
+                raise ServiceError(
+                    f"{service.name} stopped by itself (exit code {child.returncode}); its log "
+                    f"{service.log} ends:\n{_tail(service.log)}"
+                )
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Within the block SIGINT and SIGTERM are only noted; the function says whether one came."""
+    seen: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        seen.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if sys.platform == "linux":
+    _libc = ctypes.CDLL(None)  # loaded here, since little may be done between fork and exec
+
+    def _end_with_parent() -> None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop_group(child: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the whole group, SIGKILL to what is left of it after a while."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return "\n".join(lines[-LOG_LINES:])

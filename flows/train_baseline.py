@@ -1,0 +1,101 @@
+"""The flow that trains a network as a whole, to compare with."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows import datasets
+from flows.artifacts import show_baseline
+from flows.child_task import child_died
+from flows.jobs import make_job, run_followed
+from flows.leases import claim_unless, kept
+from flows.pictures import module_pictures
+from flows.progress import emit
+from flows.results import BaselineResult
+from flows.runs import ending_with
+from flows.stores import fork_server, open_registry
+from modkernel.spec import NetworkSpec
+from modkernel.training.end_to_end import baseline_key
+from registry import Claim, Registry
+from registry.baselines import Baseline
+
+
+@flow(name="train-baseline", flow_run_name="{spec.name}", persist_result=False)
+def train_baseline(spec: NetworkSpec) -> BaselineResult:
+    """Train a network end to end with the recipe of its last hidden module, and evaluate it.
+
+    What was trained before is reused; a flow that was killed goes on where it was.
+
+    Args:
+        spec: the network; its objectives, pairs and output module play no part.
+
+    Raises:
+        ModkernelError: before anything is trained, where it cannot be; later, what ended it.
+    """
+    began = time.perf_counter()
+    fork_server().start()
+    registry = open_registry()
+    info = datasets.describe(registry, spec.dataset)
+    digest = baseline_key(spec, info).digest()
+    name = f"{spec.name}.baseline"
+    emit({"event": "plan", "modules": [name]})
+    reused, baseline = train_whole.submit(name, spec, digest).result()
+    evaluation = baseline.report.evaluation
+    assert evaluation is not None
+    result = BaselineResult(
+        name=spec.name,
+        reused=reused,
+        evaluation=evaluation,
+        train_seconds=baseline.report.seconds,
+        peak_memory_bytes=baseline.report.peak_memory_bytes,
+        seconds=time.perf_counter() - began,
+        run_id=baseline.run_id,
+    )
+    show_baseline(result, module_pictures(baseline.report, info.classes))
+    emit({"event": "module", "module": name, "state": "reused" if reused else "stored"})
+    return result
+
+
+@task(
+    task_run_name="{name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=1,
+    retry_delay_seconds=1,
+    retry_condition_fn=child_died,
+)
+def train_whole(name: str, spec: NetworkSpec, digest: str) -> tuple[bool, Baseline]:
+    """Whether the baseline was there already, and the baseline."""
+    registry = open_registry()
+    found = claim_unless(
+        registry,
+        digest,
+        lambda: registry.find_baseline(spec.name, digest),
+        lambda: emit({"event": "module", "module": name, "state": "waiting"}),
+    )
+    if not isinstance(found, Claim):
+        return True, found
+    try:
+        with kept(found) as lost:
+            return False, _train(registry, name, spec, digest, lost)
+    except BaseException:
+        emit({"event": "module", "module": name, "state": "failed"})
+        raise
+
+
+def _train(
+    registry: Registry, name: str, spec: NetworkSpec, digest: str, lost: threading.Event
+) -> Baseline:
+    emit({"event": "module", "module": name, "state": "training"})
+    job = make_job(registry.settings, digest, kind="end_to_end", network=spec, dataset=spec.dataset)
+    run_id = registry.start_baseline_run(spec.name, spec, digest)
+    with ending_with(registry, run_id):
+        report = run_followed(job, name, registry, run_id, lost)
+        baseline = registry.keep_baseline(run_id, report, module_pictures(report, None))
+    shutil.rmtree(job.work, ignore_errors=True)
+    return baseline

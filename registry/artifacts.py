@@ -1,0 +1,144 @@
+"""A module's two files as MLflow keeps them: hash them there, bring them here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+
+from modkernel.errors import ArtifactError
+from modkernel.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
+
+FILES = (WEIGHTS_FILE, SPEC_FILE)
+
+
+def location_of(client: MlflowClient, model_id: str) -> str:
+    """URI of the folder where MLflow keeps a model's files.
+
+    Raises:
+        ArtifactError: MLflow does not know the model.
+    """
+    try:
+        return str(client.get_logged_model(model_id).artifact_location)
+    except MlflowException as error:
+        raise ArtifactError(
+            f"MLflow has no model {model_id} any more: run 'modkernel doctor --repair', "
+            "or train the module again."
+        ) from error
+
+
+def download(client: MlflowClient, model_id: str, folder: Path) -> None:
+    """Copy a model's two files, and nothing else, into a folder of our own.
+
+    Raises:
+        ArtifactError: a file is missing in MLflow's store or cannot be fetched.
+    """
+    location = location_of(client, model_id)
+    for name in FILES:
+        _fetch(client, location, name, folder)
+
+
+def check(client: MlflowClient, model_id: str, weights_sha256: str, spec_sha256: str) -> None:
+    """Hash a model's two files in MLflow's store; files on this machine are read in place.
+
+    Raises:
+        ArtifactError: a file is missing or altered.
+    """
+    location = location_of(client, model_id)
+    for name, expected in zip(FILES, (weights_sha256, spec_sha256), strict=True):
+        with _readable(client, location, name) as path, path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise ArtifactError(
+                f"{name} of MLflow's model {model_id} differs from what was stored: its sha256 is "
+                f"{found[:12]}…, not {expected[:12]}…. Run 'modkernel doctor --repair', or train "
+                "the module again."
+            )
+
+
+def fetch_module(
+    client: MlflowClient, model_id: str, cache: Path, module: tuple[str, str, str]
+) -> StoredModule:
+    """A module out of the private cache, brought there through MLflow if it is not in it intact.
+
+    Args:
+        client: MLflow.
+        model_id: MLflow's id of the model.
+        cache: Folder with one folder a module.
+        module: Its id, and the sha256 of its weights and of its spec.
+
+    Raises:
+        ArtifactError: the files are missing or altered in MLflow's store.
+    """
+    module_id, *hashes = module
+    folder = cache / module_id
+    if folder.is_dir():
+        try:
+            return read_module(folder, *hashes)
+        except ArtifactError:
+            shutil.rmtree(folder, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as temporary:
+        new = Path(temporary) / module_id
+        new.mkdir()
+        download(client, model_id, new)
+        try:
+            read_module(new, *hashes)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"Module {module_id[:12]} is altered in MLflow's store ({model_id}): {error} "
+                "'modkernel doctor' shows what can be mended."
+            ) from error
+        _publish(new, folder)
+    return read_module(folder, *hashes)
+
+
+def _publish(new: Path, folder: Path) -> None:
+    try:
+        os.rename(new, folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster with the same bytes
+            raise
+
+
+def _fetch(client: MlflowClient, location: str, name: str, folder: Path) -> None:
+    try:
+        download_artifacts(
+            artifact_uri=f"{location}/{name}",
+            dst_path=str(folder),
+            tracking_uri=client.tracking_uri,
+        )
+    except (MlflowException, OSError) as error:
+        raise _missing(location, name, error) from error
+
+
+@contextmanager
+def _readable(client: MlflowClient, location: str, name: str) -> Iterator[Path]:
+    parsed = urlparse(location)
+    if parsed.scheme in ("", "file"):
+        path = Path(url2pathname(parsed.path)) / name
+        if not path.is_file():
+            raise _missing(location, name, FileNotFoundError("no such file"))
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _fetch(client, location, name, Path(folder))
+        yield Path(folder) / name
+
+
+def _missing(location: str, name: str, error: Exception) -> ArtifactError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ArtifactError(
+        f"Cannot read {name} in MLflow's store at {location}: {reason}. Run 'modkernel doctor "
+        "--repair', or train the module again."
+    )

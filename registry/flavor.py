@@ -1,0 +1,200 @@
+"""MLflow flavor 'modkernel': safetensors, JSON and the names of the modules underneath.
+
+A stored model holds one module. The chain that it stands on is named in its configuration by
+MLflow model id and sha256 and fetched from the tracking server when the model is loaded, so every
+module's bytes are kept once. The ids of the modules chain as commits do: a chain that assembles is
+the chain that the module was trained on, whoever wrote the configuration.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.types import ColSpec, Schema, TensorSpec
+
+from modkernel.assemble import Network, assemble
+from modkernel.errors import ArtifactError
+from modkernel.kernels import make_kernel
+from modkernel.spec import ModuleSpec
+from modkernel.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
+from registry.artifacts import fetch_module
+from registry.records import ModuleRecord
+
+FLAVOR = "modkernel"
+PACKAGES = ("modkernel", "mlflow", "torch", "torchvision", "numpy", "pydantic", "safetensors")
+BATCH = 256
+"""Examples that a prediction passes through the network at once."""
+
+
+def save_model(
+    path: str,
+    mlflow_model: Model | None = None,
+    *,
+    stored: StoredModule,
+    chain: Sequence[ModuleRecord] = (),
+) -> None:
+    """Write a module as an MLflow model.
+
+    Args:
+        path: Folder to make.
+        mlflow_model: MLflow's metadata, filled in and saved here.
+        stored: The module.
+        chain: The modules it stands on, first to last, without itself.
+    """
+    model = mlflow_model or Model()
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS_FILE, SPEC_FILE):
+        shutil.copyfile(stored.folder / name, folder / name)
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements()))
+    (folder / "python_env.yaml").write_text(
+        f"python: {platform.python_version()}\n"
+        "build_dependencies:\n- pip\ndependencies:\n- -r requirements.txt\n"
+    )
+    model.signature = signature_of(stored.spec)
+    # What mlflow.pyfunc.add_to_model writes, without the second that importing it takes.
+    model.add_flavor(
+        "python_function",
+        loader_module=__name__,
+        python_version=platform.python_version(),
+        env={"virtualenv": "python_env.yaml"},
+    )
+    model.add_flavor(
+        FLAVOR,
+        module_id=stored.id,
+        weights_sha256=stored.weights_sha256,
+        spec_sha256=stored.spec_sha256,
+        chain=[
+            {
+                "module_id": record.id,
+                "model_id": record.model_id,
+                "weights_sha256": record.weights_sha256,
+                "spec_sha256": record.spec_sha256,
+            }
+            for record in chain
+        ],
+    )
+    model.save(str(folder / MLMODEL_FILE_NAME))
+
+
+def load_model(model_uri: str) -> Network:
+    """The network up to a module, such as 'models:/digits.output@champion', by our own loader.
+
+    Only the three files of the flavor are read. Neither `code` nor `loader_module` of the stored
+    configuration is followed, and nothing is unpickled.
+
+    Raises:
+        ArtifactError: files are missing or altered, here or in the chain, or are no such model.
+        InterfaceError: the named chain is not the one that the module was trained on.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (MLMODEL_FILE_NAME, WEIGHTS_FILE, SPEC_FILE):
+            try:
+                local = download_artifacts(artifact_uri=f"{model_uri}/{name}", dst_path=folder)
+            except (MlflowException, OSError) as error:
+                raise ArtifactError(
+                    f"Cannot read {name} of {model_uri}: {str(error).splitlines()[0]} "
+                    "Check the reference ('modkernel modules list')."
+                ) from error
+            shutil.move(local, Path(folder) / name)
+        return _network(Path(folder))
+
+
+def signature_of(spec: ModuleSpec) -> ModelSignature:
+    """Raw examples in; class probabilities or features out."""
+    preprocessing = spec.preprocessing
+    takes = TensorSpec(np.dtype(preprocessing.dtype), (-1, *preprocessing.shape))
+    if spec.classes is not None:
+        gives = Schema([ColSpec("float", name) for name in spec.classes])
+    else:
+        gives = Schema([TensorSpec(np.dtype("float32"), (-1, -1))])
+    return ModelSignature(Schema([takes]), gives)
+
+
+def requirements() -> tuple[str, ...]:
+    """The packages that loading needs, pinned to what is installed."""
+    pinned = []
+    for name in PACKAGES:
+        try:
+            pinned.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            continue
+    return tuple(pinned)
+
+
+class Predictor:
+    """What `mlflow.pyfunc` calls: raw examples in, a table with a row an example out."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        spec = network.stored[-1].spec
+        self.kernel = make_kernel(spec.interface.kernel)
+
+    def predict(
+        self, model_input: npt.ArrayLike, params: Mapping[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Class probabilities with a column a class, or a hidden module's kernel features.
+
+        Args:
+            model_input: Raw examples [N, *shape] of the data set's dtype.
+            params: Not used.
+
+        Returns:
+            [N, C] probabilities, or [N, d]: φ(h), and h itself under a kernel without features.
+
+        Raises:
+            InterfaceError: another shape or dtype than the network takes.
+        """
+        batches = torch.from_numpy(np.array(model_input)).split(BATCH)
+        with torch.inference_mode():
+            rows = torch.cat([self._rows(batch) for batch in batches]).numpy()
+        names = self.network.classes or [f"feature_{i}" for i in range(rows.shape[1])]
+        return pd.DataFrame(rows, columns=list(names))
+
+    def _rows(self, examples: torch.Tensor) -> torch.Tensor:
+        if self.network.output is not None:
+            return self.network.predict(examples)
+        h = self.network.features(examples)
+        return self.kernel.features(h) if self.kernel.has_features else h.flatten(1)
+
+
+def _load_pyfunc(path: str) -> Predictor:
+    """Called by `mlflow.pyfunc.load_model` with the folder of the model."""
+    return Predictor(_network(Path(path)))
+
+
+def _network(folder: Path) -> Network:
+    conf = Model.load(str(folder / MLMODEL_FILE_NAME)).flavors.get(FLAVOR)
+    if not isinstance(conf, dict):
+        raise ArtifactError(
+            "This MLflow model was not stored by modkernel: use one that "
+            "'modkernel modules list' shows."
+        )
+    client = MlflowClient()
+    own = read_module(folder, conf["weights_sha256"], conf["spec_sha256"])
+    with tempfile.TemporaryDirectory() as temporary:
+        chain = [
+            fetch_module(
+                client,
+                entry["model_id"],
+                Path(temporary),
+                (entry["module_id"], entry["weights_sha256"], entry["spec_sha256"]),
+            )
+            for entry in conf["chain"]
+        ]
+        return assemble([*chain, own])

@@ -1,0 +1,159 @@
+"""Compositions: which modules a network is made of, pinned, and how it was evaluated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import select
+
+from modkernel.assemble import check_chain
+from modkernel.errors import AmbiguousError, NotFoundError
+from modkernel.spec import NetworkSpec
+from modkernel.stored import StoredModule
+from modkernel.training.report import OutputEvaluation
+from registry import queries
+from registry.database import Database
+from registry.records import EvaluationRecord, ModuleRecord, NetworkRecord
+from registry.references import PREFIX
+from registry.tables import EvaluationRow, NetworkModuleRow, NetworkRow
+
+
+def network_id(name: str, module_ids: Sequence[str]) -> str:
+    """SHA-256 over a name and the ordered ids of the modules: equal compositions, equal id."""
+    text = json.dumps({"modules": list(module_ids), "name": name}, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def add_network(
+    database: Database,
+    name: str,
+    module_ids: Sequence[str],
+    *,
+    evaluation: OutputEvaluation | None = None,
+    run_id: str | None = None,
+    spec: NetworkSpec | None = None,
+) -> NetworkRecord:
+    """Record a composition and pin its modules; the same one under the same name is kept.
+
+    An evaluation that differs from the newest one is added to the network's history.
+
+    Raises:
+        NotFoundError: a module is not in the registry, or not ready.
+        InterfaceError: the modules do not stand on one another; the message names the position.
+    """
+    modules = [queries.required(database, module_id) for module_id in module_ids]
+    check_chain([_pinned(module) for module in modules])
+    identity = network_id(name, module_ids)
+    with database.writing() as session:
+        row = session.get(NetworkRow, identity)
+        if row is None:
+            row = NetworkRow(
+                id=identity,
+                name=name,
+                run_id=run_id,
+                spec=None if spec is None else spec.canonical_json(),
+                members=[
+                    NetworkModuleRow(
+                        position=position,
+                        module_id=module.id,
+                        weights_sha256=module.weights_sha256,
+                        spec_sha256=module.spec_sha256,
+                    )
+                    for position, module in enumerate(modules, start=1)
+                ],
+            )
+            session.add(row)
+        newest = row.evaluations[-1].evaluation if row.evaluations else None
+        if evaluation is not None and evaluation.canonical_json() != newest:
+            facts = modules[-1].spec.dataset
+            row.evaluations.append(
+                EvaluationRow(
+                    dataset=facts.name,
+                    fingerprint=facts.fingerprint,
+                    evaluation=evaluation.canonical_json(),
+                )
+            )
+        session.flush()
+        return _record(row)
+
+
+def networks(database: Database, name: str | None = None) -> tuple[NetworkRecord, ...]:
+    """All networks, or those of a name, oldest first."""
+    query = select(NetworkRow).order_by(NetworkRow.created_at)
+    if name is not None:
+        query = query.where(NetworkRow.name == name)
+    with database.reading() as session:
+        return tuple(map(_record, session.scalars(query)))
+
+
+def network(database: Database, reference: str) -> NetworkRecord:
+    """The network of an id, of a unique prefix of one, or the newest one of a name.
+
+    Raises:
+        NotFoundError: there is none.
+        AmbiguousError: a prefix of several ids.
+    """
+    named = networks(database, reference)
+    if named:
+        return named[-1]
+    found: Sequence[NetworkRow] = ()
+    with database.reading() as session:
+        if PREFIX.fullmatch(reference):
+            query = select(NetworkRow).where(NetworkRow.id.startswith(reference)).limit(3)
+            found = session.scalars(query).all()
+        if len(found) > 1:
+            shown = ", ".join(row.id[:12] for row in found)
+            raise AmbiguousError(
+                f"'{reference}' begins the ids of several networks ({shown}…): write more digits."
+            )
+        if not found:
+            raise NotFoundError(
+                f"No network answers to '{reference}': write its name, its id or at least 6 "
+                "digits of it; 'modkernel networks list' shows them."
+            )
+        return _record(found[0])
+
+
+def members(database: Database, record: NetworkRecord) -> tuple[ModuleRecord, ...]:
+    """The modules of a network, first to last.
+
+    Raises:
+        NotFoundError: one of them is lost.
+    """
+    return tuple(queries.required(database, module_id) for module_id in record.module_ids)
+
+
+def evaluations(database: Database, identity: str) -> tuple[EvaluationRecord, ...]:
+    """How a network was evaluated, oldest first."""
+    query = select(EvaluationRow).where(EvaluationRow.network_id == identity)
+    with database.reading() as session:
+        return tuple(
+            EvaluationRecord(
+                network_id=row.network_id,
+                dataset=row.dataset,
+                fingerprint=row.fingerprint,
+                evaluation=OutputEvaluation.model_validate_json(row.evaluation),
+                created_at=row.created_at,
+            )
+            for row in session.scalars(query.order_by(EvaluationRow.id))
+        )
+
+
+def _record(row: NetworkRow) -> NetworkRecord:
+    newest = row.evaluations[-1].evaluation if row.evaluations else None
+    return NetworkRecord(
+        id=row.id,
+        name=row.name,
+        module_ids=tuple(member.module_id for member in row.members),
+        created_at=row.created_at,
+        run_id=row.run_id,
+        evaluation=None if newest is None else OutputEvaluation.model_validate_json(newest),
+        spec=None if row.spec is None else json.loads(row.spec),
+    )
+
+
+def _pinned(module: ModuleRecord) -> StoredModule:
+    return StoredModule(module.id, module.spec, Path(), module.weights_sha256, module.spec_sha256)

@@ -1,0 +1,100 @@
+"""What comes out of the registry: frozen records, never rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from modkernel.spec import ModuleSpec
+from modkernel.training.report import OutputEvaluation
+
+State = Literal["PENDING", "READY", "LOST"]
+"""PENDING: being stored. READY: usable. LOST: its bytes are gone or altered, its history stays."""
+
+
+class Record(BaseModel):
+    """Base of all records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModuleRecord(Record):
+    """One stored module."""
+
+    id: str = Field(description="SHA-256 over the weights' and the spec's digests, in hex.")
+    name: str = Field(description="Registered model in MLflow, e.g. 'cifar10.hidden-1'.")
+    version: int | None = Field(description="Version of that model; none while PENDING.")
+    kind: Literal["hidden", "output"]
+    spec: ModuleSpec
+    recipe_digest: str
+    weights_sha256: str
+    spec_sha256: str
+    size_bytes: int = Field(description="Of the weights file.")
+    state: State
+    created_at: datetime = Field(description="UTC.")
+    seconds: float = Field(description="Spent training.")
+    run_id: str | None = Field(description="MLflow run.")
+    model_id: str | None = Field(description="MLflow model, 'm-…': permanent, unlike a version.")
+    metrics: dict[str, float]
+
+    @property
+    def short_id(self) -> str:
+        """The first twelve digits of the id, as people quote it."""
+        return self.id[:12]
+
+
+class EvaluationRecord(Record):
+    """One evaluation of a network."""
+
+    network_id: str
+    dataset: str
+    fingerprint: str
+    evaluation: OutputEvaluation
+    created_at: datetime = Field(description="UTC.")
+
+
+class NetworkRecord(Record):
+    """One composition: which modules, by id and hashes, in order."""
+
+    id: str = Field(description="SHA-256 over the name and the modules' ids, in hex.")
+    name: str
+    module_ids: tuple[str, ...] = Field(description="First hidden module first.")
+    created_at: datetime = Field(description="UTC.")
+    run_id: str | None = Field(description="The network's MLflow run, parent of its modules'.")
+    evaluation: OutputEvaluation | None = Field(description="The newest one.")
+    spec: dict[str, Any] | None = Field(description="The network spec it was made from.")
+
+    @property
+    def short_id(self) -> str:
+        """The first twelve digits of the id, as people quote it."""
+        return self.id[:12]
+
+
+class PromotionRecord(Record):
+    """An alias that was seen to point to another version than before."""
+
+    name: str
+    alias: str
+    version: int | None = Field(description="None: the alias was removed.")
+    module_id: str | None
+    seen_at: datetime = Field(description="UTC, when the registry noticed.")
+
+
+class Problem(Record):
+    """Something that `Registry.verify` found."""
+
+    kind: Literal["unfinished", "artifact", "version", "lost"]
+    module_id: str
+    name: str
+    message: str
+
+
+class Action(Record):
+    """Something that `Registry.repair` did."""
+
+    kind: Literal["finished", "undone", "restored", "registered", "lost"]
+    module_id: str
+    name: str
+    message: str

@@ -1,0 +1,310 @@
+"""The registry as one object: what flows and the command line use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from modkernel.errors import ArtifactError
+from modkernel.spec import ModuleSpec, NetworkSpec, Shape
+from modkernel.stored import StoredModule
+from modkernel.training.report import OutputEvaluation, TrainReport
+from registry import (
+    baselines,
+    claims,
+    networks,
+    promotions,
+    queries,
+    references,
+    repair,
+    store,
+    tracking,
+)
+from registry.artifacts import fetch_module
+from registry.baselines import Baseline
+from registry.claims import Claim
+from registry.database import open_database
+from registry.mlflow_home import open_mlflow
+from registry.records import (
+    Action,
+    EvaluationRecord,
+    ModuleRecord,
+    NetworkRecord,
+    Problem,
+    PromotionRecord,
+)
+from registry.settings import Settings
+from registry.stores import Stores
+
+if TYPE_CHECKING:
+    from modkernel.data import DatasetInfo
+
+
+class Registry:
+    """Stored modules, networks made of them, and their runs.
+
+    Safe to share between threads; processes each open their own. What it guarantees:
+
+    - A module's id, spec, hashes and lineage never change once it is stored.
+    - Of any number of processes exactly one holds the claim on a key.
+    - A READY module's bytes were hashed where they are kept before it became READY, and are
+      hashed again each time they are fetched.
+    - A network names its modules by id and hashes: a later promotion never changes it.
+
+    Every method raises StoreError where a database or MLflow does not answer.
+    """
+
+    def __init__(self, stores: Stores) -> None:
+        self.stores = stores
+        self.settings = stores.settings
+
+    @classmethod
+    def open(cls, settings: Settings) -> Registry:
+        """Open both stores; empty ones are made, by one process at a time.
+
+        Raises:
+            SchemaVersionError: a database of another schema version; the message names both
+                versions and the command.
+            SettingsError: the home cannot be written to.
+            StoreError: a store does not answer.
+        """
+        return cls(Stores(settings, open_database(settings), open_mlflow(settings)))
+
+    def close(self) -> None:
+        """Close the connections to the registry's database."""
+        self.stores.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Who trains what
+
+    def find_ready(self, recipe_digest: str) -> ModuleRecord | None:
+        """The ready module that a recipe gave before: it is reused, not trained again."""
+        return queries.find_ready(self.stores.database, recipe_digest)
+
+    def claim(self, recipe_digest: str, owner: str) -> Claim | None:
+        """The right to train a recipe, or none while another holds it.
+
+        The claim ends by itself when it is not renewed for `settings.lease_seconds`.
+        """
+        return claims.take(self.stores.database, recipe_digest, owner, self.settings.lease_seconds)
+
+    # Runs
+
+    def start_run(
+        self,
+        name: str,
+        spec: ModuleSpec,
+        parent_run_id: str | None = None,
+        dataset: DatasetInfo | None = None,
+    ) -> str:
+        """The MLflow run of a module's training; one that died with this recipe is gone on with.
+
+        Returns:
+            The run's id.
+        """
+        return tracking.start_run(
+            self.stores.client, self.settings, name, spec, parent_run_id, dataset
+        )
+
+    def start_network_run(self, name: str, spec: NetworkSpec | None = None) -> str:
+        """The MLflow run of a whole network, parent of its modules' runs. Returns its id."""
+        return tracking.start_network_run(self.stores.client, self.settings, name, spec)
+
+    def log_epochs(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Log progress events in one batch, each at its epoch, but for those that the run has."""
+        tracking.log_epochs(self.stores.client, run_id, lines)
+
+    def log_metrics(self, run_id: str, values: Mapping[str, Any], step: int = 0) -> None:
+        """Log the finite numbers among `values` in one batch."""
+        tracking.log_metrics(self.stores.client, run_id, values, step)
+
+    def log_figures(self, run_id: str, figures: Mapping[str, bytes]) -> None:
+        """Log pictures, bytes by file name, under `figures/` of a run."""
+        tracking.log_figures(self.stores.client, run_id, figures)
+
+    def finish_run(self, run_id: str, status: tracking.RunStatus = "FINISHED") -> None:
+        """End a run."""
+        tracking.finish_run(self.stores.client, run_id, status)
+
+    # Baselines
+
+    def find_baseline(self, name: str, digest: str) -> Baseline | None:
+        """The baseline that a recipe gave before, under a network's name."""
+        return baselines.find_baseline(self.stores, name, digest)
+
+    def start_baseline_run(self, name: str, spec: NetworkSpec, digest: str) -> str:
+        """The MLflow run of a baseline; one that died with this recipe is gone on with."""
+        return tracking.start_network_run(
+            self.stores.client, self.settings, name, spec, "baseline", digest
+        )
+
+    def keep_baseline(
+        self, run_id: str, report: TrainReport, figures: Mapping[str, bytes]
+    ) -> Baseline:
+        """Put what a baseline gave on its run; it can be found once the run is finished."""
+        return baselines.keep_baseline(self.stores, run_id, report, figures)
+
+    # Modules
+
+    def store(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        report: TrainReport,
+        run_id: str | None = None,
+        figures: Mapping[str, bytes] | None = None,
+    ) -> ModuleRecord:
+        """Store a module; one that is stored already is returned as it is.
+
+        Args:
+            folder: Its two files; they must stay until this returns.
+            name: '<network>.hidden-<k>' or '<network>.output'.
+            report: How it was trained.
+            run_id: Its MLflow run; one is made if left out.
+            figures: Pictures for its card, bytes by file name ('objective.png').
+
+        Raises:
+            SpecError: the name cannot be a registered model's.
+            ArtifactError: the files are missing, altered or not a module's.
+            NotFoundError: the upstream is not in the registry.
+        """
+        return store.store(
+            self.stores, folder, name=name, report=report, run_id=run_id, figures=figures
+        )
+
+    def resolve(self, reference: str) -> ModuleRecord:
+        """The module that is meant by an id, 6 digits of it, NAME, NAME@ALIAS or NAME/VERSION.
+
+        Raises:
+            NotFoundError: no ready module answers to it.
+            AmbiguousError: a prefix of several ids.
+        """
+        return references.resolve(self.stores, reference)
+
+    def chain(self, record: ModuleRecord) -> tuple[ModuleRecord, ...]:
+        """The modules that a module stands on, first to last, itself last."""
+        return queries.chain(self.stores.database, record.id)
+
+    def find(
+        self,
+        name: str | None = None,
+        kind: str | None = None,
+        upstream: str | None = None,
+        takes: Shape | None = None,
+        gives: Shape | None = None,
+    ) -> tuple[ModuleRecord, ...]:
+        """The ready modules that have all of what is asked for, by name and then by age."""
+        return queries.find(
+            self.stores.database, name=name, kind=kind, upstream=upstream, takes=takes, gives=gives
+        )
+
+    def fetch(self, record: ModuleRecord) -> StoredModule:
+        """A module's files in the private cache, brought there through MLflow if need be.
+
+        Both hashes are checked at every call.
+
+        Raises:
+            ArtifactError: the files are missing or altered in MLflow's store.
+        """
+        if record.model_id is None:
+            raise ArtifactError(
+                f"Module {record.short_id} ({record.name}) is {record.state}: run 'modkernel "
+                "doctor --repair', or train it again."
+            )
+        return fetch_module(
+            self.stores.client,
+            record.model_id,
+            store.modules_cache(self.stores),
+            (record.id, record.weights_sha256, record.spec_sha256),
+        )
+
+    def report(self, record: ModuleRecord) -> TrainReport:
+        """How a module was trained."""
+        return TrainReport.model_validate_json(store.report_of(self.stores, record.id))
+
+    # Networks
+
+    def add_network(
+        self,
+        name: str,
+        module_ids: Sequence[str],
+        evaluation: OutputEvaluation | None = None,
+        run_id: str | None = None,
+        spec: NetworkSpec | None = None,
+    ) -> NetworkRecord:
+        """Record a composition, pinned by ids and hashes; the same one under the same name is kept.
+
+        Raises:
+            NotFoundError: a module is not in the registry, or not ready.
+            InterfaceError: the modules do not stand on one another.
+        """
+        return networks.add_network(
+            self.stores.database, name, module_ids, evaluation=evaluation, run_id=run_id, spec=spec
+        )
+
+    def networks(self, name: str | None = None) -> tuple[NetworkRecord, ...]:
+        """All networks, or those of a name, oldest first."""
+        return networks.networks(self.stores.database, name)
+
+    def network(self, reference: str) -> NetworkRecord:
+        """The network of an id or a unique prefix of one, or the newest one of a name.
+
+        Raises:
+            NotFoundError: there is none.
+            AmbiguousError: a prefix of several ids.
+        """
+        return networks.network(self.stores.database, reference)
+
+    def members(self, network: NetworkRecord) -> tuple[ModuleRecord, ...]:
+        """The modules of a network, first to last.
+
+        Raises:
+            NotFoundError: one of them is lost.
+        """
+        return networks.members(self.stores.database, network)
+
+    def evaluations(self, network: NetworkRecord) -> tuple[EvaluationRecord, ...]:
+        """How a network was evaluated, oldest first."""
+        return networks.evaluations(self.stores.database, network.id)
+
+    # Promotions
+
+    def promote(self, name: str, alias: str, version: int) -> PromotionRecord:
+        """Point an alias to a version, in MLflow, and record it.
+
+        Raises:
+            NotFoundError: there is no such version.
+            SpecError: MLflow does not take the alias.
+        """
+        return promotions.promote(self.stores, name, alias, version)
+
+    def sync_promotions(self) -> tuple[PromotionRecord, ...]:
+        """Record what people changed among MLflow's aliases; returns the changes."""
+        return promotions.sync_promotions(self.stores)
+
+    def promotions(self, name: str | None = None) -> tuple[PromotionRecord, ...]:
+        """The history of aliases, oldest first."""
+        return promotions.promotions(self.stores, name)
+
+    # Health
+
+    def verify(self) -> tuple[Problem, ...]:
+        """All that is wrong with the stored modules; every byte is hashed."""
+        return repair.verify(self.stores)
+
+    def repair(self) -> tuple[Action, ...]:
+        """Finish or undo what is unfinished, restore what can be, mark the rest LOST."""
+        return repair.repair(self.stores)

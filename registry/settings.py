@@ -1,0 +1,205 @@
+"""Settings from the environment (MODKERNEL_…) and from one TOML file; secrets stay masked."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+from urllib.request import url2pathname
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from modkernel.errors import SettingsError
+
+FILE_VARIABLE = "MODKERNEL_SETTINGS"
+DEFAULT_HOME = "~/.modkernel"
+DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+"""Driver by the scheme that people write."""
+
+
+class Settings(BaseSettings):
+    """Where things are and how much may be used.
+
+    A value comes from the argument, else from the environment variable MODKERNEL_<NAME>, else
+    from the settings file (MODKERNEL_SETTINGS, or settings.toml in the home), else the default.
+
+    Raises:
+        SettingsError: a value is not allowed, or the settings file cannot be read.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="MODKERNEL_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    home: Path = Field(
+        Path(DEFAULT_HOME), validate_default=True, description="Folder of everything that is kept."
+    )
+    database_url: SecretStr | None = Field(
+        None, description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
+    )
+    mlflow_uri: str = Field(
+        default_factory=lambda known: f"sqlite:///{known['home'] / 'mlflow.db'}",
+        repr=False,
+        description="MLflow's tracking URI; a SQLite file in the home if left out.",
+    )
+    artifact_root: Path = Field(
+        default_factory=lambda known: known["home"] / "artifacts",
+        description="Folder of MLflow's artifacts.",
+    )
+    data_root: Path = Field(
+        default_factory=lambda known: known["home"] / "data",
+        description="Folder of torchvision's data sets.",
+    )
+    download: bool = Field(True, description="Fetch data sets that are missing.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cpu_slots: int = Field(1, ge=1, description="Modules trained at once without a GPU.")
+    lease_seconds: int = Field(30, ge=1, description="A claim that is not renewed ends after this.")
+    resident_limit: int | None = Field(
+        None, ge=0, description="Bytes up to which a data set is kept on the device."
+    )
+    mlflow_port: int = Field(5000, ge=1, le=65535)
+    prefect_port: int = Field(4200, ge=1, le=65535)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_sentences(error)) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the file."""
+        home = init_settings().get("home") or env_settings().get("home") or DEFAULT_HOME
+        path = _settings_file(Path(home).expanduser())
+        try:
+            from_file = TomlConfigSettingsSource(settings_cls, path)
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"Cannot read the settings file {path}: {error}. Mend it, or unset {FILE_VARIABLE}."
+            ) from None
+        return init_settings, env_settings, from_file
+
+    @field_validator("home", "artifact_root", "data_root")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _with_driver(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        try:
+            parsed = make_url(url.get_secret_value())
+        except ArgumentError:
+            raise ValueError("write it as postgresql://USER:PASSWORD@HOST/NAME") from None
+        backend = parsed.get_backend_name()
+        if backend not in DRIVERS or (backend == "sqlite" and not parsed.database):
+            raise ValueError("use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
+        with_driver = parsed.set(drivername=DRIVERS[backend])
+        return SecretStr(with_driver.render_as_string(hide_password=False))
+
+    @property
+    def registry_url(self) -> str:
+        """URL of the registry's database, with its password: never print it."""
+        if self.database_url is None:
+            return f"sqlite:///{self.home / 'registry.db'}"
+        return self.database_url.get_secret_value()
+
+    @property
+    def work_dir(self) -> Path:
+        """Folder of jobs and checkpoints."""
+        return self.home / "work"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of what can be made again."""
+        return self.home / "cache"
+
+    @property
+    def slots_dir(self) -> Path:
+        """Folder of the devices' lock files."""
+        return self.home / "slots"
+
+    def public(self) -> dict[str, Any]:
+        """All settings, JSON-clean, with passwords masked: what may be printed."""
+        values = self.model_dump(mode="json")
+        return values | {
+            "database_url": masked(self.registry_url),
+            "mlflow_uri": masked(self.mlflow_uri),
+        }
+
+    def ensure_home(self) -> None:
+        """Make the home's folders.
+
+        Raises:
+            SettingsError: the home cannot be made or written to.
+        """
+        try:
+            for folder in (self.home, self.work_dir, self.cache_dir, self.slots_dir):
+                folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.home):
+                pass
+        except OSError as error:
+            raise SettingsError(
+                f"Cannot write to the home folder {self.home}: {error.strerror}. "
+                "Set MODKERNEL_HOME to a folder that you can write to."
+            ) from None
+
+
+def masked(url: str) -> str:
+    """A URL without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "(not a URL)"
+
+
+def sqlite_path(url: str) -> Path | None:
+    """File of a SQLite URL, none for another database."""
+    if not url.startswith("sqlite:///"):
+        return None
+    database = make_url(url).database
+    return Path(url2pathname(database)) if database else None
+
+
+def _settings_file(home: Path) -> Path | None:
+    named = os.environ.get(FILE_VARIABLE)
+    if named is None:
+        path = home / "settings.toml"
+        return path if path.is_file() else None
+    path = Path(named).expanduser()
+    if not path.is_file():
+        raise SettingsError(
+            f"The settings file {path} does not exist: correct {FILE_VARIABLE}, or unset it."
+        )
+    return path
+
+
+def _sentences(error: ValidationError) -> str:
+    sentences = []
+    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        if detail["type"] == "default_factory_not_called":  # a consequence of another error
+            continue
+        name = ".".join(str(part) for part in detail["loc"]) or "settings"
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "extra_forbidden":
+            message = f"no such setting; there are {', '.join(Settings.model_fields)}"
+        sentences.append(f"Setting '{name}': {message}.")
+    return " ".join(sentences)

@@ -1,0 +1,184 @@
+"""Tables of the registry. The migrations make them; a test holds the two equal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+SCHEMA_VERSION = "0001"
+"""Newest migration; an open database must stand exactly there."""
+
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """Aware datetimes in UTC on databases that keep a time zone and on those that do not."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Give what the database holds its time zone."""
+        if not isinstance(value, datetime):
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def utc_now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of the tables."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class ModuleRow(Base):
+    """A module: identity, hashes, state of the saga and where MLflow keeps it."""
+
+    __tablename__ = "modules"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    recipe_digest: Mapped[str] = mapped_column(String(64), index=True)
+    name: Mapped[str] = mapped_column(String(255), index=True)
+    version: Mapped[int | None] = mapped_column(Integer)
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    spec_sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    spec: Mapped[str] = mapped_column(Text)
+    report: Mapped[str] = mapped_column(Text)
+    metrics: Mapped[dict[str, float]] = mapped_column(JSON)
+    source: Mapped[str] = mapped_column(Text)
+    seconds: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+    run_id: Mapped[str | None] = mapped_column(String(64))
+    model_id: Mapped[str | None] = mapped_column(String(64))
+
+    interface: Mapped[InterfaceRow] = relationship(cascade="all, delete-orphan")
+    lineage: Mapped[list[LineageRow]] = relationship(
+        foreign_keys="LineageRow.module_id",
+        order_by="LineageRow.position",
+        cascade="all, delete-orphan",
+    )
+
+
+class InterfaceRow(Base):
+    """What a module takes and gives, in columns that can be searched."""
+
+    __tablename__ = "interfaces"
+
+    module_id: Mapped[str] = mapped_column(
+        ForeignKey("modules.id", ondelete="CASCADE"), primary_key=True
+    )
+    upstream: Mapped[str] = mapped_column(String(80), index=True)
+    takes: Mapped[str] = mapped_column(String(64))
+    gives: Mapped[str] = mapped_column(String(64))
+    dtype: Mapped[str] = mapped_column(String(16))
+    kernel: Mapped[str] = mapped_column(String(64))
+
+
+class LineageRow(Base):
+    """The chain under a module, itself last; position 1 is the first hidden module."""
+
+    __tablename__ = "lineage"
+
+    module_id: Mapped[str] = mapped_column(
+        ForeignKey("modules.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    member_id: Mapped[str] = mapped_column(ForeignKey("modules.id"), index=True)
+
+
+class NetworkRow(Base):
+    """A composition."""
+
+    __tablename__ = "networks"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), index=True)
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+    run_id: Mapped[str | None] = mapped_column(String(64))
+    spec: Mapped[str | None] = mapped_column(Text)
+
+    members: Mapped[list[NetworkModuleRow]] = relationship(order_by="NetworkModuleRow.position")
+    evaluations: Mapped[list[EvaluationRow]] = relationship(order_by="EvaluationRow.id")
+
+
+class NetworkModuleRow(Base):
+    """A module of a composition, pinned by id and by the hashes of both files."""
+
+    __tablename__ = "network_modules"
+
+    network_id: Mapped[str] = mapped_column(ForeignKey("networks.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    module_id: Mapped[str] = mapped_column(ForeignKey("modules.id"), index=True)
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    spec_sha256: Mapped[str] = mapped_column(String(64))
+
+
+class EvaluationRow(Base):
+    """An evaluation of a composition."""
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    network_id: Mapped[str] = mapped_column(ForeignKey("networks.id"), index=True)
+    dataset: Mapped[str] = mapped_column(String(255))
+    fingerprint: Mapped[str] = mapped_column(String(128))
+    evaluation: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+
+
+class PromotionRow(Base):
+    """History of an alias: the `serial`-th target it was seen to have."""
+
+    __tablename__ = "promotions"
+    __table_args__ = (UniqueConstraint("name", "alias", "serial"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(String(255))
+    alias: Mapped[str] = mapped_column(String(255))
+    serial: Mapped[int] = mapped_column(Integer)
+    version: Mapped[int | None] = mapped_column(Integer)
+    module_id: Mapped[str | None] = mapped_column(String(64))
+    seen_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+
+
+class ClaimRow(Base):
+    """Who may work on a key (a recipe digest, or a module id while it is stored), until when."""
+
+    __tablename__ = "claims"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    token: Mapped[str] = mapped_column(String(32))
+    expires_at: Mapped[float] = mapped_column(Float)
+
+
+Index("ix_modules_name_version", ModuleRow.name, ModuleRow.version)

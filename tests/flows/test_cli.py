@@ -1,0 +1,209 @@
+"""The command line: help without weight, one sentence for an error, tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from flows.cli import main
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MODKERNEL_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `modkernel` with these arguments in this process."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["modkernel", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        code = caught.value.code
+        captured = capsys.readouterr()
+        return Done(0 if code is None else int(code), captured.out, captured.err)
+
+    return run
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = """
+import sys
+sys.argv = ["modkernel", "--help"]
+from flows.cli import main
+try:
+    main()
+finally:
+    heavy = {"torch", "mlflow", "prefect", "sqlalchemy", "numpy", "modkernel.spec"}
+    print("IMPORTED", sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "IMPORTED []" in done.stdout
+    for command in (
+        *("demo", "train", "train-module", "compose", "baseline"),
+        *("modules", "networks", "predict", "verify", "repair", "up", "serve", "doctor", "schema"),
+    ):
+        assert f"│ {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("train", "none.yaml"), "There is no spec file none.yaml"),
+        (("modules", "show", "nobody"), "nobody"),
+        (("networks", "show", "nobody"), "nobody"),
+        (("predict", "nobody", "x.png"), "nobody"),
+        (("compose", "nobody"), "nobody"),
+    ],
+)
+def test_an_error_is_one_sentence_on_stderr(
+    run: Run, arguments: tuple[str, ...], sentence: str
+) -> None:
+    done = run(*arguments)
+    assert done.code == 1
+    assert done.out == ""
+    assert sentence in done.err
+    assert done.err.startswith("modkernel: ")
+    assert len(done.err.splitlines()) == 1
+    assert "Traceback" not in done.err
+
+
+def test_wrong_usage_exits_with_two(run: Run) -> None:
+    assert run("modules", "find", "--takes", "big").code == 2
+    assert run("modules", "find", "--kind", "odd").code == 2
+    assert run("nothing").code == 2
+
+
+def test_ctrl_c_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.doctor.examine", interrupted)
+    done = run("doctor")
+    assert done.code == 130
+    assert "Traceback" not in done.err
+
+
+def test_an_error_that_is_a_bug_keeps_its_traceback(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("flows.doctor.examine", broken)
+    monkeypatch.setattr(sys, "argv", ["modkernel", "doctor"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_an_empty_registry_lists_nothing(run: Run) -> None:
+    assert json.loads(run("modules", "list", "--json").out) == []
+    assert json.loads(run("networks", "list", "--json").out) == []
+    assert json.loads(run("modules", "find", "--takes", "3,32,32", "--json").out) == []
+    assert run("modules", "list").code == 0
+
+
+def test_schema_is_json(run: Run) -> None:
+    assert json.loads(run("schema").out)["title"] == "NetworkSpec"
+
+
+def statuses(text: str) -> dict[str, str]:
+    return {finding["check"]: finding["status"] for finding in json.loads(text)}
+
+
+def test_doctor_finds_a_good_installation_well(run: Run, home: Path) -> None:
+    done = run("doctor", "--json")
+    found = statuses(done.out)
+    assert done.code == 0
+    assert "wrong" not in found.values()
+    assert {"python", "torch", "devices", "home", "disk", "registry", "mlflow store"} <= set(found)
+    assert str(home) in run("doctor").out
+
+
+def test_doctor_says_what_is_wrong_and_goes_on(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+    (home / "registry.db").write_bytes(b"this is no database" * 100)
+    done = run("doctor", "--json")
+    found = statuses(done.out)
+    assert done.code == 1
+    assert (found["registry"], found["mlflow store"]) == ("wrong", "ok")
+    monkeypatch.setenv("MODKERNEL_DEVICE", "cuda")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert statuses(run("doctor", "--json").out)["devices"] == "wrong"
+
+
+def test_an_unwritable_home_is_wrong(run: Run, home: Path) -> None:
+    home.parent.mkdir(exist_ok=True)
+    home.write_text("a file where the folder should be")
+    done = run("doctor", "--json")
+    assert done.code == 1
+    assert statuses(done.out)["home"] == "wrong"
+    done = run("modules", "list")
+    assert (done.code, len(done.err.splitlines())) == (1, 1)
+    assert "MODKERNEL_HOME" in done.err
+
+
+def test_doctor_names_a_schema_of_another_version_and_upgrades(run: Run, home: Path) -> None:
+    assert run("modules", "list", "--json").code == 0
+    with closing(sqlite3.connect(home / "registry.db")) as database, database:
+        database.execute("UPDATE modkernel_schema SET version_num = '9999'")
+    done = run("modules", "list")
+    assert done.code == 1
+    assert "9999" in done.err
+    assert statuses(run("doctor", "--json").out)["registry"] == "wrong"
+    assert run("doctor", "--upgrade").code == 1, "a newer database cannot be upgraded"
+    (home / "registry.db").unlink()
+    done = run("doctor", "--upgrade", "--json")
+    assert done.code == 0
+    assert "schema version" in done.err
+
+
+@pytest.mark.parametrize("name", ["MLFLOW", "PREFECT"])
+def test_up_names_a_port_in_use_and_starts_nothing(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv(f"MODKERNEL_{name}_PORT", str(port))
+        done = run("up")
+    assert done.code == 1
+    assert f"Port {port} is in use" in done.err
+    assert f"MODKERNEL_{name}_PORT" in done.err
+    assert not home.exists()
+
+
+def test_up_refuses_one_port_for_both(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODKERNEL_MLFLOW_PORT", "4999")
+    monkeypatch.setenv("MODKERNEL_PREFECT_PORT", "4999")
+    done = run("up")
+    assert done.code == 1
+    assert "4999" in done.err

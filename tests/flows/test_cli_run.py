@@ -1,0 +1,277 @@
+"""The commands that run flows, as a person runs them: processes, a fresh home, real training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).parent.parent.parent
+
+# Several commands in one process, since Prefect takes seconds to start in each.
+SEVERAL = """
+import contextlib, io, json, sys
+from flows.cli import main
+results = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["modkernel", *arguments]
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code or 0
+    results.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(results))
+"""
+
+SMALL = """
+name: small
+dataset: {name: digits}
+backbone: {name: mlp, width: 32, depth: 1}
+hidden:
+  - {kernel: {name: relu}, recipe: {epochs: 2}}
+output: {labels_per_class: 1, method: ridge}
+"""
+IMPOSSIBLE = SMALL.replace("mlp", "perceptron")
+SLOW = SMALL.replace("small", "slow").replace("epochs: 2", "epochs: 100000")
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+def environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    return kept | {"MODKERNEL_HOME": str(home)}
+
+
+def modkernel(home: Path, *arguments: str) -> Done:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def several(home: Path, *commands: Sequence[str]) -> list[Done]:
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, json.dumps(commands)],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [Done(*result) for result in json.loads(done.stdout)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli") / "home"
+
+
+@pytest.fixture(scope="module")
+def spec(home: Path) -> Path:
+    path = home.parent / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def demo(home: Path) -> Done:
+    return modkernel(home, "demo", "--json")
+
+
+@pytest.fixture(scope="module")
+def after(home: Path, demo: Done, spec: Path) -> dict[str, Done]:
+    """What each command gives after the demo."""
+    impossible = spec.with_name("impossible.yaml")
+    impossible.write_text(IMPOSSIBLE)
+    commands: dict[str, tuple[str, ...]] = {
+        "demo": ("demo", "--json"),
+        "demo table": ("demo",),
+        "compose": (
+            *("compose", "digits.hidden-1", "--name", "odd", "--classes", "1,3,5"),
+            *("--labels-per-class", "2", "--draws", "3", "--method", "ridge", "--json"),
+        ),
+        "train-module": (*("train-module", str(spec), "--upstream", "digits.hidden-2", "--json"),),
+        "baseline": ("baseline", str(spec), "--json"),
+        "impossible": ("train", str(impossible)),
+        "on output": ("compose", "digits.output"),
+        "too many labels": ("compose", "digits.hidden-2", "--labels-per-class", "99999"),
+        "no number": ("compose", "digits.hidden-2", "--labels-per-class", "many"),
+        "bad name": ("compose", "digits.hidden-2", "--name", "Big Name"),
+        "one class": ("compose", "digits.hidden-2", "--classes", "4"),
+    }
+    return dict(zip(commands, several(home, *commands.values()), strict=True))
+
+
+def test_the_demo_prints_one_object_and_meets_its_promise(demo: Done) -> None:
+    result = demo.json
+    assert result["labels"] == 10
+    assert result["draws"] >= 20
+    assert result["accuracy_mean"] >= 0.97
+    assert result["accuracy_min"] <= result["accuracy_mean"] <= result["accuracy_max"]
+    assert result["accuracy_all_labels"] >= 0.97
+    assert (result["trained_modules"], result["reused_modules"]) == (4, 2)
+    assert result["seconds"] > 0
+    first, second = result["networks"]
+    assert [module["reused"] for module in first["modules"]] == [False, False, False]
+    assert [module["reused"] for module in second["modules"]] == [True, True, False]
+    ids = [[module["id"] for module in network["modules"]] for network in (first, second)]
+    assert ids[0][:2] == ids[1][:2]
+    assert "digits.hidden-1: training" in demo.err
+
+
+def test_the_demo_again_retrains_nothing_and_says_so(demo: Done, after: dict[str, Done]) -> None:
+    again = after["demo"].json
+    assert (again["trained_modules"], again["reused_modules"]) == (0, 6)
+    for name in ("accuracy", "accuracy_mean", "accuracy_min", "accuracy_all_labels"):
+        assert again[name] == demo.json[name]
+    assert [one["id"] for one in again["networks"]] == [one["id"] for one in demo.json["networks"]]
+    table = after["demo table"]
+    assert table.code == 0
+    assert "Nothing was retrained" in table.out
+    assert "digits.hidden-2" in table.out
+
+
+def test_compose_trains_only_an_output_module(demo: Done, after: dict[str, Done]) -> None:
+    result = after["compose"].json
+    assert result["name"] == "odd"
+    assert (result["trained_modules"], result["reused_modules"]) == (1, 1)
+    first = demo.json["networks"][0]["modules"][0]
+    assert result["modules"][0]["id"] == first["id"]
+    evaluation = result["evaluation"]
+    assert (evaluation["labels"], evaluation["draws"]) == (6, 3)
+    assert len(evaluation["confusion"]) == 3
+
+
+def test_train_module_stands_on_the_stored_one(home: Path, after: dict[str, Done]) -> None:
+    result = after["train-module"].json
+    assert (result["name"], result["kind"], result["reused"]) == ("small.hidden-3", "hidden", False)
+    shown = modkernel(home, "modules", "show", result["id"], "--json").json
+    assert len(shown["chain"]) == 3
+    assert shown["spec"]["interface"]["upstream"] == shown["chain"][1]
+
+
+def test_baseline_is_evaluated(after: dict[str, Done]) -> None:
+    result = after["baseline"].json
+    assert 0 < result["evaluation"]["accuracy"] <= 1
+    assert result["train_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("impossible", "perceptron"),
+        ("on output", "output module"),
+        ("too many labels", "99999"),
+        ("no number", "labels_per_class"),
+        ("bad name", "--name"),
+        ("one class", "class"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(
+    after: dict[str, Done], command: str, words: str
+) -> None:
+    done = after[command]
+    assert done.code == 1
+    assert done.out == ""
+    lines = done.err.splitlines()
+    assert len(lines) == 1, done.err
+    assert lines[0].startswith("modkernel: ")
+    assert words in lines[0]
+
+
+def test_lists_show_what_was_stored(home: Path, after: dict[str, Done]) -> None:
+    modules, networks, found, table, network, verify = several(
+        home,
+        ("modules", "list", "--json"),
+        ("networks", "list", "--json"),
+        ("modules", "find", "--kind", "output", "--json"),
+        ("modules", "show", "digits.hidden-2"),
+        ("networks", "show", "digits"),
+        ("verify", "--json"),
+    )
+    assert {module["name"] for module in modules.json} >= {
+        "digits.hidden-1",
+        "digits.hidden-2",
+        "digits.output",
+        "digits-composed.output",
+        "odd.output",
+    }
+    assert {one["name"] for one in networks.json} == {"digits", "digits-composed", "odd"}
+    assert {module["kind"] for module in found.json} == {"output"}
+    assert "digits.hidden-1/1 → digits.hidden-2/1" in table.out
+    assert "digits.output" in network.out
+    assert verify.json == []
+
+
+def test_predict_reads_images(home: Path, demo: Done) -> None:
+    digits = load_digits()
+    images = []
+    for index in range(12):
+        path = home.parent / f"digit-{index}.png"
+        scaled = np.round(digits.images[index] * 255 / 16).astype(np.uint8)
+        Image.fromarray(scaled).save(path)
+        images.append(str(path))
+    broken = home.parent / "broken.png"
+    broken.write_bytes(b"no image")
+    predicted, table, failed = several(
+        home,
+        ("predict", "digits", *images, "--json"),
+        ("predict", "digits", images[0]),
+        ("predict", "digits", images[0], str(broken)),
+    )
+    right = [one["label"] == str(digits.target[index]) for index, one in enumerate(predicted.json)]
+    assert sum(right) >= 11
+    for one in predicted.json:
+        assert one["probability"] == max(one["probabilities"].values())
+        assert sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    assert "digit-0.png" in table.out
+    assert failed.code == 1
+    assert "broken.png" in failed.err
+    assert failed.out == ""
+
+
+def test_ctrl_c_ends_a_flow_with_130_and_no_traceback(home: Path, spec: Path) -> None:
+    slow = spec.with_name("slow.yaml")
+    slow.write_text(SLOW)
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "train", str(slow)],
+        cwd=ROOT,
+        env=environment(home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "slow.hidden-1: training" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err

@@ -1,0 +1,137 @@
+"""Spec files: what is read, and the one sentence for what is not."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.spec_file import parse_spec, read_spec
+from modkernel.errors import SpecError
+from modkernel.spec import NetworkSpec
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+SCHEMA = ROOT / "docs/spec.schema.json"
+
+
+def parse(text: str) -> NetworkSpec:
+    return parse_spec(text, name="net.yaml", folder=Path("/data"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_specs_and_fit_the_schema(path: Path) -> None:
+    spec = read_spec(path)
+    assert spec.name == path.stem.replace("_", "-")
+    jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(SCHEMA.read_text()))
+
+
+def test_the_examples_are_those_that_are_promised() -> None:
+    assert {path.stem for path in EXAMPLES} == {
+        "cifar10_resnet18",
+        "cifar10_resnet18_paper",
+        "digits",
+        "fashion_lenet5",
+        "own_images",
+        "own_pairs",
+    }
+
+
+def test_the_papers_settings() -> None:
+    spec = read_spec(ROOT / "examples/cifar10_resnet18_paper.yaml")
+    (hidden,) = spec.hidden
+    assert spec.backbone.name == "resnet18"
+    assert (hidden.kernel.name, hidden.kernel.pool) == ("relu_avgpool", 4)
+    assert hidden.objective.name == "upper_alignment"
+    recipe = hidden.recipe
+    assert (recipe.optimizer, recipe.learning_rate, recipe.momentum) == ("sgd", 0.1, 0.9)
+    assert (recipe.weight_decay, recipe.batch_size) == (6.25e-5, 128)
+    assert (recipe.epochs, recipe.schedule, recipe.milestones) == (350, "multistep", (200, 300))
+    assert (recipe.crop_padding, recipe.flip) == (4, True)
+    assert spec.output is not None
+    assert spec.output.labels_per_class == 1
+
+
+def test_the_schema_file_is_up_to_date(tmp_path: Path) -> None:
+    from flows.cli.service import schema
+
+    schema(tmp_path / "schema.json")
+    assert SCHEMA.read_text() == (tmp_path / "schema.json").read_text(), "run 'make schema'"
+
+
+def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "specs" / "a.yaml"
+    file.parent.mkdir()
+    file.write_text("name: a\ndataset: {name: image_folder, path: ../images}\npairs: pairs.csv\n")
+    spec = read_spec(file)
+    assert spec.dataset.path == str(tmp_path / "images")
+    assert spec.pairs == str(tmp_path / "specs" / "pairs.csv")
+    absolute = parse("name: a\ndataset: {name: arrays, path: /elsewhere/x.npz}")
+    assert absolute.dataset.path == "/elsewhere/x.npz"
+
+
+BAD = {
+    "name: a\nname: b": "net.yaml, line 2, column 1: the key 'name' stands twice",
+    "name: a\nhidden: [{recipe: {epochs: 1, epochs: 2}}]": "line 2, column 31: the key 'epochs'",
+    "name: [": "net.yaml, line 1, column 8",
+    "": "must be a mapping of fields (name, dataset",
+    "- a": "not a list of 1",
+    "{}": "'name' is missing",
+    "name: Big": "'name' is 'Big', but allowed are lower-case letters",
+    "name: a\nhiden: []": "unknown field 'hiden' (use one of name, dataset, backbone,",
+    "name: a\nhidden: []": "'hidden' needs at least 1 item(s)",
+    "name: a\nhidden: [{kernel: {nme: relu}}]": (
+        "unknown field 'hidden[0].kernel.nme' (use one of name, pool, sigma, centres)."
+    ),
+    "name: a\noutput: {draws: 0}": "'output.draws' is 0: input should be greater than",
+    "name: a\noutput: {method: svm}": "'cross_entropy', 'hinge' or 'ridge'",
+    "name: a\ndataset: {classes: [1, 2]}": "'dataset.classes[0]' is 1, but must be text: put it in",
+    "name: a\nhidden: [{recipe: {milestones: [3]}}]": "milestones go with schedule 'multistep'",
+    "name: a\na: 1\nb: 1\nc: 1\nd: 1": "and 1 more",
+    "a: !!python/object/apply:os.getcwd []": "could not determine a constructor for the tag",
+    "name: \x00": "net.yaml is not YAML",
+}
+
+
+@pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
+def test_a_bad_spec_gets_one_sentence_with_the_place(text: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    message = str(caught.value)
+    assert BAD[text] in message
+    assert message.endswith(".")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"no spec file .*none\.yaml"):
+        read_spec(tmp_path / "none.yaml")
+    with pytest.raises(SpecError, match="Cannot read the spec file"):
+        read_spec(tmp_path)
+
+
+@given(st.text(max_size=80))
+def test_no_text_gives_anything_but_a_spec_or_a_spec_error(text: str) -> None:
+    with suppress(SpecError):
+        assert isinstance(parse(text), NetworkSpec)
+
+
+@given(
+    name=st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True),
+    seed=st.integers(0, 2**31),
+    epochs=st.lists(st.integers(1, 500), min_size=1, max_size=6),
+    rate=st.floats(1e-6, 10),
+)
+def test_a_spec_survives_the_way_through_yaml(
+    name: str, seed: int, epochs: list[int], rate: float
+) -> None:
+    hidden = [{"recipe": {"epochs": count, "learning_rate": rate}} for count in epochs]
+    spec = NetworkSpec.model_validate({"name": name, "seed": seed, "hidden": hidden})
+    text = yaml.safe_dump(spec.model_dump(mode="json"))
+    assert parse(text) == spec
+    assert parse(text).digest() == spec.digest()

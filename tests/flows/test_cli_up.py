@@ -1,0 +1,117 @@
+"""`modkernel up` for real: both servers answer, the deployments are served, nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.up import running
+from registry import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOYMENTS = {"compose-network", "train-baseline", "train-module", "train-network"}
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def get(url: str, body: dict[str, Any] | None = None) -> str:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as response:
+        text: str = response.read().decode()
+        return text
+
+
+def processes() -> dict[int, int]:
+    """Parent by process, of those that are alive."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state != "Z":
+            parents[int(stat.parent.name)] = int(parent)
+    return parents
+
+
+def descendants(pid: int) -> set[int]:
+    parents = processes()
+    found, new = set(), {pid}
+    while new:
+        found |= new
+        new = {child for child, parent in parents.items() if parent in new} - found
+    return found - {pid}
+
+
+@pytest.mark.servers
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_up_starts_serves_and_stops(tmp_path: Path) -> None:
+    mlflow_port, prefect_port = free_ports(2)
+    home = tmp_path / "home"
+    environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name} | {
+        "MODKERNEL_HOME": str(home),
+        "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
+        "MODKERNEL_PREFECT_PORT": str(prefect_port),
+    }
+    command = [sys.executable, "-m", "flows.cli", "up"]
+    settings = Settings(home=home, mlflow_port=mlflow_port, prefect_port=prefect_port)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if "Ctrl-C stops" in line:
+                    break
+            told = "".join(said)
+            mlflow, prefect = (f"http://127.0.0.1:{port}" for port in (mlflow_port, prefect_port))
+            assert f"{mlflow}/#/models?workflowType=machine_learning" in told
+            assert prefect in told
+
+            assert get(f"{mlflow}/health") == "OK"
+            assert "<html" in get(f"{mlflow}/")
+            assert json.loads(get(f"{prefect}/api/health")) is True
+            assert "<html" in get(f"{prefect}/").lower()
+            deployments = json.loads(get(f"{prefect}/api/deployments/filter", {}))
+            assert {one["name"] for one in deployments} >= DEPLOYMENTS
+
+            state = running(settings)
+            assert state is not None
+            assert (state.pid, state.prefect_url) == (process.pid, prefect)
+            second = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True
+            )
+            assert second.returncode == 1
+            assert "already runs" in second.stderr
+
+            family = descendants(process.pid)
+            assert len(family) >= 3
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+    assert process.returncode == 0
+    deadline = time.monotonic() + 20
+    while left := family & set(processes()):
+        assert time.monotonic() < deadline, f"left running: {left}"
+        time.sleep(0.1)
+    assert running(settings) is None
+    assert not (home / "up.json").exists()

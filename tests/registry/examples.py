@@ -1,0 +1,81 @@
+"""Trained modules to store: small ones, with made-up reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from modkernel.spec import KernelSpec
+from modkernel.stored import StoredModule
+from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
+from registry import ModuleRecord, Registry
+from tests.core.stored_examples import PREPROCESSING, store_hidden, store_output
+
+EVALUATION = OutputEvaluation(
+    accuracy=0.75,
+    accuracy_all_labels=0.9,
+    labels=30,
+    draws=2,
+    accuracy_mean=0.7,
+    accuracy_min=0.65,
+    accuracy_max=0.75,
+    confusion=((3, 1, 0), (0, 4, 0), (1, 1, 2)),
+    per_class=(0.75, 1.0, 0.5),
+)
+
+
+def report_of(stored: StoredModule) -> TrainReport:
+    line = {"validation": 0.4, "learning_rate": 0.1, "seconds": 0.5}
+    return TrainReport(
+        recipe_digest=stored.spec_sha256,
+        history=(
+            EpochLine(epoch=1, objective=0.25, **line),
+            EpochLine(epoch=2, objective=0.5, **line),
+        ),
+        best_epoch=2,
+        seconds=1.5,
+        device="cpu",
+        precision="float32",
+        examples=100,
+        parameters=1234,
+        evaluation=EVALUATION if stored.spec.kind == "output" else None,
+    )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A chain of two hidden modules and an output module, written where training leaves them."""
+
+    folder: Path
+
+    def first(self, seed: int = 0) -> StoredModule:
+        where = self.folder / f"first-{seed}"
+        return store_hidden(where, ("stem",), (1, 8, 8), PREPROCESSING.id, seed)[0]
+
+    def second(self, first: StoredModule, seed: int = 0) -> StoredModule:
+        where = self.folder / f"second-{seed}-{first.id[:6]}"
+        return store_hidden(where, ("layer1.0",), (2, 8, 8), first.id, seed)[0]
+
+    def output(self, under: StoredModule, kernel: str = "relu_avgpool") -> StoredModule:
+        where = self.folder / f"output-{under.id[:6]}"
+        return store_output(where, under.spec.interface.gives, under.id, KernelSpec(name=kernel))[0]
+
+    def chain(self) -> tuple[StoredModule, StoredModule, StoredModule]:
+        first = self.first()
+        second = self.second(first)
+        return first, second, self.output(second)
+
+
+def store_chain(
+    registry: Registry, chain: tuple[StoredModule, ...], network: str = "net"
+) -> tuple[ModuleRecord, ...]:
+    """Store modules under '<network>.hidden-<k>' and '<network>.output'."""
+    records = []
+    for position, stored in enumerate(chain, start=1):
+        part = "output" if stored.spec.kind == "output" else f"hidden-{position}"
+        records.append(store_one(registry, stored, f"{network}.{part}"))
+    return tuple(records)
+
+
+def store_one(registry: Registry, stored: StoredModule, name: str = "net.hidden-1") -> ModuleRecord:
+    return registry.store(stored.folder, name=name, report=report_of(stored))

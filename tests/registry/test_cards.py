@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from modkernel.spec import DatasetFacts, ModuleSpec
+from modkernel.stored import StoredModule
+from registry import Registry
+from registry.cards import LIMIT, module_card, sentence
+from tests.registry.examples import Examples, report_of, store_chain
+
+
+def test_the_first_line_is_a_plain_sentence(examples: Examples) -> None:
+    first, _, output = examples.chain()
+    assert sentence("net.hidden-1", first.spec) == (
+        "Hidden module net.hidden-1: stem of resnet18, trained on digits to maximise "
+        "anchor_contrastive under the relu_avgpool kernel."
+    )
+    assert sentence("net.output", output.spec) == (
+        "Output module of net: 3 classes of digits, trained by cross_entropy on all labels."
+    )
+
+
+def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples) -> None:
+    chain = examples.chain()
+    records = store_chain(registry, chain)
+    card = module_card(records[-1], records[:-1], report_of(chain[-1]), ["figures/a b.png"])
+    lines = card.splitlines()
+    assert lines[0] == sentence("net.output", chain[-1].spec)
+    assert (
+        f"figures/a b.png](get-artifact?path=figures%2Fa%20b.png&run_uuid={records[-1].run_id})"
+        in card
+    )
+    assert f"| 1 | net.hidden-1 version 1 | `{records[0].id[:12]}` |" in lines
+    assert f"| 3 | net.output version 1 | `{records[2].id[:12]}` |" in lines
+    assert "| raw data | 1×8×8 uint8 |" in lines
+    assert "| accuracy_all_labels | 0.9 |" in lines
+    assert chain[-1].spec.dataset.fingerprint in card
+
+
+def many_classes(stored: StoredModule) -> ModuleSpec:
+    classes = tuple(f"a class with quite a long name, number {i}" for i in range(1000))
+    facts = DatasetFacts(name="big", fingerprint="f" * 64, classes=classes)
+    return stored.spec.model_copy(update={"dataset": facts, "classes": classes})
+
+
+@pytest.mark.parametrize("depth", [0, 9, 200])
+def test_a_card_fits_into_a_description(registry: Registry, examples: Examples, depth: int) -> None:
+    stored = examples.first()
+    record = store_chain(registry, (stored,))[0]
+    big = record.model_copy(update={"spec": many_classes(stored), "name": "n" * 100})
+    line = report_of(stored).history[0]
+    report = report_of(stored).model_copy(
+        update={"history": tuple(line.model_copy(update={"epoch": i}) for i in range(1, 301))}
+    )
+    card = module_card(big, [big] * depth, report, [f"figures/{i}.png" for i in range(3)])
+    assert len(card) <= LIMIT
+    assert card.endswith(f"| recipe digest | `{stored.spec_sha256}` |")
+    assert "and 988 more" in card

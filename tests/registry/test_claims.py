@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from modkernel.errors import StoreError
+from registry import Settings, claims
+from registry.database import Database, open_database
+from tests.registry.processes import CONTEXT, start
+
+KEY = "a" * 64
+
+
+@pytest.fixture
+def database(any_settings: Settings) -> Any:
+    opened = open_database(any_settings)
+    yield opened
+    opened.close()
+
+
+def test_one_owner_at_a_time(database: Database) -> None:
+    mine = claims.take(database, KEY, "me", 30)
+    assert mine is not None
+    assert claims.take(database, KEY, "you", 30) is None
+    assert claims.take(database, "b" * 64, "you", 30) is not None
+    mine.release()
+    assert claims.take(database, KEY, "you", 30) is not None
+
+
+def test_the_end_of_the_block_releases(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), claims.wait_for(database, KEY, "me", 30):
+        raise ZeroDivisionError
+    assert claims.take(database, KEY, "you", 30) is not None
+
+
+def test_an_expired_lease_is_taken_over_and_its_owner_told(database: Database) -> None:
+    old = claims.take(database, KEY, "me", 1)
+    assert old is not None
+    new = claims.wait_for(database, KEY, "you", 30)
+    with pytest.raises(StoreError, match="another's now: stop"):
+        old.renew()
+    old.release()
+    assert claims.take(database, KEY, "third", 30) is None
+    new.renew()
+
+
+def test_a_renewed_lease_lives(database: Database) -> None:
+    mine = claims.take(database, KEY, "me", 1)
+    assert mine is not None
+    for _ in range(4):
+        time.sleep(0.4)
+        mine.renew()
+        assert claims.take(database, KEY, "you", 1) is None
+
+
+def test_a_kept_lease_outlives_its_length(database: Database) -> None:
+    with claims.wait_for(database, KEY, "me", 1).kept():
+        time.sleep(1.6)
+        assert claims.take(database, KEY, "you", 1) is None
+    assert claims.take(database, KEY, "you", 1) is not None
+
+
+def _race(settings: Settings, barrier: Any, results: Any) -> None:
+    database = open_database(settings)
+    barrier.wait()
+    results.put([claims.take(database, f"{k:064}", "racer", 30) is not None for k in range(50)])
+
+
+def test_of_racing_processes_exactly_one_gets_each_key(any_settings: Settings) -> None:
+    open_database(any_settings).close()
+    barrier, results = CONTEXT.Barrier(2), CONTEXT.Queue()
+    racers = [start(_race, any_settings, barrier, results) for _ in range(2)]
+    first, second = results.get(timeout=60), results.get(timeout=60)
+    for racer in racers:
+        racer.join()
+    assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 50

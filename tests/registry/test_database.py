@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from modkernel.errors import SchemaVersionError, StoreError
+from registry import Registry, Settings
+from registry.database import VERSION_TABLE, open_database, upgrade_database
+from registry.mlflow_home import open_mlflow, upgrade_mlflow
+from registry.tables import SCHEMA_VERSION, Base, ClaimRow
+from tests.registry.conftest import close_mlflow
+
+
+def test_migrations_make_exactly_the_tables_of_the_models(any_settings: Settings) -> None:
+    database = open_database(any_settings)
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE, "compare_server_default": True}
+        )
+        assert compare_metadata(context, Base.metadata) == []
+    database.close()
+
+
+def test_the_expected_version_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", "registry:migrations")
+    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_VERSION]
+
+
+def test_many_open_an_empty_database_at_once(any_settings: Settings) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        opened = list(pool.map(open_database, [any_settings] * 8))
+    for database in opened:
+        with database.reading() as session:
+            assert session.scalars(text(f"SELECT version_num FROM {VERSION_TABLE}")).all() == [
+                SCHEMA_VERSION
+            ]
+        database.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [("0000", "modkernel doctor --upgrade"), ("9999", "pip install --upgrade modkernel")],
+)
+def test_another_schema_version_is_refused(
+    any_settings: Settings, version: str, remedy: str
+) -> None:
+    database = open_database(any_settings)
+    with database.writing() as session:
+        session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '{version}'"))
+    database.close()
+    with pytest.raises(SchemaVersionError, match=rf"{version}.*{SCHEMA_VERSION}.*{remedy}") as e:
+        open_database(any_settings)
+    assert "secret-word" not in str(e.value)
+
+
+def test_upgrading_what_is_up_to_date_changes_nothing(any_settings: Settings) -> None:
+    open_database(any_settings).close()
+    assert upgrade_database(any_settings) == SCHEMA_VERSION
+    open_database(any_settings).close()
+
+
+def test_a_newer_database_is_not_touched_by_an_upgrade(settings: Settings) -> None:
+    database = open_database(settings)
+    with database.writing() as session:
+        session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(SchemaVersionError, match="install a newer modkernel"):
+        upgrade_database(settings)
+
+
+def test_an_error_leaves_nothing_half_written(any_settings: Settings) -> None:
+    database = open_database(any_settings)
+
+    def write_and_fail() -> None:
+        with database.writing() as session:
+            session.add(ClaimRow(key="k", owner="o", token="t", expires_at=0.0))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
+    with database.reading() as session:
+        assert session.get(ClaimRow, "k") is None
+    database.close()
+
+
+def test_sqlite_keeps_foreign_keys_and_readers_beside_a_writer(settings: Settings) -> None:
+    database = open_database(settings)
+    with database.reading() as session:
+        assert session.scalar(text("PRAGMA foreign_keys")) == 1
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+    with database.writing() as writer, database.reading() as reader:
+        writer.add(ClaimRow(key="k", owner="o", token="t", expires_at=0.0))
+        writer.flush()
+        assert reader.get(ClaimRow, "k") is None
+    database.close()
+
+
+@pytest.mark.postgres
+def test_an_unreachable_database_names_itself_without_its_password(
+    settings: Settings, postgres_url: str
+) -> None:
+    gone = Settings(home=settings.home, database_url=f"{postgres_url}_gone")
+    with pytest.raises(StoreError, match=r"modkernel:\*\*\*@127.*MODKERNEL_DATABASE_URL") as caught:
+        open_database(gone)
+    assert "secret-word" not in str(caught.value)
+
+
+def test_mlflows_empty_store_is_made_once_by_many(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home")
+    with ThreadPoolExecutor(4) as pool:
+        clients = list(pool.map(open_mlflow, [settings] * 4))
+    assert [e.name for e in clients[0].search_experiments()] == ["Default"]
+    with closing(sqlite3.connect(settings.home / "mlflow.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert not list(settings.home.glob(".mlflow-*"))
+    close_mlflow(settings.mlflow_uri)
+
+
+def test_mlflows_database_of_another_version_is_refused(settings: Settings) -> None:
+    path = settings.home / "mlflow.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'abc'")
+    with pytest.raises(SchemaVersionError, match=r"version abc, MLflow .*doctor --upgrade"):
+        Registry.open(settings)
+    with pytest.raises(StoreError, match=r"cannot be upgraded: .*Use the MLflow that wrote it"):
+        upgrade_mlflow(settings)
+
+
+def test_what_is_no_database_is_refused(settings: Settings) -> None:
+    (settings.home / "mlflow.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreError, match=r"cannot be read: .*MODKERNEL_MLFLOW_URI"):
+        open_mlflow(settings)
+    (settings.home / "registry.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreError, match=r"registry database .*failed"):
+        open_database(settings)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from modkernel.assemble import assemble
+from modkernel.errors import ArtifactError, InterfaceError
+from modkernel.kernels import make_kernel
+from modkernel.stored import SPEC_FILE, WEIGHTS_FILE
+from registry import ModuleRecord, Registry, Settings
+from registry.flavor import load_model
+from tests.registry.conftest import free_port
+from tests.registry.examples import Examples, store_chain, store_one
+from tests.registry.test_store import alter, kept_folder
+
+ROOT = Path(__file__).parents[2]
+RAW = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture
+def records(registry: Registry, examples: Examples) -> tuple[ModuleRecord, ...]:
+    return store_chain(registry, examples.chain())
+
+
+@pytest.fixture
+def expected(examples: Examples) -> Any:
+    """Probabilities of the chain, assembled from the files that training left."""
+    return assemble(examples.chain()).predict(torch.from_numpy(RAW)).numpy()
+
+
+def uri(record: ModuleRecord) -> str:
+    return f"models:/{record.name}/{record.version}"
+
+
+def pyfunc_predict(model_uri: str, raw: Any) -> Any:
+    return mlflow.pyfunc.load_model(model_uri).predict(raw)
+
+
+def test_our_own_loader_brings_the_whole_chain(
+    records: tuple[ModuleRecord, ...], expected: Any
+) -> None:
+    network = load_model(uri(records[-1]))
+    assert [stored.id for stored in network.stored] == [record.id for record in records]
+    np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)).numpy(), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+class TestPyfunc:
+    """MLflow warns about its own type hints while it imports `mlflow.pyfunc`."""
+
+    def test_an_output_module_gives_probabilities_by_class(
+        self, registry: Registry, records: tuple[ModuleRecord, ...], expected: Any
+    ) -> None:
+        registry.promote("net.output", "champion", 1)
+        table = pyfunc_predict("models:/net.output@champion", RAW)
+        assert list(table.columns) == ["0", "1", "2"]
+        np.testing.assert_array_equal(table.to_numpy(), expected)
+        np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-6)
+
+    @pytest.mark.usefixtures("registry")
+    def test_a_hidden_module_gives_its_kernel_features(
+        self, records: tuple[ModuleRecord, ...], examples: Examples
+    ) -> None:
+        network = assemble(examples.chain()[:2])
+        kernel = make_kernel(records[1].spec.interface.kernel)
+        phi = kernel.features(network.features(torch.from_numpy(RAW)))
+        table = pyfunc_predict(uri(records[1]), RAW)
+        assert table.columns[0] == "feature_0"
+        np.testing.assert_array_equal(table.to_numpy(), phi.numpy())
+
+    def test_tables_of_flattened_examples(
+        self, records: tuple[ModuleRecord, ...], expected: Any
+    ) -> None:
+        table = pd.DataFrame({"image": [list(map(int, image.ravel())) for image in RAW]})
+        predicted = pyfunc_predict(uri(records[-1]), table)
+        np.testing.assert_allclose(predicted.to_numpy(), expected, rtol=1e-6)
+
+    def test_more_examples_than_a_batch(self, records: tuple[ModuleRecord, ...]) -> None:
+        many = np.repeat(RAW, 60, axis=0)
+        table = pyfunc_predict(uri(records[-1]), many)
+        assert len(table) == 300
+        np.testing.assert_allclose(table.iloc[0], table.iloc[299 - 299 % 60 - 240], rtol=1e-5)
+
+    def test_another_shape_is_refused(self, records: tuple[ModuleRecord, ...]) -> None:
+        with pytest.raises(mlflow.MlflowException, match="does not match expected shape"):
+            pyfunc_predict(uri(records[-1]), RAW[:, :, :4])
+
+
+@pytest.mark.parametrize("position", [0, 2])
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, SPEC_FILE])
+def test_altered_bytes_anywhere_in_the_chain(
+    registry: Registry, records: tuple[ModuleRecord, ...], position: int, name: str
+) -> None:
+    alter(kept_folder(registry, records[position]) / name)
+    with pytest.raises(ArtifactError, match=rf"{name} differs from what was stored"):
+        load_model(uri(records[-1]))
+
+
+def test_a_chain_of_somebody_elses_choosing_does_not_assemble(
+    registry: Registry, records: tuple[ModuleRecord, ...], examples: Examples
+) -> None:
+    twin = store_one(registry, examples.first(seed=1))
+    file = kept_folder(registry, records[-1]) / "MLmodel"
+    text = file.read_text()
+    for field in ("id", "model_id", "weights_sha256", "spec_sha256"):
+        text = text.replace(getattr(records[0], field), getattr(twin, field))
+    file.write_text(text)
+    with pytest.raises(InterfaceError, match=r"Position 2 of 3 .*was trained on upstream"):
+        load_model(uri(records[-1]))
+
+
+def test_code_named_by_a_hostile_model_is_not_run(
+    registry: Registry, records: tuple[ModuleRecord, ...], expected: Any, tmp_path: Path
+) -> None:
+    folder = kept_folder(registry, records[-1])
+    (folder / "evil").mkdir()
+    (folder / "evil" / "hostile.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    text = (folder / "MLmodel").read_text()
+    assert "loader_module: registry.flavor" in text
+    (folder / "MLmodel").write_text(
+        text.replace("loader_module: registry.flavor", "loader_module: hostile\n    code: evil")
+    )
+    network = load_model(uri(records[-1]))
+    np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)).numpy(), expected)
+    assert registry.fetch(records[-1]).id == records[-1].id
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.usefixtures("registry")
+def test_what_is_no_model_of_ours(tmp_path: Path, records: tuple[ModuleRecord, ...]) -> None:
+    with pytest.raises(ArtifactError, match=r"Cannot read MLmodel of models:/nothing/1"):
+        load_model("models:/nothing/1")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: os\n")
+    for name in (WEIGHTS_FILE, SPEC_FILE):
+        (foreign / name).write_text("{}")
+    with pytest.raises(ArtifactError, match=r"was not stored by modkernel"):
+        load_model(str(foreign))
+
+
+@contextmanager
+def serving(command: list[str], health: str, environment: dict[str, str]) -> Iterator[None]:
+    """A real server as a child process, until it answers and then until the block ends."""
+    # MLflow looks for uvicorn on the path, as it is in an activated environment.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *command],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        while not _answers(health):
+            assert process.poll() is None, f"{command} ended"
+            time.sleep(0.2)
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        print(process.communicate()[0].decode())
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(180)
+def test_mlflow_serves_a_stored_network(
+    settings: Settings, records: tuple[ModuleRecord, ...], expected: Any
+) -> None:
+    port = free_port()
+    command = f"models serve -m {uri(records[-1])} --env-manager local -h 127.0.0.1 -p {port}"
+    environment = {
+        "MLFLOW_TRACKING_URI": settings.mlflow_uri,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    address = f"http://127.0.0.1:{port}"
+    with serving(command.split(), f"{address}/ping", environment):
+        request = urllib.request.Request(
+            f"{address}/invocations",
+            json.dumps({"inputs": RAW.tolist()}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            predictions = json.loads(answer.read())["predictions"]
+    np.testing.assert_allclose(
+        [[row[name] for name in "012"] for row in predictions], expected, rtol=1e-5
+    )
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(180)
+def test_a_chain_goes_through_an_mlflow_server(
+    settings: Settings, examples: Examples, expected: Any, tmp_path: Path
+) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [
+        *("server", "--backend-store-uri", settings.mlflow_uri, "--host", "127.0.0.1"),
+        *("--port", str(port), "--workers", "1", "--artifacts-destination", str(tmp_path / "far")),
+    ]
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with serving(command, f"{address}/health", environment):
+        remote = Settings(home=tmp_path / "near", mlflow_uri=address, lease_seconds=1)
+        with Registry.open(remote) as registry:
+            records = store_chain(registry, examples.chain())
+            assert registry.verify() == ()
+            assembled = assemble([registry.fetch(record) for record in records])
+            predicted = assembled.predict(torch.from_numpy(RAW)).numpy()
+            np.testing.assert_array_equal(predicted, expected)
+            network = load_model(uri(records[-1]))
+            np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)), expected)
+        assert len(list((tmp_path / "far").rglob(WEIGHTS_FILE))) == 3

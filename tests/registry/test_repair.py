@@ -1,0 +1,225 @@
+"""A process is killed after each step of storing; another one finds and mends what it left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.models import Model
+
+from modkernel.stored import StoredModule, read_module
+from registry import Registry, Settings, store, tracking
+from registry.store import MODULE_TAG
+from tests.registry.examples import Examples, report_of, store_chain, store_one
+from tests.registry.processes import start
+from tests.registry.test_store import alter, kept_folder, versions
+
+STEPS: dict[str, tuple[Any, str]] = {
+    "row pending": (store, "begin"),
+    "run made": (tracking, "start_run"),
+    "figures logged": (tracking, "log_figures"),
+    "model made without files": (mlflow, "initialize_logged_model"),
+    "files logged": (Model, "log"),
+    "name registered": (MlflowClient, "create_registered_model"),
+    "version made": (MlflowClient, "create_model_version"),
+}
+KILLED = 137
+
+
+def _die_after(function: Callable[..., Any]) -> Callable[..., Any]:
+    def dying(*arguments: Any, **named: Any) -> None:
+        function(*arguments, **named)
+        os._exit(KILLED)
+
+    return dying
+
+
+def _store_and_die(settings: Settings, folder: Path, step: str) -> None:
+    owner, name = STEPS[step]
+    setattr(owner, name, _die_after(getattr(owner, name)))
+    with Registry.open(settings) as registry:
+        store_one(registry, read_module(folder))
+
+
+def kill_while_storing(settings: Settings, stored: StoredModule, step: str) -> None:
+    process = start(_store_and_die, settings, stored.folder, step)
+    process.join()
+    assert process.exitcode == KILLED
+
+
+def wait_for_the_lease(settings: Settings) -> None:
+    time.sleep(settings.lease_seconds + 0.1)
+
+
+def models(registry: Registry) -> list[Any]:
+    client = registry.stores.client
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    return list(client.search_logged_models(experiments))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_whatever_dies_is_found_and_finished(
+    settings: Settings, examples: Examples, step: str
+) -> None:
+    stored = examples.first()
+    kill_while_storing(settings, stored, step)
+    with Registry.open(settings) as registry:
+        assert registry.find_ready(stored.spec.digest()) is None
+        wait_for_the_lease(settings)
+        assert [(p.kind, p.module_id) for p in registry.verify()] == [("unfinished", stored.id)]
+        assert [action.kind for action in registry.repair()] == ["finished"]
+        assert (registry.verify(), registry.repair()) == ((), ())
+        record = registry.resolve(stored.id)
+        assert (record.state, record.version) == ("READY", 1)
+        assert store_one(registry, stored) == record
+        assert len(versions(registry, record)) == len(models(registry)) == 1
+        assert registry.fetch(record).id == stored.id
+
+
+@pytest.mark.parametrize("step", ["row pending", "files logged", "version made"])
+def test_storing_again_goes_on_from_there(
+    settings: Settings, examples: Examples, step: str
+) -> None:
+    stored = examples.first()
+    kill_while_storing(settings, stored, step)
+    with Registry.open(settings) as registry:
+        record = store_one(registry, stored)
+        assert (record.state, record.version) == ("READY", 1)
+        assert len(versions(registry, record)) == len(models(registry)) == 1
+        assert (registry.verify(), registry.repair()) == ((), ())
+
+
+def test_what_is_being_stored_is_left_alone(settings: Settings, examples: Examples) -> None:
+    stored = examples.first()
+    with Registry.open(settings) as registry:
+        kill_while_storing(settings, stored, "files logged")
+        with claims_on(registry, stored.id):
+            assert (registry.verify(), registry.repair()) == ((), ())
+        assert [problem.kind for problem in registry.verify()] == ["unfinished"]
+
+
+def claims_on(registry: Registry, key: str) -> Any:
+    wait_for_the_lease(registry.settings)
+    claim = registry.claim(key, "somebody who is storing it")
+    assert claim is not None
+    return claim
+
+
+@pytest.mark.parametrize("step", ["row pending", "model made without files"])
+def test_what_lost_its_bytes_is_undone(settings: Settings, examples: Examples, step: str) -> None:
+    stored = examples.first()
+    kill_while_storing(settings, stored, step)
+    shutil.rmtree(stored.folder)
+    wait_for_the_lease(settings)
+    with Registry.open(settings) as registry:
+        assert [action.kind for action in registry.repair()] == ["undone"]
+        assert (registry.verify(), registry.repair(), models(registry)) == ((), (), [])
+        assert registry.find() == ()
+        again = store_one(registry, examples.first())
+        assert (again.id, again.version) == (stored.id, 1)
+
+
+def test_finished_from_the_bytes_that_mlflow_already_has(
+    settings: Settings, examples: Examples
+) -> None:
+    stored = examples.first()
+    kill_while_storing(settings, stored, "files logged")
+    shutil.rmtree(stored.folder)
+    wait_for_the_lease(settings)
+    with Registry.open(settings) as registry:
+        assert [action.kind for action in registry.repair()] == ["finished"]
+        assert registry.fetch(registry.resolve(stored.id)).id == stored.id
+
+
+@pytest.mark.parametrize("damage", [alter, Path.unlink])
+def test_bytes_come_back_from_where_they_still_are(
+    registry: Registry, examples: Examples, damage: Callable[[Path], None]
+) -> None:
+    stored = examples.first()
+    record = store_one(registry, stored)
+    registry.promote(record.name, "champion", 1)
+    registry.fetch(record)
+    shutil.rmtree(stored.folder)
+    damage(kept_folder(registry, record) / "weights.safetensors")
+    assert [problem.kind for problem in registry.verify()] == ["artifact"]
+    assert [action.kind for action in registry.repair()] == ["restored"]
+    assert (registry.verify(), registry.repair()) == ((), ())
+    restored = registry.resolve(f"{record.name}@champion")
+    assert (restored.id, restored.version) == (record.id, 2)
+    assert restored.model_id != record.model_id
+    assert len(versions(registry, restored)) == 1
+
+
+def test_what_is_lost_is_not_reused_and_comes_back_when_trained_again(
+    registry: Registry, examples: Examples
+) -> None:
+    chain = examples.chain()
+    records = store_chain(registry, chain)
+    network = registry.add_network("net", [record.id for record in records])
+    shutil.rmtree(kept_folder(registry, records[0]))
+    shutil.rmtree(chain[0].folder)
+    assert [action.kind for action in registry.repair()] == ["lost"]
+    assert [problem.kind for problem in registry.verify()] == ["lost"]
+    assert registry.repair() == ()
+    assert registry.find_ready(records[0].recipe_digest) is None
+    trained_again = examples.first()
+    assert store_one(registry, trained_again).id == records[0].id
+    assert registry.verify() == ()
+    assert [member.state for member in registry.members(network)] == ["READY"] * 3
+
+
+def test_a_version_that_a_person_deleted_is_registered_again(
+    registry: Registry, examples: Examples
+) -> None:
+    record = store_one(registry, examples.first())
+    registry.stores.client.delete_registered_model(record.name)
+    assert [problem.kind for problem in registry.verify()] == ["version"]
+    assert [action.kind for action in registry.repair()] == ["registered"]
+    assert registry.verify() == ()
+    assert registry.resolve(f"{record.name}/1").id == record.id
+
+
+def test_another_version_under_the_old_number_is_noticed(
+    registry: Registry, examples: Examples
+) -> None:
+    old = store_one(registry, examples.first(0))
+    registry.stores.client.delete_registered_model(old.name)
+    new = store_one(registry, examples.first(1))
+    assert (old.version, new.version) == (1, 1)
+    assert [(p.kind, p.module_id) for p in registry.verify()] == [("version", old.id)]
+    registry.repair()
+    assert registry.resolve(f"{old.name}/1").id == new.id
+    assert registry.resolve(f"{old.name}/2").id == old.id
+
+
+def test_a_model_deleted_in_mlflow_is_logged_again(registry: Registry, examples: Examples) -> None:
+    record = store_one(registry, examples.first())
+    assert record.model_id is not None
+    registry.stores.client.delete_logged_model(record.model_id)
+    assert [problem.kind for problem in registry.verify()] == ["artifact"]
+    assert [action.kind for action in registry.repair()] == ["restored"]
+    assert registry.verify() == ()
+
+
+def test_a_run_is_marked_failed_when_its_module_is_undone(
+    settings: Settings, examples: Examples
+) -> None:
+    stored = examples.first()
+    kill_while_storing(settings, stored, "figures logged")
+    shutil.rmtree(stored.folder)
+    wait_for_the_lease(settings)
+    with Registry.open(settings) as registry:
+        registry.repair()
+        client = registry.stores.client
+        experiment = client.get_experiment_by_name("net")
+        runs = client.search_runs([experiment.experiment_id])
+        assert [run.info.status for run in runs] == ["FAILED"]
+    assert report_of(stored).recipe_digest == runs[0].data.tags[tracking.RECIPE_TAG]
+    assert MODULE_TAG not in runs[0].data.tags

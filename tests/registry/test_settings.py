@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modkernel.errors import SettingsError
+from registry import Settings
+from registry.settings import masked
+
+SECRET_URL = "postgresql://anna:hunter2@db.example/modkernel"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MODKERNEL_SETTINGS", "MODKERNEL_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_the_home_holds_everything_by_default(tmp_path: Path) -> None:
+    settings = Settings()
+    home = tmp_path / ".modkernel"
+    assert settings.home == home
+    assert settings.registry_url == f"sqlite:///{home}/registry.db"
+    assert settings.mlflow_uri == f"sqlite:///{home}/mlflow.db"
+    assert {settings.artifact_root, settings.data_root, settings.work_dir} == {
+        home / "artifacts",
+        home / "data",
+        home / "work",
+    }
+
+
+def test_argument_over_environment_over_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings.toml").write_text("cpu_slots = 2\nlease_seconds = 2\nmlflow_port = 2\n")
+    monkeypatch.setenv("MODKERNEL_HOME", str(tmp_path))
+    monkeypatch.setenv("MODKERNEL_LEASE_SECONDS", "3")
+    monkeypatch.setenv("MODKERNEL_MLFLOW_PORT", "3")
+    settings = Settings(mlflow_port=4)
+    assert (settings.cpu_slots, settings.lease_seconds, settings.mlflow_port) == (2, 3, 4)
+
+
+def test_a_named_settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "team.toml"
+    file.write_text("cpu_slots = 7\n")
+    monkeypatch.setenv("MODKERNEL_SETTINGS", str(file))
+    assert Settings().cpu_slots == 7
+    monkeypatch.setenv("MODKERNEL_SETTINGS", str(tmp_path / "absent.toml"))
+    with pytest.raises(SettingsError, match=r"absent\.toml does not exist: correct MODKERNEL_SET"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("device = 'tpu'", "Setting 'device': .*'auto', 'cpu' or 'cuda'"),
+        ("cpu_slots = 0", "Setting 'cpu_slots': .*greater than or equal to 1"),
+        ("no_such = 1", "Setting 'no_such': no such setting; there are home, database_url"),
+        ("database_url = 'mysql://x/y'", "Setting 'database_url': use sqlite:///FILE or postgres"),
+        ("database_url = 'nonsense'", "Setting 'database_url': write it as postgresql://"),
+        ("home = 3", "Setting 'home': "),
+        ("= broken", r"Cannot read the settings file .*settings\.toml"),
+    ],
+)
+def test_a_bad_value_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    (tmp_path / "settings.toml").write_text(line)
+    monkeypatch.setenv("MODKERNEL_SETTINGS", str(tmp_path / "settings.toml"))
+    with pytest.raises(SettingsError, match=message) as caught:
+        Settings()
+    assert "\n" not in str(caught.value)
+
+
+def test_passwords_are_masked_wherever_settings_are_shown() -> None:
+    settings = Settings(database_url=SECRET_URL, mlflow_uri=SECRET_URL)
+    assert settings.registry_url == SECRET_URL.replace("://", "+psycopg://", 1)
+    assert str(settings.public()).count("db.example") == 2
+    assert "hunter2" not in f"{settings!r} {settings} {settings.public()}"
+    assert masked(SECRET_URL) == "postgresql://anna:***@db.example/modkernel"
+
+
+def test_a_refused_url_does_not_show_its_password() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(database_url="mysql://anna:hunter2@db.example/x")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_home_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=r"Cannot write to the home .*MODKERNEL_HOME"):
+        Settings(home=tmp_path / "file" / "home").ensure_home()

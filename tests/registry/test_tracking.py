@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from modkernel.spec import NetworkSpec
+from registry import Registry
+from tests.registry.examples import Examples, report_of
+
+NAME = "net.hidden-1"
+
+
+@pytest.fixture
+def spec(examples: Examples) -> Any:
+    return examples.first().spec
+
+
+def run(registry: Registry, run_id: str) -> Any:
+    return registry.stores.client.get_run(run_id)
+
+
+def test_a_run_tells_what_decided_the_training(registry: Registry, spec: Any) -> None:
+    parent = registry.start_network_run("net", NetworkSpec(name="net"))
+    run_id = registry.start_run(NAME, spec, parent)
+    seen = run(registry, run_id)
+    assert seen.info.run_name == NAME
+    assert seen.data.tags["mlflow.parentRunId"] == parent
+    assert seen.data.tags["recipe_digest"] == spec.digest()
+    params = seen.data.params
+    assert params["hidden.objective.name"] == spec.hidden.objective.name
+    assert params["hidden.recipe.epochs"] == str(spec.hidden.recipe.epochs)
+    assert params["interface.takes"] == "1, 8, 8"
+    assert (params["blocks"], params["seed"]) == ("stem", "0")
+    experiment = registry.stores.client.get_experiment(seen.info.experiment_id)
+    assert experiment.name == "net"
+    assert run(registry, parent).info.experiment_id == experiment.experiment_id
+
+
+def test_the_data_set_is_an_input_under_our_own_digest(registry: Registry, spec: Any) -> None:
+    (entry,) = run(registry, registry.start_run(NAME, spec)).inputs.dataset_inputs
+    assert entry.dataset.name == "digits"
+    assert spec.dataset.fingerprint.startswith(entry.dataset.digest)
+    assert json.loads(entry.dataset.source)["fingerprint"] == spec.dataset.fingerprint
+
+
+def test_epochs_are_steps_and_are_logged_once(registry: Registry, examples: Examples) -> None:
+    stored = examples.first()
+    run_id = registry.start_run(NAME, stored.spec)
+    first, second = (line.event(epochs=2) for line in report_of(stored).history)
+    third = second | {"epoch": 3, "objective": float("nan")}
+    registry.log_epochs(run_id, [first])
+    registry.log_epochs(run_id, [first, second, third])
+    history = registry.stores.client.get_metric_history(run_id, "objective")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.25), (2, 0.5)]
+    assert set(run(registry, run_id).data.metrics) == {
+        "objective",
+        "validation",
+        "learning_rate",
+        "seconds",
+    }
+
+
+def test_a_run_that_died_is_gone_on_with(registry: Registry, spec: Any) -> None:
+    run_id = registry.start_run(NAME, spec)
+    assert registry.start_run(NAME, spec) == run_id
+    registry.finish_run(run_id, "FAILED")
+    parent = registry.start_network_run("net")
+    assert registry.start_run(NAME, spec, parent) == run_id
+    assert run(registry, run_id).info.status == "RUNNING"
+    assert run(registry, run_id).data.tags["mlflow.parentRunId"] == parent
+    registry.finish_run(run_id)
+    assert registry.start_run(NAME, spec) != run_id
+
+
+def test_an_experiment_that_a_person_deleted_comes_back(registry: Registry, spec: Any) -> None:
+    client = registry.stores.client
+    before = run(registry, registry.start_run(NAME, spec)).info.experiment_id
+    client.delete_experiment(before)
+    assert run(registry, registry.start_run(NAME, spec)).info.experiment_id == before
+
+
+def test_a_baseline_is_found_once_its_run_is_finished(
+    registry: Registry, examples: Examples
+) -> None:
+    report = report_of(examples.chain()[-1])
+    spec, digest = NetworkSpec(name="net"), "d" * 64
+    run_id = registry.start_baseline_run("net", spec, digest)
+    assert registry.start_baseline_run("net", spec, digest) == run_id
+    kept = registry.keep_baseline(run_id, report, {"curve.png": b"picture"})
+    assert registry.find_baseline("net", digest) is None
+    registry.finish_run(run_id)
+    assert registry.find_baseline("net", digest) == kept
+    assert registry.find_baseline("net", "e" * 64) is None
+    assert registry.start_network_run("net", spec) != run_id
