@@ -11,6 +11,7 @@ from typing import Any
 from prefect.logging import get_run_logger
 
 from flows.artifacts import ProgressArtifact
+from flows.interrupts import stoppable
 from flows.progress import emit
 from flows.stores import fork_server
 from modkernel.job import Job
@@ -47,7 +48,8 @@ def run_followed(
 ) -> TrainReport:
     """Run a job to its end and return its report; see `ForkServer.run` for what is raised."""
     follower = _Follower(name, registry, run_id)
-    fork_server().run(job, follower, stop)
+    with stoppable(stop):
+        fork_server().run(job, follower, stop)
     report = TrainReport.model_validate_json((job.result / "report.json").read_bytes())
     epochs = len(report.history)
     # Those that were not followed, too: of a flow that was killed before it could log them.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from flows.interrupts import stoppable
 from modkernel.errors import StoppedError
 from registry import Claim, Registry
 from registry.stores import this_process
@@ -29,23 +29,28 @@ def claim_unless(
         digest: of the recipe.
         find: looks for what is ready; asked again under the claim, so nothing is made twice.
         waiting: called once if there is a wait.
+
+    Raises:
+        StoppedError: interrupted while waiting.
     """
-    told = False
-    while True:
-        found = find()
-        if found is not None:
-            return found
-        claim = registry.claim(digest, this_process())
-        if claim is not None:
+    told, stop = False, threading.Event()
+    with stoppable(stop):
+        while True:
             found = find()
-            if found is None:
-                return claim
-            claim.release()
-            return found
-        if not told:
-            waiting()
-            told = True
-        time.sleep(POLL_SECONDS)
+            if found is not None:
+                return found
+            claim = registry.claim(digest, this_process())
+            if claim is not None:
+                found = find()
+                if found is None:
+                    return claim
+                claim.release()
+                return found
+            if not told:
+                waiting()
+                told = True
+            if stop.wait(POLL_SECONDS):
+                raise StoppedError("Waiting for another flow was interrupted: run it again.")
 
 
 @contextmanager

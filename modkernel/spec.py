@@ -175,6 +175,15 @@ class OutputSpec(Spec):
         200, ge=1, description="Steps of the optimiser at least, however few the labels."
     )
 
+    @model_validator(mode="after")
+    def _check_recipe(self) -> Self:
+        if self.recipe.augments:
+            raise ValueError(
+                "an output module is trained on features of unaltered images: leave crop_padding "
+                "and flip out of its recipe"
+            )
+        return self
+
 
 class NetworkSpec(Spec):
     """One network: data, backbone, hidden modules in order, output module."""

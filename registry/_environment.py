@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -19,9 +18,6 @@ def keep_quiet() -> None:
     """Apply `QUIET`; a logging level that the user has set stays."""
     level = os.environ.get("MLFLOW_LOGGING_LEVEL", QUIET["MLFLOW_LOGGING_LEVEL"])
     os.environ.update(QUIET | {"MLFLOW_LOGGING_LEVEL": level})
-    # MLflow 3.17 touches its own deprecated names while it is imported and used.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"mlflow(\..*)?")
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mlflow(\..*)?")
 
 
 keep_quiet()

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -32,7 +33,7 @@ def location_of(client: MlflowClient, model_id: str) -> str:
         return str(client.get_logged_model(model_id).artifact_location)
     except MlflowException as error:
         raise ArtifactError(
-            f"MLflow has no model {model_id} any more: run 'modkernel doctor --repair', "
+            f"MLflow has no model {model_id} any more: run 'modkernel repair', "
             "or train the module again."
         ) from error
 
@@ -57,13 +58,7 @@ def check(client: MlflowClient, model_id: str, weights_sha256: str, spec_sha256:
     location = location_of(client, model_id)
     for name, expected in zip(FILES, (weights_sha256, spec_sha256), strict=True):
         with _readable(client, location, name) as path, path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected:
-            raise ArtifactError(
-                f"{name} of MLflow's model {model_id} differs from what was stored: its sha256 is "
-                f"{found[:12]}…, not {expected[:12]}…. Run 'modkernel doctor --repair', or train "
-                "the module again."
-            )
+            _require(file, name, model_id, expected)
 
 
 def fetch_module(
@@ -92,15 +87,21 @@ def fetch_module(
         new = Path(temporary) / module_id
         new.mkdir()
         download(client, model_id, new)
-        try:
-            read_module(new, *hashes)
-        except ArtifactError as error:
-            raise ArtifactError(
-                f"Module {module_id[:12]} is altered in MLflow's store ({model_id}): {error} "
-                "'modkernel doctor' shows what can be mended."
-            ) from error
+        for name, expected in zip(FILES, hashes, strict=True):
+            with (new / name).open("rb") as file:
+                _require(file, name, model_id, expected)
         _publish(new, folder)
     return read_module(folder, *hashes)
+
+
+def _require(file: BufferedReader, name: str, model_id: str, expected: str) -> None:
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise ArtifactError(
+            f"{name} differs from what was stored, in MLflow's model {model_id}: its sha256 is "
+            f"{found[:12]}…, not {expected[:12]}…. Run 'modkernel repair', or train the module "
+            "again."
+        )
 
 
 def _publish(new: Path, folder: Path) -> None:
@@ -139,6 +140,6 @@ def _readable(client: MlflowClient, location: str, name: str) -> Iterator[Path]:
 def _missing(location: str, name: str, error: Exception) -> ArtifactError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return ArtifactError(
-        f"Cannot read {name} in MLflow's store at {location}: {reason}. Run 'modkernel doctor "
-        "--repair', or train the module again."
+        f"Cannot read {name} in MLflow's store at {location}: {reason}. Run 'modkernel "
+        "repair', or train the module again."
     )

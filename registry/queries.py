@@ -49,7 +49,7 @@ def required(database: Database, module_id: str) -> ModuleRecord:
     if record.state != "READY":
         raise NotFoundError(
             f"Module {record.short_id} ({record.name}) is {record.state}, not READY: run "
-            "'modkernel doctor --repair', or train it again."
+            "'modkernel repair', or train it again."
         )
     return record
 

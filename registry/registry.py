@@ -222,7 +222,7 @@ class Registry:
         if record.model_id is None:
             raise ArtifactError(
                 f"Module {record.short_id} ({record.name}) is {record.state}: run 'modkernel "
-                "doctor --repair', or train it again."
+                "repair', or train it again."
             )
         return fetch_module(
             self.stores.client,

@@ -31,8 +31,7 @@ def verify(stores: Stores) -> tuple[Problem, ...]:
         _problem(
             "unfinished",
             record,
-            "was being stored when its process died: 'modkernel doctor --repair' finishes or "
-            "undoes it.",
+            "was being stored when its process died: 'modkernel repair' finishes or undoes it.",
         )
         for record in queries.in_state(stores.database, "PENDING")
         if not _is_claimed(stores, record.id)
@@ -51,8 +50,8 @@ def verify(stores: Stores) -> tuple[Problem, ...]:
                 _problem(
                     "version",
                     record,
-                    f"has no version {record.version} in MLflow any more: 'modkernel doctor "
-                    "--repair' registers it again.",
+                    f"has no version {record.version} in MLflow any more: 'modkernel "
+                    "repair' registers it again.",
                 )
             )
     problems += [

@@ -102,18 +102,13 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _with_driver(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is None:
-            return None
-        try:
-            parsed = make_url(url.get_secret_value())
-        except ArgumentError:
-            raise ValueError("write it as postgresql://USER:PASSWORD@HOST/NAME") from None
-        backend = parsed.get_backend_name()
-        if backend not in DRIVERS or (backend == "sqlite" and not parsed.database):
-            raise ValueError("use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
-        with_driver = parsed.set(drivername=DRIVERS[backend])
-        return SecretStr(with_driver.render_as_string(hide_password=False))
+    def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
+        return None if url is None else SecretStr(_with_driver(url.get_secret_value()))
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _known_driver(cls, uri: str) -> str:
+        return _with_driver(uri) if uri.startswith("postgres") else uri
 
     @property
     def registry_url(self) -> str:
@@ -177,6 +172,18 @@ def sqlite_path(url: str) -> Path | None:
         return None
     database = make_url(url).database
     return Path(url2pathname(database)) if database else None
+
+
+def _with_driver(url: str) -> str:
+    """A database URL with the driver that is installed with us."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError("write it as postgresql://USER:PASSWORD@HOST/NAME") from None
+    backend = parsed.get_backend_name()
+    if backend not in DRIVERS or (backend == "sqlite" and not parsed.database):
+        raise ValueError("use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
+    return parsed.set(drivername=DRIVERS[backend]).render_as_string(hide_password=False)
 
 
 def _settings_file(home: Path) -> Path | None:

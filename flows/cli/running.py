@@ -27,12 +27,13 @@ def flow_running(verbose: bool) -> Iterator[None]:
     """
     from flows.cli.progress import progress
     from flows.home import prepare_prefect
+    from flows.interrupts import ctrl_c_stops_all
     from registry import Settings
 
     settings = Settings()
     settings.ensure_home()
     prepare_prefect(settings, quiet=not verbose)
-    with progress(err):
+    with ctrl_c_stops_all(), progress(err):
         yield
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from flows.spec_file import parse_spec, read_spec
 from modkernel.errors import SpecError
+from modkernel.plan import plan_hidden
 from modkernel.spec import NetworkSpec
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,15 +33,22 @@ def test_examples_are_specs_and_fit_the_schema(path: Path) -> None:
     jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(SCHEMA.read_text()))
 
 
-def test_the_examples_are_those_that_are_promised() -> None:
-    assert {path.stem for path in EXAMPLES} == {
-        "cifar10_resnet18",
-        "cifar10_resnet18_paper",
-        "digits",
-        "fashion_lenet5",
-        "own_images",
-        "own_pairs",
-    }
+SHAPES = {
+    "cifar10_resnet18": (3, 32, 32),
+    "cifar10_resnet18_paper": (3, 32, 32),
+    "digits": (1, 8, 8),
+    "fashion_lenet5": (1, 28, 28),
+    "fashion_resnet18": (1, 28, 28),
+    "own_images": (3, 32, 32),
+    "own_pairs": (3, 32, 32),
+}
+
+
+def test_the_examples_can_be_cut_and_trained_on_their_data() -> None:
+    assert {path.stem for path in EXAMPLES} == SHAPES.keys()
+    for path in EXAMPLES:
+        spec = read_spec(path)
+        assert len(plan_hidden(spec.backbone, spec.hidden, SHAPES[path.stem])) == len(spec.hidden)
 
 
 def test_the_papers_settings() -> None:

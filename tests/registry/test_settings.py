@@ -76,7 +76,8 @@ def test_a_bad_value_is_one_sentence(
 
 def test_passwords_are_masked_wherever_settings_are_shown() -> None:
     settings = Settings(database_url=SECRET_URL, mlflow_uri=SECRET_URL)
-    assert settings.registry_url == SECRET_URL.replace("://", "+psycopg://", 1)
+    with_driver = SECRET_URL.replace("://", "+psycopg://", 1)
+    assert settings.registry_url == settings.mlflow_uri == with_driver
     assert str(settings.public()).count("db.example") == 2
     assert "hunter2" not in f"{settings!r} {settings} {settings.public()}"
     assert masked(SECRET_URL) == "postgresql://anna:***@db.example/modkernel"

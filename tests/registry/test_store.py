@@ -13,6 +13,7 @@ from modkernel.stored import SPEC_FILE, WEIGHTS_FILE
 from registry import ModuleRecord, Registry, Settings
 from registry.artifacts import location_of
 from registry.store import MODULE_TAG
+from tests.registry.conftest import close_mlflow
 from tests.registry.examples import Examples, report_of, store_chain, store_one
 
 PICTURE = b"\x89PNG picture"
@@ -54,6 +55,19 @@ def test_a_stored_chain_comes_back_whole(any_registry: Registry, examples: Examp
     assert records[0].metrics == {"objective": 0.5, "validation": 0.4}
     assert records[-1].metrics["accuracy_all_labels"] == 0.9
     assert any_registry.verify() == ()
+
+
+@pytest.mark.postgres
+def test_one_postgresql_database_holds_both_stores(
+    settings: Settings, postgres_url: str, examples: Examples
+) -> None:
+    both = Settings(home=settings.home, database_url=postgres_url, mlflow_uri=postgres_url)
+    with Registry.open(both) as registry:
+        *_, output = store_chain(registry, examples.chain())
+        assert registry.resolve("net.output/1") == output
+        assert registry.fetch(output).id == output.id
+        assert registry.verify() == ()
+    close_mlflow(both.mlflow_uri)
 
 
 def test_what_was_never_trained_is_not_ready(registry: Registry) -> None:
@@ -155,7 +169,7 @@ def test_damage_in_the_store_is_found_at_every_load(
 ) -> None:
     record = store_one(registry, examples.first())
     damage(kept_folder(registry, record) / name)
-    with pytest.raises(ArtifactError, match=rf"{name}.*doctor") as caught:
+    with pytest.raises(ArtifactError, match=rf"{name}.*modkernel repair") as caught:
         registry.fetch(record)
     assert "\n" not in str(caught.value)
     assert not list((registry.settings.cache_dir / "modules").iterdir())

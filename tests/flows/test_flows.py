@@ -1,0 +1,234 @@
+"""The flows on digits: what they train, reuse, record and refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+
+from flows.compose_network import compose_network
+from flows.progress import watch
+from flows.train_baseline import train_baseline
+from flows.train_module import train_module
+from flows.train_network import train_network
+from modkernel.data import DataPlaces, load_dataset
+from modkernel.errors import (
+    CutError,
+    DataError,
+    InterfaceError,
+    LabelBudgetError,
+    ModkernelError,
+    NotFoundError,
+    ObjectiveError,
+    PairError,
+    SpecError,
+    UnknownNameError,
+)
+from modkernel.spec import (
+    BackboneSpec,
+    DatasetSpec,
+    HiddenSpec,
+    KernelSpec,
+    NetworkSpec,
+    ObjectiveSpec,
+    OutputSpec,
+)
+from registry import Registry
+from tests.flows.specs import hidden, tiny
+
+
+def markdown(key: str) -> str:
+    with get_client(sync_client=True) as client:
+        (artifact, *_) = client._client.post(
+            "/artifacts/filter",
+            json={
+                "artifacts": {"key": {"any_": [key]}},
+                "sort": "CREATED_DESC",
+            },
+        ).json()
+    return str(artifact["data"])
+
+
+def test_a_network_is_trained_once_and_then_reused(registry: Registry) -> None:
+    spec = tiny("once", epochs=(3, 1))
+    events: list[dict[str, Any]] = []
+    with watch(events.append):
+        first = train_network(spec)
+    assert [module.name for module in first.modules] == [
+        "once.hidden-1",
+        "once.hidden-2",
+        "once.output",
+    ]
+    assert (first.trained_modules, first.reused_modules) == (3, 0)
+    assert first.evaluation is not None
+    assert (first.evaluation.labels, first.evaluation.draws) == (10, 3)
+    assert 0.2 < first.evaluation.accuracy_min <= first.evaluation.accuracy_all_labels
+    assert registry.network("once").module_ids == tuple(module.id for module in first.modules)
+    assert registry.network("once").evaluation == first.evaluation
+    assert not list(registry.settings.work_dir.iterdir()), "work folders go once all is stored"
+
+    assert events[0] == {"event": "plan", "modules": [module.name for module in first.modules]}
+    epochs = [e["epoch"] for e in events if e["event"] == "epoch" and "hidden-1" in e["module"]]
+    assert epochs == [1, 2, 3]
+    states = [(e["module"], e["state"]) for e in events if e["event"] == "module"]
+    assert states[-1] == ("once.output", "stored")
+
+    client = registry.stores.client
+    run = client.get_run(first.modules[0].run_id or "")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.parentRunId"] == first.run_id
+    steps = [m.step for m in client.get_metric_history(run.info.run_id, "objective")]
+    assert steps == [1, 2, 3]
+    assert client.get_run(first.run_id or "").info.status == "FINISHED"
+
+    card = markdown("module-once-hidden-1")
+    assert card.startswith("Hidden module once.hidden-1")
+    assert "data:image/png;base64" in card
+    assert "| once.output | 1 |" in markdown("network-once")
+
+    runs = len(client.search_runs([run.info.experiment_id]))
+    events.clear()
+    with watch(events.append):
+        second = train_network(spec)
+    assert (second.trained_modules, second.reused_modules) == (0, 3)
+    assert [module.id for module in second.modules] == [module.id for module in first.modules]
+    assert second.id == first.id
+    assert second.evaluation == first.evaluation
+    assert not [event for event in events if event["event"] == "epoch"]
+    assert len(client.search_runs([run.info.experiment_id])) == runs
+
+
+def test_a_changed_module_is_trained_and_those_below_it_are_reused(registry: Registry) -> None:
+    first = train_network(tiny("base"))
+    second = train_network(tiny("base", epochs=(1, 2)))
+    assert [module.reused for module in second.modules] == [True, False, False]
+    assert second.modules[0].id == first.modules[0].id
+    assert second.modules[1].version == 2
+
+
+def test_composing_trains_the_output_module_alone(registry: Registry) -> None:
+    trained = train_network(tiny("source"))
+    output = OutputSpec(method="ridge", labels_per_class=2)
+    made = compose_network("made", "source.hidden-2", output=output)
+    assert [module.name for module in made.modules] == [
+        "source.hidden-1",
+        "source.hidden-2",
+        "made.output",
+    ]
+    assert [module.reused for module in made.modules] == [True, True, False]
+    assert made.evaluation is not None
+    assert made.evaluation.labels == 20
+    again = compose_network("made", trained.modules[1].id[:8], output=output)
+    assert (again.id, again.trained_modules) == (made.id, 0)
+    lower = compose_network("lower", "source.hidden-1@" + promoted(registry), output=output)
+    assert len(lower.modules) == 2
+    few = DatasetSpec(classes=("0", "1", "7"))
+    three = compose_network("three", "source.hidden-2", few, output)
+    assert three.evaluation is not None
+    assert len(three.evaluation.confusion) == 3
+
+
+def promoted(registry: Registry) -> str:
+    registry.promote("source.hidden-1", "champion", 1)
+    return "champion"
+
+
+def test_composing_refuses_before_it_trains(registry: Registry, tmp_path: Path) -> None:
+    train_network(tiny("source"))
+    output = OutputSpec(labels_per_class=1)
+    small = DatasetSpec(image_size=4)
+    for error, arguments in [
+        (NotFoundError, {"hidden": "source.hidden-9"}),
+        (InterfaceError, {"hidden": "source.output"}),
+        (InterfaceError, {"hidden": "source.hidden-2", "dataset": small}),
+        (LabelBudgetError, {"output": OutputSpec(labels_per_class=5000)}),
+    ]:
+        with pytest.raises(error):
+            compose_network(**{"name": "x", "hidden": "source.hidden-2", "output": output,
+                               **arguments})  # fmt: skip
+    assert not registry.networks("x")
+    assert not list(registry.settings.work_dir.iterdir())
+
+
+def test_modules_are_trained_one_on_another(registry: Registry) -> None:
+    backbone = BackboneSpec(name="mlp", width=16, depth=3)
+    first = train_module("chain.hidden-1", hidden(until="linear1"), backbone=backbone)
+    second = train_module("chain.hidden-2", hidden(), upstream="chain.hidden-1")
+    assert registry.resolve(second.id).spec.blocks == ("linear2", "linear3")
+    assert [m.id for m in registry.chain(registry.resolve(second.id))] == [first.id, second.id]
+    assert train_module("chain.hidden-2", hidden(), upstream=first.id).reused
+    with pytest.raises(CutError):
+        train_module("chain.hidden-3", hidden(), upstream="chain.hidden-2")
+
+
+def test_a_baseline_is_trained_once(registry: Registry) -> None:
+    first = train_baseline(tiny("whole", epochs=(2, 2)))
+    assert not first.reused
+    run = registry.stores.client.get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["accuracy"] == first.evaluation.accuracy
+    second = train_baseline(tiny("whole", epochs=(2, 2)))
+    assert second.reused
+    assert (second.run_id, second.evaluation) == (first.run_id, first.evaluation)
+    assert "trained end to end" in markdown("baseline-whole")
+
+
+def with_pairs(registry: Registry, path: Path, same: Sequence[int]) -> NetworkSpec:
+    """A network without output module on pairs of digits, of which the k-th is same[k]."""
+    places = DataPlaces(registry.settings.data_root, registry.settings.cache_dir)
+    ids = load_dataset(tiny().dataset, places).training_part().ids
+    pairs = zip(ids[: len(same)], ids[len(same) :], same, strict=False)
+    path.write_text("".join(f"{i},{j},{value}\n" for i, j, value in pairs))
+    return tiny("pairs").model_copy(update={"pairs": str(path), "output": None})
+
+
+def test_hidden_modules_are_trained_on_a_file_of_pairs(registry: Registry, tmp_path: Path) -> None:
+    result = train_network(with_pairs(registry, tmp_path / "pairs.csv", [0, 1] * 150))
+    assert [module.name for module in result.modules] == ["pairs.hidden-1", "pairs.hidden-2"]
+    assert result.evaluation is None
+    facts = registry.resolve(result.modules[0].id).spec.dataset
+    assert facts.pairs_fingerprint is not None
+
+
+def test_a_network_is_refused_before_it_trains(registry: Registry, tmp_path: Path) -> None:
+    spec = tiny("bad")
+    neo = ObjectiveSpec(name="alignment_neo")
+    wrong: list[tuple[type[ModkernelError], dict[str, Any]]] = [
+        (UnknownNameError, {"dataset": DatasetSpec(name="digitz")}),
+        (UnknownNameError, {"hidden": (HiddenSpec(kernel=KernelSpec(name="rbf")),) * 2}),
+        (ObjectiveError, {"hidden": (HiddenSpec(kernel=KernelSpec(name="relu"), objective=neo),)}),
+        (CutError, {"hidden": (hidden(),) * 3}),
+        (DataError, {"dataset": DatasetSpec(classes=("3",))}),
+        (LabelBudgetError, {"output": OutputSpec(labels_per_class=5000)}),
+        (DataError, {"pairs": str(tmp_path / "nothing.csv")}),
+        (PairError, {"pairs": with_pairs(registry, tmp_path / "p.csv", [0] * 20).pairs}),
+    ]
+    for error, change in wrong:
+        with pytest.raises(error):
+            train_network(spec.model_copy(update=change))
+    assert not list(registry.settings.work_dir.iterdir())
+    assert not registry.find()
+
+
+def test_a_typed_error_of_a_child_reaches_the_caller(registry: Registry) -> None:
+    explode = hidden().recipe.model_copy(update={"learning_rate": 1e30, "schedule": "constant"})
+    spec = tiny("nan").model_copy(
+        update={"hidden": (hidden().model_copy(update={"recipe": explode}), hidden())}
+    )
+    with pytest.raises(ModkernelError, match="learning_rate") as caught:
+        train_network(spec)
+    assert type(caught.value).__name__ == "NonFiniteError"
+    client = registry.stores.client
+    experiment = client.get_experiment_by_name("nan")
+    statuses = {run.info.status for run in client.search_runs([experiment.experiment_id])}
+    assert statuses == {"FAILED"}
+
+
+def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(registry: Registry) -> None:
+    module = train_module("plain.hidden-1", hidden(), backbone=BackboneSpec(width=16, depth=1))
+    registry.stores.client.delete_tag(module.run_id or "", "dataset_spec")
+    with pytest.raises(SpecError, match="give 'dataset'"):
+        compose_network("plain", module.id)

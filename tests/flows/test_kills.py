@@ -1,0 +1,129 @@
+"""Whatever dies in the middle, the same call goes on: real processes, real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.settings import PREFECT_API_URL
+
+from flows.progress import watch
+from flows.results import NetworkResult
+from flows.train_network import train_network
+from modkernel.spec import NetworkSpec
+from registry import Registry
+from tests.flows.specs import tiny
+
+LONG = 120
+"""Epochs of the module that is killed: some seconds."""
+
+
+def start_flow(spec: NetworkSpec, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """Run the flow in a process, on the same home and the same Prefect server."""
+    source, result = folder / "spec.json", folder / "result.json"
+    source.write_text(spec.canonical_json())
+    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    with (folder / "flow.log").open("wb") as log:
+        flow = subprocess.Popen(
+            [sys.executable, "-m", "tests.flows.run_flow", str(source), str(result)],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    return flow, result
+
+
+def progress_of(registry: Registry, block: str) -> list[dict[str, Any]]:
+    """What the children that train the module with this block have reported."""
+    for job in registry.settings.work_dir.glob("*/job.json"):
+        if block in (json.loads(job.read_text())["module"]["blocks"] or []):
+            path = job.with_name("progress.jsonl")
+            lines = path.read_text().splitlines() if path.exists() else []
+            return [json.loads(line) for line in lines if line.endswith("}")]
+    return []
+
+
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    pytest.fail(f"waited {seconds} s")
+
+
+def epochs_of(events: list[dict[str, Any]]) -> list[int]:
+    return [event["epoch"] for event in events if event["event"] == "epoch"]
+
+
+def assert_stored_once(registry: Registry, result: NetworkResult) -> None:
+    """Three modules, each with one version, one run and every epoch once."""
+    client = registry.stores.client
+    assert {record.id for record in registry.find()} == {module.id for module in result.modules}
+    for module in result.modules:
+        assert len(client.search_model_versions(f"name = '{module.name}'")) == 1
+        steps = [m.step for m in client.get_metric_history(module.run_id or "", "objective")]
+        epochs = len(registry.report(registry.resolve(module.id)).history)
+        assert sorted(steps) == list(range(1, epochs + 1))
+    experiment = client.get_experiment_by_name(result.name)
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    assert not registry.verify()
+
+
+@pytest.mark.parametrize("killed", ["flow", "child", "flow and child"])
+def test_a_kill_in_the_second_module(registry: Registry, tmp_path: Path, killed: str) -> None:
+    spec = tiny("killed", epochs=(1, LONG))
+    flow, path = start_flow(spec, tmp_path)
+    until(lambda: len(epochs_of(progress_of(registry, "linear2"))) >= 5 or flow.poll() is not None)
+    assert flow.poll() is None, (tmp_path / "flow.log").read_text()
+    (started,) = (e for e in progress_of(registry, "linear2") if e["event"] == "started")
+    if "flow" in killed:
+        flow.kill()
+    if "child" in killed:
+        os.kill(started["pid"], signal.SIGKILL)
+
+    if killed == "child":
+        until(lambda: len([e for e in progress_of(registry, "linear2") if e["event"] == "started"])
+              > 1)  # fmt: skip
+        again: list[dict[str, Any]] = progress_of(registry, "linear2")
+        assert flow.wait(120) == 0, (tmp_path / "flow.log").read_text()
+        result = NetworkResult.model_validate_json(path.read_bytes())
+        assert [module.reused for module in result.modules] == [False, False, False]
+        assert len([e for e in again if e["event"] == "started"]) == 2
+    else:
+        flow.wait()
+        events: list[dict[str, Any]] = []
+        with watch(events.append):
+            result = train_network(spec)
+        assert [module.reused for module in result.modules] == [True, False, False]
+        epochs = epochs_of([e for e in events if e.get("module") == "killed.hidden-2"])
+        assert epochs[0] > 5, "the second module goes on from its checkpoint"
+        assert epochs == list(range(epochs[0], LONG + 1))
+    assert_stored_once(registry, result)
+    history = registry.report(registry.resolve(result.modules[1].id)).history
+    assert [line.epoch for line in history] == list(range(1, LONG + 1))
+
+
+def test_two_flows_of_one_spec_train_each_module_once(registry: Registry, tmp_path: Path) -> None:
+    spec = tiny("both", epochs=(40, 40))
+    flow, path = start_flow(spec, tmp_path)
+    until(lambda: epochs_of(progress_of(registry, "linear1")) or flow.poll() is not None)
+    events: list[dict[str, Any]] = []
+    with watch(events.append):
+        mine = train_network(spec)
+    assert flow.wait(120) == 0, (tmp_path / "flow.log").read_text()
+    other = NetworkResult.model_validate_json(path.read_bytes())
+    assert mine.trained_modules + other.trained_modules == 3
+    assert mine.reused_modules + other.reused_modules == 3
+    assert mine.id == other.id
+    assert {"event": "module", "module": "both.hidden-1", "state": "waiting"} in events
+    assert_stored_once(registry, mine)

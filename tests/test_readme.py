@@ -1,0 +1,76 @@
+"""The README's examples are true: its files parse, its backbone trains, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.spec_file import parse_spec
+from modkernel.backbones import build_hidden
+from modkernel.cut import cut
+from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [
+    (language, text)
+    for language, text in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+]
+
+
+def blocks(language: str, holding: str) -> list[str]:
+    found = [text for kind, text in BLOCKS if kind == language and holding in text]
+    assert found, f"the README has no {language} block with {holding!r}"
+    return found
+
+
+def test_whole_specs_parse(tmp_path: Path) -> None:
+    texts = blocks("yaml", "name: ")
+    whole = [text for text in texts if re.search(r"^name: ", text, re.MULTILINE)]
+    assert len(whole) >= 2
+    for text in whole:
+        parse_spec(text, name="README.md", folder=tmp_path)
+
+
+def test_data_set_lines_are_data_set_specs() -> None:
+    (text,) = (text for text in blocks("yaml", "dataset:") if text.startswith("dataset:"))
+    for line in text.splitlines():
+        DatasetSpec.model_validate(yaml.safe_load(line)["dataset"])
+
+
+def test_the_cut_is_one() -> None:
+    (text,) = blocks("yaml", "until")
+    hidden = [HiddenSpec.model_validate(each) for each in yaml.safe_load(text)["hidden"]]
+    first, second = cut(BackboneSpec(name="resnet18"), hidden)
+    assert (first[-1], second[-1]) == ("layer2.1", "layer4.1")
+
+
+def test_the_backbone_of_one_s_own_can_be_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = blocks("python", "def tiny")
+    package = tmp_path / "mypackage"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "nets.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    (line,) = blocks("yaml", "mypackage.nets")
+    backbone = BackboneSpec.model_validate(yaml.safe_load(line)["backbone"])
+    first, second = cut(backbone, [HiddenSpec(), HiddenSpec()])
+    takes: Any = (3, 16, 16)
+    import torch
+
+    out = build_hidden(backbone, first, takes, seed=0)(torch.zeros(2, *takes))
+    assert out.shape == (2, 48, 16, 16)
+    out = build_hidden(backbone, second, (48, 16, 16), seed=0)(out)
+    assert out.shape == (2, 96, 8, 8)
+
+
+def test_files_that_the_documents_name_exist() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text("utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} names {target}"
