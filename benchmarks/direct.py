@@ -1,6 +1,6 @@
 """Train a network by calling the core, in a plain process: what the flow is measured against.
 
-    python -m benchmarks.direct ROOT CACHE < network.json
+    python -m benchmarks.direct THREADS ROOT CACHE < network.json
 
 Nothing but `modkernel` is imported: no Prefect, no MLflow, no registry. There are no checkpoints
 and no progress. Prints one JSON object: seconds, from reading the data to the last written module;
@@ -10,7 +10,6 @@ id of the last module; seconds of the epochs of the first.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -66,13 +65,13 @@ def train(
 
 def main() -> None:
     """Train what standard input describes."""
-    root, cache = map(Path, sys.argv[1:])
+    threads, root, cache = sys.argv[1:]
     spec = NetworkSpec.model_validate_json(sys.stdin.read())
-    # As many as the flow's child has, where modules are trained one at a time.
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(int(threads))
+    places = DataPlaces(root=Path(root), cache=Path(cache))
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        chain, reports = train(spec, DataPlaces(root=root, cache=cache), Path(folder))
+        chain, reports = train(spec, places, Path(folder))
         seconds = time.perf_counter() - began
     epochs = [line.seconds for line in reports[0].history]
     print(json.dumps({"seconds": seconds, "id": chain[-1].id, "epochs": epochs}))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def long(seed: int, epochs: int) -> NetworkSpec:
     """A narrow ResNet-18 as one hidden module, and an output module."""
     return NetworkSpec(
         name="long",
-        dataset=DatasetSpec(name="digits"),
+        dataset=DatasetSpec(name="digits", image_size=16),
         backbone=BackboneSpec(name="resnet18", width=16),
         hidden=(HiddenSpec(recipe=Recipe(epochs=epochs, batch_size=128)),),
         output=OutputSpec(labels_per_class=1),
@@ -56,9 +57,11 @@ def many(modules: int) -> NetworkSpec:
 
 
 def direct(spec: NetworkSpec, settings: Settings) -> dict[str, Any]:
-    """What `benchmarks.direct` prints."""
+    """What `benchmarks.direct` prints, with as many threads as the flow gives a child."""
+    threads = max(1, len(os.sched_getaffinity(0)) // settings.cpu_slots)
+    given = [str(threads), str(settings.data_root), str(settings.cache_dir)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.direct", settings.data_root, settings.cache_dir],
+        [sys.executable, "-m", "benchmarks.direct", *given],
         input=spec.model_dump_json(),
         stdout=subprocess.PIPE,
         text=True,
@@ -147,8 +150,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of direct training a round")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--modules", type=int, default=6)
+    parser.add_argument(
+        "--cpu-slots", type=int, default=1, help="threads are the cores divided by this"
+    )
     given = parser.parse_args()
-    with temporary_home() as settings:
+    with temporary_home(MODKERNEL_CPU_SLOTS=str(given.cpu_slots)) as settings:
         flow = as_share(given.seconds, given.rounds, settings)
         a_module(flow, given.modules)
 

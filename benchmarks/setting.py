@@ -22,22 +22,26 @@ OURS = ("MODKERNEL_", "PREFECT_")
 
 
 @contextmanager
-def temporary_home() -> Iterator[Settings]:
+def temporary_home(**extra: str) -> Iterator[Settings]:
     """Settings, the environment's too, of an empty home that is gone afterwards.
 
     Both databases are SQLite files in it, whatever the user's own settings say.
+
+    Args:
+        extra: more of the environment, such as MODKERNEL_CPU_SLOTS.
     """
     before = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
     for name in before:
         del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="modkernel-benchmark-") as home:
-        os.environ["MODKERNEL_HOME"] = home
+        os.environ.update(extra, MODKERNEL_HOME=home)
         settings = Settings()
         settings.ensure_home()
         try:
             yield settings
         finally:
-            del os.environ["MODKERNEL_HOME"]
+            for name in (*extra, "MODKERNEL_HOME"):
+                del os.environ[name]
             os.environ.update(before)
 
 

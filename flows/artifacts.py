@@ -54,7 +54,8 @@ def show_module(
     pictures: Mapping[str, bytes],
 ) -> None:
     """Leave a module's card: what MLflow's version page says, with its pictures."""
-    card = "\n\n".join([module_card(record, chain, report), *map(_image, pictures.values())])
+    what, module_id, measured = module_card(record, chain, report).split("\n\n", maxsplit=2)
+    card = "\n\n".join([what, module_id, *map(_image, pictures.values()), measured])
     create_markdown_artifact(
         card, key=_key("module", record.name), description=f"Module {record.name}"
     )

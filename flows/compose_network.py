@@ -17,13 +17,15 @@ from modkernel.errors import InterfaceError
 from modkernel.plan import check_output, output_spec
 from modkernel.spec import DatasetSpec, Name, OutputSpec
 
+OUTPUT = OutputSpec()
+
 
 @flow(name="compose-network", flow_run_name="{name}", persist_result=False)
 def compose_network(
     name: Name,
     hidden: str,
     dataset: DatasetSpec | None = None,
-    output: OutputSpec = OutputSpec(),
+    output: OutputSpec = OUTPUT,
     seed: int = 0,
 ) -> NetworkResult:
     """Make a network of a stored hidden module, with all that it stands on, and train its output.

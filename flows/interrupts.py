@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 _stops: set[threading.Event] = set()
+_stopping = threading.Event()
 
 
 @contextmanager
 def stoppable(stop: threading.Event) -> Iterator[None]:
-    """Within the block `stop_all` sets the event."""
+    """Within the block `stop_all` sets the event; it is set at once if that was called before."""
     _stops.add(stop)
+    if _stopping.is_set():
+        stop.set()
     try:
         yield
     finally:
@@ -23,6 +26,7 @@ def stoppable(stop: threading.Event) -> Iterator[None]:
 
 def stop_all() -> None:
     """Ask everything that can be stopped to stop: training writes a checkpoint first."""
+    _stopping.set()
     for stop in tuple(_stops):
         stop.set()
 
@@ -40,3 +44,4 @@ def ctrl_c_stops_all() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        _stopping.clear()

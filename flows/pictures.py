@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -49,28 +50,32 @@ def network_picture(
     evaluation: OutputEvaluation | None,
     classes: Sequence[str],
 ) -> bytes:
-    """Every module's curve, and the network's evaluation."""
+    """The network's evaluation, and every module's curve: two panels a row, as pages are narrow."""
     curves = [(name, report) for name, report in reports if report.history]
     panels = len(curves) + (2 if evaluation is not None else 0)
-    figure = Figure(figsize=(4 * max(1, panels), 3.6), layout="constrained")
-    axes = list(figure.subplots(1, max(1, panels), squeeze=False)[0])
-    for (name, report), ax in zip(curves, axes, strict=False):
+    rows = max(1, math.ceil(panels / 2))
+    figure = Figure(figsize=(9, 3.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False).flatten()
+    if evaluation is not None:
+        _draw_confusion(axes[0], evaluation, classes)
+        _draw_accuracies(axes[1], evaluation)
+    first = panels - len(curves)
+    for (name, report), ax in zip(curves, axes[first:], strict=False):
         _draw_history(ax, report)
         ax.set_title(name)
-    if evaluation is not None:
-        _draw_confusion(axes[-2], evaluation, classes)
-        _draw_accuracies(axes[-1], evaluation)
+    for ax in axes[panels:]:
+        ax.set_axis_off()
     return _png(figure)
 
 
 def _draw_history(ax: Axes, report: TrainReport) -> None:
     epochs = [line.epoch for line in report.history]
-    ax.plot(epochs, [line.objective for line in report.history], label="training")
+    ax.plot(epochs, [line.objective for line in report.history], marker=".", label="training")
     checked = [
         (line.epoch, line.validation) for line in report.history if line.validation is not None
     ]
     if checked:
-        ax.plot(*zip(*checked, strict=True), label="validation")
+        ax.plot(*zip(*checked, strict=True), marker=".", label="validation")
         ax.axvline(report.best_epoch, color="grey", linestyle=":", label="kept")
     ax.set(xlabel="epoch", ylabel="objective")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -98,9 +103,9 @@ def _draw_accuracies(ax: Axes, evaluation: OutputEvaluation) -> None:
     names = [f"{evaluation.labels} labels", "all labels"]
     bars = ax.bar(names, [mean, evaluation.accuracy_all_labels], color=["C0", "C7"])
     ax.errorbar([0], [mean], yerr=spread, color="black", capsize=6)
-    ax.bar_label(bars, fmt="{:.2%}", padding=8)
+    ax.bar_label(bars, fmt="{:.2%}", label_type="center", color="white", fontsize=12)
     draws = f"mean, least and most of {evaluation.draws} draws" if evaluation.draws > 1 else ""
-    ax.set(title=draws, ylabel="test accuracy", ylim=(0, 1.15))
+    ax.set(title=draws, ylabel="test accuracy", ylim=(0, 1))
 
 
 def _png(figure: Figure) -> bytes:

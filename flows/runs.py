@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from modkernel.errors import StoppedError
 from modkernel.spec import NetworkSpec
 from registry import Registry
 
 
 @contextmanager
 def ending_with(registry: Registry, run_id: str) -> Iterator[None]:
-    """End a run as finished, failed or (interrupted, cancelled) killed when the block ends.
+    """End a run as finished, failed or (stopped, interrupted, cancelled) killed with the block.
 
     A run whose process is killed stays running, and is gone on with by the next call.
     """
     try:
         yield
-    except Exception:
-        registry.finish_run(run_id, "FAILED")
-        raise
-    except BaseException:
-        registry.finish_run(run_id, "KILLED")
+    except BaseException as error:
+        stopped = isinstance(error, StoppedError) or not isinstance(error, Exception)
+        registry.finish_run(run_id, "KILLED" if stopped else "FAILED")
         raise
     registry.finish_run(run_id, "FINISHED")
 

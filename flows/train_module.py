@@ -13,11 +13,13 @@ from modkernel.errors import InterfaceError, PairError
 from modkernel.plan import facts, plan_hidden
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name
 
+HIDDEN = HiddenSpec()
+
 
 @flow(name="train-module", flow_run_name="{name}", persist_result=False)
 def train_module(
     name: Name,
-    hidden: HiddenSpec = HiddenSpec(),
+    hidden: HiddenSpec = HIDDEN,
     upstream: str | None = None,
     dataset: DatasetSpec | None = None,
     backbone: BackboneSpec | None = None,

@@ -166,6 +166,9 @@ class _Server:
     def close(self) -> None:
         """End the server, and stop its children."""
         atexit.unregister(self.close)
+        with self._lock:
+            if not self._children:
+                self._process.kill()  # It may still be importing, for nobody.
         self._cut()
         self._listener.join(CLOSE_SECONDS)
 
@@ -238,7 +241,7 @@ def _reason(work: Path, child: _Child) -> ModkernelError:
     """Why there is no result."""
     if child.exit is not None and (work / "error.json").exists():
         error = json.loads((work / "error.json").read_bytes())
-        return ERRORS[error["type"]](error["message"])
+        return ERRORS.get(error["type"], ModkernelError)(error["message"])
     if child.signal is not None:
         name = signal.Signals(child.signal).name
         hint = (

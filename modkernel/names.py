@@ -32,7 +32,8 @@ def import_object(path: str, kind: str) -> Any:
     """Import `package.module:attribute`.
 
     Raises:
-        SpecError: the module or the attribute cannot be imported; the message says which.
+        SpecError: the module or the attribute cannot be imported, or the module's own code fails;
+            the message says why.
     """
     module_name, _, attribute = path.partition(":")
     try:
@@ -42,3 +43,8 @@ def import_object(path: str, kind: str) -> Any:
             f"Cannot import {kind} '{path}': {error}. Write it as 'package.module:attribute' "
             "and make the package importable (pip install it, or set PYTHONPATH)."
         ) from None
+    except Exception as error:
+        raise SpecError(
+            f"Cannot import {kind} '{path}': its code raised {type(error).__name__}: {error}. "
+            "Mend that module."
+        ) from error

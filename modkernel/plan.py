@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from modkernel.backbones import build_hidden, output_shape
+from modkernel.backbones import build_skeleton
 from modkernel.cut import cut
-from modkernel.data import DatasetInfo
+from modkernel.data import DatasetInfo, augment
 from modkernel.errors import DataError, PairError
 from modkernel.kernels import make_kernel
 from modkernel.labels import check_label_budget
@@ -84,7 +84,7 @@ def plan_hidden(
     for spec, blocks in zip(hidden, cut(backbone, hidden, start_after, to_end), strict=True):
         kernel = make_kernel(spec.kernel)
         make_objective(spec.objective, kernel)
-        gives = output_shape(build_hidden(backbone, blocks, takes, seed=0), takes)
+        _, gives = build_skeleton(backbone, blocks, takes)
         example = torch.zeros(1, *gives)
         kernel.gram(example, example)  # Refuses a shape that the kernel cannot take.
         plans.append(HiddenPlan(backbone, blocks, spec, takes, gives))
@@ -98,6 +98,7 @@ def plan_network(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]
     Raises:
         PairError: no labels and no pairs to train hidden modules on.
         DataError, LabelBudgetError: the output module cannot be trained.
+        InterfaceError: crop or flip of examples that are no images.
         CutError, UnknownNameError, ObjectiveError, InterfaceError: see `plan_hidden`.
     """
     if not info.labelled and spec.pairs is None:
@@ -107,6 +108,9 @@ def plan_network(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]
         )
     if spec.output is not None:
         check_output(spec.output, info)
+    example = torch.zeros(1, *info.preprocessing.shape)
+    for recipe in (hidden.recipe for hidden in spec.hidden if hidden.recipe.augments):
+        augment(example, recipe.crop_padding, recipe.flip, torch.Generator())  # Refuses vectors.
     return plan_hidden(spec.backbone, spec.hidden, info.preprocessing.shape)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modkernel.data import DataPlaces, Dataset, describe_dataset, load_dataset, read_pairs
+from modkernel.data import DataPlaces, Dataset, load_dataset, place_dataset, read_pairs
 from modkernel.errors import DataError
 from modkernel.job import Job
 from modkernel.memory import peak_memory
 from modkernel.pairs import PairSource
-from modkernel.spec import DatasetSpec, ModuleSpec
+from modkernel.spec import DatasetSpec, ModuleSpec, Recipe
 from modkernel.stored import StoredModule, read_module, write_module
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
 from modkernel.training.hidden import PairData
@@ -42,14 +42,15 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
     work = Path(job.work)
     control = Control(checkpoints=work / "checkpoint", progress=progress, stop=stop)
     places = DataPlaces(root=Path(job.data_root), cache=Path(job.cache), download=False)
+    arithmetic = choose_arithmetic(job.device, _recipe(job).precision)
     data = load_dataset(job.dataset, places, resident_limit=job.resident_limit)
+    data = place_dataset(data, arithmetic.device, job.resident_limit)
     weights: dict[str, Tensor] | None = None
     if job.kind == "end_to_end":
         assert job.network is not None
-        recipe = job.network.hidden[-1].recipe
-        arithmetic = choose_arithmetic(job.device, recipe.precision)
-        info = describe_dataset(job.dataset, places)
-        report = train_end_to_end(job.network, info, data, arithmetic=arithmetic, control=control)
+        report = train_end_to_end(
+            job.network, data.info(), data, arithmetic=arithmetic, control=control
+        )
     else:
         assert job.module is not None
         _check_data(job.module, data)
@@ -58,7 +59,7 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
             for files in job.upstream
         ]
         train = _hidden if job.kind == "hidden" else _output
-        weights, report = train(job, job.module, data, upstream, control)
+        weights, report = train(job, job.module, data, upstream, arithmetic, control)
     _write_result(job, weights, report)
 
 
@@ -70,14 +71,22 @@ def _check_data(module: ModuleSpec, data: Dataset) -> None:
         )
 
 
-def _arithmetic(job: Job, module: ModuleSpec) -> Arithmetic:
-    trained = module.hidden or module.output
+def _recipe(job: Job) -> Recipe:
+    if job.network is not None:
+        return job.network.hidden[-1].recipe
+    assert job.module is not None
+    trained = job.module.hidden or job.module.output
     assert trained is not None
-    return choose_arithmetic(job.device, trained.recipe.precision)
+    return trained.recipe
 
 
 def _hidden(
-    job: Job, module: ModuleSpec, data: Dataset, upstream: list[StoredModule], control: Control
+    job: Job,
+    module: ModuleSpec,
+    data: Dataset,
+    upstream: list[StoredModule],
+    arithmetic: Arithmetic,
+    control: Control,
 ) -> tuple[dict[str, Tensor], TrainReport]:
     train, validation = _pairs(job.dataset, job.pairs, data)
     return train_hidden(
@@ -85,7 +94,7 @@ def _hidden(
         train,
         validation,
         upstream,
-        arithmetic=_arithmetic(job, module),
+        arithmetic=arithmetic,
         control=control,
         folder=Path(job.work, "features"),
     )
@@ -110,7 +119,12 @@ def _pairs(spec: DatasetSpec, pairs: str | None, data: Dataset) -> tuple[PairDat
 
 
 def _output(
-    job: Job, module: ModuleSpec, data: Dataset, upstream: list[StoredModule], control: Control
+    job: Job,
+    module: ModuleSpec,
+    data: Dataset,
+    upstream: list[StoredModule],
+    arithmetic: Arithmetic,
+    control: Control,
 ) -> tuple[dict[str, Tensor], TrainReport]:
     if data.train.labels is None or data.test.labels is None:
         raise DataError(f"Data set '{data.name}' has no class labels to train an output module on.")
@@ -119,7 +133,7 @@ def _output(
         LabelledData(data.train.images, data.train.labels),
         LabelledData(data.test.images, data.test.labels),
         upstream,
-        arithmetic=_arithmetic(job, module),
+        arithmetic=arithmetic,
         control=control,
         folder=Path(job.work, "features"),
     )

@@ -41,7 +41,7 @@ class Spec(BaseModel):
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
 
-class DatasetSpec(Spec):
+class DatasetSpec(Spec, title="Data set"):
     """A data set, a subset of its classes, and how it is split."""
 
     name: str = Field(
@@ -68,7 +68,7 @@ class DatasetSpec(Spec):
     split_seed: int = Field(0, ge=0, description="Seed of the split.")
 
 
-class BackboneSpec(Spec):
+class BackboneSpec(Spec, title="Backbone"):
     """An ordered list of named blocks that can be cut between any two of them."""
 
     name: str = Field(
@@ -88,7 +88,7 @@ class BackboneSpec(Spec):
     )
 
 
-class KernelSpec(Spec):
+class KernelSpec(Spec, title="Kernel"):
     """The kernel that a module's output is judged by."""
 
     name: str = Field("relu_avgpool", description="tanh, sigmoid, relu, relu_avgpool or gaussian.")
@@ -99,10 +99,14 @@ class KernelSpec(Spec):
     centres: int = Field(256, ge=1, description="Number of centres of a gaussian output module.")
 
 
-class ObjectiveSpec(Spec):
+class ObjectiveSpec(Spec, title="Objective"):
     """The proxy objective that a hidden module maximises."""
 
-    name: str = Field("anchor_contrastive", description="Name of a proxy objective.")
+    name: str = Field(
+        "anchor_contrastive",
+        description="anchor_contrastive, pair_correlation, raw, nmse, alignment, upper_alignment, "
+        "contrastive or log_contrastive; these six also as NAME_neo, of negative pairs only.",
+    )
     temperature: float | None = Field(
         None, gt=0, description="Divides k in exponentials; the objective's own if left out."
     )
@@ -143,7 +147,7 @@ class Recipe(Spec):
         return self
 
 
-class HiddenSpec(Spec):
+class HiddenSpec(Spec, title="Hidden module"):
     """One hidden module: where it ends and how it is trained."""
 
     until: str | None = Field(
@@ -159,7 +163,7 @@ class HiddenSpec(Spec):
     )
 
 
-class OutputSpec(Spec):
+class OutputSpec(Spec, title="Output module"):
     """The output module: how it is trained and on how many labels."""
 
     method: Literal["cross_entropy", "hinge", "ridge"] = "cross_entropy"
@@ -185,15 +189,17 @@ class OutputSpec(Spec):
         return self
 
 
-class NetworkSpec(Spec):
+class NetworkSpec(Spec, title="Network"):
     """One network: data, backbone, hidden modules in order, output module."""
 
     name: Name = Field(description="Name of the network; its modules are named after it.")
     dataset: DatasetSpec = DatasetSpec()
     backbone: BackboneSpec = BackboneSpec()
-    hidden: tuple[HiddenSpec, ...] = Field((HiddenSpec(),), min_length=1)
+    hidden: tuple[HiddenSpec, ...] = Field(
+        (HiddenSpec(),), min_length=1, title="Hidden modules", description="First to last."
+    )
     output: OutputSpec | None = Field(
-        OutputSpec(), description="null trains the hidden modules alone."
+        OutputSpec(), title="Output module", description="null trains the hidden modules alone."
     )
     pairs: str | None = Field(
         None,

@@ -133,5 +133,10 @@ def _shape(shape: Shape) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    lines = [_row(head), _row(["---"] * len(head), gap=""), *map(_row, rows)]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str], gap: str = "&emsp;") -> str:
+    # MLflow sets columns with nothing between them.
+    return f"| {f'{gap} | '.join(cells)} |"

@@ -151,6 +151,11 @@ def _build_block(block: Block, takes: Shape) -> tuple[nn.Module, Shape]:
         return module, output_shape(module, takes)
     except InterfaceError as error:
         raise InterfaceError(f"Block '{block.name}': {error}") from error
+    except Exception as error:
+        raise SpecError(
+            f"Block '{block.name}' failed on examples of shape {list(takes)} with "
+            f"{type(error).__name__}: {error}. Mend the backbone's code."
+        ) from error
 
 
 def _key(name: str) -> str:

@@ -3,7 +3,8 @@
 from modkernel.data.augment import augment
 from modkernel.data.images import read_images
 from modkernel.data.load import DATASETS, describe_dataset, load_dataset
-from modkernel.data.pair_file import PairTable, read_pairs
+from modkernel.data.pair_file import PairList, read_pairs
+from modkernel.data.place import place_dataset
 from modkernel.data.sources import ImageSource, Resident, Streamed
 from modkernel.data.values import DataPlaces, Dataset, DatasetInfo, RawData, Split
 
@@ -13,7 +14,7 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "ImageSource",
-    "PairTable",
+    "PairList",
     "RawData",
     "Resident",
     "Split",
@@ -21,6 +22,7 @@ __all__ = [
     "augment",
     "describe_dataset",
     "load_dataset",
+    "place_dataset",
     "read_images",
     "read_pairs",
 ]

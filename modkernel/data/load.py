@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -59,22 +58,6 @@ def load_dataset(
             ImageError for classes and for a file that is no readable image.
         SettingsError: the cache cannot be written.
     """
-    return _load(spec, where, resident_limit)[0]
-
-
-def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:
-    """What `load_dataset` would load, from the cache if the set's files are as they were.
-
-    Raises:
-        UnknownNameError, DataError, SettingsError: as `load_dataset` does.
-    """
-    source = _open(spec, where)
-    return _read_info(_info_path(spec, where, source)) or _load(spec, where, None)[1]
-
-
-def _load(
-    spec: DatasetSpec, where: DataPlaces, resident_limit: int | None
-) -> tuple[Dataset, DatasetInfo]:
     source = _open(spec, where)
     known = _read_info(_info_path(spec, where, source))
     chosen = arrange(source.read(), spec)
@@ -85,23 +68,24 @@ def _load(
     kept = where.cache / "datasets" / f"{digest}.safetensors"
     images = _images(chosen.pixels, shape, kept, resident_limit)
     splits = [_split(chosen, images, part) for part in chosen.parts]
-    info = known or DatasetInfo(
-        name=spec.name,
-        classes=chosen.classes,
-        fingerprint=digest,
-        preprocessing=preprocessing_of(splits[0].images),
-        train_counts=_counts(splits[0], len(chosen.classes)),
-        n_train=len(splits[0]),
-        n_validation=len(splits[1]),
-        n_test=len(splits[2]),
-        labelled=chosen.labels is not None,
-    )
+    preprocessing = preprocessing_of(splits[0].images) if known is None else known.preprocessing
+    data = Dataset(spec.name, chosen.classes, digest, preprocessing, *splits)
     if known is None:
         # A set that has just been downloaded has its stamp only now.
         path = _info_path(spec, where, source if source.stamp else _open(spec, where))
         if path is not None:
-            write_json(path, info.model_dump(mode="json"))
-    return Dataset(spec.name, chosen.classes, digest, info.preprocessing, *splits), info
+            write_json(path, data.info().model_dump(mode="json"))
+    return data
+
+
+def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:
+    """What `load_dataset` would load, from the cache if the set's files are as they were.
+
+    Raises:
+        UnknownNameError, DataError, SettingsError: as `load_dataset` does.
+    """
+    source = _open(spec, where)
+    return _read_info(_info_path(spec, where, source)) or load_dataset(spec, where).info()
 
 
 def _open(spec: DatasetSpec, where: DataPlaces) -> Source:
@@ -151,9 +135,3 @@ def _split(chosen: Arranged, images: Tensor | Streamed, part: slice) -> Split:
         labels=None if chosen.labels is None else chosen.labels[part],
         images=source,
     )
-
-
-def _counts(train: Split, n_classes: int) -> tuple[int, ...] | None:
-    if train.labels is None:
-        return None
-    return tuple(torch.bincount(train.labels, minlength=n_classes).tolist())

@@ -19,7 +19,7 @@ SAME = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True"
 
 
 @dataclass(frozen=True, eq=False)
-class PairTable:
+class PairList:
     """M known pairs, each once, sorted by their examples' ids.
 
     Attributes:
@@ -36,7 +36,7 @@ class PairTable:
     fingerprint: str
 
 
-def read_pairs(path: Path | str, ids: Sequence[str], root: Path | str | None = None) -> PairTable:
+def read_pairs(path: Path | str, ids: Sequence[str], root: Path | str | None = None) -> PairList:
     """Read a CSV or Parquet file of pairs: example, example, 1 (same class) or 0 (different).
 
     A CSV file may have a header. An example is named by its id (see `Split.ids`); an image also
@@ -82,7 +82,7 @@ def read_pairs(path: Path | str, ids: Sequence[str], root: Path | str | None = N
     if not pairs:
         raise DataError(f"{path} has no pairs: add rows of example, example, 0 or 1.")
     listed = sorted((first, second, same) for (first, second), (same, _) in pairs.items())
-    return PairTable(
+    return PairList(
         i=torch.tensor([place[first] for first, _, _ in listed]),
         j=torch.tensor([place[second] for _, second, _ in listed]),
         same=torch.tensor([same for _, _, same in listed]),

@@ -77,15 +77,10 @@ class Resident:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def to(self, device: torch.device | str) -> Resident:
-        """These examples on `device`: copied there in one go unless they are there already."""
-        if self.base.device == torch.empty(0, device=device).device:
-            return self
-        return Resident.whole(self.tensor.to(device))
-
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The examples at int64 [B] `indices`, raw, as [B, …] on `device`."""
-        return self.tensor[indices.to(self.base.device)].to(device, non_blocking=True)
+        picked = self.tensor[indices.to(self.base.device, non_blocking=True)]
+        return picked.to(device, non_blocking=True)
 
     def batches(
         self, order: Sequence[Tensor], device: torch.device | str = "cpu"

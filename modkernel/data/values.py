@@ -65,6 +65,23 @@ class Dataset:
     validation: Split
     test: Split
 
+    def info(self) -> DatasetInfo:
+        """The data set without its examples."""
+        counts = None
+        if self.train.labels is not None:
+            counts = torch.bincount(self.train.labels, minlength=len(self.classes))
+        return DatasetInfo(
+            name=self.name,
+            classes=self.classes,
+            fingerprint=self.fingerprint,
+            preprocessing=self.preprocessing,
+            train_counts=None if counts is None else tuple(counts.tolist()),
+            n_train=len(self.train),
+            n_validation=len(self.validation),
+            n_test=len(self.test),
+            labelled=counts is not None,
+        )
+
     def training_part(self) -> Split:
         """The training split followed by the validation split.
 

@@ -15,7 +15,15 @@ from modkernel.errors import DataError, ObjectiveError
 from modkernel.kernels import Kernel, make_kernel
 from modkernel.plan import check_output, facts, plan_network
 from modkernel.preprocess import Preprocess
-from modkernel.spec import BackboneSpec, DatasetFacts, HiddenSpec, NetworkSpec, OutputSpec, Spec
+from modkernel.spec import (
+    FORMAT_VERSION,
+    BackboneSpec,
+    DatasetFacts,
+    HiddenSpec,
+    NetworkSpec,
+    OutputSpec,
+    Spec,
+)
 from modkernel.training.evaluate import evaluate
 from modkernel.training.loop import UNWATCHED, Control, minimise
 from modkernel.training.precision import Arithmetic
@@ -25,6 +33,7 @@ from modkernel.training.report import OutputEvaluation, TrainReport
 class BaselineKey(Spec):
     """Everything that decides a baseline's training; its digest is the baseline's recipe digest."""
 
+    format: int = FORMAT_VERSION
     kind: str = "end_to_end"
     dataset: DatasetFacts
     backbone: BackboneSpec
@@ -116,7 +125,8 @@ def train_end_to_end(
             raw = augment(raw, recipe.crop_padding, recipe.flip, generator)
         with arithmetic.autocast():
             logits = network(raw)
-        return F.cross_entropy(logits.float(), labels[indices].to(logits.device))
+        wanted = labels[indices].to(logits.device, non_blocking=True)
+        return F.cross_entropy(logits.float(), wanted)
 
     def validate() -> float:
         return evaluate(network, data.validation.images, held_out, arithmetic).accuracy

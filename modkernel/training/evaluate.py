@@ -84,5 +84,5 @@ def evaluate(
         with arithmetic.autocast():
             logits = network(arithmetic.arrange(raw))
         classes = logits.shape[1]
-        predicted.append(logits.argmax(1).cpu())
+        predicted.append(logits.argmax(1))
     return evaluation_from(confusion_matrix(labels, torch.cat(predicted), classes))

@@ -43,7 +43,8 @@ class Features:
     def batches(self, order: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
         """One batch [B, ...] on the device for each index batch [B]."""
         for indices in order:
-            yield self.values[indices.to(self.values.device)].to(device)
+            picked = self.values[indices.to(self.values.device, non_blocking=True)]
+            yield picked.to(device, non_blocking=True)
 
 
 def frozen_upstream(spec: ModuleSpec, modules: Sequence[StoredModule]) -> nn.Sequential:

@@ -74,6 +74,7 @@ def fit_by_gradient(
         control: progress and stop.
     """
     draws, count = chosen.shape
+    chosen = chosen.to(phi.device)
     heads = Heads(draws, phi.shape[1], classes).to(phi.device)
     loss_of = LOSSES[spec.method]
     size = min(spec.recipe.batch_size, count)
@@ -86,13 +87,15 @@ def fit_by_gradient(
             for batch in torch.randperm(count, generator=generator).split(size)
         ]
 
+    def rows(positions: Tensor) -> Tensor:
+        return chosen[:, positions.to(phi.device, non_blocking=True)]
+
     def load(order: Sequence[Tensor]) -> Iterator[Tensor]:
         for positions in order:
-            yield phi[chosen[:, positions].to(phi.device)]
+            yield phi[rows(positions)]
 
     def loss(batch: Tensor, positions: Tensor, _: torch.Generator) -> Tensor:
-        wanted = labels[chosen[:, positions].to(labels.device)]
-        each = loss_of(heads(batch).flatten(0, 1), wanted.flatten())
+        each = loss_of(heads(batch).flatten(0, 1), labels[rows(positions)].flatten())
         # Summed over draws, so that a draw's gradient does not depend on how many there are.
         return each.view(draws, -1).mean(1).sum()
 

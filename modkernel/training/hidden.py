@@ -31,12 +31,18 @@ class PairData:
 
     examples: Examples
     pairs: PairSource
+    """Over the indices of `examples`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.pairs, PairSource):
             raise PairError(
                 f"Hidden modules are trained on pairs, not on {type(self.pairs).__name__}: "
                 "make a PairSource with PairSource.from_classes or PairSource.from_pairs."
+            )
+        if self.pairs.n_examples != len(self.examples):
+            raise PairError(
+                f"Pairs of {self.pairs.n_examples} examples do not belong to {len(self.examples)} "
+                "examples: make the PairSource for these very examples."
             )
 
 
@@ -127,7 +133,10 @@ def train_hidden(
 
     # Random views differ in every epoch, so only unaugmented examples have features to keep.
     examples = train.examples if recipe.augments else compute(train.examples, "train")
-    held_out = compute(validation.examples, "validation")
+    if validation.examples is train.examples and not recipe.augments:
+        held_out = examples  # The two parts of a pair list are over the same examples.
+    else:
+        held_out = compute(validation.examples, "validation")
 
     def prepare(raw: Tensor, done: bool) -> Tensor:
         with torch.no_grad(), arithmetic.autocast():

@@ -106,7 +106,7 @@ def minimise(
         control: checkpoint folder, progress, stop.
 
     Raises:
-        NonFiniteError: the loss is not finite.
+        NonFiniteError: the loss, or the value on the validation part, is not finite.
         StoppedError: `control.stop` said so; the checkpoint is where the next call goes on.
     """
     # The global generator feeds dropout alone; the caller's own use of it is left undisturbed.
@@ -175,7 +175,7 @@ class _Run:
             state.step += 1
             state.elapsed = spent + time.perf_counter() - began
             if state.step % FINITE_CHECK_STEPS == 0 or state.step == len(order):
-                self._check_finite(total)
+                self._check_finite(total.item(), "loss")
         state.total = total.item()
 
     def close_epoch(self, validate: Callable[[], float] | None) -> None:
@@ -185,6 +185,7 @@ class _Run:
         if validate is not None:
             self.model.eval()
             value = validate()
+            self._check_finite(value, "value on the validation part")
             if value > state.best_value:
                 state.best_value, state.best_epoch = value, state.epoch + 1
                 self.best = copy_weights(self.model)
@@ -215,12 +216,12 @@ class _Run:
         self.schedule.step()
         return loss.detach()
 
-    def _check_finite(self, total: Tensor) -> None:
-        if not math.isfinite(total.item()):
+    def _check_finite(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
             raise NonFiniteError(
-                f"The loss stopped being finite in epoch {self.state.epoch + 1} of {self.epochs}: "
-                f"lower learning_rate (now {self.recipe.learning_rate:g}) or set clip_norm "
-                f"(now {self.recipe.clip_norm})."
+                f"The {what} stopped being finite in epoch {self.state.epoch + 1} of "
+                f"{self.epochs}: lower learning_rate (now {self.recipe.learning_rate:g}) or set "
+                f"clip_norm (now {self.recipe.clip_norm})."
             )
 
     def _save(self) -> None:
@@ -249,5 +250,10 @@ class _Run:
         self.model.load_state_dict(saved["model"])
         self.best = saved["best"]
         self.optimizer.load_state_dict(optimizer_state(saved["optimizer"]))
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    # A checkpoint forgets channels-last, and another layout may round otherwise.
+                    state[name] = torch.empty_like(parameter).copy_(value)
         self.schedule.load_state_dict(saved["schedule"])
         set_random_state(saved["random"], self.device)

@@ -126,15 +126,15 @@ def train_output(
     began = time.perf_counter()
     labels = train.labels.to(phi.device)
     every = torch.arange(len(labels))[None]
-    silent = replace(control, checkpoints=None)
+    unsaved = replace(control, checkpoints=None)
     if output.labels_per_class is None:
         chosen = every
-        fit = everything = fit_heads(phi, labels, every, classes, output, spec.seed, silent)
+        fit = everything = fit_heads(phi, labels, every, classes, output, spec.seed, unsaved)
     else:
         chosen = draw_labels(
             train.labels, classes, output.labels_per_class, output.draws, spec.seed
         )
-        fit = fit_heads(phi, labels, chosen, classes, output, spec.seed, silent)
+        fit = fit_heads(phi, labels, chosen, classes, output, spec.seed, unsaved)
         reference = Control(stop=control.stop)
         everything = fit_heads(phi, labels, every, classes, output, spec.seed, reference)
 

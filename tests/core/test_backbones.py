@@ -69,6 +69,10 @@ def builds_a_number(spec: BackboneSpec) -> list[Block]:
     return [Block("seven", lambda takes: 7)]  # type: ignore[arg-type, return-value]
 
 
+def breaks(spec: BackboneSpec) -> list[Block]:
+    return [Block("broken", lambda takes: {}[takes])]
+
+
 # ---- an independent post-activation ResNet, written as in the paper
 
 
@@ -341,6 +345,15 @@ def test_own_block_that_is_wrong(function, message):
     spec = BackboneSpec(name=f"{HERE}:{function}")
     with pytest.raises(InterfaceError, match=message):
         whole(spec, (3,))
+
+
+def test_own_code_that_fails_while_it_builds_or_is_imported(tmp_path, monkeypatch):
+    with pytest.raises(SpecError, match=r"'broken' failed on examples of shape \[3\] with KeyError"):
+        whole(BackboneSpec(name=f"{HERE}:breaks"), (3,))
+    (tmp_path / "own_and_broken.py").write_text("def f(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError, match="its code raised SyntaxError"):
+        blocks_of(BackboneSpec(name="own_and_broken:f"))
 
 
 # ---- bad input

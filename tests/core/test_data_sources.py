@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from modkernel.data import Dataset, Resident, Split, Streamed, load_dataset, measure
+from modkernel.data import (
+    Dataset,
+    Resident,
+    Split,
+    Streamed,
+    load_dataset,
+    measure,
+    place_dataset,
+)
 from modkernel.data import load as load_module
 from modkernel.data.measure import free_memory, preprocessing_of
 from modkernel.errors import DataError, ImageError
@@ -116,12 +124,43 @@ def test_the_training_part_without_labels(root, tmp_path):
     assert len(data.training_part()) == 12
 
 
-def test_resident_stays_where_it_is():
+def test_resident_is_a_window_on_its_tensor():
     images = Resident(torch.arange(10.0)[:, None], 2, 6)
-    assert images.to("cpu") is images
     assert len(images) == 4
     assert images.batch(torch.tensor([3, 0])).tolist() == [[5.0], [2.0]]
-    assert images.to("meta").tensor.shape == (4, 1)
+
+
+def test_a_set_that_fits_moves_to_the_device_as_one_tensor(root, tmp_path):
+    data = load_dataset(folder_spec(root), places(tmp_path))
+    size = all_pixels(data).numel()
+    meta = torch.device("meta")
+    moved = place_dataset(data, meta, size)
+    splits = ("train", "validation", "test")
+    assert len({id(getattr(moved, name).images.base) for name in splits}) == 1
+    for name in splits:
+        before, after = getattr(data, name), getattr(moved, name)
+        assert after.images.tensor.is_meta
+        assert not before.images.tensor.is_meta
+        assert len(after.images) == len(before.images)
+        assert (after.images.start, after.ids) == (before.images.start, before.ids)
+    assert moved.training_part().images.base is moved.train.images.base
+    assert moved.info() == data.info()
+    assert place_dataset(data, meta, size - 1) is data
+
+
+def test_what_cannot_move_to_the_device_stays(root, tmp_path):
+    data = load_dataset(folder_spec(root), places(tmp_path))
+    assert place_dataset(data, torch.device("cpu")) is data
+    streamed = load_dataset(folder_spec(root), places(tmp_path), 0)
+    assert place_dataset(streamed, torch.device("meta"), 1 << 40) is streamed
+
+
+def test_half_of_the_device_s_free_memory_is_the_default(root, tmp_path, monkeypatch):
+    data = load_dataset(folder_spec(root), places(tmp_path))
+    size = all_pixels(data).numel()
+    for free, stays in ((2 * size, False), (2 * size - 1, True)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10 * free))
+        assert (place_dataset(data, torch.device("meta")) is data) == stays
 
 
 @pytest.mark.parametrize(

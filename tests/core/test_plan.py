@@ -27,6 +27,7 @@ from modkernel.spec import (
     ObjectiveSpec,
     OutputSpec,
     Preprocessing,
+    Recipe,
 )
 
 RESNET = BackboneSpec(name="resnet18", width=2)
@@ -104,6 +105,14 @@ def test_what_cannot_be_is_refused_at_once(
     spec = NetworkSpec(name="n", backbone=RESNET).model_copy(update=change)
     with pytest.raises(error):
         plan_network(spec, info())
+
+
+def test_augmentation_is_for_images() -> None:
+    vectors = Preprocessing(shape=(16,), dtype="float32", mean=(0.0,), std=(1.0,))
+    hidden = HiddenSpec(kernel=KernelSpec(name="relu"), recipe=Recipe(flip=True))
+    spec = NetworkSpec(name="n", backbone=BackboneSpec(name="mlp"), hidden=(hidden,))
+    with pytest.raises(InterfaceError, match="flip to false"):
+        plan_network(spec, info().model_copy(update={"preprocessing": vectors}))
 
 
 def test_unlabelled_data_needs_pairs_and_no_output_module() -> None:

@@ -14,12 +14,20 @@ from torch import Tensor
 from modkernel.errors import InterfaceError, NonFiniteError, PairError, SpecError, StoppedError
 from modkernel.pairs import PairSource
 from modkernel.plan import plan_hidden
-from modkernel.spec import HiddenSpec, KernelSpec, ObjectiveSpec, OutputSpec, Recipe
+from modkernel.spec import (
+    BackboneSpec,
+    HiddenSpec,
+    KernelSpec,
+    ObjectiveSpec,
+    OutputSpec,
+    Recipe,
+)
 from modkernel.stored import build_module
-from modkernel.training.features import compute_features, frozen_upstream
+from modkernel.training.features import Features, compute_features, frozen_upstream
 from modkernel.training.hidden import PairData, train_hidden
-from modkernel.training.loop import UNWATCHED, Control
-from modkernel.training.precision import Arithmetic
+from modkernel.training.loop import UNWATCHED, Control, minimise
+from modkernel.training.precision import Arithmetic, choose_arithmetic
+from modkernel.training.schedule import make_optimizer
 from tests.core.training_examples import (
     FACTS,
     FLOAT32,
@@ -80,6 +88,34 @@ def test_stopped_and_gone_on_is_bitwise_the_undisturbed_run(
     resumed = fit(recipe, Control(checkpoints=tmp_path))
     assert equal(whole[0], resumed[0])
     assert whole[1] == resumed[1]
+
+
+def test_a_resumed_optimiser_has_the_layout_of_its_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[torch.optim.Optimizer] = []
+
+    def remember(*args: Any) -> torch.optim.Optimizer:
+        made.append(make_optimizer(*args))
+        return made[-1]
+
+    monkeypatch.setattr("modkernel.training.loop.make_optimizer", remember)
+    (plan,) = plans(BackboneSpec(name="resnet18", width=8), Recipe(epochs=2, batch_size=32))
+    spec = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=3)
+    parts = paired(96), paired(30, 1)
+    asked = itertools.count()
+    control = Control(checkpoints=tmp_path, stop=lambda: next(asked) >= 1)
+    with pytest.raises(StoppedError):
+        train_hidden(spec, *parts, arithmetic=FLOAT32, control=control)
+    # Stopped again before its first step: what is looked at is what the checkpoint gave.
+    control = Control(checkpoints=tmp_path, stop=lambda: True)
+    with pytest.raises(StoppedError):
+        train_hidden(spec, *parts, arithmetic=FLOAT32, control=control)
+    stopped, resumed = (
+        [state["momentum_buffer"] for state in optimizer.state.values()] for optimizer in made
+    )
+    assert [buffer.stride() for buffer in resumed] == [buffer.stride() for buffer in stopped]
+    assert not all(buffer.is_contiguous() for buffer in resumed)
 
 
 def test_a_run_killed_after_an_epoch_repeats_nothing_of_it(tmp_path: Path) -> None:
@@ -230,6 +266,30 @@ def test_a_pair_list_trains_a_module() -> None:
     assert report.history[-1].objective > report.history[0].objective
 
 
+def test_both_parts_of_a_pair_list_share_the_upstream_s_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = trained(tmp_path, Recipe(epochs=1, batch_size=32), modules=2)
+    data = paired(60)
+    i, j = torch.combinations(torch.arange(60)).unbind(1)
+    source = PairSource.from_pairs(60, i, j, i % 3 == j % 3)
+    parts = [PairData(data.examples, part) for part in source.split(0.2, seed=0)]
+    counted = []
+
+    def count(*args: Any, **options: Any) -> Features:
+        counted.append(args)
+        return compute_features(*args, **options)
+
+    monkeypatch.setattr("modkernel.training.hidden.compute_features", count)
+    train_hidden(second.spec, *parts, [first], arithmetic=FLOAT32)
+    assert len(counted) == 1
+
+
+def test_pairs_of_other_examples_are_refused() -> None:
+    with pytest.raises(PairError, match="Pairs of 30 examples do not belong to 31"):
+        PairData(paired(31).examples, paired(30).pairs)
+
+
 def test_a_projection_head_is_used_and_thrown_away() -> None:
     (plan,) = plans(RESNET, PLAIN)
     bare = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0)
@@ -248,6 +308,33 @@ def test_a_projection_head_is_used_and_thrown_away() -> None:
 def test_an_infinite_loss_stops_with_a_remedy() -> None:
     with pytest.raises(NonFiniteError, match="learning_rate"):
         fit(Recipe(epochs=3, batch_size=32, learning_rate=1e30, schedule="constant"))
+
+
+def test_a_validation_value_that_is_not_finite_stops_too(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+    with pytest.raises(NonFiniteError, match="value on the validation part"):
+        minimise(
+            model,
+            lambda raw, indices, generator: model(raw).square().mean(),
+            batches=lambda generator: [torch.arange(4)],
+            load=lambda order: (torch.ones(len(indices), 2) for indices in order),
+            recipe=Recipe(epochs=2),
+            seed=0,
+            validate=lambda: float("nan"),
+            control=Control(checkpoints=tmp_path),
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("avx512", "amx"), itertools.product((False, True), repeat=2))
+def test_bfloat16_is_chosen_where_the_processor_has_it(
+    avx512: bool, amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert choose_arithmetic("cpu").name == ("bfloat16" if avx512 or amx else "float32")
+    assert choose_arithmetic("cpu", "float32").name == "float32"
+    assert choose_arithmetic("cpu", "bfloat16").name == "bfloat16"
 
 
 def test_another_upstream_is_refused(tmp_path: Path) -> None:

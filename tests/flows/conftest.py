@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ def registry(
     shutil.copytree(template, home)
     monkeypatch.setenv("MODKERNEL_HOME", str(home))
     monkeypatch.setenv("MODKERNEL_LEASE_SECONDS", "2")
+    monkeypatch.setenv("MODKERNEL_CPU_SLOTS", str(os.cpu_count()))  # One thread a child.
     opened = stores.open_registry()
     yield opened
     opened.close()

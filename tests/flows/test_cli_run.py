@@ -119,6 +119,7 @@ def after(home: Path, demo: Done, spec: Path) -> dict[str, Done]:
         "train-module": (*("train-module", str(spec), "--upstream", "digits.hidden-2", "--json"),),
         "baseline": ("baseline", str(spec), "--json"),
         "impossible": ("train", str(impossible)),
+        "nobody": ("compose", "nobody"),
         "on output": ("compose", "digits.output"),
         "too many labels": ("compose", "digits.hidden-2", "--labels-per-class", "99999"),
         "no number": ("compose", "digits.hidden-2", "--labels-per-class", "many"),
@@ -186,6 +187,7 @@ def test_baseline_is_evaluated(after: dict[str, Done]) -> None:
     ("command", "words"),
     [
         ("impossible", "perceptron"),
+        ("nobody", "nobody"),
         ("on output", "output module"),
         ("too many labels", "99999"),
         ("no number", "labels_per_class"),
@@ -267,11 +269,14 @@ def test_ctrl_c_ends_a_flow_with_130_and_no_traceback(home: Path, spec: Path) ->
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "slow.hidden-1: training" in line:
-                break
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "slow.hidden-1: training" in line:
+                    break
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err

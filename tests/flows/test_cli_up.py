@@ -105,9 +105,10 @@ def test_up_starts_serves_and_stops(tmp_path: Path) -> None:
 
             family = descendants(process.pid)
             assert len(family) >= 3
-        finally:
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     deadline = time.monotonic() + 20
     while left := family & set(processes()):

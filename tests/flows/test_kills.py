@@ -22,8 +22,9 @@ from modkernel.spec import NetworkSpec
 from registry import Registry
 from tests.flows.specs import tiny
 
-LONG = 120
+LONG = 80
 """Epochs of the module that is killed: some seconds."""
+KILLED_AFTER = 5
 
 
 def start_flow(spec: NetworkSpec, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
@@ -79,42 +80,62 @@ def assert_stored_once(registry: Registry, result: NetworkResult) -> None:
     assert not registry.verify()
 
 
-@pytest.mark.parametrize("killed", ["flow", "child", "flow and child"])
-def test_a_kill_in_the_second_module(registry: Registry, tmp_path: Path, killed: str) -> None:
-    spec = tiny("killed", epochs=(1, LONG))
-    flow, path = start_flow(spec, tmp_path)
-    until(lambda: len(epochs_of(progress_of(registry, "linear2"))) >= 5 or flow.poll() is not None)
-    assert flow.poll() is None, (tmp_path / "flow.log").read_text()
-    (started,) = (e for e in progress_of(registry, "linear2") if e["event"] == "started")
-    if "flow" in killed:
-        flow.kill()
-    if "child" in killed:
-        os.kill(started["pid"], signal.SIGKILL)
-
-    if killed == "child":
-        until(lambda: len([e for e in progress_of(registry, "linear2") if e["event"] == "started"])
-              > 1)  # fmt: skip
-        again: list[dict[str, Any]] = progress_of(registry, "linear2")
-        assert flow.wait(120) == 0, (tmp_path / "flow.log").read_text()
-        result = NetworkResult.model_validate_json(path.read_bytes())
-        assert [module.reused for module in result.modules] == [False, False, False]
-        assert len([e for e in again if e["event"] == "started"]) == 2
-    else:
-        flow.wait()
-        events: list[dict[str, Any]] = []
-        with watch(events.append):
-            result = train_network(spec)
-        assert [module.reused for module in result.modules] == [True, False, False]
-        epochs = epochs_of([e for e in events if e.get("module") == "killed.hidden-2"])
-        assert epochs[0] > 5, "the second module goes on from its checkpoint"
-        assert epochs == list(range(epochs[0], LONG + 1))
-    assert_stored_once(registry, result)
+def assert_went_on(registry: Registry, epochs: list[int], result: NetworkResult) -> None:
+    """The second module's epochs after the kill are those that were left."""
+    assert epochs[0] > KILLED_AFTER
+    assert epochs == list(range(epochs[0], LONG + 1))
     history = registry.report(registry.resolve(result.modules[1].id)).history
     assert [line.epoch for line in history] == list(range(1, LONG + 1))
+    assert_stored_once(registry, result)
+
+
+@pytest.mark.parametrize("with_child", [False, True], ids=["flow", "flow and child"])
+def test_a_killed_flow_goes_on(registry: Registry, tmp_path: Path, with_child: bool) -> None:
+    spec = tiny("killed", epochs=(1, LONG))
+    flow, _ = start_flow(spec, tmp_path)
+    until(
+        lambda: (
+            len(epochs_of(progress_of(registry, "linear2"))) >= KILLED_AFTER
+            or flow.poll() is not None
+        )
+    )
+    assert flow.poll() is None, (tmp_path / "flow.log").read_text()
+    (started,) = (e for e in progress_of(registry, "linear2") if e["event"] == "started")
+    flow.kill()
+    if with_child:
+        os.kill(started["pid"], signal.SIGKILL)
+    flow.wait()
+    events: list[dict[str, Any]] = []
+    with watch(events.append):
+        result = train_network(spec)
+    assert [module.reused for module in result.modules] == [True, False, False]
+    later = epochs_of([e for e in events if e.get("module") == "killed.hidden-2"])
+    assert_went_on(registry, later, result)
+
+
+def test_a_killed_child_is_followed_by_another(registry: Registry) -> None:
+    killed: list[int] = []
+    later: list[int] = []
+
+    def kill(event: dict[str, Any]) -> None:
+        if event["event"] != "epoch" or event["module"] != "killed.hidden-2":
+            return
+        children = [e for e in progress_of(registry, "linear2") if e["event"] == "started"]
+        if not killed and event["epoch"] == KILLED_AFTER:
+            os.kill(children[0]["pid"], signal.SIGKILL)
+            killed.append(children[0]["pid"])
+        elif len(children) == 2:
+            later.append(event["epoch"])
+
+    with watch(kill):
+        result = train_network(tiny("killed", epochs=(1, LONG)))
+    assert killed
+    assert result.trained_modules == 3
+    assert_went_on(registry, later, result)
 
 
 def test_two_flows_of_one_spec_train_each_module_once(registry: Registry, tmp_path: Path) -> None:
-    spec = tiny("both", epochs=(40, 40))
+    spec = tiny("both", epochs=(20, 20))
     flow, path = start_flow(spec, tmp_path)
     until(lambda: epochs_of(progress_of(registry, "linear1")) or flow.poll() is not None)
     events: list[dict[str, Any]] = []

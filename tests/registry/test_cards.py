@@ -30,10 +30,10 @@ def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples
         f"figures/a b.png](get-artifact?path=figures%2Fa%20b.png&run_uuid={records[-1].run_id})"
         in card
     )
-    assert f"| 1 | net.hidden-1 version 1 | `{records[0].id[:12]}` |" in lines
-    assert f"| 3 | net.output version 1 | `{records[2].id[:12]}` |" in lines
-    assert "| raw data | 1×8×8 uint8 |" in lines
-    assert "| accuracy_all_labels | 0.9 |" in lines
+    assert f"| 1&emsp; | net.hidden-1 version 1&emsp; | `{records[0].id[:12]}` |" in lines
+    assert f"| 3&emsp; | net.output version 1&emsp; | `{records[2].id[:12]}` |" in lines
+    assert "| raw data&emsp; | 1×8×8 uint8 |" in lines
+    assert "| accuracy_all_labels&emsp; | 0.9 |" in lines
     assert chain[-1].spec.dataset.fingerprint in card
 
 
@@ -54,5 +54,5 @@ def test_a_card_fits_into_a_description(registry: Registry, examples: Examples, 
     )
     card = module_card(big, [big] * depth, report, [f"figures/{i}.png" for i in range(3)])
     assert len(card) <= LIMIT
-    assert card.endswith(f"| recipe digest | `{stored.spec_sha256}` |")
+    assert card.endswith(f"| recipe digest&emsp; | `{stored.spec_sha256}` |")
     assert "and 988 more" in card

@@ -1,0 +1,114 @@
+"""A real browser, and what a person does in it with Prefect's and MLflow's pages."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE = 90_000
+"""Milliseconds for one page or dialog to appear: test machines are shared."""
+RUN_PATIENCE = 300_000
+"""Milliseconds for a flow run, its process's start included."""
+
+Shoot = Callable[[str], None]
+
+
+def find_browser() -> str | None:
+    """Path of an installed Chromium, if there is one."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@contextmanager
+def browser_page(executable: str, screenshots: Path) -> Iterator[tuple[Page, Shoot]]:
+    """A page of a fresh browser, and a function that saves what it shows under a name."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        try:
+            page = browser.new_page(viewport={"width": 1400, "height": 1000})
+            page.set_default_timeout(PATIENCE)
+            expect.set_options(timeout=PATIENCE)
+            taken = 0
+
+            def shoot(name: str) -> None:
+                nonlocal taken
+                taken += 1
+                page.screenshot(path=screenshots / f"{taken:02}-{name}.png", full_page=True)
+
+            try:
+                yield page, shoot
+            except BaseException:
+                shoot("failed")
+                raise
+        finally:
+            browser.close()
+
+
+def open_run_form(page: Page, prefect: str, deployment: str) -> None:
+    """From Prefect's front page to the form of a deployment's custom run."""
+    page.goto(prefect)
+    page.get_by_role("link", name="Deployments").click()
+    page.get_by_role("link", name=deployment).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Custom run").click()
+    page.get_by_role("button", name="Submit").wait_for()
+
+
+def submit_and_wait(page: Page) -> str:
+    """Submit the run form, open the run and wait for its end; the state that it ended in."""
+    page.get_by_role("button", name="Submit").click()
+    page.locator("main a[href*='/runs/flow-run/']").first.click()
+    page.wait_for_url("**/runs/flow-run/**")
+    state = page.get_by_text(re.compile("^(Completed|Failed|Crashed|Cancelled)$")).first
+    state.wait_for(timeout=RUN_PATIENCE)
+    return state.inner_text()
+
+
+def open_artifact(page: Page, key: str) -> None:
+    """From a flow run's page to the newest version of one of its artifacts."""
+    page.reload()  # The tab keeps what it knew while the run was going on.
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_role("link", name=key).click()
+    page.locator("main a[href*='/artifacts/artifact/']").first.click()
+    page.wait_for_url("**/artifacts/artifact/**")
+
+
+def expect_picture(picture: Locator) -> None:
+    """Wait until an image has really been loaded: a broken one has no width of its own."""
+    expect(picture).to_be_visible()
+    expect(picture).not_to_have_js_property("naturalWidth", 0)
+
+
+def open_model_version(page: Page, mlflow: str, name: str, version: int) -> None:
+    """A model version's page in MLflow, in the mode that has a registry."""
+    page.goto(f"{mlflow}/#/models/{name}/versions/{version}?workflowType=machine_learning")
+    page.get_by_role("heading", name=f"Version {version}").wait_for()
+
+
+def set_alias(page: Page, alias: str, shoot: Shoot) -> None:
+    """Give the model version in view an alias, through MLflow's dialog."""
+    # The page has another 'Add', for tags, below.
+    page.get_by_role("main").get_by_role("button", name="Add", exact=True).first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("combobox").click()
+    page.keyboard.type(alias)
+    page.keyboard.press("Enter")
+    shoot("alias-dialog")
+    dialog.get_by_role("button", name="Save aliases").click()
+    dialog.wait_for(state="hidden")
+    expect(page.get_by_role("main").get_by_role("status", name=alias)).to_be_visible()

@@ -1,0 +1,70 @@
+"""Pictures: readable PNG files that show what they are given."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows.pictures import evaluation_picture, module_pictures, network_picture
+from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
+
+EVALUATION = OutputEvaluation(
+    accuracy=0.75,
+    accuracy_all_labels=0.9,
+    labels=2,
+    draws=3,
+    accuracy_mean=0.7,
+    accuracy_min=0.6,
+    accuracy_max=0.8,
+    confusion=((3, 1), (1, 3)),
+    per_class=(0.75, 0.75),
+)
+
+
+def report(epochs: int, evaluation: OutputEvaluation | None = None) -> TrainReport:
+    return TrainReport(
+        recipe_digest="0" * 64,
+        history=tuple(
+            EpochLine(epoch=k, objective=k / 10, validation=k / 12, learning_rate=0.1, seconds=1)
+            for k in range(1, epochs + 1)
+        ),
+        best_epoch=epochs,
+        seconds=1,
+        device="cpu",
+        precision="float32",
+        examples=8,
+        parameters=4,
+        evaluation=evaluation,
+    )
+
+
+def pixels(picture: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
+
+
+def test_a_module_has_the_pictures_that_it_has_data_for() -> None:
+    assert set(module_pictures(report(3), None)) == {"objective.png"}
+    assert set(module_pictures(report(0, EVALUATION), ("a", "b"))) == {"evaluation.png"}
+    assert set(module_pictures(report(1, EVALUATION), ("a", "b"))) == {
+        "objective.png",
+        "evaluation.png",
+    }
+
+
+@pytest.mark.parametrize("classes", [(), ("cat", "dog")])
+def test_an_evaluation_is_drawn_with_and_without_names(classes: tuple[str, ...]) -> None:
+    drawn = pixels(evaluation_picture(EVALUATION, classes))
+    other = EVALUATION.model_copy(update={"confusion": ((1, 3), (3, 1))})
+    assert (drawn < 128).any()
+    assert (pixels(evaluation_picture(other, classes)) != drawn).any()
+
+
+def test_a_network_has_a_panel_for_each_curve_and_two_for_its_evaluation() -> None:
+    hidden, output = ("net.hidden-1", report(3)), ("net.output", report(0, EVALUATION))
+    one = pixels(network_picture([hidden], None, ()))
+    three = pixels(network_picture([hidden, output], EVALUATION, ("a", "b")))
+    assert three.shape[1] == pytest.approx(3 * one.shape[1], abs=3)
+    assert pixels(network_picture([output], None, ())).any(), "nothing to draw is no error"
