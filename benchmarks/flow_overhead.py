@@ -90,7 +90,7 @@ def as_share(seconds: float, rounds: int, settings: Settings) -> Flow:
     calibration = direct(long(rounds, CALIBRATION_EPOCHS), settings)
     epoch = statistics.median(calibration["epochs"][1:])
     epochs = max(1, round(seconds / epoch))
-    times: dict[str, list[float]] = {"direct": [], "flow": []}
+    times: dict[str, list[float]] = {"direct": [], "flow": [], "beyond": []}
     for seed in range(rounds):
         spec = long(seed, epochs)
         plain = direct(spec, settings)  # The first before Prefect's server is there.
@@ -100,6 +100,7 @@ def as_share(seconds: float, rounds: int, settings: Settings) -> Flow:
         times["flow"].append(time.perf_counter() - began)
         times["direct"].append(plain["seconds"])
         trained = sum(module.seconds for module in result.modules)
+        times["beyond"].append(times["flow"][-1] - trained)
         same = "equal" if result.modules[-1].id == plain["id"] else "DIFFERENT"
         print(
             f"round {seed + 1}: direct {plain['seconds']:.2f} s, flow {times['flow'][-1]:.2f} s, "
@@ -111,6 +112,7 @@ def as_share(seconds: float, rounds: int, settings: Settings) -> Flow:
     print(f"direct, {epochs:4d} epochs       {first:.2f} s")
     print(f"flow                      {second:.2f} s")
     print(f"ratio                     {second / first:.3f}")
+    print(f"beyond training           {statistics.median(times['beyond']):.2f} s of the flow")
     return flow
 
 

@@ -129,7 +129,7 @@ def main() -> None:
             f"| {found.accuracy_min:.2%} |",
             flush=True,
         )
-    report = train_end_to_end(first, info, data, arithmetic=choose_arithmetic())
+    report = train_end_to_end(first, data, arithmetic=choose_arithmetic())
     assert report.evaluation is not None
     print(f"| end to end | {report.evaluation.accuracy:.2%} | | |")
 

@@ -44,7 +44,7 @@ def train_baseline(spec: NetworkSpec) -> BaselineResult:
     digest = baseline_key(spec, info).digest()
     name = f"{spec.name}.baseline"
     emit({"event": "plan", "modules": [name]})
-    reused, baseline = train_whole.submit(name, spec, digest).result()
+    reused, baseline = train_whole.submit(name, spec, digest, info.fingerprint).result()
     evaluation = baseline.report.evaluation
     assert evaluation is not None
     result = BaselineResult(
@@ -69,7 +69,9 @@ def train_baseline(spec: NetworkSpec) -> BaselineResult:
     retry_delay_seconds=1,
     retry_condition_fn=child_died,
 )
-def train_whole(name: str, spec: NetworkSpec, digest: str) -> tuple[bool, Baseline]:
+def train_whole(
+    name: str, spec: NetworkSpec, digest: str, fingerprint: str
+) -> tuple[bool, Baseline]:
     """Whether the baseline was there already, and the baseline."""
     registry = open_registry()
     found = claim_unless(
@@ -82,17 +84,29 @@ def train_whole(name: str, spec: NetworkSpec, digest: str) -> tuple[bool, Baseli
         return True, found
     try:
         with kept(found) as lost:
-            return False, _train(registry, name, spec, digest, lost)
+            return False, _train(registry, name, spec, digest, fingerprint, lost)
     except BaseException:
         emit({"event": "module", "module": name, "state": "failed"})
         raise
 
 
 def _train(
-    registry: Registry, name: str, spec: NetworkSpec, digest: str, lost: threading.Event
+    registry: Registry,
+    name: str,
+    spec: NetworkSpec,
+    digest: str,
+    fingerprint: str,
+    lost: threading.Event,
 ) -> Baseline:
     emit({"event": "module", "module": name, "state": "training"})
-    job = make_job(registry.settings, digest, kind="end_to_end", network=spec, dataset=spec.dataset)
+    job = make_job(
+        registry.settings,
+        digest,
+        kind="end_to_end",
+        network=spec,
+        dataset=spec.dataset,
+        fingerprint=fingerprint,
+    )
     run_id = registry.start_baseline_run(spec.name, spec, digest)
     with ending_with(registry, run_id):
         report = run_followed(job, name, registry, run_id, lost)

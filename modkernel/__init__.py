@@ -1,5 +1,72 @@
 """modkernel: networks built from separately trained modules, judged by kernels on pairs.
 
 The core: torch, torchvision, numpy, pydantic and safetensors are all that it needs. `registry`
-stores what it trains, `flows` runs it.
+stores what it trains, `flows` runs it. The names below are imported when they are first used, so
+that a program that wants one of them does not wait for all of torch.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modkernel.assemble import Network
+    from modkernel.data import DataPlaces, describe_dataset, load_dataset
+    from modkernel.errors import ModkernelError
+    from modkernel.kernels import make_kernel
+    from modkernel.objectives import make_objective
+    from modkernel.pairs import PairSource
+    from modkernel.spec import DatasetSpec, ModuleSpec, NetworkSpec
+    from modkernel.stored import StoredModule, read_module, write_module
+    from modkernel.training import evaluate, train_end_to_end, train_hidden, train_output
+
+__all__ = [
+    "DataPlaces",
+    "DatasetSpec",
+    "ModkernelError",
+    "ModuleSpec",
+    "Network",
+    "NetworkSpec",
+    "PairSource",
+    "StoredModule",
+    "describe_dataset",
+    "evaluate",
+    "load_dataset",
+    "make_kernel",
+    "make_objective",
+    "read_module",
+    "train_end_to_end",
+    "train_hidden",
+    "train_output",
+    "write_module",
+]
+
+_HOMES = {
+    "DataPlaces": "data",
+    "DatasetSpec": "spec",
+    "ModkernelError": "errors",
+    "ModuleSpec": "spec",
+    "Network": "assemble",
+    "NetworkSpec": "spec",
+    "PairSource": "pairs",
+    "StoredModule": "stored",
+    "describe_dataset": "data",
+    "evaluate": "training",
+    "load_dataset": "data",
+    "make_kernel": "kernels",
+    "make_objective": "objectives",
+    "read_module": "stored",
+    "train_end_to_end": "training",
+    "train_hidden": "training",
+    "train_output": "training",
+    "write_module": "stored",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'modkernel' has no attribute '{name}'")
+    return getattr(import_module(f"modkernel.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -42,6 +42,11 @@ class Job(Spec):
     dataset: DatasetSpec
     data_root: str
     cache: str
+    fingerprint: str | None = Field(
+        None,
+        description="Of the data that end-to-end training was planned on; a module's spec "
+        "has its own.",
+    )
     pairs: str | None = None
     upstream: tuple[UpstreamFiles, ...] = Field((), description="The whole chain, in order.")
     device: Device = "auto"
@@ -56,8 +61,11 @@ class Job(Spec):
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
         end_to_end = self.kind == "end_to_end"
-        if (self.network is not None) != end_to_end or (self.module is not None) == end_to_end:
-            raise ValueError("end_to_end goes with network, the other kinds with module")
+        given = (self.network is not None, self.fingerprint is not None, self.module is None)
+        if given != (end_to_end,) * 3:
+            raise ValueError(
+                "end_to_end goes with network and fingerprint, the other kinds with module"
+            )
         return self
 
     @property

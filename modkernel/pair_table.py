@@ -14,6 +14,10 @@ from modkernel.pair_labels import PairLabels, check_pairs, conflict
 __all__ = ["PairTable"]
 
 
+SMALLEST_PAIR_BATCH = 4
+"""Examples in a batch that holds a same and a different pair with no example in common."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class PairTable:
     """Known pairs of n examples, each once, on the CPU.
@@ -109,10 +113,10 @@ class PairTable:
 
     def _plan(self, batch_size: int) -> tuple[int, int, int]:
         """Numbers of batches, and of same and of different pairs that are dealt to them."""
-        if batch_size < 4:
+        if batch_size < SMALLEST_PAIR_BATCH:
             raise PairError(
                 f"A batch of {batch_size} examples cannot hold a same and a different pair: "
-                "use a batch_size of at least 4."
+                f"use a batch_size of at least {SMALLEST_PAIR_BATCH}."
             )
         total = min(len(self.keys), self.n_paired)
         n_batches = -(-total // (batch_size // 2))

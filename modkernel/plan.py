@@ -18,6 +18,7 @@ from modkernel.errors import DataError, PairError
 from modkernel.kernels import make_kernel
 from modkernel.labels import check_label_budget
 from modkernel.objectives import make_objective
+from modkernel.pair_table import SMALLEST_PAIR_BATCH
 from modkernel.spec import (
     BackboneSpec,
     DatasetFacts,
@@ -96,7 +97,8 @@ def plan_network(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]
     """Plan a network's hidden modules, and check that its data can train all of it.
 
     Raises:
-        PairError: no labels and no pairs to train hidden modules on.
+        PairError: no labels and no pairs to train hidden modules on, or batches too small for
+            a list of pairs.
         DataError, LabelBudgetError: the output module cannot be trained.
         InterfaceError: crop or flip of examples that are no images.
         CutError, UnknownNameError, ObjectiveError, InterfaceError: see `plan_hidden`.
@@ -106,6 +108,12 @@ def plan_network(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]
             f"Data set '{info.name}' has no class labels: give a file of pairs in the spec's "
             "'pairs', or sort the images into one folder a class."
         )
+    for hidden in spec.hidden if spec.pairs is not None else ():
+        if hidden.recipe.batch_size < SMALLEST_PAIR_BATCH:
+            raise PairError(
+                f"A batch_size of {hidden.recipe.batch_size} cannot hold a same and a different "
+                f"pair of a list: use at least {SMALLEST_PAIR_BATCH}."
+            )
     if spec.output is not None:
         check_output(spec.output, info)
     example = torch.zeros(1, *info.preprocessing.shape)

@@ -44,16 +44,14 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
     places = DataPlaces(root=Path(job.data_root), cache=Path(job.cache), download=False)
     arithmetic = choose_arithmetic(job.device, _recipe(job).precision)
     data = load_dataset(job.dataset, places, resident_limit=job.resident_limit)
+    _check_data(job, data)
     data = place_dataset(data, arithmetic.device, job.resident_limit)
     weights: dict[str, Tensor] | None = None
     if job.kind == "end_to_end":
         assert job.network is not None
-        report = train_end_to_end(
-            job.network, data.info(), data, arithmetic=arithmetic, control=control
-        )
+        report = train_end_to_end(job.network, data, arithmetic=arithmetic, control=control)
     else:
         assert job.module is not None
-        _check_data(job.module, data)
         upstream = [
             read_module(Path(files.folder), files.weights_sha256, files.spec_sha256)
             for files in job.upstream
@@ -63,8 +61,9 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
     _write_result(job, weights, report)
 
 
-def _check_data(module: ModuleSpec, data: Dataset) -> None:
-    if data.fingerprint != module.dataset.fingerprint:
+def _check_data(job: Job, data: Dataset) -> None:
+    planned = job.fingerprint if job.module is None else job.module.dataset.fingerprint
+    if data.fingerprint != planned:
         raise DataError(
             f"Data set '{data.name}' has changed since this training was planned: "
             "run the command again, so that it is planned anew."

@@ -1,4 +1,4 @@
-"""The README's examples are true: its files parse, its backbone trains, its links lead somewhere."""
+"""The README is true: its files parse, its backbone can be cut, its links lead somewhere."""
 
 from __future__ import annotations
 

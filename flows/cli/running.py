@@ -28,11 +28,13 @@ def flow_running(verbose: bool) -> Iterator[None]:
     from flows.cli.progress import progress
     from flows.home import prepare_prefect
     from flows.interrupts import ctrl_c_stops_all
+    from flows.stores import fork_server
     from registry import Settings
 
     settings = Settings()
     settings.ensure_home()
     prepare_prefect(settings, quiet=not verbose)
+    fork_server().start()  # Its children's imports load while Prefect's own server starts.
     with ctrl_c_stops_all(), progress(err):
         yield
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from modkernel.data.sources import Resident
-from modkernel.data.values import Dataset
+from modkernel.data.values import Dataset, Split
 
 
 def place_dataset(data: Dataset, device: torch.device, limit: int | None = None) -> Dataset:
@@ -22,12 +23,12 @@ def place_dataset(data: Dataset, device: torch.device, limit: int | None = None)
         limit: bytes of examples above which they do not move to a GPU; half of its free memory if
             None.
     """
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    resident = {
-        name: split.images for name, split in splits.items() if isinstance(split.images, Resident)
-    }
     # The splits of a set are neighbours in one tensor, and stay so.
-    bases = {id(images.base): images.base for images in resident.values()}
+    bases = {
+        id(split.images.base): split.images.base
+        for split in (data.train, data.validation, data.test)
+        if isinstance(split.images, Resident)
+    }
     if device.type == "cpu" or not bases:
         return data
     if limit is None:
@@ -37,11 +38,14 @@ def place_dataset(data: Dataset, device: torch.device, limit: int | None = None)
     moved = {key: base.to(device) for key, base in bases.items()}
     return replace(
         data,
-        **{
-            name: replace(
-                splits[name],
-                images=Resident(moved[id(images.base)], images.start, images.stop),
-            )
-            for name, images in resident.items()
-        },
+        train=_onto(data.train, moved),
+        validation=_onto(data.validation, moved),
+        test=_onto(data.test, moved),
     )
+
+
+def _onto(split: Split, moved: dict[int, Tensor]) -> Split:
+    images = split.images
+    if not isinstance(images, Resident):
+        return split
+    return replace(split, images=replace(images, base=moved[id(images.base)]))

@@ -15,6 +15,7 @@ from modkernel.errors import DataError, ObjectiveError
 from modkernel.kernels import Kernel, make_kernel
 from modkernel.plan import check_output, facts, plan_network
 from modkernel.preprocess import Preprocess
+from modkernel.seeding import seeded
 from modkernel.spec import (
     FORMAT_VERSION,
     BackboneSpec,
@@ -24,7 +25,7 @@ from modkernel.spec import (
     OutputSpec,
     Spec,
 )
-from modkernel.training.evaluate import evaluate
+from modkernel.training.evaluation import evaluate
 from modkernel.training.loop import UNWATCHED, Control, minimise
 from modkernel.training.precision import Arithmetic
 from modkernel.training.report import OutputEvaluation, TrainReport
@@ -85,14 +86,12 @@ def _build(spec: NetworkSpec, info: DatasetInfo) -> Whole:
     hidden = [build_hidden(p.backbone, p.blocks, p.takes, spec.seed) for p in plans]
     kernel = make_kernel(spec.hidden[-1].kernel)
     width = kernel.features(torch.zeros(1, *plans[-1].gives)).shape[1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
+    with seeded(spec.seed, "classifier"):
         return Whole(hidden, kernel, nn.Linear(width, len(info.classes)))
 
 
 def train_end_to_end(
     spec: NetworkSpec,
-    info: DatasetInfo,
     data: Dataset,
     *,
     arithmetic: Arithmetic,
@@ -107,6 +106,7 @@ def train_end_to_end(
         DataError, ObjectiveError, …: see `baseline_key`.
         NonFiniteError, StoppedError: see `minimise`.
     """
+    info = data.info()
     key = baseline_key(spec, info)
     labels = data.train.labels
     held_out, test = data.validation.labels, data.test.labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from modkernel.assemble import check_chain
-from modkernel.errors import InterfaceError
+from modkernel.errors import InterfaceError, SettingsError, StoppedError
 from modkernel.preprocess import Preprocess
 from modkernel.spec import ModuleSpec
 from modkernel.stored import StoredModule, build_module
 from modkernel.training.precision import Arithmetic
+from modkernel.training.report import Stop, never_stop
 
 BATCH = 512
 MEMORY_LIMIT = 1 << 30
@@ -85,6 +87,7 @@ def compute_features(
     *,
     folder: Path | None = None,
     memory_limit: int = MEMORY_LIMIT,
+    stop: Stop = never_stop,
 ) -> Features:
     """Outputs of a frozen chain for all examples.
 
@@ -94,11 +97,21 @@ def compute_features(
         arithmetic: where and in which format the chain runs; outputs keep its format.
         folder: where the memory-mapped file goes; none keeps everything in memory.
         memory_limit: bytes above which the file is used.
+        stop: asked before every batch.
+
+    Raises:
+        SettingsError: the disk has no room for the file.
+        StoppedError: `stop` said so.
     """
     values: Tensor | None = None
     done = 0
     order = in_order(len(examples))
     for raw in examples.batches(order, arithmetic.device):
+        if stop():
+            raise StoppedError(
+                "Training was stopped while the modules below ran over the data: "
+                "run the same command to go on."
+            )
         with arithmetic.autocast():
             output = chain(arithmetic.arrange(raw))
         if values is None:
@@ -114,6 +127,17 @@ def _room(count: int, like: Tensor, folder: Path | None, limit: int) -> Tensor:
     size = count * like[0].numel()
     if folder is None or size * like.element_size() <= limit:
         return torch.empty(shape, dtype=like.dtype, device=like.device)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = str(folder / "features.bin")
-    return torch.from_file(path, shared=True, size=size, dtype=like.dtype).view(shape)
+    path = folder / "features.bin"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                # The process would be killed by SIGBUS if the disk filled up behind the mapping.
+                os.posix_fallocate(file.fileno(), 0, size * like.element_size())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise SettingsError(
+            f"Cannot keep {size * like.element_size() >> 20} MiB of features in {folder}: "
+            f"{error.strerror}. Make room on that disk, or set the home folder to one that has it."
+        ) from None
+    return torch.from_file(str(path), shared=True, size=size, dtype=like.dtype).view(shape)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,8 +100,17 @@ def fit_by_gradient(
         # Summed over draws, so that a draw's gradient does not depend on how many there are.
         return each.view(draws, -1).mean(1).sum()
 
+    def each_draw(event: Mapping[str, Any]) -> None:
+        control.progress({**event, "objective": event["objective"] / draws})
+
     result = minimise(
-        heads, loss, batches=batches, load=load, recipe=spec.recipe, seed=seed, control=control
+        heads,
+        loss,
+        batches=batches,
+        load=load,
+        recipe=spec.recipe,
+        seed=seed,
+        control=replace(control, progress=each_draw),
     )
     history = tuple(
         line.model_copy(update={"objective": line.objective / draws}) for line in result.history

@@ -112,6 +112,7 @@ def train_hidden(
         InterfaceError: `upstream` is not the chain that the spec names.
         PairError: no same or no different pair in either part.
         NonFiniteError, StoppedError: see `minimise`.
+        SettingsError: see `compute_features`.
     """
     if spec.kind != "hidden" or spec.hidden is None:
         raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
@@ -128,7 +129,12 @@ def train_hidden(
             return examples
         where = None if folder is None else folder / name
         return compute_features(
-            chain, examples, arithmetic, folder=where, memory_limit=memory_limit
+            chain,
+            examples,
+            arithmetic,
+            folder=where,
+            memory_limit=memory_limit,
+            stop=control.stop,
         )
 
     # Random views differ in every epoch, so only unaugmented examples have features to keep.

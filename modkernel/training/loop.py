@@ -189,6 +189,10 @@ class _Run:
             if value > state.best_value:
                 state.best_value, state.best_epoch = value, state.epoch + 1
                 self.best = copy_weights(self.model)
+        else:
+            # The last step's loss was taken before that step: only the weights show its effect.
+            sums = torch.stack([parameter.detach().sum() for parameter in self.trained])
+            self._check_finite(float(sums.sum()), "weights")
         state.elapsed += time.perf_counter() - began
         line = EpochLine(
             epoch=state.epoch + 1,

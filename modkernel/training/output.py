@@ -16,7 +16,7 @@ from modkernel.labels import check_label_budget, draw_labels
 from modkernel.seeding import generator_for
 from modkernel.spec import ModuleSpec
 from modkernel.stored import StoredModule
-from modkernel.training.evaluate import confusion_matrix, evaluation_from
+from modkernel.training.evaluation import confusion_matrix, evaluation_from
 from modkernel.training.features import (
     MEMORY_LIMIT,
     Examples,
@@ -101,6 +101,7 @@ def train_output(
         InterfaceError: `upstream` is not the chain that the spec names.
         LabelBudgetError: more labels per class than there are.
         NonFiniteError, StoppedError: see `minimise`.
+        SettingsError: see `compute_features`.
     """
     if spec.kind != "output" or spec.output is None or spec.classes is None:
         raise SpecError("train_output takes the spec of an output module: use train_hidden.")
@@ -120,6 +121,7 @@ def train_output(
             arithmetic,
             folder=None if folder is None else folder / part,
             memory_limit=memory_limit,
+            stop=control.stop,
         ).values
         for part, data in (("train", train), ("test", test))
     )

@@ -22,6 +22,7 @@ def make_job(work: Path, what: str = "count", **fields: object) -> Job:
         kind="end_to_end",
         network=NetworkSpec(name=what),
         dataset=DatasetSpec(),
+        fingerprint="0" * 64,
         data_root="data",
         cache="cache",
         device="cpu",

@@ -348,7 +348,9 @@ def test_own_block_that_is_wrong(function, message):
 
 
 def test_own_code_that_fails_while_it_builds_or_is_imported(tmp_path, monkeypatch):
-    with pytest.raises(SpecError, match=r"'broken' failed on examples of shape \[3\] with KeyError"):
+    with pytest.raises(
+        SpecError, match=r"'broken' failed on examples of shape \[3\] with KeyError"
+    ):
         whole(BackboneSpec(name=f"{HERE}:breaks"), (3,))
     (tmp_path / "own_and_broken.py").write_text("def f(:\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -197,5 +197,7 @@ def test_free_memory_is_the_least_of_machine_and_container(tmp_path, monkeypatch
     assert free_memory() == 8192
     (tmp_path / "memory.max").write_text("3000\n")
     assert free_memory() == 2000
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 500\nactive_file 300\n")
+    assert free_memory() == 2500
     (tmp_path / "meminfo").unlink()
-    assert free_memory() == 2000
+    assert free_memory() == 2500

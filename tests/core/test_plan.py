@@ -122,5 +122,8 @@ def test_unlabelled_data_needs_pairs_and_no_output_module() -> None:
     paired = spec.model_copy(update={"pairs": "pairs.csv"})
     with pytest.raises(DataError, match="output: null"):
         plan_network(paired, info(labelled=False))
+    small = HiddenSpec(recipe=Recipe(batch_size=3))
+    with pytest.raises(PairError, match="at least 4"):
+        plan_network(paired.model_copy(update={"hidden": (small,)}), info(labelled=False))
     alone = paired.model_copy(update={"output": None})
     assert len(plan_network(alone, info(labelled=False))) == 1

@@ -100,7 +100,7 @@ def test_a_baseline_job_learns_and_goes_on_where_it_stopped(
     tmp_path: Path, places: DataPlaces
 ) -> None:
     info = describe_dataset(SPEC.dataset, places)
-    baseline = job(tmp_path, places, kind="end_to_end", network=SPEC)
+    baseline = job(tmp_path, places, kind="end_to_end", network=SPEC, fingerprint=info.fingerprint)
     epochs: list[int] = []
     with pytest.raises(StoppedError):
         run_job(baseline, lambda event: epochs.append(event["epoch"]), lambda: len(epochs) == 2)

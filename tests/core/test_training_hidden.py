@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from modkernel.errors import InterfaceError, NonFiniteError, PairError, SpecError, StoppedError
+from modkernel.errors import (
+    InterfaceError,
+    NonFiniteError,
+    PairError,
+    SettingsError,
+    SpecError,
+    StoppedError,
+)
 from modkernel.pairs import PairSource
 from modkernel.plan import plan_hidden
 from modkernel.spec import (
@@ -112,10 +121,16 @@ def test_a_resumed_optimiser_has_the_layout_of_its_parameters(
     with pytest.raises(StoppedError):
         train_hidden(spec, *parts, arithmetic=FLOAT32, control=control)
     stopped, resumed = (
-        [state["momentum_buffer"] for state in optimizer.state.values()] for optimizer in made
+        [
+            state["momentum_buffer"].is_contiguous(memory_format=torch.channels_last)
+            for parameter, state in optimizer.state.items()
+            if parameter.ndim == 4
+        ]
+        for optimizer in made
     )
-    assert [buffer.stride() for buffer in resumed] == [buffer.stride() for buffer in stopped]
-    assert not all(buffer.is_contiguous() for buffer in resumed)
+    assert len(resumed) == len(stopped) > 10
+    assert all(stopped)
+    assert all(resumed)
 
 
 def test_a_run_killed_after_an_epoch_repeats_nothing_of_it(tmp_path: Path) -> None:
@@ -198,6 +213,34 @@ def test_features_in_a_mapped_file_give_the_same_module(tmp_path: Path) -> None:
     )
     assert (tmp_path / "features" / "train" / "features.bin").stat().st_size > 0
     assert equal(weights, build_module(second).state_dict())
+
+
+def test_a_full_disk_is_told_before_it_kills_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (stored,) = trained(tmp_path / "a", Recipe(epochs=1, batch_size=32))
+    chain = frozen_upstream(output_spec_on(stored, OutputSpec()), [stored])
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    folder = tmp_path / "features"
+    with pytest.raises(SettingsError, match="No space left"):
+        compute_features(chain, labelled(50).examples, FLOAT32, folder=folder, memory_limit=0)
+    assert not list(folder.iterdir())
+
+
+def test_a_stop_is_heard_while_the_upstream_runs(tmp_path: Path) -> None:
+    first, second = trained(tmp_path, Recipe(epochs=1, batch_size=32), modules=2)
+    with pytest.raises(StoppedError, match="modules below"):
+        train_hidden(
+            second.spec,
+            paired(96),
+            paired(30, 1),
+            [first],
+            arithmetic=FLOAT32,
+            control=Control(stop=lambda: True),
+        )
 
 
 def test_features_are_the_chain_s_output(tmp_path: Path) -> None:
@@ -326,7 +369,8 @@ def test_a_validation_value_that_is_not_finite_stops_too(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("avx512", "amx"), itertools.product((False, True), repeat=2))
+@pytest.mark.parametrize("avx512", [False, True])
+@pytest.mark.parametrize("amx", [False, True])
 def test_bfloat16_is_chosen_where_the_processor_has_it(
     avx512: bool, amx: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,14 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from modkernel.assemble import assemble
 from modkernel.data import DatasetInfo
-from modkernel.errors import DataError, InterfaceError, LabelBudgetError, ObjectiveError, SpecError
+from modkernel.errors import (
+    DataError,
+    InterfaceError,
+    LabelBudgetError,
+    NonFiniteError,
+    ObjectiveError,
+    SpecError,
+)
 from modkernel.labels import draw_labels
 from modkernel.spec import (
     DatasetSpec,
@@ -26,8 +33,9 @@ from modkernel.spec import (
 )
 from modkernel.stored import StoredModule, write_module
 from modkernel.training.end_to_end import baseline_key
-from modkernel.training.evaluate import confusion_matrix, evaluate, evaluation_from
+from modkernel.training.evaluation import confusion_matrix, evaluate, evaluation_from
 from modkernel.training.heads import fit_by_gradient, fit_heads, fit_ridge, hinge, predict_heads
+from modkernel.training.loop import Control
 from modkernel.training.output import LabelledData, train_output
 from tests.core.training_examples import (
     FLOAT32,
@@ -163,6 +171,25 @@ def test_a_gaussian_output_module_keeps_its_centres(below: StoredModule, tmp_pat
     again = evaluate(assemble([below, stored]), test.examples, test.labels, FLOAT32)
     assert report.evaluation is not None
     assert again.accuracy == pytest.approx(report.evaluation.accuracy)
+
+
+def test_weights_that_are_not_finite_are_never_returned() -> None:
+    """One step: its loss is finite, and only the weights after it are not."""
+    phi, labels = features(30, 4)
+    recipe = Recipe(epochs=1, batch_size=30, learning_rate=1e38, schedule="constant")
+    spec = OutputSpec(recipe=recipe, minimum_steps=1)
+    with pytest.raises(NonFiniteError, match="learning_rate"):
+        fit_by_gradient(phi * 1e3, labels, torch.arange(30)[None], 3, spec, 0)
+
+
+def test_progress_of_draws_is_that_of_one() -> None:
+    seen: list[float] = []
+    phi, labels = features(30, 4)
+    chosen = draw_labels(labels, 3, 2, 5, seed=0)
+    spec = OutputSpec(labels_per_class=2, draws=5)
+    control = Control(progress=lambda event: seen.append(event["objective"]))
+    fit = fit_by_gradient(phi, labels, chosen, 3, spec, 0, control)
+    assert seen == [line.objective for line in fit.history]
 
 
 def test_too_many_labels_are_refused_by_name(below: StoredModule) -> None:

@@ -42,12 +42,12 @@ BROWSER = find_browser()
 def wait_until(ready: Callable[[], bool], seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
-        assert time.monotonic() < deadline, f"{what} within {seconds} s"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.1)
 
 
 def processes_of(home: Path) -> dict[int, str]:
-    """Command lines of the live processes whose environment names the home, but this one."""
+    """Command lines of the live processes whose environment names the home."""
     setting, found = f"MODKERNEL_HOME={home}".encode(), {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -75,8 +75,12 @@ def servers(environment: dict[str, str], home: Path) -> Iterator[tuple[str, str]
         yield mlflow, prefect
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=90) == 0, told.read_text()
-        wait_until(lambda: not processes_of(home), 30, "every process has ended")
+        try:
+            assert process.wait(timeout=90) == 0, told.read_text()
+            wait_until(lambda: not processes_of(home), 30, "every process ends")
+        finally:
+            for pid in processes_of(home):
+                os.kill(pid, signal.SIGKILL)
 
 
 def modkernel(environment: dict[str, str], *arguments: str) -> dict[str, Any]:
@@ -122,6 +126,8 @@ def train_in_prefect(page: Page, prefect: str, shoot: Shoot) -> None:
     state = submit_and_wait(page)
     shoot("prefect-run")
     assert state == "Completed"
+    (run,) = page.request.post(f"{prefect}/api/flow_runs/filter", data={}).json()
+    assert NetworkSpec.model_validate(run["parameters"]["spec"]) == wanted()
     open_artifact(page, f"network-{NETWORK}")
     expect(page.get_by_role("heading", name=f"Network {NETWORK}")).to_be_visible()
     expect(page.get_by_role("cell", name=f"{NETWORK}.output")).to_be_visible()
@@ -178,4 +184,4 @@ def test_a_network_is_trained_promoted_and_composed_by_hand(tmp_path: Path) -> N
     below, champion, output = composed["modules"]
     assert (champion["id"], champion["version"], champion["reused"]) == (promoted, 1, True)
     assert (below["name"], below["version"]) == (f"{NETWORK}.hidden-1", 1)
-    assert (output["reused"], composed["labels"]) == (False, 10)
+    assert (output["reused"], composed["evaluation"]["labels"]) == (False, 10)
