@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -130,13 +131,14 @@ def build_module(stored: StoredModule) -> nn.Module:
         SpecError: the backbone or kernel cannot be made here, such as a user's own that is not
             importable.
     """
-    weights = _load_weights(stored)
-    try:
-        module, gives = _empty_module(stored.spec, weights.get("centres"))
-    except InterfaceError as error:
-        raise ArtifactError(
-            f"{stored.folder} does not hold a module that can be built: {error} {_FETCH_AGAIN}"
-        ) from error
+    path = stored.folder / WEIGHTS_FILE
+    content = _read(path)
+    with ThreadPoolExecutor(max_workers=1) as other:
+        digest = other.submit(_sha256, content)  # It frees the interpreter: both take as long.
+        skeleton = _skeleton(stored)
+        _require_digest(path, digest.result(), stored.weights_sha256)
+    weights = _parse_weights(path, content)
+    module, gives = skeleton or _output_module(stored, weights.get("centres"))
     _require_fit(stored, module.state_dict(), weights)
     promised = stored.spec.interface.gives
     if gives != promised:
@@ -148,19 +150,32 @@ def build_module(stored: StoredModule) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def _empty_module(spec: ModuleSpec, centres: Tensor | None) -> tuple[nn.Module, Shape]:
-    takes = spec.interface.takes
-    if spec.classes is not None:
-        count = len(spec.classes)
-        return OutputModule(spec.interface.kernel, takes, count, centres), (count,)
-    assert spec.backbone is not None, "ModuleSpec's validator holds it"
-    return build_skeleton(spec.backbone, spec.blocks, takes)
+def _skeleton(stored: StoredModule) -> tuple[nn.Module, Shape] | None:
+    """A hidden module without weights, and what it gives; none for an output module."""
+    spec = stored.spec
+    if spec.backbone is None:
+        return None
+    try:
+        return build_skeleton(spec.backbone, spec.blocks, spec.interface.takes)
+    except InterfaceError as error:
+        raise _unbuildable(stored, error) from error
 
 
-def _load_weights(stored: StoredModule) -> dict[str, Tensor]:
-    path = stored.folder / WEIGHTS_FILE
-    content = _read(path)
-    _require_digest(path, _sha256(content), stored.weights_sha256)
+def _output_module(stored: StoredModule, centres: Tensor | None) -> tuple[nn.Module, Shape]:
+    interface, classes = stored.spec.interface, len(stored.spec.classes or ())
+    try:
+        return OutputModule(interface.kernel, interface.takes, classes, centres), (classes,)
+    except InterfaceError as error:
+        raise _unbuildable(stored, error) from error
+
+
+def _unbuildable(stored: StoredModule, error: InterfaceError) -> ArtifactError:
+    return ArtifactError(
+        f"{stored.folder} does not hold a module that can be built: {error} {_FETCH_AGAIN}"
+    )
+
+
+def _parse_weights(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load(content)
     except SafetensorError as error:
