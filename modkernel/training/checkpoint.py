@@ -21,7 +21,9 @@ FILE = "checkpoint.safetensors"
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()
+        plain = value.detach().cpu().contiguous()
+        # A file cannot hold two names of one memory, as tied weights are.
+        tensors[path] = plain.clone() if plain.data_ptr() == value.data_ptr() else plain
         return {TENSOR: path}
     if isinstance(value, dict):
         return {str(key): _split(item, f"{path}/{key}", tensors) for key, item in value.items()}
