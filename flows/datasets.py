@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from prefect.logging import get_run_logger
+
+from flows.progress import emit
 from modkernel.data import DataPlaces, DatasetInfo, describe_dataset, load_dataset, read_pairs
 from modkernel.errors import InterfaceError, SpecError
 from modkernel.kernels import make_kernel
@@ -31,12 +33,19 @@ def check_pairs(
     """See that a file of pairs can train hidden modules, and return its fingerprint.
 
     Raises:
-        DataError: it cannot be read, or names an example that is not in the training part.
+        DataError: it cannot be read, or names an example that the data set does not have.
         PairError: no same or no different pair, in training or validation.
     """
-    part = load_dataset(dataset, _places(registry)).training_part()
-    root = None if dataset.path is None else Path(dataset.path)
-    table = read_pairs(Path(pairs), part.ids, root)
+    data = load_dataset(dataset, _places(registry))
+    part = data.training_part()
+    table = read_pairs(pairs, part.ids, dataset.path, data.test.ids)
+    if table.left_out:
+        text = (
+            f"{table.left_out} of {table.left_out + len(table.same)} pairs name an example of the "
+            "test part and are left out."
+        )
+        get_run_logger().warning(text)
+        emit({"event": "note", "text": text})
     source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
     objectives = [make_objective(spec.objective, make_kernel(spec.kernel)) for spec in hidden]
     for half in source.split(dataset.validation_fraction, dataset.split_seed):

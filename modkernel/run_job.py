@@ -103,7 +103,7 @@ def _pairs(spec: DatasetSpec, pairs: str | None, data: Dataset) -> tuple[PairDat
     """Training and validation pairs: from the labels, whose identities end here, or a pair file."""
     if pairs is not None:
         part = data.training_part()
-        table = read_pairs(Path(pairs), part.ids, None if spec.path is None else Path(spec.path))
+        table = read_pairs(pairs, part.ids, spec.path, data.test.ids)
         source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
         first, second = source.split(spec.validation_fraction, spec.split_seed)
         return PairData(part.images, first), PairData(part.images, second)

@@ -48,6 +48,8 @@ class _Bars:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case {"event": "note", "text": str(text)}:
+                self._bars.print(text)
             case {"event": "plan", "modules": list(names)}:
                 self._all = self._bars.add_task("modules", total=len(names), note="")
             case {"event": "module", "module": str(name), "state": str(state)}:
@@ -81,6 +83,8 @@ class _Lines:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case {"event": "note", "text": str(text)}:
+                self._console.print(text, soft_wrap=True)
             case {"event": "module", "module": str(name), "state": str(state)}:
                 if self._states.get(name) == state:
                     return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,42 +28,52 @@ class PairList:
         same: bool [M], whether the two are of the same class.
         fingerprint: SHA-256 over the sorted pairs of ids; neither the order of the file's rows,
             nor the order within a pair, nor repetition, nor the file's format or place matters.
+        left_out: number of listed pairs that name a held-out example.
     """
 
     i: Tensor
     j: Tensor
     same: Tensor
     fingerprint: str
+    left_out: int = 0
 
 
-def read_pairs(path: Path | str, ids: Sequence[str], root: Path | str | None = None) -> PairList:
+def read_pairs(
+    path: Path | str,
+    ids: Sequence[str],
+    root: Path | str | None = None,
+    held_out: Sequence[str] = (),
+) -> PairList:
     """Read a CSV or Parquet file of pairs: example, example, 1 (same class) or 0 (different).
 
     A CSV file may have a header. An example is named by its id (see `Split.ids`); an image also
-    by its absolute path below `root`. Pass the ids of `Dataset.training_part()`: pairs may name
-    any example of the training part, and none of the test split.
+    by its absolute path below `root`. Pass the ids of `Dataset.training_part()`, and the ids of the
+    test split as held out: a list that was made without knowing the split names some of them, and
+    those pairs are left out, since an evaluation must not see what was trained on.
 
     Args:
         path: the file; `.parquet` is read as Parquet by its first three columns, others as CSV.
         ids: ids that may be named.
         root: the image folder's path, for absolute paths.
+        held_out: ids of examples that are not trained on.
 
     Raises:
-        DataError: the file cannot be read, has no pairs, or has a row that is wrong: unknown id,
-            not three fields, neither 0 nor 1, an example with itself, or a pair that an earlier
+        DataError: the file cannot be read, has no pairs to train on, or has a row that is wrong:
+            unknown id, not three fields, neither 0 nor 1, an example with itself, or a pair that an earlier
             row gives the other value. The message names the row, counted from 1.
     """
     path = Path(path)
     place = {name: position for position, name in enumerate(ids)}
+    known = place.keys() | set(held_out)
     folder = None if root is None else Path(root)
-    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path, place)
+    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path, known)
     pairs: dict[tuple[str, str], tuple[bool, int]] = {}
     for number, fields in rows:
         if len(fields) != 3:
             raise DataError(
                 f"{path}, row {number}, has {len(fields)} fields: write example, example, 0 or 1."
             )
-        first, second = (_known(name, place, folder, path, number) for name in fields[:2])
+        first, second = (_known(name, known, folder, path, number, ids[0]) for name in fields[:2])
         same = SAME.get(fields[2])
         if same is None:
             raise DataError(
@@ -81,39 +91,48 @@ def read_pairs(path: Path | str, ids: Sequence[str], root: Path | str | None = N
             )
     if not pairs:
         raise DataError(f"{path} has no pairs: add rows of example, example, 0 or 1.")
-    listed = sorted((first, second, same) for (first, second), (same, _) in pairs.items())
+    listed = sorted(
+        (first, second, same)
+        for (first, second), (same, _) in pairs.items()
+        if first in place and second in place
+    )
+    if not listed:
+        raise DataError(
+            f"Every pair of {path} names an example of the test part, which is never trained on: "
+            "add pairs of other examples, or set a smaller dataset.test_fraction."
+        )
     return PairList(
         i=torch.tensor([place[first] for first, _, _ in listed]),
         j=torch.tensor([place[second] for _, second, _ in listed]),
         same=torch.tensor([same for _, _, same in listed]),
         fingerprint=hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+        left_out=len(pairs) - len(listed),
     )
 
 
 def _known(
-    name: str, place: Mapping[str, int], folder: Path | None, path: Path, number: int
+    name: str, known: Set[str], folder: Path | None, path: Path, number: int, example: str
 ) -> str:
-    if name in place:
+    if name in known:
         return name
     if folder is not None and Path(name).is_absolute():
         for base in (folder.absolute(), folder.resolve()):
             if Path(name).is_relative_to(base):
                 below = Path(name).relative_to(base).as_posix()
-                if below in place:
+                if below in known:
                     return below
-    example = next(iter(place), None)
     raise DataError(
-        f"{path}, row {number}, names the example '{name}', which the training part does not "
-        f"have: name examples by their ids, such as '{example}'."
+        f"{path}, row {number}, names the example '{name}', which the data set does not have: "
+        f"name examples by their ids, such as '{example}'."
     )
 
 
-def _csv_rows(path: Path, place: Mapping[str, int]) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(path: Path, known: Set[str]) -> Iterator[tuple[int, list[str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             for number, fields in enumerate(csv.reader(file), start=1):
                 fields = [field.strip() for field in fields]
-                if any(fields) and not (number == 1 and _is_header(fields, place)):
+                if any(fields) and not (number == 1 and _is_header(fields, known)):
                     yield number, fields
     except OSError as error:
         raise DataError(f"Cannot read pair file {path}: {error.strerror}.") from None
@@ -123,9 +142,9 @@ def _csv_rows(path: Path, place: Mapping[str, int]) -> Iterator[tuple[int, list[
         ) from None
 
 
-def _is_header(fields: list[str], place: Mapping[str, int]) -> bool:
+def _is_header(fields: list[str], known: Set[str]) -> bool:
     """Whether a first row names columns: no example in it, and no number as its third field."""
-    if len(fields) != 3 or any(field in place for field in fields[:2]):
+    if len(fields) != 3 or any(field in known for field in fields[:2]):
         return False
     try:
         float(fields[2])

@@ -132,3 +132,19 @@ def test_images_go_by_relative_or_absolute_path_and_test_images_do_not(tmp_path)
         read_pairs(absolute, part.ids)
     with pytest.raises(DataError, match="does not have"):
         read_pairs(written(tmp_path, "test/a/000.png,train/a/001.png,1\n"), part.ids, root)
+
+
+def test_pairs_with_a_held_out_example_are_left_out(tmp_path):
+    path = written(tmp_path, "0,1,1\n2,t,0\nt,u,1\n2,3,0\n")
+    table = read_pairs(path, IDS, held_out=["t", "u"])
+    assert named(table) == [("0", "1", True), ("2", "3", False)]
+    assert table.left_out == 2
+    alone = read_pairs(written(tmp_path, "0,1,1\n2,3,0\n", "alone.csv"), IDS)
+    assert (alone.fingerprint, alone.left_out) == (table.fingerprint, 0)
+    with pytest.raises(DataError, match="does not have"):
+        read_pairs(path, IDS, held_out=["t"])
+
+
+def test_pairs_of_held_out_examples_alone_are_refused(tmp_path):
+    with pytest.raises(DataError, match="never trained on"):
+        read_pairs(written(tmp_path, "0,t,1\n"), IDS, held_out=["t"])
