@@ -59,8 +59,8 @@ def read_pairs(
 
     Raises:
         DataError: the file cannot be read, has no pairs to train on, or has a row that is wrong:
-            unknown id, not three fields, neither 0 nor 1, an example with itself, or a pair that an earlier
-            row gives the other value. The message names the row, counted from 1.
+            unknown id, not three fields, neither 0 nor 1, an example with itself, or a pair that
+            an earlier row gives the other value. The message names the row, counted from 1.
     """
     path = Path(path)
     place = {name: position for position, name in enumerate(ids)}
