@@ -46,6 +46,7 @@ def compose_network(
     began = time.perf_counter()
     fork_server().start()
     registry = open_registry()
+    registry.sync_promotions()
     top = registry.resolve(hidden)
     if top.kind != "hidden":
         raise InterfaceError(

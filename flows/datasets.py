@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mlflow.exceptions import MlflowException
 from prefect.logging import get_run_logger
 
 from flows.progress import emit
@@ -65,7 +66,10 @@ def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
         SpecError: it was not trained by a flow, or its run is gone.
     """
     client = registry.stores.client
-    run = None if record.run_id is None else client.get_run(record.run_id)
+    try:
+        run = None if record.run_id is None else client.get_run(record.run_id)
+    except MlflowException:
+        run = None
     text = None if run is None else run.data.tags.get(TAG)
     if text is None:
         raise SpecError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from prefect import serve
@@ -11,6 +12,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.compose_network import compose_network
 from flows.demo import demo_spec
+from flows.keep_house import EVERY_HOURS, keep_house
 from flows.train_baseline import train_baseline
 from flows.train_module import train_module
 from flows.train_network import train_network
@@ -21,7 +23,7 @@ CONCURRENT_RUNS = 8
 
 
 def deployments() -> tuple[RunnerDeployment, ...]:
-    """All deployments, each named like its flow and filled in with the digits example."""
+    """All deployments, each named like its flow; forms are filled in with the digits example."""
     digits = demo_spec()
     first = digits.hidden[0]
     return (
@@ -51,6 +53,13 @@ def deployments() -> tuple[RunnerDeployment, ...]:
             "Train the same network end to end, to compare with.",
             {"spec": _json(digits)},
         ),
+        _deployment(
+            keep_house,
+            "Record the aliases that people set in MLflow, check every stored byte, and finish or "
+            "undo what was left half-stored.",
+            {},
+            every=timedelta(hours=EVERY_HOURS),
+        ),
     )
 
 
@@ -65,7 +74,10 @@ def serve_all() -> None:
 
 
 def _deployment(
-    run: Flow[..., Any], description: str, parameters: dict[str, Any]
+    run: Flow[..., Any],
+    description: str,
+    parameters: dict[str, Any],
+    every: timedelta | None = None,
 ) -> RunnerDeployment:
     made = run.to_deployment(
         name=run.name,
@@ -73,6 +85,7 @@ def _deployment(
         parameters=parameters,
         tags=["modkernel"],
         entrypoint_type=EntrypointType.MODULE_PATH,
+        interval=every,
     )
     assert isinstance(made, RunnerDeployment)  # Outside of an event loop it is no coroutine.
     return made

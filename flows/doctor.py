@@ -59,7 +59,7 @@ def _guarded(
 ) -> Iterator[Finding]:
     try:
         yield from check(settings)
-    except ModkernelError as error:
+    except (ModkernelError, OSError) as error:
         yield Finding(check=check.__name__.strip("_"), status="wrong", found=str(error))
 
 

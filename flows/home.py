@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
+import urllib.request
+from http.client import HTTPException
+from urllib.error import URLError
 
-from flows.up import running
+from flows import SURROUNDINGS
+from flows.up import running, without_user
+from modkernel.errors import ServiceError
 from registry import Settings
 
 QUIET = {
@@ -29,13 +35,7 @@ def prepare_prefect(settings: Settings, quiet: bool = False) -> None:
     Raises:
         SettingsError: the home cannot be made or written to.
     """
-    chosen = {
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        # A first start makes its database, which takes 12 to 19 s on two cores.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-        **(QUIET if quiet else {}),
-    }
+    chosen = SURROUNDINGS | (QUIET if quiet else {})
     if "PREFECT_API_URL" not in os.environ:
         settings.ensure_home()
         folder = settings.home / "prefect"
@@ -46,3 +46,25 @@ def prepare_prefect(settings: Settings, quiet: bool = False) -> None:
             chosen["PREFECT_API_URL"] = server.prefect_api
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
+
+
+def require_prefect() -> None:
+    """See that the Prefect server of `PREFECT_API_URL`, if one is named, is there at all.
+
+    Raises:
+        ServiceError: there is nothing at its address.
+    """
+    if "PREFECT_API_URL" not in os.environ:
+        return
+    url = without_user(os.environ["PREFECT_API_URL"])
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=10).close()
+    except URLError as error:
+        # Whatever else is wrong (a refusal, a certificate), Prefect's own client knows better.
+        if isinstance(error.reason, ConnectionError | socket.gaierror):
+            raise ServiceError(
+                f"The Prefect server at {url} does not answer: {error.reason}. Start it, "
+                "or correct or unset PREFECT_API_URL."
+            ) from None
+    except (OSError, ValueError, HTTPException):
+        return

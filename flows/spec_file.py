@@ -63,7 +63,7 @@ def parse_spec(text: str, *, name: str, folder: Path) -> NetworkSpec:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SpecError(f"{name}{where}: {error.problem or error.context}.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-13-45 is a ValueError
         raise SpecError(f"{name} is not YAML: {error}.") from None
     if not isinstance(document, dict):
         raise SpecError(

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flows.supervisor import POLL_SECONDS, Service, Supervisor, stop_signals
 from modkernel.errors import SettingsError
@@ -61,7 +62,7 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
     """
     check_ports(settings)
     # Migrates both databases before two servers can race for it.
-    Registry.open(settings)
+    Registry.open(settings).close()
     state = UpState(
         pid=os.getpid(),
         prefect_url=f"http://{HOST}:{settings.prefect_port}",
@@ -165,22 +166,32 @@ def _services(settings: Settings, state: UpState) -> list[Service]:
         command=[*python, "flows.cli", "serve"],
         environment={"PREFECT_API_URL": state.prefect_api},
         log=logs / "deployments.log",
-        ready=lambda: _all_served(state, since),
+        ready=lambda: _served(state, since),
     )
     return [*([] if _external_mlflow(settings) else [mlflow]), prefect, deployments]
 
 
 def _external_mlflow(settings: Settings) -> str | None:
-    """URL of a server that somebody else runs, if MLflow is set to one."""
+    """URL of a server that somebody else runs, if MLflow is set to one; without a password."""
     uri = settings.mlflow_uri
-    return uri.rstrip("/") if uri.startswith(("http://", "https://")) else None
+    return without_user(uri).rstrip("/") if uri.startswith(("http://", "https://")) else None
 
 
-def _all_served(state: UpState, since: datetime) -> bool:
-    """Whether every deployment was asked for work after `since` (those of before stay listed)."""
-    deployments = _post(f"{state.prefect_api}/deployments/filter", {})
+def without_user(url: str) -> str:
+    """A URL without user and password: what may be shown and still be followed."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _served(state: UpState, since: datetime) -> bool:
+    """Whether work was asked for after `since`: that begins once all deployments are made.
+
+    The server also lists a user's own deployments and retired ones, which nobody may serve.
+    """
+    ours = {"deployments": {"tags": {"all_": ["modkernel"]}}}
+    deployments = _post(f"{state.prefect_api}/deployments/filter", ours)
     polled = [one["last_polled"] for one in deployments or ()]
-    return bool(polled) and all(at and datetime.fromisoformat(at) > since for at in polled)
+    return any(at and datetime.fromisoformat(at) > since for at in polled)
 
 
 def _answers(url: str) -> bool:

@@ -93,16 +93,21 @@ class ForkServer:
         server = self._running()
         child = server.fork(work)
         asked: float | None = None
-        while not child.ended.wait(POLL_SECONDS):
+        try:
+            while not child.ended.wait(POLL_SECONDS):
+                tail.read()
+                if stop is None or not stop.is_set():
+                    continue
+                if asked is None:
+                    asked = time.monotonic()
+                    server.signal(child, signal.SIGTERM)
+                elif time.monotonic() - asked > STOP_GRACE_SECONDS:
+                    server.signal(child, signal.SIGKILL)
             tail.read()
-            if stop is None or not stop.is_set():
-                continue
-            if asked is None:
-                asked = time.monotonic()
-                server.signal(child, signal.SIGTERM)
-            elif time.monotonic() - asked > STOP_GRACE_SECONDS:
-                server.signal(child, signal.SIGKILL)
-        tail.read()
+        except BaseException:
+            # Nobody would follow the child any more, and it would hold its device to the end.
+            server.signal(child, signal.SIGTERM)
+            raise
         if child.exit != 0 or not job.result.exists():
             raise _reason(work, child)
 

@@ -17,10 +17,12 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
-from modkernel.errors import ArtifactError
+from modkernel.errors import ArtifactError, StoreError
 from modkernel.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
 
 FILES = (WEIGHTS_FILE, SPEC_FILE)
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""Codes by which MLflow answers that there is none of a name, an alias, a version or an id."""
 
 
 def location_of(client: MlflowClient, model_id: str) -> str:
@@ -28,10 +30,16 @@ def location_of(client: MlflowClient, model_id: str) -> str:
 
     Raises:
         ArtifactError: MLflow does not know the model.
+        StoreError: MLflow does not answer, which says nothing about the model.
     """
     try:
         return str(client.get_logged_model(model_id).artifact_location)
     except MlflowException as error:
+        if not is_absent(error):
+            raise StoreError(
+                f"MLflow did not say where model {model_id} is: {first_line(error)}. "
+                "Try again when it answers ('modkernel doctor')."
+            ) from error
         raise ArtifactError(
             f"MLflow has no model {model_id} any more: run 'modkernel repair', "
             "or train the module again."
@@ -137,8 +145,18 @@ def _readable(client: MlflowClient, location: str, name: str) -> Iterator[Path]:
         yield Path(folder) / name
 
 
+def is_absent(error: MlflowException) -> bool:
+    """Whether MLflow answered that there is no such thing, rather than not at all."""
+    return error.error_code in ABSENT
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line without a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def _missing(location: str, name: str, error: Exception) -> ArtifactError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return ArtifactError(
         f"Cannot read {name} in MLflow's store at {location}: {reason}. Run 'modkernel "
         "repair', or train the module again."

@@ -27,6 +27,10 @@ INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.inse
 POLL_SECONDS = 0.1
 
 
+class _TakenError(StoreError):
+    """The lease had expired and another owner took it."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """A lease on a key. As a context manager it is released at the end.
@@ -54,7 +58,7 @@ class Claim:
                 .returning(ClaimRow.token)
             ).first()
         if renewed is None:
-            raise StoreError(
+            raise _TakenError(
                 f"The claim of {self.owner} on {self.key[:12]} had expired and is another's now: "
                 "stop, the other goes on. A larger MODKERNEL_LEASE_SECONDS avoids it."
             )
@@ -84,10 +88,16 @@ class Claim:
             self.release()
 
     def _keep(self, ended: threading.Event, lost: threading.Event | None) -> None:
+        renewed = time.monotonic()
         while not ended.wait(self.lease_seconds / 3):
             try:
                 self.renew()
-            except StoreError:  # another's now, or the database is away: there is nothing to keep
+                renewed = time.monotonic()
+            except StoreError as error:
+                # While the lease still runs, a database that was away may be back in time.
+                left = self.lease_seconds - (time.monotonic() - renewed)
+                if not isinstance(error, _TakenError) and left > 0:
+                    continue
                 if lost is not None:
                     lost.set()
                 return

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, Schema, TensorSpec
+from pydantic import BaseModel, Field, ValidationError
 
 from modkernel.assemble import Network, assemble
 from modkernel.errors import ArtifactError
@@ -39,6 +40,25 @@ FLAVOR = "modkernel"
 PACKAGES = ("modkernel", "mlflow", "torch", "torchvision", "numpy", "pydantic", "safetensors")
 BATCH = 256
 """Examples that a prediction passes through the network at once."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Pinned(BaseModel):
+    """A module of the chain in the stored configuration: what names a folder is a digest."""
+
+    module_id: Sha256
+    model_id: str
+    weights_sha256: Sha256
+    spec_sha256: Sha256
+
+
+class _Configuration(BaseModel):
+    """The flavor's part of an MLmodel file, which anybody may have written."""
+
+    weights_sha256: Sha256
+    spec_sha256: Sha256
+    chain: tuple[_Pinned, ...]
 
 
 def save_model(
@@ -185,16 +205,23 @@ def _network(folder: Path) -> Network:
             "This MLflow model was not stored by modkernel: use one that "
             "'modkernel modules list' shows."
         )
+    try:
+        known = _Configuration.model_validate(conf)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"This MLflow model's configuration has {error.error_count()} fields that modkernel "
+            "did not write: use a model that 'modkernel modules list' shows."
+        ) from None
     client = MlflowClient()
-    own = read_module(folder, conf["weights_sha256"], conf["spec_sha256"])
+    own = read_module(folder, known.weights_sha256, known.spec_sha256)
     with tempfile.TemporaryDirectory() as temporary:
         chain = [
             fetch_module(
                 client,
-                entry["model_id"],
+                entry.model_id,
                 Path(temporary),
-                (entry["module_id"], entry["weights_sha256"], entry["spec_sha256"]),
+                (entry.module_id, entry.weights_sha256, entry.spec_sha256),
             )
-            for entry in conf["chain"]
+            for entry in known.chain
         ]
         return assemble([*chain, own])

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from modkernel.errors import SchemaVersionError, StoreError
+from registry.artifacts import first_line
 from registry.locks import file_lock
 from registry.settings import Settings, masked, sqlite_path
 
@@ -34,15 +35,21 @@ def open_mlflow(settings: Settings) -> MlflowClient:
         _check_version(path, settings)
     mlflow.set_tracking_uri(settings.mlflow_uri)
     mlflow.set_registry_uri(settings.mlflow_uri)
-    client = MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
     try:
+        client = MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise StoreError(
-            f"MLflow at {masked(settings.mlflow_uri)} does not answer: {_first_line(error)}. "
-            "Start it ('modkernel up'), or correct MODKERNEL_MLFLOW_URI."
+            f"{failure(settings, error)} Start it, or correct MODKERNEL_MLFLOW_URI."
         ) from error
     return client
+
+
+def failure(settings: Settings, error: Exception) -> str:
+    """One sentence on what MLflow did not do, without the password of its URI."""
+    shown = masked(settings.mlflow_uri)
+    reason = first_line(error).replace(settings.mlflow_uri.rstrip("/"), shown.rstrip("/"))
+    return f"MLflow at {shown} failed: {reason}."
 
 
 def upgrade_mlflow(settings: Settings) -> None:
@@ -56,6 +63,9 @@ def upgrade_mlflow(settings: Settings) -> None:
             f"{masked(settings.mlflow_uri)} is a server: upgrade the database where it runs "
             "('mlflow db upgrade URL')."
         )
+    path = sqlite_path(settings.mlflow_uri)
+    if path is not None:
+        _make_sqlite(path, settings)
     engine = create_engine(settings.mlflow_uri)
     try:
         with file_lock(settings.home / "mlflow.lock"):
@@ -63,7 +73,7 @@ def upgrade_mlflow(settings: Settings) -> None:
     except Exception as error:  # alembic raises its own errors beside SQLAlchemy's
         raise StoreError(
             f"MLflow's database {masked(settings.mlflow_uri)} cannot be upgraded: "
-            f"{_first_line(error)}. Use the MLflow that wrote it."
+            f"{first_line(error)}. Use the MLflow that wrote it."
         ) from error
     finally:
         engine.dispose()
@@ -80,14 +90,20 @@ def _make_sqlite(path: Path, settings: Settings) -> None:
     with file_lock(settings.home / "mlflow.lock"):
         if _has_tables(path):
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
-            new = Path(folder) / "mlflow.db"
-            store = SqlAlchemyStore(f"sqlite:///{new}", settings.artifact_root.as_uri())
-            store.engine.dispose()
-            with closing(sqlite3.connect(new)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
-            os.replace(new, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+                new = Path(folder) / "mlflow.db"
+                store = SqlAlchemyStore(f"sqlite:///{new}", settings.artifact_root.as_uri())
+                store.engine.dispose()
+                with closing(sqlite3.connect(new)) as connection:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                os.replace(new, path)
+        except OSError as error:
+            raise StoreError(
+                f"MLflow's database {path} cannot be made: {error.strerror}. Correct "
+                "MODKERNEL_MLFLOW_URI and 'artifact_root'."
+            ) from error
 
 
 def _has_tables(path: Path) -> bool:
@@ -119,7 +135,3 @@ def _select(path: Path, query: str) -> list[tuple[str, ...]]:
             f"MLflow's database {path} cannot be read: {error}. Move it away, or correct "
             "MODKERNEL_MLFLOW_URI."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

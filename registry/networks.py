@@ -15,10 +15,11 @@ from modkernel.spec import NetworkSpec
 from modkernel.stored import StoredModule
 from modkernel.training.report import OutputEvaluation
 from registry import queries
+from registry.claims import INSERT
 from registry.database import Database
 from registry.records import EvaluationRecord, ModuleRecord, NetworkRecord
 from registry.references import PREFIX
-from registry.tables import EvaluationRow, NetworkModuleRow, NetworkRow
+from registry.tables import EvaluationRow, NetworkModuleRow, NetworkRow, utc_now
 
 
 def network_id(name: str, module_ids: Sequence[str]) -> str:
@@ -47,25 +48,32 @@ def add_network(
     modules = [queries.required(database, module_id) for module_id in module_ids]
     check_chain([_pinned(module) for module in modules])
     identity = network_id(name, module_ids)
+    # Two flows may end at once: the second waits here for the first, and finds its row.
+    insert = (
+        INSERT[database.engine.dialect.name](NetworkRow)
+        .values(
+            id=identity,
+            name=name,
+            run_id=run_id,
+            spec=None if spec is None else spec.canonical_json(),
+            created_at=utc_now(),
+        )
+        .on_conflict_do_nothing(index_elements=["id"])
+        .returning(NetworkRow.id)
+    )
     with database.writing() as session:
-        row = session.get(NetworkRow, identity)
-        if row is None:
-            row = NetworkRow(
-                id=identity,
-                name=name,
-                run_id=run_id,
-                spec=None if spec is None else spec.canonical_json(),
-                members=[
-                    NetworkModuleRow(
-                        position=position,
-                        module_id=module.id,
-                        weights_sha256=module.weights_sha256,
-                        spec_sha256=module.spec_sha256,
-                    )
-                    for position, module in enumerate(modules, start=1)
-                ],
-            )
-            session.add(row)
+        made = session.execute(insert).first() is not None
+        row = session.get_one(NetworkRow, identity)
+        if made:
+            row.members = [
+                NetworkModuleRow(
+                    position=position,
+                    module_id=module.id,
+                    weights_sha256=module.weights_sha256,
+                    spec_sha256=module.spec_sha256,
+                )
+                for position, module in enumerate(modules, start=1)
+            ]
         newest = row.evaluations[-1].evaluation if row.evaluations else None
         if evaluation is not None and evaluation.canonical_json() != newest:
             facts = modules[-1].spec.dataset

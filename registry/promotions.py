@@ -6,6 +6,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import select
 
 from modkernel.errors import NotFoundError, SpecError
+from registry.artifacts import is_absent
 from registry.claims import INSERT
 from registry.records import PromotionRecord
 from registry.store import MODULE_TAG
@@ -23,11 +24,16 @@ def promote(stores: Stores, name: str, alias: str, version: int) -> PromotionRec
         SpecError: MLflow does not take the alias.
     """
     try:
-        stores.client.get_model_version(name, str(version))
+        ours = MODULE_TAG in stores.client.get_model_version(name, str(version)).tags
     except MlflowException as error:
+        if not is_absent(error):
+            raise
+        ours = False
+    if not ours:
         raise NotFoundError(
-            f"'{name}' has no version {version} in MLflow: see 'modkernel modules list'."
-        ) from error
+            f"'{name}' has no version {version} that modkernel stored: see 'modkernel modules "
+            "list'."
+        )
     try:
         stores.client.set_registered_model_alias(name, alias, str(version))
     except MlflowException as error:

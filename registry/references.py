@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from modkernel.errors import AmbiguousError, NotFoundError
 from registry import queries
+from registry.artifacts import is_absent
 from registry.records import ModuleRecord
 from registry.store import MODULE_TAG
 from registry.stores import Stores
@@ -73,6 +74,8 @@ def _by_alias(stores: Stores, name: str, alias: str) -> ModelVersion:
     try:
         return stores.client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
+        if not is_absent(error):
+            raise
         try:
             there = stores.client.get_registered_model(name).aliases
         except MlflowException:
@@ -88,6 +91,8 @@ def _by_version(stores: Stores, name: str, version: str) -> ModelVersion:
     try:
         return stores.client.get_model_version(name, version)
     except MlflowException as error:
+        if not is_absent(error):
+            raise
         if _newest(stores, name) is None:
             raise _unknown(stores, name) from error
         raise NotFoundError(

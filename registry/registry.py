@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from modkernel.errors import ArtifactError
+from mlflow.exceptions import MlflowException
+
+from modkernel.errors import ArtifactError, StoreError
 from modkernel.spec import ModuleSpec, NetworkSpec, Shape
 from modkernel.stored import StoredModule
 from modkernel.training.report import OutputEvaluation, TrainReport
@@ -26,7 +29,7 @@ from registry.artifacts import fetch_module
 from registry.baselines import Baseline
 from registry.claims import Claim
 from registry.database import open_database
-from registry.mlflow_home import open_mlflow
+from registry.mlflow_home import failure, open_mlflow
 from registry.records import (
     Action,
     EvaluationRecord,
@@ -40,6 +43,27 @@ from registry.stores import Stores
 
 if TYPE_CHECKING:
     from modkernel.data import DatasetInfo
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _asks_mlflow(
+    method: Callable[Concatenate[Registry, P], T],
+) -> Callable[Concatenate[Registry, P], T]:
+    """Make MLflow's own errors ours: they are no traceback, and show no password."""
+
+    @wraps(method)
+    def translated(registry: Registry, /, *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return method(registry, *arguments, **named)
+        except MlflowException as error:
+            raise StoreError(
+                f"{failure(registry.settings, error)} Run it again once that is mended "
+                "('modkernel doctor')."
+            ) from error
+
+    return translated
 
 
 class Registry:
@@ -102,6 +126,7 @@ class Registry:
 
     # Runs
 
+    @_asks_mlflow
     def start_run(
         self,
         name: str,
@@ -118,38 +143,46 @@ class Registry:
             self.stores.client, self.settings, name, spec, parent_run_id, dataset
         )
 
+    @_asks_mlflow
     def start_network_run(self, name: str, spec: NetworkSpec | None = None) -> str:
         """The MLflow run of a whole network, parent of its modules' runs. Returns its id."""
         return tracking.start_network_run(self.stores.client, self.settings, name, spec)
 
+    @_asks_mlflow
     def log_epochs(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Log progress events in one batch, each at its epoch, but for those that the run has."""
         tracking.log_epochs(self.stores.client, run_id, lines)
 
+    @_asks_mlflow
     def log_metrics(self, run_id: str, values: Mapping[str, Any], step: int = 0) -> None:
         """Log the finite numbers among `values` in one batch."""
         tracking.log_metrics(self.stores.client, run_id, values, step)
 
+    @_asks_mlflow
     def log_figures(self, run_id: str, figures: Mapping[str, bytes]) -> None:
         """Log pictures, bytes by file name, under `figures/` of a run."""
         tracking.log_figures(self.stores.client, run_id, figures)
 
+    @_asks_mlflow
     def finish_run(self, run_id: str, status: tracking.RunStatus = "FINISHED") -> None:
         """End a run."""
         tracking.finish_run(self.stores.client, run_id, status)
 
     # Baselines
 
+    @_asks_mlflow
     def find_baseline(self, name: str, digest: str) -> Baseline | None:
         """The baseline that a recipe gave before, under a network's name."""
         return baselines.find_baseline(self.stores, name, digest)
 
+    @_asks_mlflow
     def start_baseline_run(self, name: str, spec: NetworkSpec, digest: str) -> str:
         """The MLflow run of a baseline; one that died with this recipe is gone on with."""
         return tracking.start_network_run(
             self.stores.client, self.settings, name, spec, "baseline", digest
         )
 
+    @_asks_mlflow
     def keep_baseline(
         self, run_id: str, report: TrainReport, figures: Mapping[str, bytes]
     ) -> Baseline:
@@ -158,6 +191,7 @@ class Registry:
 
     # Modules
 
+    @_asks_mlflow
     def store(
         self,
         folder: Path,
@@ -185,6 +219,7 @@ class Registry:
             self.stores, folder, name=name, report=report, run_id=run_id, figures=figures
         )
 
+    @_asks_mlflow
     def resolve(self, reference: str) -> ModuleRecord:
         """The module that is meant by an id, 6 digits of it, NAME, NAME@ALIAS or NAME/VERSION.
 
@@ -211,6 +246,7 @@ class Registry:
             self.stores.database, name=name, kind=kind, upstream=upstream, takes=takes, gives=gives
         )
 
+    @_asks_mlflow
     def fetch(self, record: ModuleRecord) -> StoredModule:
         """A module's files in the private cache, brought there through MLflow if need be.
 
@@ -282,6 +318,7 @@ class Registry:
 
     # Promotions
 
+    @_asks_mlflow
     def promote(self, name: str, alias: str, version: int) -> PromotionRecord:
         """Point an alias to a version, in MLflow, and record it.
 
@@ -291,6 +328,7 @@ class Registry:
         """
         return promotions.promote(self.stores, name, alias, version)
 
+    @_asks_mlflow
     def sync_promotions(self) -> tuple[PromotionRecord, ...]:
         """Record what people changed among MLflow's aliases; returns the changes."""
         return promotions.sync_promotions(self.stores)
@@ -301,10 +339,12 @@ class Registry:
 
     # Health
 
+    @_asks_mlflow
     def verify(self) -> tuple[Problem, ...]:
         """All that is wrong with the stored modules; every byte is hashed."""
         return repair.verify(self.stores)
 
+    @_asks_mlflow
     def repair(self) -> tuple[Action, ...]:
         """Finish or undo what is unfinished, restore what can be, mark the rest LOST."""
         return repair.repair(self.stores)

@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from modkernel.errors import ArtifactError
 from registry import artifacts, claims, queries
+from registry.artifacts import is_absent
 from registry.records import Action, ModuleRecord, Problem
 from registry.store import (
     MODULE_TAG,
@@ -64,7 +65,8 @@ def verify(stores: Stores) -> tuple[Problem, ...]:
 def repair(stores: Stores) -> tuple[Action, ...]:
     """Finish or undo what is unfinished, restore bytes from the cache, register versions again.
 
-    What cannot be mended is marked LOST, so that it is never reused and can be trained again.
+    What cannot be mended is marked LOST, so that it is never reused and can be trained again; it
+    is READY again when its bytes are back, such as those of a disk that was not mounted.
     Running it twice does nothing the second time.
     """
     actions = []
@@ -76,9 +78,13 @@ def repair(stores: Stores) -> tuple[Action, ...]:
             continue
         with claim.kept():
             record = queries.by_id(stores.database, problem.module_id)
-            if record is None or record.state == "LOST":
+            if record is None:
                 continue
-            if record.state == "PENDING":
+            if record.state == "LOST":
+                if _is_back(stores, record):
+                    record = _register(stores, update(stores, record, state="READY"))
+                    actions.append(_action("restored", record, "has its bytes again."))
+            elif record.state == "PENDING":
                 actions.append(_finish_or_undo(stores, record))
             elif problem.kind == "artifact":
                 actions.append(_restore(stores, record))
@@ -94,6 +100,8 @@ def _finish_or_undo(stores: Stores, record: ModuleRecord) -> Action:
     except ArtifactError:
         _undo(stores, record)
         return _action("undone", record, "was half-stored and its bytes are gone: removed.")
+    assert finished.run_id is not None
+    stores.client.set_terminated(finished.run_id, "FINISHED")
     return _action("finished", finished, f"is stored as version {finished.version}.")
 
 
@@ -107,6 +115,16 @@ def _restore(stores: Stores, record: ModuleRecord) -> Action:
     record = update(stores, record, model_id=ensure_model(stores, record, chain))
     record = _register(stores, record)
     return _action("restored", record, f"has its bytes again, as version {record.version}.")
+
+
+def _is_back(stores: Stores, record: ModuleRecord) -> bool:
+    try:
+        artifacts.check(
+            stores.client, record.model_id or "", record.weights_sha256, record.spec_sha256
+        )
+    except ArtifactError:
+        return False
+    return True
 
 
 def _register(stores: Stores, record: ModuleRecord) -> ModuleRecord:
@@ -138,7 +156,9 @@ def _undo(stores: Stores, record: ModuleRecord) -> None:
 def _has_version(stores: Stores, record: ModuleRecord) -> bool:
     try:
         version = stores.client.get_model_version(record.name, str(record.version))
-    except MlflowException:
+    except MlflowException as error:
+        if not is_absent(error):
+            raise
         return False
     return bool(version.tags.get(MODULE_TAG) == record.id)
 

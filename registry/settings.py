@@ -37,7 +37,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="MODKERNEL_", frozen=True, extra="forbid", hide_input_in_errors=True
+        env_prefix="MODKERNEL_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
     )
 
     home: Path = Field(
@@ -146,23 +150,31 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: the home cannot be made or written to.
         """
-        try:
-            for folder in (self.home, self.work_dir, self.cache_dir, self.slots_dir):
-                folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.home):
-                pass
-        except OSError as error:
-            raise SettingsError(
-                f"Cannot write to the home folder {self.home}: {error.strerror}. "
-                "Set MODKERNEL_HOME to a folder that you can write to."
-            ) from None
+        _ensure_writable(self.home, "home folder", "MODKERNEL_HOME")
+        for folder in (self.work_dir, self.cache_dir, self.slots_dir):
+            _ensure_writable(folder, "home folder", "MODKERNEL_HOME")
+        # A server's artifacts are its own affair.
+        if not self.mlflow_uri.startswith("http"):
+            _ensure_writable(self.artifact_root, "artifact folder", "MODKERNEL_ARTIFACT_ROOT")
+
+
+def _ensure_writable(folder: Path, what: str, variable: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot write to the {what} {folder}: {error.strerror}. "
+            f"Set {variable} to a folder that you can write to."
+        ) from None
 
 
 def masked(url: str) -> str:
     """A URL without its password."""
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return "(not a URL)"
 
 
@@ -178,7 +190,7 @@ def _with_driver(url: str) -> str:
     """A database URL with the driver that is installed with us."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter quotes what stands where a port should
         raise ValueError("write it as postgresql://USER:PASSWORD@HOST/NAME") from None
     backend = parsed.get_backend_name()
     if backend not in DRIVERS or (backend == "sqlite" and not parsed.database):

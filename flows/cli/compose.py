@@ -69,7 +69,7 @@ def compose(
     wishes = {
         "name": dataset or ("image_folder" if data else None),
         "path": str(data.resolve()) if data else None,
-        "classes": classes.split(",") if classes else None,
+        "classes": [name.strip() for name in classes.split(",")] if classes else None,
         "image_size": image_size,
         "channels": channels,
     }

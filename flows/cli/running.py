@@ -24,9 +24,10 @@ def flow_running(verbose: bool) -> Iterator[None]:
 
     Raises:
         SettingsError: the home cannot be written, or a setting is wrong.
+        ServiceError: there is no Prefect server where PREFECT_API_URL says.
     """
     from flows.cli.progress import progress
-    from flows.home import prepare_prefect
+    from flows.home import prepare_prefect, require_prefect
     from flows.interrupts import ctrl_c_stops_all
     from flows.stores import fork_server
     from registry import Settings
@@ -34,6 +35,7 @@ def flow_running(verbose: bool) -> Iterator[None]:
     settings = Settings()
     settings.ensure_home()
     prepare_prefect(settings, quiet=not verbose)
+    require_prefect()
     fork_server().start()  # Its children's imports load while Prefect's own server starts.
     with ctrl_c_stops_all(), progress(err):
         yield

@@ -28,7 +28,7 @@ def up() -> None:
 
 def serve() -> None:
     """Serve all deployments to the Prefect server of PREFECT_API_URL, until stopped."""
-    from flows.home import prepare_prefect
+    from flows.home import prepare_prefect, require_prefect
     from modkernel.errors import SettingsError
     from registry import Settings
 
@@ -38,6 +38,7 @@ def serve() -> None:
             "There is no Prefect server to serve to: set PREFECT_API_URL to one, or use "
             "'modkernel up', which starts one and serves to it."
         )
+    require_prefect()
     from flows.deployments import serve_all
 
     serve_all()
@@ -79,6 +80,7 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON schema of spec files, for editors."""
+    from modkernel.errors import SettingsError
     from modkernel.spec import NetworkSpec
 
     document = {
@@ -89,4 +91,9 @@ def schema(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(
+                f"Cannot write {output}: {error.strerror}. Give another --output."
+            ) from None

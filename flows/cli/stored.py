@@ -30,7 +30,11 @@ NetworkRef = Annotated[
 
 @modules.command("list")
 def list_modules(json: Json = False) -> None:
-    """List all stored modules, newest last."""
+    """List all stored modules, newest last.
+
+    --json: a list of {id, name, version, kind, spec, recipe_digest, weights_sha256,
+    spec_sha256, size_bytes, state, created_at, seconds, run_id, model_id, metrics}.
+    """
     _print_modules(_registry().find(), json)
 
 
@@ -46,7 +50,10 @@ def find_modules(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the stored modules that have all the given properties."""
+    """List the stored modules that have all the given properties.
+
+    --json: as of 'modules list'.
+    """
     registry = _registry()
     found = registry.find(
         name=name,
@@ -59,7 +66,10 @@ def find_modules(
 
 @modules.command("show")
 def show_module(module: ModuleRef, json: Json = False) -> None:
-    """Show one module: lineage, interface, data, training and metrics."""
+    """Show one module: lineage, interface, data, training and metrics.
+
+    --json: one object as of 'modules list', and chain: ids from the first module to this one.
+    """
     registry = _registry()
     record = registry.resolve(module)
     chain = registry.chain(record)
@@ -91,7 +101,10 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
 
 @networks.command("list")
 def list_networks(json: Json = False) -> None:
-    """List all stored networks."""
+    """List all stored networks.
+
+    --json: a list of {id, name, module_ids, created_at, run_id, evaluation, spec}.
+    """
     records = _registry().networks()
     if json:
         print_json([record.model_dump(mode="json") for record in records])
@@ -105,7 +118,10 @@ def list_networks(json: Json = False) -> None:
 
 @networks.command("show")
 def show_network(network: NetworkRef, json: Json = False) -> None:
-    """Show one network: its modules in order, and how it was evaluated."""
+    """Show one network: its modules in order, and how it was evaluated.
+
+    --json: one object as of 'networks list', and modules: a list as of 'modules list'.
+    """
     registry = _registry()
     record = registry.network(network)
     chain = registry.members(record)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,19 @@ def test_stopping_leaves_a_checkpoint_to_go_on_from(server: ForkServer, tmp_path
     server.run(make_job(tmp_path / "job"))
     done = [event["epoch"] for event in events(tmp_path / "job")]
     assert done == list(range(1, max(reached, 3) + 1)), "no step twice, none left out"
+
+
+def test_a_child_that_nobody_follows_any_more_stops(server: ForkServer, tmp_path: Path) -> None:
+    work = tmp_path / "job"
+
+    def fail(event: Mapping[str, Any]) -> None:
+        if event["event"] == "epoch":
+            raise RuntimeError("the follower is gone")
+
+    with pytest.raises(RuntimeError, match="follower"):
+        server.run(make_job(work, "long"), fail)
+    (started,) = events(work, "started")
+    until(lambda: not alive(started["pid"]))
 
 
 def test_one_slot_lets_one_child_compute_at_a_time(server: ForkServer, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ BAD = {
     "name: a\nname: b": "net.yaml, line 2, column 1: the key 'name' stands twice",
     "name: a\nhidden: [{recipe: {epochs: 1, epochs: 2}}]": "line 2, column 31: the key 'epochs'",
     "name: [": "net.yaml, line 1, column 8",
+    "name: 2024-13-45": "net.yaml is not YAML: month must be in 1..12",
     "": "must be a mapping of fields (name, dataset",
     "- a": "not a list of 1",
     "{}": "'name' is missing",

@@ -19,7 +19,13 @@ from flows.up import running
 from registry import Settings
 
 ROOT = Path(__file__).parent.parent.parent
-DEPLOYMENTS = {"compose-network", "train-baseline", "train-module", "train-network"}
+DEPLOYMENTS = {
+    "compose-network",
+    "keep-house",
+    "train-baseline",
+    "train-module",
+    "train-network",
+}
 
 
 def free_ports(count: int) -> list[int]:

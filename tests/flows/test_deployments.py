@@ -13,14 +13,21 @@ from modkernel.spec import NetworkSpec
 
 def test_every_flow_has_a_deployment_with_a_form(prefect_server: None) -> None:
     made = {deployment.name: deployment for deployment in deployments()}
-    assert set(made) == {"train-network", "train-module", "compose-network", "train-baseline"}
+    assert set(made) == {
+        "train-network",
+        "train-module",
+        "compose-network",
+        "train-baseline",
+        "keep-house",
+    }
     with get_client(sync_client=True) as client:
         for name, deployment in made.items():
             deployment.apply()
             kept = client.read_deployment_by_name(f"{name}/{name}")
             assert kept.description
             assert kept.enforce_parameter_schema
-            assert kept.parameter_openapi_schema["properties"]
+            assert bool(kept.parameter_openapi_schema["properties"]) == (name != "keep-house")
+            assert bool(kept.schedules) == (name == "keep-house")
             # A person who changes nothing starts a run that the server accepts.
             client.create_flow_run_from_deployment(kept.id)
 

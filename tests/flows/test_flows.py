@@ -10,6 +10,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from flows.compose_network import compose_network
+from flows.keep_house import keep_house
 from flows.progress import watch
 from flows.train_baseline import train_baseline
 from flows.train_module import train_module
@@ -232,3 +233,25 @@ def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(registry: Regist
     registry.stores.client.delete_tag(module.run_id or "", "dataset_spec")
     with pytest.raises(SpecError, match="give 'dataset'"):
         compose_network("plain", module.id)
+
+
+def test_keep_house_follows_promotions_and_mends_altered_bytes(registry: Registry) -> None:
+    spec = tiny("kept")
+    first = train_network(spec.model_copy(update={"output": None})).modules[0]
+    client = registry.stores.client
+    client.set_registered_model_alias(first.name, "champion", str(first.version))
+    found = keep_house()
+    assert [(p.name, p.alias, p.module_id) for p in found.promotions] == [
+        (first.name, "champion", first.id)
+    ]
+    assert not found.repairs
+    assert not keep_house().promotions
+
+    record = registry.resolve(first.id)
+    assert record.model_id is not None
+    folder = client.get_logged_model(record.model_id).artifact_location.removeprefix("file://")
+    weights = Path(folder, "weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert [action.kind for action in keep_house().repairs] == ["restored"]
+    assert registry.verify() == ()
+    assert registry.resolve(f"{first.name}@champion").id == first.id

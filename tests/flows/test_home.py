@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from flows import home
-from flows.home import prepare_prefect
-from flows.up import UpState
+from flows.home import prepare_prefect, require_prefect
+from flows.up import UpState, without_user
+from modkernel.errors import ServiceError
 from registry import Settings
 
 
@@ -45,3 +49,35 @@ def test_what_the_user_set_stays(settings: Settings, monkeypatch: pytest.MonkeyP
     assert os.environ["PREFECT_API_URL"] == "http://prefect.example/api"
     assert os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] == "5"
     assert "PREFECT_HOME" not in os.environ
+
+
+def test_a_server_that_is_not_there_is_one_sentence(settings: Settings) -> None:
+    require_prefect()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    os.environ["PREFECT_API_URL"] = f"http://anna:hunter2@127.0.0.1:{port}/api"
+    with pytest.raises(ServiceError, match=r"does not answer: .*refused.*unset PREFECT") as caught:
+        require_prefect()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_link_to_somebody_elses_server_shows_no_password() -> None:
+    assert without_user("http://anna:hunter2@mlflow:5000/x") == "http://mlflow:5000/x"
+    assert without_user("https://mlflow/") == "https://mlflow/"
+
+
+def test_a_program_that_imports_a_flow_reports_nothing_home() -> None:
+    ask = (
+        "import flows.progress, os, sys; "
+        "print(os.environ['DO_NOT_TRACK'], 'prefect' in sys.modules)"
+    )
+    bare = {name: value for name, value in os.environ.items() if name != "DO_NOT_TRACK"}
+    done = subprocess.run(
+        [sys.executable, "-c", ask],
+        cwd=Path(__file__).parents[2],
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["1", "False"]

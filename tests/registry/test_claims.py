@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -60,6 +61,38 @@ def test_a_kept_lease_outlives_its_length(database: Database) -> None:
         time.sleep(1.6)
         assert claims.take(database, KEY, "you", 1) is None
     assert claims.take(database, KEY, "you", 1) is not None
+
+
+def test_a_database_that_is_away_for_a_moment_loses_no_claim(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew, calls = claims.Claim.renew, []
+
+    def failing_once(claim: claims.Claim) -> None:
+        calls.append(claim)
+        if len(calls) == 1:
+            raise StoreError("the database is away")
+        renew(claim)
+
+    monkeypatch.setattr(claims.Claim, "renew", failing_once)
+    lost = threading.Event()
+    with claims.wait_for(database, KEY, "me", 1).kept(lost):
+        time.sleep(1.6)
+        assert len(calls) > 1
+        assert not lost.is_set()
+        assert claims.take(database, KEY, "you", 1) is None
+
+
+def test_a_claim_that_cannot_be_renewed_in_time_is_lost(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: claims.Claim) -> None:
+        raise StoreError("the database is away")
+
+    monkeypatch.setattr(claims.Claim, "renew", failing)
+    lost = threading.Event()
+    with claims.wait_for(database, KEY, "me", 1).kept(lost):
+        assert lost.wait(5)
 
 
 def _race(settings: Settings, barrier: Any, results: Any) -> None:

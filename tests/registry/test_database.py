@@ -144,3 +144,29 @@ def test_what_is_no_database_is_refused(settings: Settings) -> None:
     (settings.home / "registry.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(StoreError, match=r"registry database .*failed"):
         open_database(settings)
+
+
+@pytest.mark.parametrize("uri", ["/a/folder", "http://anna:hunter2@127.0.0.1:1"])
+def test_an_mlflow_that_cannot_be_used_is_one_sentence(
+    settings: Settings, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StoreError, match=r"failed: .*MODKERNEL_MLFLOW_URI") as caught:
+        open_mlflow(Settings(home=settings.home, mlflow_uri=uri))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_mlflow_database_where_no_file_can_be_made(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    uri = f"sqlite:///{tmp_path}/file/mlflow.db"
+    with pytest.raises(StoreError, match="cannot be made: File exists"):
+        open_mlflow(Settings(home=settings.home, mlflow_uri=uri))
+
+
+def test_upgrading_before_there_is_a_database_makes_one(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "new")
+    upgrade_database(settings)
+    upgrade_mlflow(settings)
+    with Registry.open(settings) as registry:
+        assert registry.find() == ()
+    close_mlflow(settings.mlflow_uri)

@@ -155,6 +155,21 @@ def test_what_is_no_model_of_ours(tmp_path: Path, records: tuple[ModuleRecord, .
         load_model(str(foreign))
 
 
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_hostile_chain_reaches_no_folder_outside(
+    registry: Registry, records: tuple[ModuleRecord, ...], tmp_path: Path, absolute: bool
+) -> None:
+    treasure = tmp_path / "treasure"
+    treasure.mkdir()
+    (treasure / "file").write_text("")
+    up = "../" * 20 + str(treasure).lstrip("/")
+    file = kept_folder(registry, records[-1]) / "MLmodel"
+    file.write_text(file.read_text().replace(records[0].id, str(treasure) if absolute else up))
+    with pytest.raises(ArtifactError, match=r"1 fields that modkernel did not write"):
+        load_model(uri(records[-1]))
+    assert (treasure / "file").exists()
+
+
 @contextmanager
 def serving(command: list[str], health: str, environment: dict[str, str]) -> Iterator[None]:
     """A real server as a child process, until it answers and then until the block ends."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -33,6 +34,17 @@ def test_a_composition_pins_its_modules(any_registry: Registry, examples: Exampl
         assert row.spec_sha256 == records[1].spec_sha256
     any_registry.promote("net.hidden-1", "champion", 1)
     assert any_registry.network("net") == made
+
+
+def test_flows_that_end_at_once_record_one_network(
+    any_registry: Registry, examples: Examples
+) -> None:
+    ids = [record.id for record in store_chain(any_registry, examples.chain())]
+    any_registry.networks()
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: any_registry.add_network("net", ids, EVALUATION), range(8)))
+    assert made == [made[0]] * 8
+    assert any_registry.networks() == (made[0],)
 
 
 def test_the_same_composition_is_kept(registry: Registry, examples: Examples) -> None:

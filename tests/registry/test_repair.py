@@ -12,8 +12,10 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from modkernel.errors import StoreError
 from modkernel.stored import StoredModule, read_module
 from registry import Registry, Settings, store, tracking
 from registry.store import MODULE_TAG
@@ -135,7 +137,10 @@ def test_finished_from_the_bytes_that_mlflow_already_has(
     wait_for_the_lease(settings)
     with Registry.open(settings) as registry:
         assert [action.kind for action in registry.repair()] == ["finished"]
-        assert registry.fetch(registry.resolve(stored.id)).id == stored.id
+        record = registry.resolve(stored.id)
+        assert registry.fetch(record).id == stored.id
+        run = registry.stores.client.get_run(record.run_id or "")
+        assert run.info.status == "FINISHED"
 
 
 @pytest.mark.parametrize("damage", [alter, Path.unlink])
@@ -173,6 +178,41 @@ def test_what_is_lost_is_not_reused_and_comes_back_when_trained_again(
     assert store_one(registry, trained_again).id == records[0].id
     assert registry.verify() == ()
     assert [member.state for member in registry.members(network)] == ["READY"] * 3
+
+
+def test_a_disk_that_was_away_costs_nothing(registry: Registry, examples: Examples) -> None:
+    stored = examples.first()
+    record = store_one(registry, stored)
+    shutil.rmtree(stored.folder)
+    disk = registry.settings.artifact_root
+    away = disk.rename(disk.with_name("away"))
+    assert [action.kind for action in registry.repair()] == ["lost"]
+    assert registry.repair() == ()
+    away.rename(disk)
+    assert [action.kind for action in registry.repair()] == ["restored"]
+    assert (registry.verify(), registry.repair()) == ((), ())
+    assert registry.resolve(f"{record.name}/1") == record
+
+
+def test_an_mlflow_that_does_not_answer_loses_nothing(
+    registry: Registry, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = store_one(registry, examples.first())
+    for name in ("get_logged_model", "get_model_version", "get_model_version_by_alias"):
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, name, _does_not_answer)
+            if name == "get_model_version_by_alias":
+                with pytest.raises(StoreError, match="is away"):
+                    registry.resolve(f"{record.name}@champion")
+            else:
+                with pytest.raises(StoreError, match="is away"):
+                    registry.repair()
+    assert (registry.verify(), registry.repair()) == ((), ())
+    assert registry.resolve(record.id) == record
+
+
+def _does_not_answer(*_: Any) -> None:
+    raise MlflowException("the server is away")
 
 
 def test_a_version_that_a_person_deleted_is_registered_again(

@@ -83,13 +83,29 @@ def test_passwords_are_masked_wherever_settings_are_shown() -> None:
     assert masked(SECRET_URL) == "postgresql://anna:***@db.example/modkernel"
 
 
-def test_a_refused_url_does_not_show_its_password() -> None:
+@pytest.mark.parametrize(
+    "url", ["mysql://anna:hunter2@db.example/x", "postgresql://db.example:hunter2/x"]
+)
+def test_a_refused_url_does_not_show_its_password(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        Settings(database_url="mysql://anna:hunter2@db.example/x")
+        Settings(database_url=url)
     assert "hunter2" not in str(caught.value)
+
+
+def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODKERNEL_HOME", "")
+    assert Settings().home == tmp_path / ".modkernel"
 
 
 def test_a_home_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match=r"Cannot write to the home .*MODKERNEL_HOME"):
         Settings(home=tmp_path / "file" / "home").ensure_home()
+
+
+def test_an_artifact_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    settings = Settings(home=tmp_path / "home", artifact_root=tmp_path / "file" / "artifacts")
+    with pytest.raises(SettingsError, match=r"artifact folder .*MODKERNEL_ARTIFACT_ROOT"):
+        settings.ensure_home()
+    settings.model_copy(update={"mlflow_uri": "http://elsewhere:5000"}).ensure_home()
