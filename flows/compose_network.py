@@ -11,7 +11,7 @@ from flows.child_task import train_stored_module
 from flows.finish import finish_network
 from flows.progress import emit
 from flows.results import ModuleResult, NetworkResult
-from flows.runs import network_run
+from flows.runs import is_recorded, network_run
 from flows.stores import fork_server, open_registry
 from modkernel.errors import InterfaceError
 from modkernel.plan import check_output, output_spec
@@ -61,7 +61,8 @@ def compose_network(
     module, own = output_spec(output, top.spec, top.id, info, seed), f"{name}.output"
     emit({"event": "plan", "modules": [own]})
     results = [ModuleResult.of(record, registry.report(record), True) for record in chain]
-    needed = registry.find_ready(module.digest()) is None
+    ready = registry.find_ready(module.digest())
+    needed = ready is None or not is_recorded(registry, name, [*registry.chain(top), ready])
     with network_run(registry, name, None, needed) as run_id:
         trained = train_stored_module.submit(own, module, dataset, None, run_id)
         return finish_network(registry, name, [*results, trained.result()], run_id, began)

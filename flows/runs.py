@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from modkernel.errors import StoppedError
 from modkernel.spec import NetworkSpec
-from registry import Registry
+from registry import ModuleRecord, Registry
 
 
 @contextmanager
@@ -36,3 +36,12 @@ def network_run(
     run_id = registry.start_network_run(name, spec)
     with ending_with(registry, run_id):
         yield run_id
+
+
+def is_recorded(registry: Registry, name: str, modules: Sequence[ModuleRecord]) -> bool:
+    """Whether a network of just these modules stands in the registry under a name.
+
+    A flow that died after its last module was stored has left none, and its run open.
+    """
+    ids = tuple(module.id for module in modules)
+    return any(network.module_ids == ids for network in registry.networks(name))

@@ -11,7 +11,7 @@ from flows.finish import finish_network
 from flows.planning import plan, stored_already
 from flows.progress import emit
 from flows.results import ModuleResult, NetworkResult
-from flows.runs import network_run
+from flows.runs import is_recorded, network_run
 from flows.stores import fork_server, open_registry
 from modkernel.spec import ModuleSpec, NetworkSpec
 
@@ -37,7 +37,8 @@ def train_network(spec: NetworkSpec) -> NetworkResult:
     ready = stored_already(registry, steps)
     results: list[ModuleResult] = []
     below: list[tuple[str, ModuleSpec]] = []
-    with network_run(registry, spec.name, spec, len(ready) < len(steps.names)) as run_id:
+    needed = len(ready) < len(steps.names) or not is_recorded(registry, spec.name, ready)
+    with network_run(registry, spec.name, spec, needed) as run_id:
         for name in steps.names:
             module = steps.module(below)
             result = train_stored_module.submit(

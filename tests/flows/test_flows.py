@@ -255,3 +255,28 @@ def test_keep_house_follows_promotions_and_mends_altered_bytes(registry: Registr
     assert [action.kind for action in keep_house().repairs] == ["restored"]
     assert registry.verify() == ()
     assert registry.resolve(f"{first.name}@champion").id == first.id
+
+
+def test_a_flow_that_died_after_its_last_module_is_recorded_by_the_next(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise RuntimeError("died")
+
+    spec = tiny("almost")
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.train_network.finish_network", die)
+        with pytest.raises(RuntimeError, match="died"):
+            train_network(spec)
+    assert registry.networks("almost") == ()
+    result = train_network(spec)
+    assert (result.trained_modules, result.reused_modules) == (0, 3)
+    (network,) = registry.networks("almost")
+    assert network.run_id is not None
+    run = registry.stores.client.get_run(network.run_id)
+    assert run.info.status == "FINISHED"
+    children = {registry.resolve(module.id).run_id for module in result.modules}
+    for child in children:
+        assert child is not None
+        tags = registry.stores.client.get_run(child).data.tags
+        assert tags["mlflow.parentRunId"] == network.run_id
