@@ -53,16 +53,14 @@ def compose_network(
             f"'{hidden}' is an output module: name the hidden module "
             f"{top.spec.interface.upstream[:12]} under it."
         )
-    dataset = dataset or datasets.recall(registry, top)
-    info = datasets.describe(registry, dataset)
-    datasets.check_fits(info, top)
+    dataset, info = datasets.for_chain(registry, top, dataset)
     check_output(output, info)
     chain = registry.chain(top)
     module, own = output_spec(output, top.spec, top.id, info, seed), f"{name}.output"
     emit({"event": "plan", "modules": [own]})
     results = [ModuleResult.of(record, registry.report(record), True) for record in chain]
     ready = registry.find_ready(module.digest())
-    needed = ready is None or not is_recorded(registry, name, [*registry.chain(top), ready])
+    needed = ready is None or not is_recorded(registry, name, [*chain, ready])
     with network_run(registry, name, None, needed) as run_id:
         trained = train_stored_module.submit(own, module, dataset, None, run_id)
         return finish_network(registry, name, [*results, trained.result()], run_id, began)

@@ -79,6 +79,22 @@ def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
     return DatasetSpec.model_validate_json(text)
 
 
+def for_chain(
+    registry: Registry, top: ModuleRecord, dataset: DatasetSpec | None
+) -> tuple[DatasetSpec, DatasetInfo]:
+    """The data to train on above a stored module, by default what it was trained on itself.
+
+    Raises:
+        SpecError: no data set is given, and it is not known where the module's own is.
+        DataError: the data is missing or unfit.
+        InterfaceError: the module's chain does not take it.
+    """
+    dataset = dataset or recall(registry, top)
+    info = describe(registry, dataset)
+    check_fits(info, top)
+    return dataset, info
+
+
 def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
     """See that a stored module's chain takes the examples of a data set.
 

@@ -56,9 +56,7 @@ def train_module(
                 f"'{upstream}' is an output module, on which none can stand: name the hidden "
                 f"module {below.spec.interface.upstream[:12]} under it."
             )
-        dataset = dataset or datasets.recall(registry, below)
-        info = datasets.describe(registry, dataset)
-        datasets.check_fits(info, below)
+        dataset, info = datasets.for_chain(registry, below, dataset)
         preprocessing, under = below.spec.preprocessing, below.id
         start_after = below.spec.blocks[-1] if backbone is None else None
         (step,) = plan_hidden(

@@ -13,7 +13,7 @@ from modkernel.data import Dataset, DatasetInfo
 from modkernel.data.augment import augment
 from modkernel.errors import DataError, ObjectiveError
 from modkernel.kernels import Kernel, make_kernel
-from modkernel.plan import check_output, facts, plan_network
+from modkernel.plan import HiddenPlan, check_output, facts, plan_network
 from modkernel.preprocess import Preprocess
 from modkernel.seeding import seeded
 from modkernel.spec import (
@@ -51,7 +51,7 @@ def baseline_key(spec: NetworkSpec, info: DatasetInfo) -> BaselineKey:
         CutError, UnknownNameError, InterfaceError: see `modkernel.plan.plan_hidden`.
     """
     check_output(OutputSpec(), info)
-    plan_network(spec.model_copy(update={"output": None, "pairs": None}), info)
+    _plan(spec, info)
     kernel = spec.hidden[-1].kernel
     if not make_kernel(kernel).has_features:
         raise ObjectiveError(
@@ -61,6 +61,11 @@ def baseline_key(spec: NetworkSpec, info: DatasetInfo) -> BaselineKey:
     return BaselineKey(
         dataset=facts(info), backbone=spec.backbone, hidden=spec.hidden, seed=spec.seed
     )
+
+
+def _plan(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]:
+    """The hidden modules; a baseline has no pairs, and its classifier is no output module."""
+    return plan_network(spec.model_copy(update={"output": None, "pairs": None}), info)
 
 
 class Whole(nn.Module):
@@ -82,7 +87,7 @@ class Whole(nn.Module):
 
 
 def _build(spec: NetworkSpec, info: DatasetInfo) -> Whole:
-    plans = plan_network(spec.model_copy(update={"output": None, "pairs": None}), info)
+    plans = _plan(spec, info)
     hidden = [build_hidden(p.backbone, p.blocks, p.takes, spec.seed) for p in plans]
     kernel = make_kernel(spec.hidden[-1].kernel)
     width = kernel.features(torch.zeros(1, *plans[-1].gives)).shape[1]
