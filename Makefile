@@ -9,7 +9,7 @@ demo: $(READY)
 	@$(BIN)/modkernel demo
 
 test: check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)
 	@$(BIN)/ruff check .

@@ -3,8 +3,9 @@
     python -m benchmarks.direct THREADS ROOT CACHE < network.json
 
 Nothing but `modkernel` is imported: no Prefect, no MLflow, no registry. There are no checkpoints
-and no progress. Prints one JSON object: seconds, from reading the data to the last written module;
-id of the last module; seconds of the epochs of the first.
+and no progress. Hidden modules are measured as the flow measures them. Prints one JSON object:
+seconds, from reading the data to the last written module; id of the last module; seconds of the
+epochs of the first.
 """
 
 from __future__ import annotations
@@ -18,14 +19,19 @@ from pathlib import Path
 import torch
 
 from modkernel.data import DataPlaces, describe_dataset, load_dataset
+from modkernel.feature_cache import FeatureCache
+from modkernel.moment_file import MOMENTS_FILE, write_moments
 from modkernel.pairs import PairSource
 from modkernel.plan import facts, output_spec, plan_network
 from modkernel.spec import NetworkSpec
 from modkernel.stored import StoredModule, write_module
 from modkernel.training import TrainReport, train_hidden, train_output
 from modkernel.training.hidden import PairData
+from modkernel.training.measure import measure
 from modkernel.training.output import LabelledData
 from modkernel.training.precision import choose_arithmetic
+
+FEATURE_BYTES = 10 << 30
 
 
 def train(
@@ -37,26 +43,34 @@ def train(
     assert data.train.labels is not None
     assert data.validation.labels is not None
     assert data.test.labels is not None
-    train_pairs = PairData(data.train.images, PairSource.from_classes(data.train.labels))
-    held_out = PairData(data.validation.images, PairSource.from_classes(data.validation.labels))
+    train_pairs = PairData(data.train.images, PairSource.from_classes(data.train.labels), "train")
+    held_out = PairData(
+        data.validation.images, PairSource.from_classes(data.validation.labels), "validation"
+    )
+    cache = FeatureCache(folder / "features", FEATURE_BYTES)
     chain: list[StoredModule] = []
     reports: list[TrainReport] = []
     under = info.preprocessing.id
     for plan in plan_network(spec, info):
         module = plan.spec(under, info.preprocessing, facts(info), spec.seed)
         arithmetic = choose_arithmetic(precision=plan.hidden.recipe.precision)
-        weights, report = train_hidden(module, train_pairs, held_out, chain, arithmetic=arithmetic)
+        weights, report = train_hidden(
+            module, train_pairs, held_out, chain, arithmetic=arithmetic, cache=cache
+        )
         chain.append(write_module(folder / str(len(chain)), module, weights))
+        moments = measure(chain, data, arithmetic, cache=cache)
+        write_moments(chain[-1].folder / MOMENTS_FILE, moments)
         reports.append(report)
         under = chain[-1].id
     if spec.output is not None:
         module = output_spec(spec.output, chain[-1].spec, under, info, spec.seed)
         weights, report = train_output(
             module,
-            LabelledData(data.train.images, data.train.labels),
-            LabelledData(data.test.images, data.test.labels),
+            LabelledData(data.train.images, data.train.labels, "train"),
+            LabelledData(data.test.images, data.test.labels, "test"),
             chain,
             arithmetic=choose_arithmetic(precision=spec.output.recipe.precision),
+            cache=cache,
         )
         chain.append(write_module(folder / str(len(chain)), module, weights))
         reports.append(report)

@@ -36,7 +36,9 @@ class ProgressArtifact:
         now = time.monotonic()
         if self._id is None:
             made = create_progress_artifact(
-                percent, key=_key("progress", self._name), description=f"Training {self._name}"
+                percent,
+                key=artifact_key("progress", self._name),
+                description=f"Training {self._name}",
             )
             assert isinstance(made, UUID)  # Outside of an event loop it is no coroutine.
             self._id = made
@@ -55,9 +57,9 @@ def show_module(
 ) -> None:
     """Leave a module's card: what MLflow's version page says, with its pictures."""
     what, module_id, measured = module_card(record, chain, report).split("\n\n", maxsplit=2)
-    card = "\n\n".join([what, module_id, *map(_image, pictures.values()), measured])
+    card = "\n\n".join([what, module_id, *map(image, pictures.values()), measured])
     create_markdown_artifact(
-        card, key=_key("module", record.name), description=f"Module {record.name}"
+        card, key=artifact_key("module", record.name), description=f"Module {record.name}"
     )
 
 
@@ -67,7 +69,7 @@ def show_network(result: NetworkResult, picture: bytes) -> None:
         f"# Network {result.name}",
         f"{result.trained_modules} modules trained, {result.reused_modules} reused, in "
         f"{result.seconds:.1f} s. Network id `{result.id}`.",
-        _table(
+        table(
             ("module", "version", "id", "", "objective", "training", "peak memory"),
             (
                 (
@@ -85,10 +87,10 @@ def show_network(result: NetworkResult, picture: bytes) -> None:
     ]
     if result.evaluation is not None:
         parts += ["## Accuracy on the test part", _evaluation(result.evaluation)]
-    parts.append(_image(picture))
+    parts.append(image(picture))
     create_markdown_artifact(
         "\n\n".join(parts),
-        key=_key("network", result.name),
+        key=artifact_key("network", result.name),
         description=f"Network {result.name}",
     )
 
@@ -100,18 +102,18 @@ def show_baseline(result: BaselineResult, pictures: Mapping[str, bytes]) -> None
         f"{result.train_seconds:.1f} s of training, peak memory "
         f"{_mib(result.peak_memory_bytes)}{', done before and reused' if result.reused else ''}.",
         _evaluation(result.evaluation),
-        *map(_image, pictures.values()),
+        *map(image, pictures.values()),
     ]
     create_markdown_artifact(
         "\n\n".join(parts),
-        key=_key("baseline", result.name),
+        key=artifact_key("baseline", result.name),
         description=f"Baseline {result.name}",
     )
 
 
 def _evaluation(evaluation: OutputEvaluation) -> str:
     draws = f"{evaluation.labels} labels, {evaluation.draws} draws"
-    return _table(
+    return table(
         ("labels", "accuracy"),
         [
             ("stored module", f"{evaluation.accuracy:.2%}"),
@@ -123,7 +125,8 @@ def _evaluation(evaluation: OutputEvaluation) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -132,10 +135,11 @@ def _mib(size: int | None) -> str:
     return "not measured" if size is None else f"{size / 2**20:.0f} MiB"
 
 
-def _image(picture: bytes) -> str:
+def image(picture: bytes) -> str:
+    """A PNG within markdown."""
     return f"![picture](data:image/png;base64,{base64.b64encode(picture).decode()})"
 
 
-def _key(kind: str, name: str) -> str:
+def artifact_key(kind: str, name: str) -> str:
     """Prefect's keys are of lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{name.lower()}").strip("-")

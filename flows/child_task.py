@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from typing import Any
 
@@ -13,8 +12,8 @@ from prefect.logging import get_run_logger
 from prefect.tasks import Task
 
 from flows import artifacts, datasets
-from flows.jobs import make_job, run_followed
-from flows.leases import claim_unless, kept
+from flows.jobs import chain_files, make_job, run_followed
+from flows.leases import claim_unless, kept, remove_work
 from flows.pictures import module_pictures
 from flows.progress import emit
 from flows.results import ModuleResult
@@ -51,6 +50,8 @@ def train_stored_module(
     dataset: DatasetSpec,
     pairs: str | None = None,
     parent_run_id: str | None = None,
+    label: str | None = None,
+    labels: str | None = None,
 ) -> ModuleResult:
     """Have a module trained and stored, unless one with the same recipe is stored already.
 
@@ -60,54 +61,59 @@ def train_stored_module(
         dataset: the data that the module's facts are of.
         pairs: file of pairs to train on.
         parent_run_id: MLflow run of the network.
+        label: what it is called in progress, where several of one name are trained at once.
+        labels: file of labels to train an output module on.
 
     Raises:
         ChildError: the child failed, or died twice.
         ModkernelError: what ended training or storing.
     """
     registry, log = open_registry(), get_run_logger()
-    digest = module.digest()
+    digest, label = module.digest(), label or name
 
     def waiting() -> None:
         log.info("Another flow trains this module: waiting for it.")
-        _tell(name, "waiting")
+        _tell(label, "waiting")
 
     found = claim_unless(registry, digest, lambda: registry.find_ready(digest), waiting)
     reused = not isinstance(found, Claim)
     if isinstance(found, Claim):
         try:
             with kept(found) as lost:
-                record = _train(registry, name, module, dataset, pairs, parent_run_id, lost)
+                _tell(label, "training")
+                record = _train(
+                    registry, name, label, module, dataset, pairs, labels, parent_run_id, lost
+                )
         except BaseException:
-            _tell(name, "failed")
+            _tell(label, "failed")
             raise
     else:
         record = found
-    # Under a claim that ended by a kill, the folder outlives what was stored from it.
-    shutil.rmtree(registry.settings.work_dir / digest, ignore_errors=True)
+    remove_work(registry, digest)
     report = registry.report(record)
-    log.info("%s: %s, module %s.", name, "reused" if reused else "stored", record.short_id)
+    log.info("%s: %s, module %s.", label, "reused" if reused else "stored", record.short_id)
     artifacts.show_module(
         record,
         registry.chain(record)[:-1],
         report,
         module_pictures(report, record.spec.classes),
     )
-    _tell(name, "reused" if reused else "stored")
+    _tell(label, "reused" if reused else "stored")
     return ModuleResult.of(record, report, reused)
 
 
 def _train(
     registry: Registry,
     name: str,
+    label: str,
     module: ModuleSpec,
     dataset: DatasetSpec,
     pairs: str | None,
+    labels: str | None,
     parent_run_id: str | None,
     lost: threading.Event,
 ) -> ModuleRecord:
     """Train the module in a child, or go on with what a killed flow left, and store it."""
-    _tell(name, "training")
     job = make_job(
         registry.settings,
         module.digest(),
@@ -115,12 +121,15 @@ def _train(
         module=module,
         dataset=dataset,
         pairs=pairs,
+        labels=labels,
         upstream=_upstream(registry, module),
     )
     run_id = registry.start_run(name, module, parent_run_id, datasets.describe(registry, dataset))
     datasets.remember(registry, run_id, dataset)
+    if pairs is not None:
+        datasets.remember_pairs(registry, run_id, pairs)
     with ending_with(registry, run_id):
-        report = run_followed(job, name, registry, run_id, lost)
+        report = run_followed(job, label, registry, run_id, lost)
         return registry.store(
             job.result,
             name=name,
@@ -134,15 +143,7 @@ def _upstream(registry: Registry, module: ModuleSpec) -> tuple[UpstreamFiles, ..
     """Where the modules under this one lie, fetched and verified."""
     if module.interface.upstream == module.preprocessing.id:
         return ()
-    chain = registry.chain(registry.resolve(module.interface.upstream))
-    return tuple(
-        UpstreamFiles(
-            folder=str(stored.folder),
-            weights_sha256=stored.weights_sha256,
-            spec_sha256=stored.spec_sha256,
-        )
-        for stored in map(registry.fetch, chain)
-    )
+    return chain_files(registry, registry.resolve(module.interface.upstream))
 
 
 def _tell(name: str, state: str) -> None:

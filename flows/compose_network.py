@@ -14,7 +14,7 @@ from flows.results import ModuleResult, NetworkResult
 from flows.runs import is_recorded, network_run
 from flows.stores import fork_server, open_registry
 from modkernel.errors import InterfaceError
-from modkernel.plan import check_output, output_spec
+from modkernel.plan import check_output, check_whole, output_spec
 from modkernel.spec import DatasetSpec, Name, OutputSpec
 
 OUTPUT = OutputSpec()
@@ -27,6 +27,7 @@ def compose_network(
     dataset: DatasetSpec | None = None,
     output: OutputSpec = OUTPUT,
     seed: int = 0,
+    labels: str | None = None,
 ) -> NetworkResult:
     """Make a network of a stored hidden module, with all that it stands on, and train its output.
 
@@ -38,8 +39,12 @@ def compose_network(
         dataset: what the output module tells apart; the hidden module's data if left out.
         output: how the output module is trained, and on how many labels.
         seed: of the label draws and the order of the data.
+        labels: CSV file of labels (id, class) that the output module is trained on, and no
+            others; see 'modkernel labels suggest'.
 
     Raises:
+        SpecError: a file of labels and a budget of labels.
+        DataError, ClassError: the file of labels is wrong.
         InterfaceError: the module does not take the data, or is no hidden module.
         ModkernelError: the reference or the data are wrong; later, what ended the training.
     """
@@ -54,13 +59,18 @@ def compose_network(
             f"{top.spec.interface.upstream[:12]} under it."
         )
     dataset, info = datasets.for_chain(registry, top, dataset)
-    check_output(output, info)
+    if labels is None:
+        check_output(output, info)
+    else:
+        check_whole(output)
+    given = None if labels is None else datasets.check_labels(registry, dataset, labels)
     chain = registry.chain(top)
-    module, own = output_spec(output, top.spec, top.id, info, seed), f"{name}.output"
+    module = output_spec(output, top.spec, top.id, info, seed, labels=given)
+    own = f"{name}.output"
     emit({"event": "plan", "modules": [own]})
     results = [ModuleResult.of(record, registry.report(record), True) for record in chain]
     ready = registry.find_ready(module.digest())
     needed = ready is None or not is_recorded(registry, name, [*chain, ready])
-    with network_run(registry, name, None, needed) as run_id:
-        trained = train_stored_module.submit(own, module, dataset, None, run_id)
+    with network_run(registry, name, f"compose {module.digest()}", needed) as run_id:
+        trained = train_stored_module.submit(own, module, dataset, None, run_id, labels=labels)
         return finish_network(registry, name, [*results, trained.result()], run_id, began)

@@ -8,15 +8,25 @@ from mlflow.exceptions import MlflowException
 from prefect.logging import get_run_logger
 
 from flows.progress import emit
-from modkernel.data import DataPlaces, DatasetInfo, describe_dataset, load_dataset, read_pairs
+from flows.stores import places
+from modkernel.data import (
+    DatasetInfo,
+    LabelList,
+    describe_dataset,
+    load_dataset,
+    read_labels,
+    read_pairs,
+)
 from modkernel.errors import InterfaceError, SpecError
 from modkernel.kernels import make_kernel
 from modkernel.objectives import make_objective
 from modkernel.pairs import PairSource
 from modkernel.spec import DatasetSpec, HiddenSpec
 from registry import ModuleRecord, Registry
+from registry.asking import asks_mlflow
 
 TAG = "dataset_spec"
+PAIRS_TAG = "pairs_file"
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
@@ -25,7 +35,7 @@ def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
     Raises:
         DataError: it is missing or unfit.
     """
-    return describe_dataset(dataset, _places(registry))
+    return describe_dataset(dataset, places(registry.settings))
 
 
 def check_pairs(
@@ -37,16 +47,14 @@ def check_pairs(
         DataError: it cannot be read, or names an example that the data set does not have.
         PairError: no same or no different pair, in training or validation.
     """
-    data = load_dataset(dataset, _places(registry))
+    data = load_dataset(dataset, places(registry.settings))
     part = data.training_part()
     table = read_pairs(pairs, part.ids, dataset.path, data.test.ids)
     if table.left_out:
-        text = (
+        _note(
             f"{table.left_out} of {table.left_out + len(table.same)} pairs name an example of the "
             "test part and are left out."
         )
-        get_run_logger().warning(text)
-        emit({"event": "note", "text": text})
     source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
     objectives = [make_objective(spec.objective, make_kernel(spec.kernel)) for spec in hidden]
     for half in source.split(dataset.validation_fraction, dataset.split_seed):
@@ -54,9 +62,38 @@ def check_pairs(
     return table.fingerprint
 
 
+def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> LabelList:
+    """See that a file of labels can train an output module, and read it.
+
+    Raises:
+        DataError: it cannot be read, or is wrong somewhere.
+        ClassError: its classes are not those of the data set, or it lacks some.
+    """
+    data = load_dataset(dataset, places(registry.settings))
+    found = read_labels(labels, data.training_part().ids, data.classes, dataset.path, data.test.ids)
+    if found.empty:
+        _note(
+            f"{found.empty} of {found.empty + len(found.rows)} examples in {labels} have no label "
+            f"yet: the {len(found.rows)} that have one are used."
+        )
+    return found
+
+
+@asks_mlflow
 def remember(registry: Registry, run_id: str, dataset: DatasetSpec) -> None:
     """Write on a module's run which data set it is trained on: its facts do not say where it is."""
     registry.stores.client.set_tag(run_id, TAG, dataset.canonical_json())
+
+
+@asks_mlflow
+def remember_pairs(registry: Registry, run_id: str, pairs: str) -> None:
+    """Write on a module's run which file of pairs it is trained on."""
+    registry.stores.client.set_tag(run_id, PAIRS_TAG, pairs)
+
+
+def recall_pairs(registry: Registry, record: ModuleRecord) -> str | None:
+    """The file of pairs that a stored module was trained on, if that is known."""
+    return _tag(registry, record, PAIRS_TAG)
 
 
 def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
@@ -65,12 +102,7 @@ def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
     Raises:
         SpecError: it was not trained by a flow, or its run is gone.
     """
-    client = registry.stores.client
-    try:
-        run = None if record.run_id is None else client.get_run(record.run_id)
-    except MlflowException:
-        run = None
-    text = None if run is None else run.data.tags.get(TAG)
+    text = _tag(registry, record, TAG)
     if text is None:
         raise SpecError(
             f"It is not known where the data of module {record.short_id} ({record.name}) is: "
@@ -115,6 +147,15 @@ def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
     )
 
 
-def _places(registry: Registry) -> DataPlaces:
-    settings = registry.settings
-    return DataPlaces(root=settings.data_root, cache=settings.cache_dir, download=settings.download)
+def _tag(registry: Registry, record: ModuleRecord, name: str) -> str | None:
+    client = registry.stores.client
+    try:
+        run = None if record.run_id is None else client.get_run(record.run_id)
+    except MlflowException:
+        run = None
+    return None if run is None else run.data.tags.get(name)
+
+
+def _note(text: str) -> None:
+    get_run_logger().warning(text)
+    emit({"event": "note", "text": text})

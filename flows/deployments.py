@@ -13,9 +13,15 @@ from prefect.types.entrypoint import EntrypointType
 from flows.compose_network import compose_network
 from flows.demo import demo_spec
 from flows.keep_house import EVERY_HOURS, keep_house
+from flows.measure_modules import measure_modules
+from flows.retrain_network import retrain_network
+from flows.search.spec import demo_search
+from flows.search_modules import search_modules
+from flows.study.spec import demo_study
 from flows.train_baseline import train_baseline
 from flows.train_module import train_module
 from flows.train_network import train_network
+from flows.transfer_study import transfer_study
 from modkernel.spec import OutputSpec, Spec
 
 CONCURRENT_RUNS = 8
@@ -52,6 +58,29 @@ def deployments() -> tuple[RunnerDeployment, ...]:
             train_baseline,
             "Train the same network end to end, to compare with.",
             {"spec": _json(digits)},
+        ),
+        _deployment(
+            retrain_network,
+            "Keep a stored network's modules before a stage, and train anew what stands on them.",
+            {"network": digits.name, "stage": "output"},
+        ),
+        _deployment(
+            search_modules,
+            "Try several modules for each stage of a network and go on with the best ones: the "
+            "cost is the sum over the stages, not the product.",
+            {"spec": _json(demo_search())},
+        ),
+        _deployment(
+            transfer_study,
+            "Train a module for each of several tasks, and compare what the scores say of all of "
+            "them for all tasks with how well they do.",
+            {"spec": _json(demo_study())},
+        ),
+        _deployment(
+            measure_modules,
+            "Compute the class moments of stored modules on a data set, so that they can be "
+            "ranked for any task made of its classes.",
+            {"dataset": _json(digits.dataset)},
         ),
         _deployment(
             keep_house,

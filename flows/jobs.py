@@ -14,9 +14,10 @@ from flows.artifacts import ProgressArtifact
 from flows.interrupts import stoppable
 from flows.progress import emit
 from flows.stores import fork_server
-from modkernel.job import Job
+from modkernel.job import Job, UpstreamFiles
+from modkernel.slots import gpus
 from modkernel.training.report import TrainReport
-from registry import Registry, Settings
+from registry import ModuleRecord, Registry, Settings
 
 LOG_SECONDS = 1.0
 """Epochs that end within this time are logged together: each log costs a transaction."""
@@ -39,8 +40,28 @@ def make_job(settings: Settings, digest: str, **fields: Any) -> Job:
         slots=str(settings.slots_dir),
         cpu_slots=settings.cpu_slots,
         resident_limit=settings.resident_limit,
+        features=str(settings.features_dir),
+        feature_limit=settings.feature_cache_bytes,
         **fields,
     )
+
+
+def chain_files(registry: Registry, top: ModuleRecord) -> tuple[UpstreamFiles, ...]:
+    """Where a module and all that it stands on lie, first to last, fetched and verified."""
+    return tuple(
+        UpstreamFiles(
+            folder=str(stored.folder),
+            weights_sha256=stored.weights_sha256,
+            spec_sha256=stored.spec_sha256,
+        )
+        for stored in map(registry.fetch, registry.chain(top))
+    )
+
+
+def device_slots(settings: Settings) -> int:
+    """How many children compute at once on this machine."""
+    devices = 0 if settings.device == "cpu" else len(gpus())
+    return devices or settings.cpu_slots
 
 
 def run_followed(
@@ -77,6 +98,9 @@ class _Follower:
                 emit({"event": "module", "module": self._name, "state": "training"})
             case "epoch":
                 self._epoch(event)
+            case "note":
+                self._log.warning("%s", event["text"])
+                emit({"event": "note", "text": f"{self._name}: {event['text']}"})
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
         epoch, epochs = event["epoch"], event["epochs"]

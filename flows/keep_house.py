@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.logging import get_run_logger
 
+from flows.leases import sweep_work
 from flows.stores import open_registry
 from modkernel.spec import Spec
 from registry.records import Action, PromotionRecord
@@ -25,6 +26,8 @@ class HouseResult(Spec):
 def keep_house() -> HouseResult:
     """Record the aliases set in MLflow, check every stored byte, and finish or undo half-stores.
 
+    Work folders that killed flows have left, and nobody will go on with, are removed.
+
     What a live process is storing at that moment is left alone.
 
     Raises:
@@ -32,6 +35,7 @@ def keep_house() -> HouseResult:
     """
     registry, log = open_registry(), get_run_logger()
     result = HouseResult(promotions=registry.sync_promotions(), repairs=registry.repair())
+    sweep_work(registry)
     for seen in result.promotions:
         target = f"version {seen.version}" if seen.version else "no version any more"
         log.info("%s@%s is %s.", seen.name, seen.alias, target)

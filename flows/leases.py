@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from flows.interrupts import stoppable
+from modkernel.data.cache import read_json
 from modkernel.errors import StoppedError
 from registry import Claim, Registry
 from registry.stores import this_process
@@ -15,6 +17,8 @@ from registry.stores import this_process
 T = TypeVar("T")
 
 POLL_SECONDS = 0.3
+RESUMED = ("hidden", "end_to_end")
+"""Kinds of jobs that leave checkpoints."""
 
 
 def claim_unless(
@@ -51,6 +55,31 @@ def claim_unless(
                 told = True
             if stop.wait(POLL_SECONDS):
                 raise StoppedError("Waiting for another flow was interrupted: run it again.")
+
+
+def remove_work(registry: Registry, key: str) -> None:
+    """Remove the work folder of a key, unless somebody is at work in it.
+
+    Under a claim that ended by a kill, the folder outlives what was stored from it. What is stored
+    is found before all of its folder has been kept: only who holds the claim may remove it.
+    """
+    folder = registry.settings.work_dir / key
+    claim = registry.claim(key, this_process()) if folder.exists() else None
+    if claim is not None:
+        with claim:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_work(registry: Registry) -> None:
+    """Remove the work folders that nobody will go on with, left by flows that were killed.
+
+    A folder with the checkpoint of a module that is not stored yet stays.
+    """
+    for folder in registry.settings.work_dir.iterdir():
+        job = read_json(folder / "job.json")
+        resumes = isinstance(job, dict) and job.get("kind") in RESUMED
+        if not resumes or registry.find_ready(folder.name) is not None:
+            remove_work(registry, folder.name)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def objective_curve(report: TrainReport) -> bytes:
     """What was maximised, by epoch, with the epoch that was kept."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     _draw_history(figure.add_subplot(), report)
-    return _png(figure)
+    return png(figure)
 
 
 def evaluation_picture(evaluation: OutputEvaluation, classes: Sequence[str]) -> bytes:
@@ -42,7 +42,7 @@ def evaluation_picture(evaluation: OutputEvaluation, classes: Sequence[str]) -> 
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_confusion(left, evaluation, classes)
     _draw_accuracies(right, evaluation)
-    return _png(figure)
+    return png(figure)
 
 
 def network_picture(
@@ -65,7 +65,7 @@ def network_picture(
         ax.set_title(name)
     for ax in axes[panels:]:
         ax.set_axis_off()
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_history(ax: Axes, report: TrainReport) -> None:
@@ -108,7 +108,8 @@ def _draw_accuracies(ax: Axes, evaluation: OutputEvaluation) -> None:
     ax.set(title=draws, ylabel="test accuracy", ylim=(0, 1))
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)  # Draws without a display, and in any thread.
     figure.savefig(buffer, format="png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 
 from modkernel.errors import StoppedError
 from modkernel.spec import NetworkSpec
@@ -27,13 +28,24 @@ def ending_with(registry: Registry, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def network_run(
-    registry: Registry, name: str, spec: NetworkSpec | None, needed: bool
+    registry: Registry, name: str, recipe: NetworkSpec | str, needed: bool
 ) -> Iterator[str | None]:
-    """The parent run of a network's modules, or none where nothing is to be trained."""
+    """The parent run of a network's modules, or none where nothing is to be trained.
+
+    Args:
+        registry: has the run.
+        name: of the network.
+        recipe: what it is made from, or words that tell this: a run that died with the same ones
+            is gone on with.
+        needed: whether something is to be trained.
+    """
     if not needed:
         yield None
         return
-    run_id = registry.start_network_run(name, spec)
+    if isinstance(recipe, str):
+        run_id = registry.start_network_run(name, digest=sha256(recipe.encode()).hexdigest())
+    else:
+        run_id = registry.start_network_run(name, recipe)
     with ending_with(registry, run_id):
         yield run_id
 

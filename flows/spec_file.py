@@ -1,39 +1,65 @@
-"""A YAML file → a `NetworkSpec`, or one sentence that says where the file is wrong."""
+"""A YAML file → a spec (of a network, a study, a search), or one sentence: where it is wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args, overload
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from modkernel.errors import SpecError
-from modkernel.spec import NetworkSpec
+from modkernel.spec import NetworkSpec, Spec
 
+S = TypeVar("S", bound=Spec)
 PATH_FIELDS = (("dataset", "path"), ("pairs",))
 """Fields that name files; a relative one counts from the spec file's folder."""
+MERGE = "tag:yaml.org,2002:merge"
 
 
 class _StrictLoader(yaml.SafeLoader):
     """YAML's safe loader, which also refuses a key that stands twice in one mapping."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._checked: set[int] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what '<<' merges into a mapping: then its own keys may stand beside merged ones."""
+        if id(node) not in self._checked:
+            self._checked.add(id(node))
+            self._check(node)
+        super().flatten_mapping(node)
+
+    def _check(self, node: yaml.MappingNode) -> None:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
+            if key_node.tag == MERGE:
+                continue
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key != "<<":
+            if isinstance(key, Hashable):
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key '{key}' stands twice", key_node.start_mark
                     )
                 seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
-def read_spec(path: Path) -> NetworkSpec:
-    """Read one network's spec file.
+@overload
+def read_spec(path: Path) -> NetworkSpec: ...
+
+
+@overload
+def read_spec(path: Path, kind: type[S]) -> S: ...
+
+
+def read_spec(path: Path, kind: type[Spec] = NetworkSpec) -> Spec:
+    """Read one spec file.
+
+    Args:
+        path: of the file.
+        kind: what it describes.
 
     Raises:
         SpecError: the file is missing, not YAML, or describes something that cannot be; the message
@@ -48,10 +74,18 @@ def read_spec(path: Path) -> NetworkSpec:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Cannot read the spec file {path}: {error}.") from None
-    return parse_spec(text, name=str(path), folder=path.parent)
+    return parse_spec(text, kind, name=str(path), folder=path.parent)
 
 
-def parse_spec(text: str, *, name: str, folder: Path) -> NetworkSpec:
+@overload
+def parse_spec(text: str, *, name: str, folder: Path) -> NetworkSpec: ...
+
+
+@overload
+def parse_spec(text: str, kind: type[S], *, name: str, folder: Path) -> S: ...
+
+
+def parse_spec(text: str, kind: type[Spec] = NetworkSpec, *, name: str, folder: Path) -> Spec:
     """Parse a spec; `name` stands in messages, relative paths count from `folder`.
 
     Raises:
@@ -67,15 +101,15 @@ def parse_spec(text: str, *, name: str, folder: Path) -> NetworkSpec:
         raise SpecError(f"{name} is not YAML: {error}.") from None
     if not isinstance(document, dict):
         raise SpecError(
-            f"{name} must be a mapping of fields (name, dataset, backbone, hidden, output, ...), "
+            f"{name} must be a mapping of fields ({', '.join(kind.model_fields)}), "
             f"not {_describe(document)}."
         )
     for field in PATH_FIELDS:
         _make_absolute(document, field, folder)
     try:
-        return NetworkSpec.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
-        raise SpecError(f"{name}: {explain(error)}") from None
+        raise SpecError(f"{name}: {explain(error, kind)}") from None
 
 
 def validated(kind: Any, value: object, what: str) -> Any:
@@ -92,28 +126,35 @@ def validated(kind: Any, value: object, what: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise SpecError(f"{what}: {explain(error)}") from None
+        raise SpecError(f"{what}: {explain(error, kind)}") from None
 
 
-def explain(error: ValidationError) -> str:
-    """One sentence for a pydantic error: each field, what was wrong with it, what is allowed."""
+def explain(error: ValidationError, kind: Any) -> str:
+    """One sentence for a pydantic error: each field, what was wrong with it, what is allowed.
+
+    Args:
+        error: of validating a value.
+        kind: the type that it was to be of.
+    """
     items = error.errors(include_url=False)
     # An invalid item also counts as absent from its list: only the first of the two helps.
     below = {item["loc"][:n] for item in items for n in range(len(item["loc"]))}
     problems = [
-        _problem(item) for item in items if item["type"] != "too_short" or item["loc"] not in below
+        _problem(item, kind)
+        for item in items
+        if item["type"] != "too_short" or item["loc"] not in below
     ]
     shown = "; ".join(problems[:3])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return f"{shown}{more}."
 
 
-def _problem(item: Any) -> str:
+def _problem(item: Any, kind: Any) -> str:
     field = _path(item["loc"]) or "it"
-    allowed = _fields_at(item["loc"])
     match item["type"]:
         case "extra_forbidden":
-            return f"unknown field '{field}' (use one of {', '.join(allowed)})"
+            allowed = ", ".join(_fields_at(item["loc"], kind))
+            return f"unknown field '{field}' (use one of {allowed})"
         case "missing":
             return f"'{field}' is missing"
         case "string_pattern_mismatch":
@@ -139,19 +180,20 @@ def _path(location: tuple[int | str, ...]) -> str:
     return text
 
 
-def _fields_at(location: tuple[int | str, ...]) -> tuple[str, ...]:
+def _fields_at(location: tuple[int | str, ...], kind: Any) -> tuple[str, ...]:
     """The fields of the model in which a location's last part stands."""
-    model: type[BaseModel] = NetworkSpec
+    model = _model_in(kind)
     for part in location[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            candidates = [model.model_fields[part].annotation]
-            while candidates:
-                candidate = candidates.pop()
-                if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                    model = candidate
-                    break
-                candidates.extend(get_args(candidate))
-    return tuple(model.model_fields)
+        if model is not None and part in model.model_fields:
+            model = _model_in(model.model_fields[str(part)].annotation) or model
+    return () if model is None else tuple(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a type is, or is made of: of lists, of 'or none'."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def _describe(value: object) -> str:

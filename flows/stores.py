@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from modkernel.data import DataPlaces
 from modkernel.fork_client import ForkServer
 from registry import Registry, Settings
 
@@ -21,6 +22,11 @@ def open_registry() -> Registry:
 def _open(settings: Settings) -> Registry:
     settings.ensure_home()
     return Registry.open(settings)
+
+
+def places(settings: Settings) -> DataPlaces:
+    """Where data sets are."""
+    return DataPlaces(root=settings.data_root, cache=settings.cache_dir, download=settings.download)
 
 
 @cache

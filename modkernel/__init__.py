@@ -13,13 +13,18 @@ if TYPE_CHECKING:
     from modkernel.data import DataPlaces, describe_dataset, load_dataset
     from modkernel.errors import ModkernelError
     from modkernel.kernels import make_kernel
+    from modkernel.moments import ClassMoments
     from modkernel.objectives import make_objective
     from modkernel.pairs import PairSource
+    from modkernel.scores import SCORES, reusability
     from modkernel.spec import DatasetSpec, ModuleSpec, NetworkSpec
     from modkernel.stored import StoredModule, read_module, write_module
+    from modkernel.task import Task, parse_task
     from modkernel.training import evaluate, train_end_to_end, train_hidden, train_output
 
 __all__ = [
+    "SCORES",
+    "ClassMoments",
     "DataPlaces",
     "DatasetSpec",
     "ModkernelError",
@@ -28,12 +33,15 @@ __all__ = [
     "NetworkSpec",
     "PairSource",
     "StoredModule",
+    "Task",
     "describe_dataset",
     "evaluate",
     "load_dataset",
     "make_kernel",
     "make_objective",
+    "parse_task",
     "read_module",
+    "reusability",
     "train_end_to_end",
     "train_hidden",
     "train_output",
@@ -41,6 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ClassMoments": "moments",
     "DataPlaces": "data",
     "DatasetSpec": "spec",
     "ModkernelError": "errors",
@@ -48,13 +57,17 @@ _HOMES = {
     "Network": "assemble",
     "NetworkSpec": "spec",
     "PairSource": "pairs",
+    "SCORES": "scores",
     "StoredModule": "stored",
+    "Task": "task",
     "describe_dataset": "data",
     "evaluate": "training",
     "load_dataset": "data",
     "make_kernel": "kernels",
     "make_objective": "objectives",
+    "parse_task": "task",
     "read_module": "stored",
+    "reusability": "scores",
     "train_end_to_end": "training",
     "train_hidden": "training",
     "train_output": "training",

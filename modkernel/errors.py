@@ -12,6 +12,8 @@ The command line prints that message and exits non-zero; it never prints a trace
     │   ├── LabelBudgetError      more labels per class than exist
     │   └── ImageError            an image that cannot be read (it is named)
     ├── PairError                 no known pair, or no same pair where one is needed
+    ├── MomentsError              class moments that are missing, of other data or too large
+    ├── ScoreError                a score that is undefined for what it was given
     ├── ObjectiveError            an objective that is undefined for its kernel
     ├── InterfaceError            modules that do not fit: shape, channels or upstream
     ├── TrainingError             training could not go on
@@ -42,11 +44,13 @@ __all__ = [
     "InterfaceError",
     "LabelBudgetError",
     "ModkernelError",
+    "MomentsError",
     "NonFiniteError",
     "NotFoundError",
     "ObjectiveError",
     "PairError",
     "SchemaVersionError",
+    "ScoreError",
     "ServiceError",
     "SettingsError",
     "SpecError",
@@ -95,6 +99,14 @@ class ImageError(DataError):
 
 class PairError(ModkernelError):
     """No known pair, or no same pair where the value needs one."""
+
+
+class MomentsError(ModkernelError):
+    """Class moments that are missing, of other data, or too large to keep."""
+
+
+class ScoreError(ModkernelError):
+    """A score that is undefined for the features, labels or moments it was given."""
 
 
 class ObjectiveError(ModkernelError):

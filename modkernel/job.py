@@ -18,11 +18,23 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from modkernel.judgment import JudgmentSpec
 from modkernel.spec import DatasetSpec, ModuleSpec, NetworkSpec, Spec
 
 __all__ = ["Device", "Job", "UpstreamFiles"]
 
 Device = Literal["auto", "cpu", "cuda"]
+
+
+NEEDED = {
+    "hidden": {"module"},
+    "output": {"module"},
+    "end_to_end": {"network", "fingerprint"},
+    "measure": {"fingerprint"},
+    "judge": {"fingerprint", "judgment"},
+}
+"""Which of `SUBJECTS` a job of a kind has."""
+SUBJECTS = ("module", "network", "fingerprint", "judgment")
 
 
 class UpstreamFiles(Spec):
@@ -34,21 +46,25 @@ class UpstreamFiles(Spec):
 
 
 class Job(Spec):
-    """What a child process trains, on what, and where it leaves the result."""
+    """What a child process trains or measures, on what, and where it leaves the result."""
 
-    kind: Literal["hidden", "output", "end_to_end"]
+    kind: Literal["hidden", "output", "end_to_end", "measure", "judge"]
     module: ModuleSpec | None = Field(None, description="Of a hidden or output module.")
     network: NetworkSpec | None = Field(None, description="Of end-to-end training.")
+    judgment: JudgmentSpec | None = Field(None, description="What 'judge' judges a module for.")
     dataset: DatasetSpec
     data_root: str
     cache: str
     fingerprint: str | None = Field(
         None,
-        description="Of the data that end-to-end training was planned on; a module's spec "
+        description="Of the data that a job without a module was planned on; a module's spec "
         "has its own.",
     )
     pairs: str | None = None
-    upstream: tuple[UpstreamFiles, ...] = Field((), description="The whole chain, in order.")
+    labels: str | None = Field(None, description="File of labels for an output module.")
+    upstream: tuple[UpstreamFiles, ...] = Field(
+        (), description="The whole chain, in order; its last module is what is measured or judged."
+    )
     device: Device = "auto"
     threads: int = Field(1, ge=1, description="Threads of torch on the CPU.")
     work: str = Field(description="The job's own folder.")
@@ -57,15 +73,16 @@ class Job(Spec):
     resident_limit: int | None = Field(
         None, description="Largest size in bytes of a data set that is held on the device."
     )
+    features: str | None = Field(
+        None, description="Folder of the feature cache; without one nothing is kept."
+    )
+    feature_limit: int = Field(0, ge=0, description="Bytes of the feature cache.")
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
-        end_to_end = self.kind == "end_to_end"
-        given = (self.network is not None, self.fingerprint is not None, self.module is None)
-        if given != (end_to_end,) * 3:
-            raise ValueError(
-                "end_to_end goes with network and fingerprint, the other kinds with module"
-            )
+        given = {name for name in SUBJECTS if getattr(self, name) is not None}
+        if given != NEEDED[self.kind]:
+            raise ValueError(f"{self.kind} goes with {' and '.join(sorted(NEEDED[self.kind]))}")
         return self
 
     @property

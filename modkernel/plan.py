@@ -13,8 +13,8 @@ import torch
 
 from modkernel.backbones import build_skeleton
 from modkernel.cut import cut
-from modkernel.data import DatasetInfo, augment
-from modkernel.errors import DataError, PairError
+from modkernel.data import DatasetInfo, LabelList, augment
+from modkernel.errors import DataError, PairError, SpecError
 from modkernel.kernels import make_kernel
 from modkernel.labels import check_label_budget
 from modkernel.objectives import make_objective
@@ -43,10 +43,28 @@ class HiddenPlan:
     takes: Shape
     gives: Shape
 
+    @property
+    def features(self) -> int:
+        """How many features an output module takes of it, of one example."""
+        kernel = make_kernel(self.hidden.kernel)
+        if not kernel.has_features:
+            return self.hidden.kernel.centres
+        return kernel.features(torch.zeros(1, *self.gives)).shape[1]
+
     def spec(
         self, upstream: str, preprocessing: Preprocessing, dataset: DatasetFacts, seed: int
     ) -> ModuleSpec:
-        """The module's spec on a known upstream (a module id, or the preprocessing's)."""
+        """The module's spec on a known upstream (a module id, or the preprocessing's).
+
+        Raises:
+            SpecError: fixed views for a module that stands on no other.
+        """
+        if self.hidden.recipe.views is not None and upstream == preprocessing.id:
+            raise SpecError(
+                "Fixed views save running the stored modules below for every epoch, and a first "
+                "module has none below: leave 'views' out of its recipe, where fresh views cost "
+                "nothing more."
+            )
         return ModuleSpec(
             kind="hidden",
             interface=Interface(
@@ -97,29 +115,43 @@ def plan_network(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]
     """Plan a network's hidden modules, and check that its data can train all of it.
 
     Raises:
-        PairError: no labels and no pairs to train hidden modules on, or batches too small for
-            a list of pairs.
+        PairError, InterfaceError: see `check_hidden`.
         DataError, LabelBudgetError: the output module cannot be trained.
-        InterfaceError: crop or flip of examples that are no images.
         CutError, UnknownNameError, ObjectiveError, InterfaceError: see `plan_hidden`.
     """
-    if not info.labelled and spec.pairs is None:
+    check_hidden(spec.hidden, info, on_pairs=spec.pairs is not None)
+    if spec.output is not None:
+        check_output(spec.output, info)
+    return plan_hidden(spec.backbone, spec.hidden, info.preprocessing.shape)
+
+
+def check_hidden(hidden: Sequence[HiddenSpec], info: DatasetInfo, on_pairs: bool) -> None:
+    """Check that a data set can train hidden modules.
+
+    Args:
+        hidden: how they are trained.
+        info: what they are trained on.
+        on_pairs: whether a file of pairs is given in place of class labels.
+
+    Raises:
+        PairError: no labels and no pairs to train on, or batches too small for a list of pairs.
+        InterfaceError: crop or flip of examples that are no images.
+    """
+    if not info.labelled and not on_pairs:
         raise PairError(
             f"Data set '{info.name}' has no class labels: give a file of pairs in the spec's "
             "'pairs', or sort the images into one folder a class."
         )
-    for hidden in spec.hidden if spec.pairs is not None else ():
-        if hidden.recipe.batch_size < SMALLEST_PAIR_BATCH:
+    example = torch.zeros(1, *info.preprocessing.shape)
+    for recipe in (spec.recipe for spec in hidden):
+        if on_pairs and recipe.batch_size < SMALLEST_PAIR_BATCH:
             raise PairError(
-                f"A batch_size of {hidden.recipe.batch_size} cannot hold a same and a different "
+                f"A batch_size of {recipe.batch_size} cannot hold a same and a different "
                 f"pair of a list: use at least {SMALLEST_PAIR_BATCH}."
             )
-    if spec.output is not None:
-        check_output(spec.output, info)
-    example = torch.zeros(1, *info.preprocessing.shape)
-    for recipe in (hidden.recipe for hidden in spec.hidden if hidden.recipe.augments):
-        augment(example, recipe.crop_padding, recipe.flip, torch.Generator())  # Refuses vectors.
-    return plan_hidden(spec.backbone, spec.hidden, info.preprocessing.shape)
+        if recipe.augments:
+            # Refuses vectors.
+            augment(example, recipe.crop_padding, recipe.flip, torch.Generator())
 
 
 def check_output(output: OutputSpec, info: DatasetInfo) -> None:
@@ -139,6 +171,19 @@ def check_output(output: OutputSpec, info: DatasetInfo) -> None:
         check_label_budget(info.train_counts, info.classes, output.labels_per_class)
 
 
+def check_whole(output: OutputSpec) -> None:
+    """Check that an output module can be trained on a file of labels.
+
+    Raises:
+        SpecError: it asks for a budget or draws of labels.
+    """
+    if output.labels_per_class is not None or output.draws > 1:
+        raise SpecError(
+            "A file of labels is used as a whole: leave out labels_per_class and draws, or the "
+            "file."
+        )
+
+
 def output_spec(
     output: OutputSpec,
     below: ModuleSpec,
@@ -146,6 +191,7 @@ def output_spec(
     info: DatasetInfo,
     seed: int,
     kernel: KernelSpec | None = None,
+    labels: LabelList | None = None,
 ) -> ModuleSpec:
     """The spec of an output module on a hidden module.
 
@@ -156,28 +202,36 @@ def output_spec(
         info: data it is trained on.
         seed: of label draws and order.
         kernel: its front; that of the hidden module if left out.
+        labels: the only ones it is trained on, if they are given by hand.
     """
+    classes = info.classes if labels is None else labels.classes
+    known = facts(info, labels_fingerprint=None if labels is None else labels.fingerprint)
     return ModuleSpec(
         kind="output",
         interface=Interface(
             upstream=below_id,
             takes=below.interface.gives,
-            gives=(len(info.classes),),
+            gives=(len(classes),),
             kernel=kernel or below.interface.kernel,
         ),
-        dataset=facts(info),
+        dataset=known,
         seed=seed,
         preprocessing=below.preprocessing,
         output=output,
-        classes=info.classes,
+        classes=classes,
     )
 
 
-def facts(info: DatasetInfo, pairs_fingerprint: str | None = None) -> DatasetFacts:
+def facts(
+    info: DatasetInfo,
+    pairs_fingerprint: str | None = None,
+    labels_fingerprint: str | None = None,
+) -> DatasetFacts:
     """What a module's spec says of its data."""
     return DatasetFacts(
         name=info.name,
         fingerprint=info.fingerprint,
         classes=info.classes,
         pairs_fingerprint=pairs_fingerprint,
+        labels_fingerprint=labels_fingerprint,
     )

@@ -6,7 +6,6 @@ the device when the child ends, whatever ended it: there is no lease to expire, 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 
 from modkernel.errors import SettingsError, StoppedError
+from modkernel.file_lock import release, try_lock
 from modkernel.job import Device
 
 __all__ = ["device_slot", "gpus", "hold"]
@@ -42,12 +42,12 @@ def hold(
     told = False
     while True:
         for path in paths:
-            descriptor = _try_lock(path)
+            descriptor = try_lock(path)
             if descriptor is not None:
                 try:
                     yield path
                 finally:
-                    os.close(descriptor)
+                    release(descriptor)
                 return
         if stop():
             raise StoppedError("Training was stopped while it waited for its turn; run it again.")
@@ -55,22 +55,6 @@ def hold(
             waiting()
             told = True
         time.sleep(POLL_SECONDS)
-
-
-def _try_lock(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The last holder may have removed the file: then a newcomer locks another inode.
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return descriptor
-    except BlockingIOError:
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
 
 
 def gpus() -> tuple[str, ...]:

@@ -10,7 +10,14 @@ import hashlib
 import json
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
@@ -25,6 +32,29 @@ Name = Annotated[
 ]
 Shape = tuple[int, ...]
 """Shape of one example, without the batch dimension: [C, H, W] or [d]."""
+Groups = Annotated[
+    dict[str, tuple[str, ...]],
+    # Canonical JSON sorts keys and some databases do too, but the order of classes means something.
+    PlainSerializer(lambda groups: list(groups.items()), when_used="json"),
+    BeforeValidator(
+        lambda given: _from_pairs(given),
+        json_schema_input_type=dict[str, tuple[str, ...]] | list[tuple[str, tuple[str, ...]]],
+    ),
+]
+"""Class names by the name of their group, in order; pairs [name, classes] in JSON that we write."""
+
+
+def _from_pairs(given: object) -> object:
+    """Pairs [name, classes] as a mapping; anything else as it is."""
+    if not isinstance(given, list) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in given
+    ):
+        return given
+    groups = dict(given)
+    if len(groups) < len(given):
+        raise ValueError("a group is named more than once: name each once")
+    return groups
 
 
 class Spec(BaseModel):
@@ -53,6 +83,12 @@ class DatasetSpec(Spec, title="Data set"):
     classes: tuple[str, ...] | None = Field(
         None, description="Only these classes, by name; all of them if left out."
     )
+    groups: Groups | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Classes joined under new names, such as "
+        '{"animal": ["cat", "dog"], "vehicle": ["car", "ship"]}; not together with classes.',
+    )
     image_size: int | None = Field(
         None, ge=4, description="Side in pixels that images are resized to."
     )
@@ -66,6 +102,14 @@ class DatasetSpec(Spec, title="Data set"):
         0.2, gt=0, lt=1, description="Share kept for testing where the set has no test part."
     )
     split_seed: int = Field(0, ge=0, description="Seed of the split.")
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if self.groups is not None and self.classes is not None:
+            raise ValueError(
+                "give 'classes' or 'groups', not both: a class that is in no group is left out"
+            )
+        return self
 
 
 class BackboneSpec(Spec, title="Backbone"):
@@ -131,6 +175,14 @@ class Recipe(Spec):
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient.")
     crop_padding: int = Field(0, ge=0, description="Random crop after padding by these pixels.")
     flip: bool = Field(False, description="Random horizontal flip.")
+    views: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda value: value is None,
+        description="Train on this many fixed random views of each image, computed once, in place "
+        "of fresh ones in every epoch: much faster on stored modules. It needs crop_padding or "
+        "flip. End-to-end training always takes fresh views.",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast on hardware that has it."
     )
@@ -144,6 +196,14 @@ class Recipe(Spec):
     def _check_milestones(self) -> Self:
         if (self.schedule == "multistep") != bool(self.milestones):
             raise ValueError("milestones go with schedule 'multistep', and it needs them")
+        return self
+
+    @model_validator(mode="after")
+    def _check_views(self) -> Self:
+        if self.views is not None and not self.augments:
+            raise ValueError(
+                "views are random views of images: set crop_padding or flip too, or leave views out"
+            )
         return self
 
 
@@ -181,10 +241,10 @@ class OutputSpec(Spec, title="Output module"):
 
     @model_validator(mode="after")
     def _check_recipe(self) -> Self:
-        if self.recipe.augments:
+        if self.recipe.augments:  # Views too: they need one of the two.
             raise ValueError(
-                "an output module is trained on features of unaltered images: leave crop_padding "
-                "and flip out of its recipe"
+                "an output module is trained on features of unaltered images: leave crop_padding, "
+                "flip and views out of its recipe"
             )
         return self
 
@@ -230,6 +290,21 @@ class DatasetFacts(Spec):
     fingerprint: str
     classes: tuple[str, ...]
     pairs_fingerprint: str | None = None
+    labels_fingerprint: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Of the file of labels that an output module was trained on.",
+    )
+
+    def saw_validation(self, name: str, fingerprint: str) -> bool:
+        """Whether a hidden module was trained on validation examples of a data set.
+
+        A list of pairs is over training and validation examples. A choice of a set's classes has
+        another fingerprint and the same examples, so the set's name is enough.
+        """
+        return self.pairs_fingerprint is not None and (
+            self.fingerprint == fingerprint or self.name == name
+        )
 
 
 class Interface(Spec):

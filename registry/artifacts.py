@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -57,14 +57,40 @@ def download(client: MlflowClient, model_id: str, folder: Path) -> None:
         _fetch(client, location, name, folder)
 
 
+def download_file(
+    client: MlflowClient, model_id: str, name: str, sha256: str, target: Path
+) -> None:
+    """Bring one of a model's files here; `target` appears whole, with the expected content.
+
+    Raises:
+        ArtifactError: it is missing or altered in MLflow's store.
+    """
+    location = location_of(client, model_id)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as temporary:
+        path = _fetch(client, location, name, Path(temporary))
+        with path.open("rb") as file:
+            _require(file, name, model_id, sha256)
+        os.replace(path, target)
+
+
 def check(client: MlflowClient, model_id: str, weights_sha256: str, spec_sha256: str) -> None:
     """Hash a model's two files in MLflow's store; files on this machine are read in place.
 
     Raises:
         ArtifactError: a file is missing or altered.
     """
+    check_files(client, model_id, dict(zip(FILES, (weights_sha256, spec_sha256), strict=True)))
+
+
+def check_files(client: MlflowClient, model_id: str, sha256: Mapping[str, str]) -> None:
+    """Hash some of a model's files in MLflow's store, given by name with what they must give.
+
+    Raises:
+        ArtifactError: a file is missing or altered.
+    """
     location = location_of(client, model_id)
-    for name, expected in zip(FILES, (weights_sha256, spec_sha256), strict=True):
+    for name, expected in sha256.items():
         with _readable(client, location, name) as path, path.open("rb") as file:
             _require(file, name, model_id, expected)
 
@@ -120,12 +146,14 @@ def _publish(new: Path, folder: Path) -> None:
             raise
 
 
-def _fetch(client: MlflowClient, location: str, name: str, folder: Path) -> None:
+def _fetch(client: MlflowClient, location: str, name: str, folder: Path) -> Path:
     try:
-        download_artifacts(
-            artifact_uri=f"{location}/{name}",
-            dst_path=str(folder),
-            tracking_uri=client.tracking_uri,
+        return Path(
+            download_artifacts(
+                artifact_uri=f"{location}/{name}",
+                dst_path=str(folder),
+                tracking_uri=client.tracking_uri,
+            )
         )
     except (MlflowException, OSError) as error:
         raise _missing(location, name, error) from error
@@ -141,8 +169,7 @@ def _readable(client: MlflowClient, location: str, name: str) -> Iterator[Path]:
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
-        _fetch(client, location, name, Path(folder))
-        yield Path(folder) / name
+        yield _fetch(client, location, name, Path(folder))
 
 
 def is_absent(error: MlflowException) -> bool:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from modkernel.assemble import check_chain
 from modkernel.errors import AmbiguousError, NotFoundError
@@ -38,6 +38,8 @@ def add_network(
     spec: NetworkSpec | None = None,
 ) -> NetworkRecord:
     """Record a composition and pin its modules; the same one under the same name is kept.
+
+    Either way the name means this network from now on.
 
     An evaluation that differs from the newest one is added to the network's history.
 
@@ -74,6 +76,8 @@ def add_network(
                 )
                 for position, module in enumerate(modules, start=1)
             ]
+        else:
+            row.made_again_at = utc_now()
         newest = row.evaluations[-1].evaluation if row.evaluations else None
         if evaluation is not None and evaluation.canonical_json() != newest:
             facts = modules[-1].spec.dataset
@@ -98,17 +102,19 @@ def networks(database: Database, name: str | None = None) -> tuple[NetworkRecord
 
 
 def network(database: Database, reference: str) -> NetworkRecord:
-    """The network of an id, of a unique prefix of one, or the newest one of a name.
+    """The network of an id, of a unique prefix of one, or the one of a name that was made last.
 
     Raises:
         NotFoundError: there is none.
         AmbiguousError: a prefix of several ids.
     """
-    named = networks(database, reference)
-    if named:
-        return named[-1]
+    made = func.coalesce(NetworkRow.made_again_at, NetworkRow.created_at)
+    named = select(NetworkRow).where(NetworkRow.name == reference).order_by(made.desc()).limit(1)
     found: Sequence[NetworkRow] = ()
     with database.reading() as session:
+        newest = session.scalars(named).first()
+        if newest is not None:
+            return _record(newest)
         if PREFIX.fullmatch(reference):
             query = select(NetworkRow).where(NetworkRow.id.startswith(reference)).limit(3)
             found = session.scalars(query).all()
@@ -132,6 +138,21 @@ def members(database: Database, record: NetworkRecord) -> tuple[ModuleRecord, ..
         NotFoundError: one of them is lost.
     """
     return tuple(queries.required(database, module_id) for module_id in record.module_ids)
+
+
+def sharing(database: Database, record: NetworkRecord) -> dict[str, tuple[NetworkRecord, ...]]:
+    """By id of each module of a network: the other networks that have it, oldest first."""
+    query = (
+        select(NetworkModuleRow.module_id, NetworkRow)
+        .join(NetworkRow, NetworkRow.id == NetworkModuleRow.network_id)
+        .where(NetworkModuleRow.module_id.in_(record.module_ids), NetworkRow.id != record.id)
+        .order_by(NetworkRow.created_at)
+    )
+    shared: dict[str, tuple[NetworkRecord, ...]] = {name: () for name in record.module_ids}
+    with database.reading() as session:
+        for module_id, row in session.execute(query):
+            shared[module_id] += (_record(row),)
+    return shared
 
 
 def evaluations(database: Database, identity: str) -> tuple[EvaluationRecord, ...]:

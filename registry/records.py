@@ -8,10 +8,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from modkernel.spec import ModuleSpec
+from modkernel.task import Task
 from modkernel.training.report import OutputEvaluation
 
 State = Literal["PENDING", "READY", "LOST"]
 """PENDING: being stored. READY: usable. LOST: its bytes are gone or altered, its history stays."""
+
+
+NoAccuracy = Literal["features", "pairs", "score"]
+"""Why a module has no accuracy: its measured features are not kept any more; a list of pairs let it
+see the held-out examples; they are too few."""
 
 
 class Record(BaseModel):
@@ -43,6 +49,22 @@ class ModuleRecord(Record):
     def short_id(self) -> str:
         """The first twelve digits of the id, as people quote it."""
         return self.id[:12]
+
+
+class MomentsRecord(Record):
+    """Class moments of a module's features on one data set, as they are kept."""
+
+    module_id: str
+    fingerprint: str = Field(description="Of the data set.")
+    dataset: str | None = Field(description="Name of the data set, where it was told.")
+    classes: tuple[str, ...]
+    examples: int = Field(description="Measured, of the training and the validation part.")
+    dimension: int = Field(description="Of a feature vector.")
+    sha256: str
+    size_bytes: int
+    path: str = Field(description="In the folder of the module's MLflow model.")
+    seconds: float = Field(description="Of the pass over the data.")
+    created_at: datetime = Field(description="UTC.")
 
 
 class EvaluationRecord(Record):
@@ -85,7 +107,7 @@ class PromotionRecord(Record):
 class Problem(Record):
     """Something that `Registry.verify` found."""
 
-    kind: Literal["unfinished", "artifact", "version", "lost"]
+    kind: Literal["unfinished", "artifact", "version", "lost", "moments"]
     module_id: str
     name: str
     message: str
@@ -94,7 +116,52 @@ class Problem(Record):
 class Action(Record):
     """Something that `Registry.repair` did."""
 
-    kind: Literal["finished", "undone", "restored", "registered", "lost"]
+    kind: Literal["finished", "undone", "restored", "registered", "lost", "dropped"]
     module_id: str
     name: str
     message: str
+
+
+class Ranked(Record):
+    """A module that can be built on for a task, and how good that promises to be."""
+
+    module: ModuleRecord
+    score: float = Field(description="Larger is better; comparable within one answer.")
+    interval: tuple[float, float] | None = Field(
+        description="5 % and 95 % quantiles of the score over resampled examples, where few "
+        "examples make it unsure."
+    )
+    accuracy: float | None = Field(
+        description="Of a closed-form output module on held-out examples; none if not computed."
+    )
+    reason: NoAccuracy | None = Field(
+        description="Why one that was looked at closely has no accuracy."
+    )
+    message: str | None = Field(description="The same, as a sentence.")
+    own: bool = Field(
+        description="Trained on this very task, as far as is known: of a part of a folder or a "
+        "file it is not."
+    )
+    fitted: bool = Field(
+        description="Trained on some of these very examples, as far as is known: the score is "
+        "taken on what the module was fitted to."
+    )
+
+
+class LeftOut(Record):
+    """A module that is not ranked, and why."""
+
+    module: ModuleRecord
+    reason: Literal["interface", "moments", "score"]
+    message: str
+
+
+class Advice(Record):
+    """Stored modules ranked for a task, best first."""
+
+    task: Task
+    dataset: str = Field(description="Name of the whole data set.")
+    fingerprint: str
+    score: str
+    ranked: tuple[Ranked, ...]
+    left_out: tuple[LeftOut, ...]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-from mlflow.exceptions import MlflowException
-
-from modkernel.errors import ArtifactError, StoreError
-from modkernel.spec import ModuleSpec, NetworkSpec, Shape
+from modkernel.moments import ModuleMoments
+from modkernel.scores import DEFAULT_SCORE
+from modkernel.spec import ModuleSpec, NetworkSpec, Shape, Spec
 from modkernel.stored import StoredModule
+from modkernel.task import Task
 from modkernel.training.report import OutputEvaluation, TrainReport
 from registry import (
+    advice,
     baselines,
     claims,
+    moments,
     networks,
     promotions,
     queries,
@@ -25,15 +26,17 @@ from registry import (
     store,
     tracking,
 )
-from registry.artifacts import fetch_module
+from registry.asking import asks_mlflow
 from registry.baselines import Baseline
 from registry.claims import Claim
 from registry.database import open_database
-from registry.mlflow_home import failure, open_mlflow
+from registry.mlflow_home import open_mlflow
 from registry.records import (
     Action,
+    Advice,
     EvaluationRecord,
     ModuleRecord,
+    MomentsRecord,
     NetworkRecord,
     Problem,
     PromotionRecord,
@@ -43,27 +46,6 @@ from registry.stores import Stores
 
 if TYPE_CHECKING:
     from modkernel.data import DatasetInfo
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _asks_mlflow(
-    method: Callable[Concatenate[Registry, P], T],
-) -> Callable[Concatenate[Registry, P], T]:
-    """Make MLflow's own errors ours: they are no traceback, and show no password."""
-
-    @wraps(method)
-    def translated(registry: Registry, /, *arguments: P.args, **named: P.kwargs) -> T:
-        try:
-            return method(registry, *arguments, **named)
-        except MlflowException as error:
-            raise StoreError(
-                f"{failure(registry.settings, error)} Run it again once that is mended "
-                "('modkernel doctor')."
-            ) from error
-
-    return translated
 
 
 class Registry:
@@ -126,7 +108,7 @@ class Registry:
 
     # Runs
 
-    @_asks_mlflow
+    @asks_mlflow
     def start_run(
         self,
         name: str,
@@ -139,59 +121,78 @@ class Registry:
         Returns:
             The run's id.
         """
-        return tracking.start_run(
-            self.stores.client, self.settings, name, spec, parent_run_id, dataset
-        )
+        client = self.stores.client
+        return tracking.start_run(client, self.settings, name, spec, parent_run_id, dataset)
 
-    @_asks_mlflow
-    def start_network_run(self, name: str, spec: NetworkSpec | None = None) -> str:
-        """The MLflow run of a whole network, parent of its modules' runs. Returns its id."""
-        return tracking.start_network_run(self.stores.client, self.settings, name, spec)
+    @asks_mlflow
+    def start_network_run(
+        self, name: str, spec: NetworkSpec | None = None, digest: str | None = None
+    ) -> str:
+        """Id of a network's MLflow run; one that died with the spec or digest is gone on with."""
+        client = self.stores.client
+        return tracking.start_network_run(client, self.settings, name, spec, digest=digest)
 
-    @_asks_mlflow
+    @asks_mlflow
     def log_epochs(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Log progress events in one batch, each at its epoch, but for those that the run has."""
         tracking.log_epochs(self.stores.client, run_id, lines)
 
-    @_asks_mlflow
+    @asks_mlflow
     def log_metrics(self, run_id: str, values: Mapping[str, Any], step: int = 0) -> None:
         """Log the finite numbers among `values` in one batch."""
         tracking.log_metrics(self.stores.client, run_id, values, step)
 
-    @_asks_mlflow
+    @asks_mlflow
     def log_figures(self, run_id: str, figures: Mapping[str, bytes]) -> None:
         """Log pictures, bytes by file name, under `figures/` of a run."""
         tracking.log_figures(self.stores.client, run_id, figures)
 
-    @_asks_mlflow
+    @asks_mlflow
     def finish_run(self, run_id: str, status: tracking.RunStatus = "FINISHED") -> None:
         """End a run."""
         tracking.finish_run(self.stores.client, run_id, status)
 
     # Baselines
 
-    @_asks_mlflow
+    @asks_mlflow
     def find_baseline(self, name: str, digest: str) -> Baseline | None:
         """The baseline that a recipe gave before, under a network's name."""
         return baselines.find_baseline(self.stores, name, digest)
 
-    @_asks_mlflow
+    @asks_mlflow
     def start_baseline_run(self, name: str, spec: NetworkSpec, digest: str) -> str:
         """The MLflow run of a baseline; one that died with this recipe is gone on with."""
-        return tracking.start_network_run(
-            self.stores.client, self.settings, name, spec, "baseline", digest
-        )
+        client = self.stores.client
+        return tracking.start_network_run(client, self.settings, name, spec, "baseline", digest)
 
-    @_asks_mlflow
+    @asks_mlflow
     def keep_baseline(
         self, run_id: str, report: TrainReport, figures: Mapping[str, bytes]
     ) -> Baseline:
         """Put what a baseline gave on its run; it can be found once the run is finished."""
         return baselines.keep_baseline(self.stores, run_id, report, figures)
 
+    # Studies
+
+    @asks_mlflow
+    def find_study_run(self, name: str, digest: str) -> str | None:
+        """Id of the finished MLflow run of a study, if there is one."""
+        client = self.stores.client
+        experiment_id = tracking.experiment(client, self.settings, name)
+        run = tracking.find_run(client, experiment_id, digest, finished=True)
+        return None if run is None else str(run.info.run_id)
+
+    @asks_mlflow
+    def start_study_run(
+        self, name: str, spec: Spec, digest: str, parameters: Mapping[str, str]
+    ) -> str:
+        """The MLflow run of a study, parent of its modules' runs. Returns its id."""
+        client = self.stores.client
+        return tracking.start_study_run(client, self.settings, name, spec, digest, parameters)
+
     # Modules
 
-    @_asks_mlflow
+    @asks_mlflow
     def store(
         self,
         folder: Path,
@@ -203,8 +204,10 @@ class Registry:
     ) -> ModuleRecord:
         """Store a module; one that is stored already is returned as it is.
 
+        Moments in the folder are kept once it is READY; a crash in between loses only them.
+
         Args:
-            folder: Its two files; they must stay until this returns.
+            folder: Its two files, and its moments if it was measured, until this returns.
             name: '<network>.hidden-<k>' or '<network>.output'.
             report: How it was trained.
             run_id: Its MLflow run; one is made if left out.
@@ -219,7 +222,7 @@ class Registry:
             self.stores, folder, name=name, report=report, run_id=run_id, figures=figures
         )
 
-    @_asks_mlflow
+    @asks_mlflow
     def resolve(self, reference: str) -> ModuleRecord:
         """The module that is meant by an id, 6 digits of it, NAME, NAME@ALIAS or NAME/VERSION.
 
@@ -246,7 +249,7 @@ class Registry:
             self.stores.database, name=name, kind=kind, upstream=upstream, takes=takes, gives=gives
         )
 
-    @_asks_mlflow
+    @asks_mlflow
     def fetch(self, record: ModuleRecord) -> StoredModule:
         """A module's files in the private cache, brought there through MLflow if need be.
 
@@ -255,21 +258,62 @@ class Registry:
         Raises:
             ArtifactError: the files are missing or altered in MLflow's store.
         """
-        if record.model_id is None:
-            raise ArtifactError(
-                f"Module {record.short_id} ({record.name}) is {record.state}: run 'modkernel "
-                "repair', or train it again."
-            )
-        return fetch_module(
-            self.stores.client,
-            record.model_id,
-            store.modules_cache(self.stores),
-            (record.id, record.weights_sha256, record.spec_sha256),
-        )
+        return store.fetch(self.stores, record)
 
     def report(self, record: ModuleRecord) -> TrainReport:
         """How a module was trained."""
         return TrainReport.model_validate_json(store.report_of(self.stores, record.id))
+
+    # Moments and advice
+
+    @asks_mlflow
+    def keep_moments(
+        self, record: ModuleRecord, file: Path, dataset: str | None = None
+    ) -> MomentsRecord:
+        """Keep a file of moments beside its module; those of the same data that are there stay.
+
+        `dataset` names the data set, where it is not the module's own.
+
+        Raises:
+            ArtifactError: the file is missing, altered or no file of moments.
+            MomentsError: it holds the moments of another module.
+            NotFoundError: the module is not ready.
+        """
+        return moments.keep_moments(self.stores, record, file, dataset)
+
+    @asks_mlflow
+    def moments(self, record: ModuleRecord, fingerprint: str) -> ModuleMoments:
+        """The moments of a module on the data of a fingerprint; their hash is checked.
+
+        Raises:
+            MomentsError: there are none; the message names the command that computes them.
+            ArtifactError: their bytes are missing or altered in MLflow's store.
+        """
+        return moments.moments(self.stores, record, fingerprint)
+
+    def has_moments(self, record: ModuleRecord, fingerprint: str) -> bool:
+        """Whether a module has moments of the data of a fingerprint."""
+        return moments.find(self.stores, record.id, fingerprint) is not None
+
+    def moments_of(self, record: ModuleRecord) -> tuple[MomentsRecord, ...]:
+        """What a module was measured on, oldest first."""
+        return moments.moments_of(self.stores, record.id)
+
+    @asks_mlflow
+    def rank_for_task(
+        self, task: Task, data: DatasetInfo, score: str = DEFAULT_SCORE, *, top: int = 10
+    ) -> Advice:
+        """Rank every stored hidden module for a task, from stored moments, without training.
+
+        `data` is the whole data set, `task` a choice or grouping of its classes. The first `top`
+        get an accuracy and, with few examples, an interval. More in `registry.advice`.
+
+        Raises:
+            UnknownNameError: there is no such score.
+            ScoreError: the score is not computed from moments.
+            ClassError: the task does not fit the classes of the data.
+        """
+        return advice.rank_for_task(self.stores, task, data, score, top=top)
 
     # Networks
 
@@ -281,7 +325,7 @@ class Registry:
         run_id: str | None = None,
         spec: NetworkSpec | None = None,
     ) -> NetworkRecord:
-        """Record a composition, pinned by ids and hashes; the same one under the same name is kept.
+        """Record a composition, pinned by ids and hashes; the name means it from now on.
 
         Raises:
             NotFoundError: a module is not in the registry, or not ready.
@@ -296,7 +340,7 @@ class Registry:
         return networks.networks(self.stores.database, name)
 
     def network(self, reference: str) -> NetworkRecord:
-        """The network of an id or a unique prefix of one, or the newest one of a name.
+        """The network of an id or a unique prefix of one, or the one of a name made last.
 
         Raises:
             NotFoundError: there is none.
@@ -312,13 +356,17 @@ class Registry:
         """
         return networks.members(self.stores.database, network)
 
+    def sharing(self, network: NetworkRecord) -> dict[str, tuple[NetworkRecord, ...]]:
+        """By id of each module of a network: the other networks that have it, oldest first."""
+        return networks.sharing(self.stores.database, network)
+
     def evaluations(self, network: NetworkRecord) -> tuple[EvaluationRecord, ...]:
         """How a network was evaluated, oldest first."""
         return networks.evaluations(self.stores.database, network.id)
 
     # Promotions
 
-    @_asks_mlflow
+    @asks_mlflow
     def promote(self, name: str, alias: str, version: int) -> PromotionRecord:
         """Point an alias to a version, in MLflow, and record it.
 
@@ -328,7 +376,7 @@ class Registry:
         """
         return promotions.promote(self.stores, name, alias, version)
 
-    @_asks_mlflow
+    @asks_mlflow
     def sync_promotions(self) -> tuple[PromotionRecord, ...]:
         """Record what people changed among MLflow's aliases; returns the changes."""
         return promotions.sync_promotions(self.stores)
@@ -339,12 +387,12 @@ class Registry:
 
     # Health
 
-    @_asks_mlflow
+    @asks_mlflow
     def verify(self) -> tuple[Problem, ...]:
         """All that is wrong with the stored modules; every byte is hashed."""
         return repair.verify(self.stores)
 
-    @_asks_mlflow
+    @asks_mlflow
     def repair(self) -> tuple[Action, ...]:
         """Finish or undo what is unfinished, restore what can be, mark the rest LOST."""
         return repair.repair(self.stores)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from mlflow.exceptions import MlflowException
 from sqlalchemy import select
 
 from modkernel.errors import ArtifactError
-from registry import artifacts, claims, queries
+from registry import artifacts, claims, moments, queries
 from registry.artifacts import is_absent
 from registry.records import Action, ModuleRecord, Problem
 from registry.store import (
@@ -55,6 +57,16 @@ def verify(stores: Stores) -> tuple[Problem, ...]:
                     "repair' registers it again.",
                 )
             )
+        problems += [
+            _problem(
+                "moments",
+                record,
+                f"has lost its moments of data {there.fingerprint[:12]}: 'modkernel repair' "
+                "restores or drops them, and 'modkernel advise' computes them again.",
+            )
+            for there in moments.moments_of(stores, record.id)
+            if not moments.is_intact(stores, record, there)
+        ]
     problems += [
         _problem("lost", record, "is lost: its bytes are nowhere. Train it again.")
         for record in queries.in_state(stores.database, "LOST")
@@ -88,10 +100,21 @@ def repair(stores: Stores) -> tuple[Action, ...]:
                 actions.append(_finish_or_undo(stores, record))
             elif problem.kind == "artifact":
                 actions.append(_restore(stores, record))
-            else:
+            elif problem.kind == "version":
                 record = _register(stores, record)
                 actions.append(_action("registered", record, f"is version {record.version} again."))
+            # Its MLflow model may be another by now.
+            ready = queries.by_id(stores.database, record.id)
+            if ready is not None and ready.state == "READY":
+                actions += _mend_moments(stores, ready)
     return tuple(actions)
+
+
+def _mend_moments(stores: Stores, record: ModuleRecord) -> Iterator[Action]:
+    for there, restored in moments.mend(stores, record):
+        kind = "restored" if restored else "dropped"
+        text = "has" if restored else "has no longer"
+        yield _action(kind, record, f"{text} its moments of data {there.fingerprint[:12]}.")
 
 
 def _finish_or_undo(stores: Stores, record: ModuleRecord) -> Action:

@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     resident_limit: int | None = Field(
         None, ge=0, description="Bytes up to which a data set is kept on the device."
     )
+    feature_cache_bytes: int = Field(
+        10 * 2**30, ge=0, description="Bytes of modules' features that are kept; 0 keeps none."
+    )
     mlflow_port: int = Field(5000, ge=1, le=65535)
     prefect_port: int = Field(4200, ge=1, le=65535)
 
@@ -130,6 +133,11 @@ class Settings(BaseSettings):
     def cache_dir(self) -> Path:
         """Folder of what can be made again."""
         return self.home / "cache"
+
+    @property
+    def features_dir(self) -> Path:
+        """Folder of modules' features that are kept for the next question."""
+        return self.cache_dir / "features"
 
     @property
     def slots_dir(self) -> Path:

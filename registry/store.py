@@ -17,10 +17,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from modkernel.errors import ArtifactError, NotFoundError, SpecError
+from modkernel.moment_file import MOMENTS_FILE
 from modkernel.stored import WEIGHTS_FILE, StoredModule, read_module
 from modkernel.training.report import TrainReport
 from registry import artifacts, claims, flavor, queries, tracking
 from registry.cards import module_card, sentence
+from registry.moments import keep_moments
 from registry.records import ModuleRecord
 from registry.stores import Stores, this_process
 from registry.tables import InterfaceRow, LineageRow, ModuleRow
@@ -40,6 +42,9 @@ def store(
 ) -> ModuleRecord:
     """Store a module; one that is stored already is returned as it is.
 
+    Moments in its folder are kept once it is READY. Whoever dies in between loses only them: they
+    are computed again when they are asked for.
+
     Raises:
         SpecError: the name cannot be a registered model's.
         ArtifactError: the files are missing, altered or not a module's.
@@ -51,6 +56,21 @@ def store(
             f"'{name}' cannot name a module: use lower-case letters, digits, '.', '_' and '-'."
         )
     stored = read_module(folder)
+    record = _store_module(stores, stored, name, report, run_id, figures or {})
+    measured = folder / MOMENTS_FILE
+    if measured.is_file():
+        keep_moments(stores, record, measured)
+    return record
+
+
+def _store_module(
+    stores: Stores,
+    stored: StoredModule,
+    name: str,
+    report: TrainReport,
+    run_id: str | None,
+    figures: Mapping[str, bytes],
+) -> ModuleRecord:
     ready = _ready(stores, stored.id)
     if ready is not None:
         return ready
@@ -60,7 +80,7 @@ def store(
         if ready is not None:
             return ready
         record = begin(stores, stored, name, report, run_id)
-        return finish(stores, record, figures or {})
+        return finish(stores, record, figures)
 
 
 def begin(
@@ -231,6 +251,25 @@ def bytes_at_hand(stores: Stores, record: ModuleRecord) -> StoredModule:
     raise ArtifactError(
         f"The bytes of module {record.short_id} ({record.name}) are not in MLflow, not in "
         f"{source_of(stores, record.id)} and not in the cache: train it again."
+    )
+
+
+def fetch(stores: Stores, record: ModuleRecord) -> StoredModule:
+    """A module's files in the private cache, brought there through MLflow if need be.
+
+    Raises:
+        ArtifactError: the files are missing or altered in MLflow's store.
+    """
+    if record.model_id is None:
+        raise ArtifactError(
+            f"Module {record.short_id} ({record.name}) is {record.state}: run 'modkernel "
+            "repair', or train it again."
+        )
+    return artifacts.fetch_module(
+        stores.client,
+        record.model_id,
+        modules_cache(stores),
+        (record.id, record.weights_sha256, record.spec_sha256),
     )
 
 

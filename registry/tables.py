@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """Newest migration; an open database must stand exactly there."""
 
 NAMING = {
@@ -115,6 +115,26 @@ class LineageRow(Base):
     member_id: Mapped[str] = mapped_column(ForeignKey("modules.id"), index=True)
 
 
+class MomentsRow(Base):
+    """Class moments of a module's features on one data set; the bytes are in MLflow."""
+
+    __tablename__ = "moments"
+
+    module_id: Mapped[str] = mapped_column(
+        ForeignKey("modules.id", ondelete="CASCADE"), primary_key=True
+    )
+    fingerprint: Mapped[str] = mapped_column(String(128), primary_key=True, index=True)
+    dataset: Mapped[str | None] = mapped_column(String(255))
+    classes: Mapped[list[str]] = mapped_column(JSON)
+    examples: Mapped[int] = mapped_column(Integer)
+    dimension: Mapped[int] = mapped_column(Integer)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    path: Mapped[str] = mapped_column(Text)
+    seconds: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+
+
 class NetworkRow(Base):
     """A composition."""
 
@@ -123,6 +143,7 @@ class NetworkRow(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(255), index=True)
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+    made_again_at: Mapped[datetime | None] = mapped_column(UtcTime)
     run_id: Mapped[str | None] = mapped_column(String(64))
     spec: Mapped[str | None] = mapped_column(Text)
 

@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 
-from modkernel.spec import DatasetFacts, ModuleSpec, NetworkSpec
+from modkernel.spec import DatasetFacts, ModuleSpec, NetworkSpec, Spec
 from registry.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def start_run(
         return resumed
     run_id = _create(client, experiment_id, name, tags)
     _log_params(client, run_id, parameters(spec))
-    client.log_inputs(run_id, datasets=[_dataset_input(spec.dataset, dataset)])
+    _log_dataset(client, run_id, _dataset_input(spec.dataset, dataset))
     return run_id
 
 
@@ -81,15 +81,17 @@ def start_network_run(
         name: The network's name.
         spec: What it is trained from; none for a composition.
         kind: `network`, parent of its modules' runs, or `baseline`.
-        digest: Of the recipe; the spec's if left out.
+        digest: Of the recipe; the spec's if left out. Without either, a run is always new.
 
     Returns:
         The run's id.
     """
     experiment_id = experiment(client, settings, name)
     tags: dict[str, str] = {"kind": kind}
-    if spec is not None:
-        tags[RECIPE_TAG] = digest or spec.digest()
+    if digest is None and spec is not None:
+        digest = spec.digest()
+    if digest is not None:
+        tags[RECIPE_TAG] = digest
         resumed = _resume(client, experiment_id, tags)
         if resumed is not None:
             return resumed
@@ -106,6 +108,38 @@ def start_network_run(
             },
         )
         client.log_dict(run_id, spec.model_dump(mode="json"), "network.json")
+    return run_id
+
+
+def start_study_run(
+    client: MlflowClient,
+    settings: Settings,
+    name: str,
+    spec: Spec,
+    digest: str,
+    parameters: Mapping[str, str],
+) -> str:
+    """The run of a transfer study; one that died with the same digest is gone on with.
+
+    Args:
+        client: MLflow.
+        settings: Where artifacts go when the experiment is new.
+        name: The study's name.
+        spec: What it was asked for.
+        digest: Of all that decides its result.
+        parameters: What its page shows.
+
+    Returns:
+        The run's id.
+    """
+    experiment_id = experiment(client, settings, name)
+    tags = {"kind": "study", RECIPE_TAG: digest}
+    resumed = _resume(client, experiment_id, tags)
+    if resumed is not None:
+        return resumed
+    run_id = _create(client, experiment_id, name, tags)
+    _log_params(client, run_id, parameters)
+    client.log_dict(run_id, spec.model_dump(mode="json"), "study.json")
     return run_id
 
 
@@ -229,6 +263,15 @@ def _log_params(client: MlflowClient, run_id: str, values: Mapping[str, str]) ->
     params = [Param(key, value) for key, value in values.items()]
     for start in range(0, len(params), BATCH_LIMIT):
         client.log_batch(run_id, params=params[start : start + BATCH_LIMIT])
+
+
+def _log_dataset(client: MlflowClient, run_id: str, dataset: DatasetInput) -> None:
+    try:
+        client.log_inputs(run_id, datasets=[dataset])
+    except MlflowException:
+        # Another run of the experiment wrote the same data set's row between MLflow's look and its
+        # write: now that it is there, it is found.
+        client.log_inputs(run_id, datasets=[dataset])
 
 
 def _dataset_input(facts: DatasetFacts, info: DatasetInfo | None) -> DatasetInput:

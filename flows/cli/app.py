@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from flows.cli import compose, run, service, stored
+from flows.cli import advise, compose, labels, retrain, run, search, service, stored, study
 
 app = typer.Typer(
     name="modkernel",
@@ -14,13 +14,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-TRAINING, STORED, HOUSE = "Train", "Stored modules and networks", "House"
+TRAINING, REUSE = "Train", "Reuse"
+STORED, HOUSE = "Stored modules and networks", "House"
 
 app.command(rich_help_panel=TRAINING)(run.demo)
 app.command(rich_help_panel=TRAINING)(run.train)
 app.command("train-module", rich_help_panel=TRAINING)(run.train_module)
 app.command(rich_help_panel=TRAINING)(compose.compose)
 app.command(rich_help_panel=TRAINING)(run.baseline)
+
+app.command(rich_help_panel=REUSE)(advise.advise)
+app.add_typer(labels.labels, name="labels", rich_help_panel=REUSE)
+app.command(rich_help_panel=REUSE)(retrain.retrain)
+app.command(rich_help_panel=REUSE)(search.search)
+app.command(rich_help_panel=REUSE)(study.study)
 
 app.add_typer(stored.modules, name="modules", rich_help_panel=STORED)
 app.add_typer(stored.networks, name="networks", rich_help_panel=STORED)

@@ -18,6 +18,8 @@ from rich.progress import (
 from flows.progress import Event, watch
 
 MEASURES = ("objective", "validation")
+DONE = ("stored", "reused", "left out")
+"""States after which nothing more is to be done for a module."""
 
 
 @contextmanager
@@ -39,12 +41,14 @@ def progress(console: Console) -> Iterator[None]:
 
 
 class _Bars:
-    """One bar counts modules, and one for each module counts its epochs."""
+    """One bar counts the modules of the plan, and one for each module counts its epochs."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._modules: dict[str, TaskID] = {}
         self._all: TaskID | None = None
+        self._planned: set[str] = set()
+        self._done: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -52,9 +56,10 @@ class _Bars:
                 self._bars.print(text)
             case {"event": "plan", "modules": list(names)}:
                 self._all = self._bars.add_task("modules", total=len(names), note="")
+                self._planned, self._done = set(names), set()
             case {"event": "module", "module": str(name), "state": str(state)}:
                 self._bars.update(self._bar(name), note=state)
-                if state in ("stored", "reused"):
+                if state in DONE:
                     self._finish(name)
             case {"event": "epoch", "module": str(name), "epoch": epoch, "epochs": epochs}:
                 self._bars.update(
@@ -70,7 +75,11 @@ class _Bars:
         bar = self._bar(name)
         task = next(task for task in self._bars.tasks if task.id == bar)
         self._bars.update(bar, total=task.total or 1, completed=task.total or 1)
-        if self._all is not None:
+        # Several attempts at one module of the plan, 'a.hidden-1 (2)', count one by one.
+        if name.partition(" (")[0] not in self._planned:
+            self._bars.update(bar, visible=False)  # Measuring a module of the plan, for one.
+        elif self._all is not None and name not in self._done:
+            self._done.add(name)
             self._bars.advance(self._all)
 
 

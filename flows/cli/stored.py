@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 modules = typer.Typer(help="List, show and find stored modules.", no_args_is_help=True)
 networks = typer.Typer(help="List and show stored networks.", no_args_is_help=True)
 
+NAMED = 5
+"""How many of the networks that share a module are named."""
+
 ModuleRef = Annotated[
     str,
     typer.Argument(
@@ -118,20 +121,31 @@ def list_networks(json: Json = False) -> None:
 
 @networks.command("show")
 def show_network(network: NetworkRef, json: Json = False) -> None:
-    """Show one network: its modules in order, and how it was evaluated.
+    """Show one network: its modules in order, who else has them, and how it was evaluated.
 
-    --json: one object as of 'networks list', and modules: a list as of 'modules list'.
+    --json: one object as of 'networks list', modules: a list as of 'modules list', and shared:
+    for each module a list of the ids of the other networks that have it.
     """
     registry = _registry()
     record = registry.network(network)
     chain = registry.members(record)
+    sharing = registry.sharing(record)
     if json:
         print_json(
             record.model_dump(mode="json")
-            | {"modules": [module.model_dump(mode="json") for module in chain]}
+            | {
+                "modules": [module.model_dump(mode="json") for module in chain],
+                "shared": [[other.id for other in sharing[module.id]] for module in chain],
+            }
         )
         return
     _print_modules(chain, json=False, title=f"{record.name} ({record.short_id})")
+    for module in chain:
+        others = [f"{other.name} ({other.short_id})" for other in sharing[module.id]]
+        if others:
+            shown = ", ".join(others[-NAMED:])
+            more = f" and {len(others) - NAMED} older" if len(others) > NAMED else ""
+            out.print(f"{module.name}/{module.version} is shared with {shown}{more}")
     if record.evaluation is not None:
         value = record.evaluation
         out.print(

@@ -2,6 +2,7 @@
 
 from modkernel.data.augment import augment
 from modkernel.data.images import read_images
+from modkernel.data.label_file import LabelList, blank_labels, read_labels
 from modkernel.data.load import DATASETS, describe_dataset, load_dataset
 from modkernel.data.pair_file import PairList, read_pairs
 from modkernel.data.place import place_dataset
@@ -14,15 +15,18 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "ImageSource",
+    "LabelList",
     "PairList",
     "RawData",
     "Resident",
     "Split",
     "Streamed",
     "augment",
+    "blank_labels",
     "describe_dataset",
     "load_dataset",
     "place_dataset",
     "read_images",
+    "read_labels",
     "read_pairs",
 ]

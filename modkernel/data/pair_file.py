@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modkernel.data.csv_file import csv_rows, known_id
 from modkernel.errors import DataError
 
 SAME = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
@@ -73,7 +73,7 @@ def read_pairs(
             raise DataError(
                 f"{path}, row {number}, has {len(fields)} fields: write example, example, 0 or 1."
             )
-        first, second = (_known(name, known, folder, path, number, ids[0]) for name in fields[:2])
+        first, second = (known_id(name, known, folder, path, number, ids[0]) for name in fields[:2])
         same = SAME.get(fields[2])
         if same is None:
             raise DataError(
@@ -110,36 +110,10 @@ def read_pairs(
     )
 
 
-def _known(
-    name: str, known: Set[str], folder: Path | None, path: Path, number: int, example: str
-) -> str:
-    if name in known:
-        return name
-    if folder is not None and Path(name).is_absolute():
-        for base in (folder.absolute(), folder.resolve()):
-            if Path(name).is_relative_to(base):
-                below = Path(name).relative_to(base).as_posix()
-                if below in known:
-                    return below
-    raise DataError(
-        f"{path}, row {number}, names the example '{name}', which the data set does not have: "
-        f"name examples by their ids, such as '{example}'."
-    )
-
-
 def _csv_rows(path: Path, known: Set[str]) -> Iterator[tuple[int, list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for number, fields in enumerate(csv.reader(file), start=1):
-                fields = [field.strip() for field in fields]
-                if any(fields) and not (number == 1 and _is_header(fields, known)):
-                    yield number, fields
-    except OSError as error:
-        raise DataError(f"Cannot read pair file {path}: {error.strerror}.") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(
-            f"Cannot read pair file {path} as CSV: {error}. Save it as UTF-8 text with commas."
-        ) from None
+    for number, fields in csv_rows(path, "pair file"):
+        if number > 1 or not _is_header(fields, known):
+            yield number, fields
 
 
 def _is_header(fields: list[str], known: Set[str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from modkernel.data.pool import Pixels, Pool, take
 from modkernel.errors import ClassError, DataError
+from modkernel.names import how_to_join
 from modkernel.spec import DatasetSpec
 
 LISTED = 20
@@ -40,18 +41,19 @@ def arrange(pool: Pool, spec: DatasetSpec) -> Arranged:
     """Apply the choice of classes and the seeded, stratified split of a spec.
 
     Every class is split by its own random permutation, seeded by the split's seed and the class's
-    name. So the same example falls into the same split whichever other classes are chosen, and a
-    module that was trained on all classes never saw the test examples of a subset. Each split
-    keeps the source's order.
+    name. So the same example falls into the same split whichever other classes are chosen and
+    however they are grouped, and a module that was trained on all classes never saw the test
+    examples of a subset. Each split keeps the source's order.
 
     A set without labels is split as one class, and gets no test split unless it has a test part:
     there would be nothing to test on.
 
     Raises:
-        ClassError: unknown, repeated or fewer than two classes, or a class with too few examples.
+        ClassError: unknown, repeated or fewer than two classes, an empty group or fewer than two
+            groups, or a class with too few examples.
         DataError: too few examples without labels.
     """
-    classes, labels = _choose(pool, spec.classes)
+    classes, labels = _choose(pool, _wanted(spec))
     parts: dict[str, list[Tensor]] = {"training": [], "validation": [], "test": []}
     shares: dict[str, float] = {}
     if pool.test is None and labels is not None:
@@ -73,6 +75,8 @@ def arrange(pool: Pool, spec: DatasetSpec) -> Arranged:
             parts[name].append(given if labels is None else given[labels[given] >= 0])
     ordered = [_in_order(part) for part in parts.values()]
     rows = torch.cat(ordered)
+    if spec.groups is not None and labels is not None:
+        classes, labels = _join(spec.groups, labels)
     return Arranged(
         classes=classes,
         ids=[pool.ids[i] for i in rows.tolist()],
@@ -80,6 +84,28 @@ def arrange(pool: Pool, spec: DatasetSpec) -> Arranged:
         pixels=take(pool.pixels, rows),
         counts=(len(ordered[0]), len(ordered[1]), len(ordered[2])),
     )
+
+
+def _wanted(spec: DatasetSpec) -> Sequence[str] | None:
+    """The classes asked for, those of a group side by side."""
+    if spec.groups is None:
+        return spec.classes
+    if len(spec.groups) < 2:
+        raise ClassError(
+            f"At least two groups are needed to tell examples apart, got {len(spec.groups)}: "
+            "write {first: [class, …], second: [class, …]}."
+        )
+    for name, members in spec.groups.items():
+        if not members:
+            raise ClassError(f"Group '{name}' has no classes: name one or more, or leave it out.")
+    return tuple(name for members in spec.groups.values() for name in members)
+
+
+def _join(groups: Mapping[str, tuple[str, ...]], labels: Tensor) -> tuple[tuple[str, ...], Tensor]:
+    """Number the groups in place of their classes; -1 stays."""
+    sizes = torch.tensor([len(members) for members in groups.values()])
+    group_of = torch.arange(len(groups)).repeat_interleave(sizes)
+    return tuple(groups), torch.where(labels < 0, labels, group_of[labels.clamp(min=0)])
 
 
 def _choose(pool: Pool, wanted: Sequence[str] | None) -> tuple[tuple[str, ...], Tensor | None]:
@@ -92,7 +118,7 @@ def _choose(pool: Pool, wanted: Sequence[str] | None) -> tuple[tuple[str, ...], 
     shown = ", ".join(pool.classes[:LISTED]) + (", …" if len(pool.classes) > LISTED else "")
     for name in names:
         if name not in pool.classes:
-            raise ClassError(f"There is no class '{name}': choose from {shown}.")
+            raise ClassError(f"There is no class '{name}': choose from {shown}.{how_to_join(name)}")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ClassError(f"Class '{repeated[0]}' is named more than once: name each class once.")

@@ -141,7 +141,7 @@ def train_end_to_end(
         order = torch.randperm(len(labels), generator=generator).split(size)
         return [batch for batch in order if len(batch) == size]
 
-    def load(order: Sequence[Tensor]) -> Iterator[Tensor]:
+    def load(order: Sequence[Tensor], _: int) -> Iterator[Tensor]:
         return data.train.images.batches(order, arithmetic.device)
 
     result = minimise(

@@ -91,7 +91,7 @@ def fit_by_gradient(
     def rows(positions: Tensor) -> Tensor:
         return chosen[:, positions.to(phi.device, non_blocking=True)]
 
-    def load(order: Sequence[Tensor]) -> Iterator[Tensor]:
+    def load(order: Sequence[Tensor], _: int) -> Iterator[Tensor]:
         for positions in order:
             yield phi[rows(positions)]
 
@@ -158,9 +158,12 @@ def fit_heads(
 
 @torch.no_grad()
 def predict_heads(fit: Fit, phi: Tensor) -> Tensor:
-    """Predicted classes [D, N] of all heads on shared features [N, d]."""
+    """Predicted classes [D, N] of all heads on shared features [N, d].
+
+    They lie on the heads' device, wherever the features do.
+    """
     parts = [
-        (part @ fit.weight.transpose(1, 2) + fit.bias[:, None]).argmax(2)
+        (part.to(fit.weight.device) @ fit.weight.transpose(1, 2) + fit.bias[:, None]).argmax(2)
         for part in phi.split(4096)
     ]
     return torch.cat(parts, dim=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from modkernel.backbones import build_hidden
 from modkernel.data.augment import augment
 from modkernel.errors import PairError, SpecError
+from modkernel.feature_cache import FeatureCache
 from modkernel.kernels import Kernel, make_kernel
 from modkernel.objectives import make_objective
 from modkernel.pairs import PairSource
@@ -19,7 +19,14 @@ from modkernel.projection import build_projection
 from modkernel.seeding import generator_for
 from modkernel.spec import ModuleSpec
 from modkernel.stored import StoredModule
-from modkernel.training.features import MEMORY_LIMIT, Examples, compute_features, frozen_upstream
+from modkernel.training.features import (
+    Examples,
+    View,
+    compute_features,
+    frozen_upstream,
+    keeping,
+    near_limit,
+)
 from modkernel.training.loop import UNWATCHED, Control, minimise
 from modkernel.training.precision import Arithmetic
 from modkernel.training.report import TrainReport
@@ -32,6 +39,9 @@ class PairData:
     examples: Examples
     pairs: PairSource
     """Over the indices of `examples`."""
+    split: str | None = None
+    """The split of the data set that the examples are, whole and in order; none for any other
+    choice, of which nothing is kept in a cache."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.pairs, PairSource):
@@ -87,13 +97,14 @@ def train_hidden(
     *,
     arithmetic: Arithmetic,
     control: Control = UNWATCHED,
-    folder: Path | None = None,
-    memory_limit: int = MEMORY_LIMIT,
+    cache: FeatureCache | None = None,
 ) -> tuple[dict[str, Tensor], TrainReport]:
     """Train the hidden module that `spec` describes, by maximising its proxy objective.
 
-    The upstream stays bitwise as it is. The weights kept are those of the epoch with the best
-    objective on `validation`.
+    The upstream stays bitwise as it is, and its output is computed once: with a cache, once for
+    all modules that are trained on it. Only fresh random views need it in every step; of a
+    recipe's fixed `views`, epoch e is trained on number e mod views. The weights kept are those of
+    the epoch with the best objective on `validation`.
 
     Args:
         spec: of kind `hidden`.
@@ -102,8 +113,7 @@ def train_hidden(
         upstream: stored modules below this one, first to last.
         arithmetic: device and number format.
         control: checkpoints, progress, stop.
-        folder: for features of the upstream that memory does not hold.
-        memory_limit: bytes of features kept in memory.
+        cache: keeps the upstream's output of whole splits for whoever trains on it next.
 
     Returns:
         The module's state dict on the CPU, and the report.
@@ -112,37 +122,44 @@ def train_hidden(
         InterfaceError: `upstream` is not the chain that the spec names.
         PairError: no same or no different pair in either part.
         NonFiniteError, StoppedError: see `minimise`.
+        SpecError: not the spec of a hidden module, or fixed views without an upstream.
         SettingsError: see `compute_features`.
     """
     if spec.kind != "hidden" or spec.hidden is None:
         raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
     recipe = spec.hidden.recipe
+    if recipe.views is not None and not upstream:
+        raise SpecError("Fixed views are for modules on stored ones: leave 'views' out.")
     judged, kernel = _judged(spec)
     objective = make_objective(spec.hidden.objective, kernel)
     for part in (train, validation):
         part.pairs.check(objective.needs_same)
     chain = arithmetic.place(frozen_upstream(spec, upstream))
     arithmetic.place(judged)
+    views = range(min(recipe.views or 0, recipe.epochs))
+    # Without one limit for all, the first views would leave training no memory.
+    near = near_limit(arithmetic.device, len(views) + 1) if views else None
 
-    def compute(examples: Examples, name: str) -> Examples:
+    def compute(data: PairData, view: View | None = None) -> Examples:
         if not upstream:
-            return examples
-        where = None if folder is None else folder / name
+            return data.examples
+        transform = "plain" if view is None else view.transform
+        kept = keeping(cache, spec, data.split, arithmetic, transform)
         return compute_features(
-            chain,
-            examples,
-            arithmetic,
-            folder=where,
-            memory_limit=memory_limit,
-            stop=control.stop,
+            chain, view or data.examples, arithmetic, kept=kept, near=near, stop=control.stop
         )
 
-    # Random views differ in every epoch, so only unaugmented examples have features to keep.
-    examples = train.examples if recipe.augments else compute(train.examples, "train")
-    if validation.examples is train.examples and not recipe.augments:
-        held_out = examples  # The two parts of a pair list are over the same examples.
+    # What fresh views give is not kept: no other epoch has the same.
+    fresh = recipe.augments and recipe.views is None
+    sources: list[Examples]
+    if views:
+        sources = [compute(train, View(train.examples, recipe, number)) for number in views]
     else:
-        held_out = compute(validation.examples, "validation")
+        sources = [train.examples if fresh else compute(train)]
+    if validation.examples is train.examples and not recipe.augments:
+        held_out = sources[0]  # The two parts of a pair list are over the same examples.
+    else:
+        held_out = compute(validation)
 
     def prepare(raw: Tensor, done: bool) -> Tensor:
         with torch.no_grad(), arithmetic.autocast():
@@ -155,9 +172,9 @@ def train_hidden(
         return objective(kernel.gram(z, z), pairs.for_batch(indices, z.device))
 
     def loss(raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
-        if recipe.augments:
+        if fresh:
             raw = augment(raw, recipe.crop_padding, recipe.flip, generator)
-        x = prepare(raw, done=bool(upstream) and not recipe.augments)
+        x = prepare(raw, done=bool(upstream) and not fresh)
         return -value(x, indices, train.pairs)
 
     fixed = list(
@@ -174,8 +191,8 @@ def train_hidden(
         ]
         return float(torch.stack(values).mean())
 
-    def load(order: Sequence[Tensor]) -> Iterator[Tensor]:
-        return examples.batches(order, arithmetic.device)
+    def load(order: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        return sources[epoch % len(sources)].batches(order, arithmetic.device)
 
     result = minimise(
         judged,

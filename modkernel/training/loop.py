@@ -33,7 +33,7 @@ FINITE_CHECK_STEPS = 20
 """Steps between looks at whether the loss is finite: each look makes a GPU wait."""
 
 Batches = Callable[[torch.Generator], Sequence[Tensor]]
-Load = Callable[[Sequence[Tensor]], Iterator[Tensor]]
+Load = Callable[[Sequence[Tensor], int], Iterator[Tensor]]
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
@@ -98,7 +98,7 @@ def minimise(
         model: trained in place, in train mode; on return it holds the kept weights.
         loss: (raw batch, example indices [B], generator) -> scalar.
         batches: index batches of an epoch, drawn with the given generator; as many in every epoch.
-        load: raw batches for index batches.
+        load: raw batches for index batches of an epoch, which counts from 0.
         recipe: optimiser, schedule, clipping.
         seed: decides everything random.
         epochs: in place of the recipe's.
@@ -163,7 +163,7 @@ class _Run:
         order = self.batches(generator_for(self.seed, "epoch", state.epoch))
         left = order[state.step :]
         total = torch.tensor(state.total, dtype=torch.float64, device=self.device)
-        for indices, raw in zip(left, self.load(left), strict=True):
+        for indices, raw in zip(left, self.load(left, state.epoch), strict=True):
             if self.control.stop():
                 state.total = total.item()
                 self._save()

@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from modkernel.errors import ClassError, SpecError
-from modkernel.kernels import make_kernel
+from modkernel.errors import ClassError, DataError, SpecError
+from modkernel.feature_cache import FeatureCache
 from modkernel.labels import check_label_budget, draw_labels
-from modkernel.seeding import generator_for
-from modkernel.spec import ModuleSpec
+from modkernel.spec import ModuleSpec, OutputSpec
 from modkernel.stored import StoredModule
 from modkernel.training.evaluation import confusion_matrix, evaluation_from
 from modkernel.training.features import (
-    MEMORY_LIMIT,
     Examples,
+    Picked,
     compute_features,
     frozen_upstream,
+    keeping,
 )
+from modkernel.training.front import front_name, make_front
 from modkernel.training.heads import Fit, fit_heads, predict_heads
 from modkernel.training.loop import UNWATCHED, Control
 from modkernel.training.precision import Arithmetic
@@ -31,51 +31,33 @@ from modkernel.training.report import OutputEvaluation, TrainReport
 
 @dataclass(frozen=True)
 class LabelledData:
-    """Raw examples and their classes, int64 [N]."""
+    """Raw examples and their classes, int64 [N]; none where they are not known."""
 
     examples: Examples
+    labels: Tensor | None
+    split: str | None = None
+    """The split of the data set that these are, whole and in order: what is kept in a cache is
+    found by its name. None for any other choice of examples, of which nothing is kept."""
+
+
+@dataclass(frozen=True)
+class GivenLabels:
+    """Labels given by hand: positions of examples, int64 [n], and their classes, int64 [n]."""
+
+    rows: Tensor
     labels: Tensor
-
-
-class Front(nn.Module):
-    """A frozen chain and the features that an output module takes: raw [B, ...] -> φ [B, d]."""
-
-    centres: Tensor | None
-
-    def __init__(self, chain: nn.Module, spec: ModuleSpec, centres: Tensor | None) -> None:
-        super().__init__()
-        self.chain, self.kernel = chain, make_kernel(spec.interface.kernel)
-        self.register_buffer("centres", centres)
-
-    def forward(self, raw: Tensor) -> Tensor:
-        """Features in float32."""
-        return self.kernel.front(self.chain(raw).float(), self.centres)
-
-
-def _draw_centres(
-    chain: nn.Module, spec: ModuleSpec, examples: Examples, arithmetic: Arithmetic
-) -> Tensor | None:
-    """Outputs of the chain for some training examples, where the kernel has no finite features."""
-    if make_kernel(spec.interface.kernel).has_features:
-        return None
-    generator = generator_for(spec.seed, "centres")
-    picks = torch.randperm(len(examples), generator=generator)[: spec.interface.kernel.centres]
-    (raw,) = examples.batches([picks], arithmetic.device)
-    with torch.no_grad(), arithmetic.autocast():
-        centres: Tensor = chain(arithmetic.arrange(raw))
-        return centres.float()
 
 
 def train_output(
     spec: ModuleSpec,
     train: LabelledData,
-    test: LabelledData,
+    test: LabelledData | None,
     upstream: Sequence[StoredModule],
     *,
+    given: GivenLabels | None = None,
     arithmetic: Arithmetic,
     control: Control = UNWATCHED,
-    folder: Path | None = None,
-    memory_limit: int = MEMORY_LIMIT,
+    cache: FeatureCache | None = None,
 ) -> tuple[dict[str, Tensor], TrainReport]:
     """Train the output module that `spec` describes, and evaluate it and its label draws.
 
@@ -85,13 +67,14 @@ def train_output(
 
     Args:
         spec: of kind `output`.
-        train: training examples and labels; only the drawn labels are used.
-        test: test examples and labels.
+        train: training examples and labels; only the drawn labels are used. Labels that are not
+            known need `given`.
+        test: test examples and labels; without them there is no evaluation.
         upstream: the stored hidden modules, first to last.
+        given: the only labels that are used, in place of drawn ones.
         arithmetic: device and number format.
         control: progress and stop. There is no checkpoint: this takes seconds.
-        folder: for features that memory does not hold.
-        memory_limit: bytes of features kept in memory.
+        cache: keeps the features of whole splits for the next output module.
 
     Returns:
         The module's state dict on the CPU (`weight` [C, d], `bias` [C] and, for a gaussian kernel,
@@ -100,6 +83,7 @@ def train_output(
     Raises:
         InterfaceError: `upstream` is not the chain that the spec names.
         LabelBudgetError: more labels per class than there are.
+        DataError: no labels at all.
         NonFiniteError, StoppedError: see `minimise`.
         SettingsError: see `compute_features`.
     """
@@ -108,37 +92,42 @@ def train_output(
     if len(spec.classes) < 2:
         raise ClassError("An output module tells classes apart: give at least two of them.")
     output, classes = spec.output, len(spec.classes)
-    counts = torch.bincount(train.labels, minlength=classes).tolist()
+    labels = train.labels if given is None else given.labels
+    if labels is None:
+        raise DataError("There are no class labels to train an output module on: give some.")
+    counts = torch.bincount(labels, minlength=classes).tolist()
     check_label_budget(counts, spec.classes, output.labels_per_class or 1)
 
     chain = arithmetic.place(frozen_upstream(spec, upstream))
-    centres = _draw_centres(chain, spec, train.examples, arithmetic)
-    front = Front(chain, spec, centres).eval()
-    phi, phi_test = (
-        compute_features(
-            front,
-            data.examples,
-            arithmetic,
-            folder=None if folder is None else folder / part,
-            memory_limit=memory_limit,
-            stop=control.stop,
+    kernel = spec.interface.kernel
+    front = make_front(chain, kernel, train.examples, spec.seed, arithmetic)
+    name = front_name(front, kernel, spec.seed)
+    if front.centres is not None and given is not None:
+        name += f" of {train.split}"  # They are drawn from other examples than without a file.
+    if train.labels is None and given is not None:
+        # The others' features would serve nobody.
+        train, given = LabelledData(Picked(train.examples, given.rows), given.labels), None
+    assert train.labels is not None
+
+    def features(data: LabelledData) -> Tensor:
+        kept = keeping(cache, spec, data.split, arithmetic, name)
+        return compute_features(
+            front, data.examples, arithmetic, kept=kept, stop=control.stop
         ).values
-        for part, data in (("train", train), ("test", test))
-    )
+
+    phi, phi_test = features(train), None if test is None else features(test)
     began = time.perf_counter()
-    labels = train.labels.to(phi.device)
-    every = torch.arange(len(labels))[None]
+    every = torch.arange(len(train.labels))[None]
+    chosen, labels = _choose(output, train.labels, given, every, spec)
     unsaved = replace(control, checkpoints=None)
-    if output.labels_per_class is None:
-        chosen = every
-        fit = everything = fit_heads(phi, labels, every, classes, output, spec.seed, unsaved)
-    else:
-        chosen = draw_labels(
-            train.labels, classes, output.labels_per_class, output.draws, spec.seed
-        )
-        fit = fit_heads(phi, labels, chosen, classes, output, spec.seed, unsaved)
-        reference = Control(stop=control.stop)
-        everything = fit_heads(phi, labels, every, classes, output, spec.seed, reference)
+    fit = fit_heads(phi, labels.to(phi.device), chosen, classes, output, spec.seed, unsaved)
+    evaluation = None
+    if test is not None and test.labels is not None and phi_test is not None:
+        everything = fit
+        if chosen is not every:
+            truth, reference = train.labels.to(phi.device), Control(stop=control.stop)
+            everything = fit_heads(phi, truth, every, classes, output, spec.seed, reference)
+        evaluation = _evaluate(fit, everything, phi_test, test.labels, chosen.shape[1], classes)
 
     report = TrainReport(
         recipe_digest=spec.digest(),
@@ -149,19 +138,33 @@ def train_output(
         precision=arithmetic.name,
         examples=chosen.shape[1],
         parameters=fit.weight[0].numel() + fit.bias[0].numel(),
-        evaluation=_evaluate(fit, everything, phi_test, test.labels, chosen.shape[1], classes),
+        evaluation=evaluation,
     )
     weights = {"weight": fit.weight[0], "bias": fit.bias[0]}
-    if centres is not None:
-        weights["centres"] = centres
+    if front.centres is not None:
+        weights["centres"] = front.centres
     return {name: value.detach().cpu().contiguous() for name, value in weights.items()}, report
+
+
+def _choose(
+    output: OutputSpec, known: Tensor, given: GivenLabels | None, every: Tensor, spec: ModuleSpec
+) -> tuple[Tensor, Tensor]:
+    """Rows of each draw, int64 [D, n], and labels [N] that hold in those rows."""
+    if given is not None:
+        labels = known.clone()
+        labels[given.rows] = given.labels  # Whoever gave them may have erred.
+        return given.rows[None], labels
+    if output.labels_per_class is None:
+        return every, known
+    count = spec.interface.gives[0]
+    return draw_labels(known, count, output.labels_per_class, output.draws, spec.seed), known
 
 
 def _evaluate(
     fit: Fit, everything: Fit, phi: Tensor, labels: Tensor, used: int, classes: int
 ) -> OutputEvaluation:
-    truth = labels.to(phi.device)
     predicted = predict_heads(fit, phi)
+    truth = labels.to(predicted.device)
     accuracies = (predicted == truth).double().mean(1).tolist()
     stored = evaluation_from(confusion_matrix(labels, predicted[0], classes))
     reference = (predict_heads(everything, phi)[0] == truth).double().mean().item()

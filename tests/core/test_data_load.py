@@ -269,3 +269,21 @@ def test_several_processes_at_once(root, tmp_path):
         ".json",
         ".safetensors",
     ]
+
+
+def test_groups_are_a_data_set_of_their_own_whose_order_counts(tmp_path):
+    plain = array_spec(tmp_path / "a.npz")
+    places_ = places(tmp_path)
+    groups = {"odd": ("1", "3"), "even": ("0", "2")}
+    joined = plain.model_copy(update={"groups": groups})
+    turned = plain.model_copy(update={"groups": dict(reversed(groups.items()))})
+    for spec, classes in ((plain, tuple("0123")), (joined, ("odd", "even"))):
+        loaded = load_dataset(spec, places_)
+        assert loaded.info() == describe_dataset(spec, places_)
+        assert loaded.classes == classes
+    assert describe_dataset(turned, places_).classes == ("even", "odd")
+    assert len({describe_dataset(s, places_).fingerprint for s in (plain, joined, turned)}) == 3
+    whole, two = (load_dataset(spec, places_) for spec in (plain, joined))
+    for split in ("train", "validation", "test"):
+        assert getattr(whole, split).ids == getattr(two, split).ids
+        assert torch.equal(getattr(two, split).labels, 1 - getattr(whole, split).labels % 2)

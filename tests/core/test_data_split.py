@@ -96,6 +96,58 @@ def test_a_subset_keeps_the_split_of_the_whole_and_numbers_labels_in_its_order(c
     assert [chosen[label] for label in subset.labels.tolist()] == names
 
 
+@given(
+    counts=st.lists(st.integers(3, 20), min_size=4, max_size=4),
+    own=st.booleans(),
+    names=st.permutations(NAMES),
+    cuts=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+)
+@settings(max_examples=50, deadline=None)
+def test_groups_keep_the_split_of_the_whole_and_number_labels_in_their_order(
+    counts, own, names, cuts
+):
+    source = pool(counts, test=3 if own else None)
+    first, second = names[: cuts[0]], names[cuts[0] : sum(cuts)]
+    groups = {"zebra": tuple(first), "aardvark": tuple(second)}
+    whole = arrange(source, DatasetSpec())
+    joined = arrange(source, DatasetSpec(groups=groups))
+    assert joined.classes == ("zebra", "aardvark")
+    for all_ids, kept in zip(ids(whole), ids(joined), strict=True):
+        wanted = [i for i in all_ids if NAMES[source.labels[int(i)]] in first + second]
+        assert kept == wanted
+    sides = [int(NAMES[source.labels[int(i)]] in second) for i in joined.ids]
+    assert joined.labels.tolist() == sides
+    assert torch.equal(joined.pixels[:, 0], torch.tensor([float(i) for i in joined.ids]))
+
+
+def test_groups_of_one_class_are_those_classes():
+    source = pool([9, 9, 9, 9])
+    chosen = arrange(source, DatasetSpec(classes=("dog", "ant")))
+    joined = arrange(source, DatasetSpec(groups={"dog": ("dog",), "ant": ("ant",)}))
+    assert (joined.classes, joined.ids) == (chosen.classes, chosen.ids)
+    assert torch.equal(joined.labels, chosen.labels)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"x": ("ant",), "y": ("emu",)}, "no class 'emu': choose from ant, bee, cat, dog"),
+        ({"x": ("ant", "bee"), "y": ("cat", "bee")}, "'bee' is named more than once"),
+        ({"x": ("ant", "bee")}, "At least two groups .* got 1"),
+        ({}, "At least two groups"),
+        ({"x": ("ant",), "y": ()}, "Group 'y' has no classes"),
+    ],
+)
+def test_wrong_groups(groups, message):
+    with pytest.raises(ClassError, match=message):
+        arrange(pool([4, 4, 4, 4]), DatasetSpec(groups=groups))
+
+
+def test_a_class_of_a_group_needs_an_example_for_each_split():
+    with pytest.raises(ClassError, match="'bee' has 2"):
+        arrange(pool([9, 2, 9]), DatasetSpec(groups={"x": ("ant", "bee"), "y": ("cat",)}))
+
+
 def test_parts_of_their_own_are_kept_whole():
     chosen = arrange(pool([4, 4], validation=2, test=3), DatasetSpec())
     assert chosen.counts == (8, 4, 6)
@@ -150,5 +202,7 @@ def test_without_labels_nothing_is_kept_for_testing():
     assert chosen.labels is None
     with pytest.raises(ClassError, match="no labels"):
         arrange(unlabelled(20), DatasetSpec(classes=("ant", "bee")))
+    with pytest.raises(ClassError, match="no labels"):
+        arrange(unlabelled(20), DatasetSpec(groups={"x": ("ant",), "y": ("bee",)}))
     with pytest.raises(DataError, match="1 examples: at least 2"):
         arrange(unlabelled(1), DatasetSpec())

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,16 @@ from pydantic import ValidationError
 
 from modkernel.errors import SpecError, UnknownNameError
 from modkernel.names import import_object, is_import_path, lookup
-from modkernel.spec import HiddenSpec, ModuleSpec, NetworkSpec, Preprocessing, Recipe
+from modkernel.spec import (
+    DatasetFacts,
+    DatasetSpec,
+    HiddenSpec,
+    ModuleSpec,
+    NetworkSpec,
+    OutputSpec,
+    Preprocessing,
+    Recipe,
+)
 from tests.core.stored_examples import hidden_spec
 
 SPEC = hidden_spec(("stem",), (1, 8, 8), (2, 8, 8), "preprocessing-x")
@@ -61,6 +71,57 @@ def test_names_that_mlflow_or_a_shell_would_stumble_over_are_refused(name: str) 
         NetworkSpec(name=name)
 
 
+def test_a_data_set_without_groups_has_the_digest_that_it_had_before_there_were_any() -> None:
+    # Stored modules and cached summaries are found by it.
+    assert DatasetSpec().canonical_json() == (
+        '{"channels":null,"classes":null,"image_size":null,"name":"digits","path":null,'
+        '"split_seed":0,"test_fraction":0.2,"validation_fraction":0.1}'
+    )
+
+
+def test_groups_keep_their_order_through_canonical_json() -> None:
+    groups = {"vehicle": ("truck", "ship"), "animal": ("dog",)}
+    spec = DatasetSpec(groups=groups)
+    for again in (
+        DatasetSpec.model_validate_json(spec.canonical_json()),
+        DatasetSpec.model_validate(spec.model_dump()),
+        NetworkSpec.model_validate_json(
+            NetworkSpec(name="n", dataset=spec).canonical_json()
+        ).dataset,
+    ):
+        assert list((again.groups or {}).items()) == list(groups.items())
+    turned = DatasetSpec(groups=dict(reversed(groups.items())))
+    assert turned.digest() != spec.digest()
+
+
+def test_a_group_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="named more than once"):
+        DatasetSpec.model_validate({"groups": [["x", ["a"]], ["y", ["b"]], ["x", ["c"]]]})
+
+
+def test_the_schema_knows_both_forms_of_groups() -> None:
+    schema = DatasetSpec.model_json_schema()
+    for groups in ({"x": ["a"], "y": ["b"]}, [["x", ["a"]], ["y", ["b"]]]):
+        jsonschema.validate({"groups": groups}, schema)
+        DatasetSpec.model_validate({"groups": groups})
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"groups": ["a", "b"]}, schema)
+
+
+def test_an_output_module_has_no_views() -> None:
+    with pytest.raises(ValidationError, match="views out of its recipe"):
+        OutputSpec(recipe=Recipe(flip=True, views=2))
+    with pytest.raises(ValidationError, match="leave views out"):
+        OutputSpec.model_validate({"recipe": {"views": 2}})
+
+
+def test_classes_and_groups_exclude_each_other() -> None:
+    with pytest.raises(ValidationError, match="'classes' or 'groups', not both"):
+        DatasetSpec(classes=("a", "b"), groups={"x": ("a",), "y": ("b",)})
+    with pytest.raises(ValidationError, match="valid dictionary"):
+        DatasetSpec.model_validate({"groups": ["a", "b"]})
+
+
 def test_milestones_go_with_multistep() -> None:
     with pytest.raises(ValidationError, match="milestones"):
         Recipe(schedule="multistep")
@@ -105,3 +166,22 @@ def test_import_paths() -> None:
     for path in ("no.such.module:x", "modkernel.spec:Nothing", ":x"):
         with pytest.raises(SpecError, match=r"package\.module:attribute"):
             import_object(path, "backbone")
+
+
+def test_facts_without_a_label_file_have_the_digest_that_they_had_before_there_were_any() -> None:
+    facts = DatasetFacts(name="made", fingerprint="f", classes=("a", "b"))
+    assert set(json.loads(facts.canonical_json())) == {
+        *("name", "fingerprint", "classes", "pairs_fingerprint"),
+    }
+    labelled = facts.model_copy(update={"labels_fingerprint": "0" * 64})
+    assert labelled.digest() != facts.digest()
+    assert DatasetFacts.model_validate_json(labelled.canonical_json(), strict=True) == labelled
+
+
+def test_what_a_list_of_pairs_has_shown_of_a_data_set() -> None:
+    facts = DatasetFacts(name="made", fingerprint="f", classes=("a", "b"))
+    assert not facts.saw_validation("made", "f")
+    on_pairs = facts.model_copy(update={"pairs_fingerprint": "0" * 64})
+    assert on_pairs.saw_validation("other", "f")
+    assert on_pairs.saw_validation("made", "of a choice of its classes")
+    assert not on_pairs.saw_validation("other", "e")

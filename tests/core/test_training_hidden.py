@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from modkernel.errors import (
     InterfaceError,
     NonFiniteError,
     PairError,
-    SettingsError,
     SpecError,
     StoppedError,
 )
@@ -200,36 +197,6 @@ def test_the_whole_chain_is_bitwise_unchanged_by_a_module_on_it(
         assert all(parameter.grad is None for parameter in chain.parameters())
 
 
-def test_features_in_a_mapped_file_give_the_same_module(tmp_path: Path) -> None:
-    first, second = trained(tmp_path / "a", PLAIN, modules=2)
-    weights, _ = train_hidden(
-        second.spec,
-        paired(96),
-        paired(30, 1),
-        [first],
-        arithmetic=FLOAT32,
-        folder=tmp_path / "features",
-        memory_limit=0,
-    )
-    assert (tmp_path / "features" / "train" / "features.bin").stat().st_size > 0
-    assert equal(weights, build_module(second).state_dict())
-
-
-def test_a_full_disk_is_told_before_it_kills_the_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*args: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    (stored,) = trained(tmp_path / "a", Recipe(epochs=1, batch_size=32))
-    chain = frozen_upstream(output_spec_on(stored, OutputSpec()), [stored])
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    folder = tmp_path / "features"
-    with pytest.raises(SettingsError, match="No space left"):
-        compute_features(chain, labelled(50).examples, FLOAT32, folder=folder, memory_limit=0)
-    assert not list(folder.iterdir())
-
-
 def test_a_stop_is_heard_while_the_upstream_runs(tmp_path: Path) -> None:
     first, second = trained(tmp_path, Recipe(epochs=1, batch_size=32), modules=2)
     with pytest.raises(StoppedError, match="modules below"):
@@ -360,7 +327,7 @@ def test_a_validation_value_that_is_not_finite_stops_too(tmp_path: Path) -> None
             model,
             lambda raw, indices, generator: model(raw).square().mean(),
             batches=lambda generator: [torch.arange(4)],
-            load=lambda order: (torch.ones(len(indices), 2) for indices in order),
+            load=lambda order, _: (torch.ones(len(indices), 2) for indices in order),
             recipe=Recipe(epochs=2),
             seed=0,
             validate=lambda: float("nan"),

@@ -34,9 +34,16 @@ from modkernel.spec import (
 from modkernel.stored import StoredModule, write_module
 from modkernel.training.end_to_end import baseline_key
 from modkernel.training.evaluation import confusion_matrix, evaluate, evaluation_from
-from modkernel.training.heads import fit_by_gradient, fit_heads, fit_ridge, hinge, predict_heads
+from modkernel.training.heads import (
+    Fit,
+    fit_by_gradient,
+    fit_heads,
+    fit_ridge,
+    hinge,
+    predict_heads,
+)
 from modkernel.training.loop import Control
-from modkernel.training.output import LabelledData, train_output
+from modkernel.training.output import GivenLabels, LabelledData, train_output
 from tests.core.training_examples import (
     FLOAT32,
     MLP,
@@ -192,6 +199,65 @@ def test_progress_of_draws_is_that_of_one() -> None:
     assert seen == [line.objective for line in fit.history]
 
 
+def test_labels_given_by_hand_train_as_drawn_ones_do(below: StoredModule) -> None:
+    """The same examples with the same classes give the same module, whoever chose them."""
+    train, test = labelled(96), labelled(60, 2)
+    assert train.labels is not None
+    (rows,) = draw_labels(train.labels, 3, 2, 1, seed=0)
+    spec = output_spec_on(below, OutputSpec())
+    drawn = output_spec_on(below, OutputSpec(labels_per_class=2))
+    hands = GivenLabels(rows, train.labels[rows])
+    weights, report = train_output(spec, train, test, [below], given=hands, arithmetic=FLOAT32)
+    expected, reference = train_output(drawn, train, test, [below], arithmetic=FLOAT32)
+    torch.testing.assert_close(weights, expected)
+    assert report.evaluation == reference.evaluation
+    assert report.examples == 6
+
+
+def test_labels_given_by_hand_hold_against_those_of_the_data(below: StoredModule) -> None:
+    """Every label is off by one, and so is every prediction; the reference is not."""
+    train, test = labelled(96), labelled(60, 2)
+    assert train.labels is not None
+    spec = output_spec_on(below, OutputSpec(method="ridge"))
+    wrong = GivenLabels(torch.arange(96), (train.labels + 1) % 3)
+    _, report = train_output(spec, train, test, [below], given=wrong, arithmetic=FLOAT32)
+    _, right = train_output(spec, train, test, [below], arithmetic=FLOAT32)
+    assert report.evaluation is not None
+    assert right.evaluation is not None
+    assert report.evaluation.accuracy_all_labels == right.evaluation.accuracy > 0.6
+    assert report.evaluation.accuracy < 0.4
+    shifted = [row[2:] + row[:2] for row in map(list, right.evaluation.confusion)]
+    assert [list(row) for row in report.evaluation.confusion] == shifted
+
+
+@pytest.mark.parametrize("kernel", [None, KernelSpec(name="gaussian", sigma=4.0, centres=20)])
+def test_without_other_labels_the_module_is_the_same_and_not_evaluated(
+    below: StoredModule, kernel: KernelSpec | None
+) -> None:
+    train = labelled(96)
+    assert train.labels is not None
+    rows = torch.tensor([3, 1, 2, 60, 64, 95])
+    hands = GivenLabels(rows, train.labels[rows])
+    spec = output_spec_on(below, OutputSpec(), kernel)
+    unknown = LabelledData(train.examples, None)
+    weights, report = train_output(spec, unknown, None, [below], given=hands, arithmetic=FLOAT32)
+    expected, _ = train_output(
+        spec, train, labelled(60, 2), [below], given=hands, arithmetic=FLOAT32
+    )
+    torch.testing.assert_close(weights, expected)
+    assert (report.evaluation, report.examples) == (None, 6)
+
+
+def test_labels_that_are_not_there_are_refused(below: StoredModule) -> None:
+    spec = output_spec_on(below, OutputSpec())
+    train = labelled(96)
+    with pytest.raises(DataError, match="no class labels"):
+        train_output(spec, LabelledData(train.examples, None), None, [below], arithmetic=FLOAT32)
+    two = GivenLabels(torch.tensor([0, 1]), torch.tensor([0, 1]))
+    with pytest.raises(LabelBudgetError, match="class 'c' has only 0"):
+        train_output(spec, train, None, [below], given=two, arithmetic=FLOAT32)
+
+
 def test_too_many_labels_are_refused_by_name(below: StoredModule) -> None:
     spec = output_spec_on(below, OutputSpec(labels_per_class=33))
     with pytest.raises(LabelBudgetError, match="class 'a' has only 32"):
@@ -270,3 +336,11 @@ def test_a_baseline_that_cannot_be_is_refused() -> None:
         baseline_key(spec, baseline_info())
     with pytest.raises(DataError, match="no class labels"):
         baseline_key(spec, baseline_info(labelled_set=False))
+
+
+def test_features_are_brought_to_the_heads() -> None:
+    """Training features may lie on a GPU, and those of a test part that it has no room for not."""
+    meta = torch.device("meta")
+    fit = Fit(torch.zeros(2, 3, 4, device=meta), torch.zeros(2, 3, device=meta), (), 0.0)
+    predicted = predict_heads(fit, torch.zeros(7, 4))
+    assert (predicted.device, predicted.shape) == (meta, (2, 7))

@@ -83,7 +83,8 @@ finally:
     )
     assert "IMPORTED []" in done.stdout
     for command in (
-        *("demo", "train", "train-module", "compose", "baseline"),
+        *("demo", "train", "train-module", "compose", "baseline", "advise", "retrain", "search"),
+        "labels",
         *("modules", "networks", "predict", "verify", "repair", "up", "serve", "doctor", "schema"),
     ):
         assert f"│ {command} " in done.stdout

@@ -192,7 +192,7 @@ def test_baseline_is_evaluated(after: dict[str, Done]) -> None:
         ("too many labels", "99999"),
         ("no number", "labels_per_class"),
         ("bad name", "--name"),
-        ("one class", "class"),
+        ("one class", "two sides"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(

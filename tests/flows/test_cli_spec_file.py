@@ -18,7 +18,12 @@ from modkernel.plan import plan_hidden
 from modkernel.spec import NetworkSpec
 
 ROOT = Path(__file__).parent.parent.parent
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+EXAMPLES = sorted(
+    path
+    for path in (ROOT / "examples").glob("*.yaml")
+    if not path.stem.startswith(("search_", "study_"))
+)
+"""Of networks: tests of the search and of the study read theirs."""
 SCHEMA = ROOT / "docs/spec.schema.json"
 
 

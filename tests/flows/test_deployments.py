@@ -18,6 +18,10 @@ def test_every_flow_has_a_deployment_with_a_form(prefect_server: None) -> None:
         "train-module",
         "compose-network",
         "train-baseline",
+        "retrain-network",
+        "search-modules",
+        "transfer-study",
+        "measure-modules",
         "keep-house",
     }
     with get_client(sync_client=True) as client:

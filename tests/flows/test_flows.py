@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
+from flows import datasets
 from flows.compose_network import compose_network
 from flows.keep_house import keep_house
 from flows.progress import watch
+from flows.runs import network_run
 from flows.train_baseline import train_baseline
 from flows.train_module import train_module
 from flows.train_network import train_network
@@ -26,6 +28,7 @@ from modkernel.errors import (
     ObjectiveError,
     PairError,
     SpecError,
+    StoreError,
     UnknownNameError,
 )
 from modkernel.spec import (
@@ -39,6 +42,25 @@ from modkernel.spec import (
 )
 from registry import Registry
 from tests.flows.specs import hidden, tiny
+
+
+def test_a_run_that_died_is_gone_on_with_where_there_is_no_spec(registry: Registry) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        network_run(registry, "net", "compose this", True) as died,
+    ):
+        raise KeyboardInterrupt
+    with network_run(registry, "net", "compose that", True) as other:
+        assert other != died
+    with network_run(registry, "net", "compose this", True) as again:
+        assert again == died
+    with network_run(registry, "net", "compose this", True) as new:
+        assert new not in (died, other)
+
+
+def test_what_mlflow_does_not_take_is_one_of_our_errors(registry: Registry) -> None:
+    with pytest.raises(StoreError, match="modkernel doctor"):
+        datasets.remember(registry, "no such run", DatasetSpec())
 
 
 def markdown(key: str) -> str:
@@ -252,7 +274,10 @@ def test_keep_house_follows_promotions_and_mends_altered_bytes(registry: Registr
     folder = client.get_logged_model(record.model_id).artifact_location.removeprefix("file://")
     weights = Path(folder, "weights.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert [action.kind for action in keep_house().repairs] == ["restored"]
+    repairs = keep_house().repairs
+    assert [action.kind for action in repairs] == ["restored", "restored"], (
+        "the weights, the moments"
+    )
     assert registry.verify() == ()
     assert registry.resolve(f"{first.name}@champion").id == first.id
 

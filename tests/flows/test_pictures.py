@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from flows.pictures import evaluation_picture, module_pictures, network_picture
+from flows.study.pictures import heat_figure
+from flows.study.statistics import agreement
 from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
 
 EVALUATION = OutputEvaluation(
@@ -69,3 +73,25 @@ def test_a_network_has_two_panels_a_row() -> None:
     three = pixels(network_picture([hidden, output], EVALUATION, ("a", "b")))
     assert three.shape == (2 * one.shape[0], one.shape[1])
     assert pixels(network_picture([output], None, ())).any(), "nothing to draw is no error"
+
+
+@pytest.mark.parametrize("tasks", [4, 15, 40])
+@pytest.mark.parametrize("panels", [1, 8, 13, 15])
+def test_no_name_in_the_heat_maps_runs_into_another_or_out_of_the_picture(
+    tasks: int, panels: int
+) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"automobile-{number}" * (1 + number % 4) for number in range(tasks)]
+    truth, score = rng.random((2, tasks, tasks))
+    scores = [("anchor_contrastive", score, agreement(score, truth))] * panels
+    figure = heat_figure(names, truth, scores)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [ax.get_tightbbox(canvas.get_renderer()) for ax in figure.axes]
+    boxes += [text.get_window_extent() for text in figure.texts]
+    whole = figure.bbox
+    for box in boxes:
+        assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+        assert whole.y0 <= box.y0 < box.y1 <= whole.y1
+    for one, other in combinations(boxes, 2):
+        assert not one.overlaps(other)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from modkernel.moment_file import write_moments
+from modkernel.moments import ClassMoments, ModuleMoments, accumulate
 from modkernel.spec import KernelSpec
 from modkernel.stored import StoredModule
 from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
 from registry import ModuleRecord, Registry
-from tests.core.stored_examples import PREPROCESSING, store_hidden, store_output
+from tests.core.stored_examples import FACTS, PREPROCESSING, store_hidden, store_output
 
 EVALUATION = OutputEvaluation(
     accuracy=0.75,
@@ -79,3 +83,35 @@ def store_chain(
 
 def store_one(registry: Registry, stored: StoredModule, name: str = "net.hidden-1") -> ModuleRecord:
     return registry.store(stored.folder, name=name, report=report_of(stored))
+
+
+def class_moments(
+    seed: int,
+    fingerprint: str = FACTS.fingerprint,
+    classes: tuple[str, ...] = FACTS.classes,
+    apart: float = 1.0,
+    examples: int = 60,
+) -> ClassMoments:
+    """Of unit rows in four dimensions, each class around a direction of its own.
+
+    Args:
+        seed: of the noise.
+        fingerprint: of the data.
+        classes: their names, at most four.
+        apart: length of a class's direction, against noise of 0.3.
+        examples: in all.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(examples) % len(classes)
+    phi = 0.3 * torch.randn(examples, 4, generator=generator) + apart * torch.eye(4)[labels]
+    return accumulate([(phi / phi.norm(dim=1, keepdim=True), labels)], classes, fingerprint)
+
+
+def write_example_moments(
+    path: Path, module_id: str, seed: int = 0, fingerprint: str = FACTS.fingerprint
+) -> ModuleMoments:
+    """Moments of a module in a file, as training leaves them."""
+    train, validation = (class_moments(seed + part, fingerprint) for part in (0, 1000))
+    made = ModuleMoments(module_id, train, validation, seconds=0.25)
+    write_moments(path, made)
+    return made

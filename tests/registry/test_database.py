@@ -3,31 +3,41 @@ from __future__ import annotations
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from modkernel.errors import SchemaVersionError, StoreError
 from registry import Registry, Settings
-from registry.database import VERSION_TABLE, open_database, upgrade_database
+from registry.database import VERSION_TABLE, _engine, open_database, upgrade_database
 from registry.mlflow_home import open_mlflow, upgrade_mlflow
 from registry.tables import SCHEMA_VERSION, Base, ClaimRow
+from tests.core.stored_examples import PREPROCESSING, hidden_spec
 from tests.registry.conftest import close_mlflow
 
 
-def test_migrations_make_exactly_the_tables_of_the_models(any_settings: Settings) -> None:
-    database = open_database(any_settings)
+def differences(settings: Settings) -> list[Any]:
+    """Of a database's tables from the models'."""
+    database = open_database(settings)
     with database.engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"version_table": VERSION_TABLE, "compare_server_default": True}
         )
-        assert compare_metadata(context, Base.metadata) == []
+        found = compare_metadata(context, Base.metadata)
     database.close()
+    return list(found)
+
+
+def test_migrations_make_exactly_the_tables_of_the_models(any_settings: Settings) -> None:
+    assert differences(any_settings) == []
 
 
 def test_the_expected_version_is_the_newest_migration() -> None:
@@ -61,6 +71,64 @@ def test_another_schema_version_is_refused(
     with pytest.raises(SchemaVersionError, match=rf"{version}.*{SCHEMA_VERSION}.*{remedy}") as e:
         open_database(any_settings)
     assert "secret-word" not in str(e.value)
+
+
+FIRST_MODULE = """
+INSERT INTO modules VALUES (
+    'aaaa000000000000000000000000000000000000000000000000000000000000',
+    :recipe_digest, 'old.hidden-1', 3, 'hidden', 'READY', :sha256, :sha256, 1234, :spec,
+    '{}', '{"objective": 0.5}', '/gone', 12.5, '2025-02-03 04:05:06.000000', 'run', 'm-1'
+)
+"""
+FIRST_INTERFACE = """
+INSERT INTO interfaces VALUES (
+    'aaaa000000000000000000000000000000000000000000000000000000000000',
+    :upstream, '1x8x8', '16', 'float32', 'relu'
+)
+"""
+
+
+FIRST_NETWORK = """
+INSERT INTO networks VALUES (:id, 'old', '2025-02-03 04:05:06.000000', NULL, NULL)
+"""
+
+
+def make_first_database(settings: Settings) -> None:
+    """A database as modkernel 0.1 left it, with a module."""
+    spec = hidden_spec(("stem",), (1, 8, 8), (2, 8, 8), PREPROCESSING.id)
+    values = {"recipe_digest": spec.digest(), "spec": spec.canonical_json(), "sha256": "5" * 64}
+    engine = _engine(settings.registry_url)
+    with engine.execution_options(modkernel_write=True).begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "registry:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text(FIRST_MODULE), values)
+        connection.execute(text(FIRST_INTERFACE), {"upstream": PREPROCESSING.id})
+        connection.execute(text(FIRST_NETWORK), {"id": "b" * 64})
+    assert "moments" not in inspect(engine).get_table_names()
+    engine.dispose()
+
+
+def test_a_database_of_the_first_schema_is_upgraded_with_all_that_is_in_it(
+    any_settings: Settings,
+) -> None:
+    make_first_database(any_settings)
+    with pytest.raises(SchemaVersionError, match=r"0001.*needs 0002.*modkernel doctor --upgrade"):
+        Registry.open(any_settings)
+    assert upgrade_database(any_settings) == "0002"
+    assert differences(any_settings) == []
+    with Registry.open(any_settings) as registry:
+        (record,) = registry.find()
+        assert (record.name, record.version, record.metrics) == (
+            "old.hidden-1",
+            3,
+            {"objective": 0.5},
+        )
+        assert record.created_at == datetime(2025, 2, 3, 4, 5, 6, tzinfo=UTC)
+        assert registry.moments_of(record) == ()
+        network = registry.network("old")
+        assert (network.id, network.created_at) == ("b" * 64, record.created_at)
 
 
 def test_upgrading_what_is_up_to_date_changes_nothing(any_settings: Settings) -> None:

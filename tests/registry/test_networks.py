@@ -62,6 +62,20 @@ def test_the_same_composition_is_kept(registry: Registry, examples: Examples) ->
     assert registry.networks("other") == (other,)
 
 
+def test_a_name_means_the_network_that_was_made_last(
+    any_registry: Registry, examples: Examples
+) -> None:
+    first, second, _ = store_chain(any_registry, examples.chain())
+    short = any_registry.add_network("net", [first.id])
+    long = any_registry.add_network("net", [first.id, second.id])
+    assert any_registry.network("net") == long
+    assert any_registry.add_network("net", [first.id]) == short
+    assert any_registry.network("net") == short
+    assert any_registry.networks("net") == (short, long), "history stays"
+    any_registry.add_network("net", [first.id, second.id])
+    assert any_registry.network("net") == long
+
+
 def test_references_to_networks(registry: Registry, examples: Examples) -> None:
     first, *_ = store_chain(registry, examples.chain())
     made = registry.add_network("net", [first.id])

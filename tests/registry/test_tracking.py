@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -45,6 +46,16 @@ def test_the_data_set_is_an_input_under_our_own_digest(registry: Registry, spec:
     assert json.loads(entry.dataset.source)["fingerprint"] == spec.dataset.fingerprint
 
 
+def test_many_runs_of_a_new_experiment_start_at_once(registry: Registry, spec: Any) -> None:
+    specs = [spec.model_copy(update={"seed": seed}) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda one: registry.start_run(NAME, one), specs))
+    assert len(set(runs)) == 8
+    for run_id in runs:
+        (entry,) = run(registry, run_id).inputs.dataset_inputs
+        assert entry.dataset.name == "digits"
+
+
 def test_epochs_are_steps_and_are_logged_once(registry: Registry, examples: Examples) -> None:
     stored = examples.first()
     run_id = registry.start_run(NAME, stored.spec)
@@ -72,6 +83,14 @@ def test_a_run_that_died_is_gone_on_with(registry: Registry, spec: Any) -> None:
     assert run(registry, run_id).data.tags["mlflow.parentRunId"] == parent
     registry.finish_run(run_id)
     assert registry.start_run(NAME, spec) != run_id
+
+
+def test_a_composition_that_died_is_gone_on_with(registry: Registry) -> None:
+    run_id = registry.start_network_run("net", digest="d" * 64)
+    assert registry.start_network_run("net", digest="d" * 64) == run_id
+    assert registry.start_network_run("net", digest="e" * 64) != run_id
+    registry.finish_run(run_id)
+    assert registry.start_network_run("net", digest="d" * 64) != run_id
 
 
 def test_an_experiment_that_a_person_deleted_comes_back(registry: Registry, spec: Any) -> None:

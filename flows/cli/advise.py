@@ -1,0 +1,193 @@
+"""`advise`: which stored module to build on for a task, without training anything."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.data_options import Channels, Classes, Data, ImageSize, wishes
+from flows.cli.output import Json, out, percent, print_json, print_table
+from flows.cli.running import Verbose, flow_running
+
+if TYPE_CHECKING:
+    from modkernel.data import DatasetInfo
+    from modkernel.spec import DatasetSpec
+    from modkernel.task import Task
+    from registry import Advice, Ranked, Registry
+
+REASONS = {
+    "interface": "made for other examples",
+    "moments": "not measured on these data",
+    "score": "without a score on these data",
+}
+TOO_MANY = (
+    "Its features were measured again, but the cache does not hold them: raise "
+    "MODKERNEL_FEATURE_CACHE_BYTES."
+)
+FITTED = (
+    "A module that was trained on some of these examples is scored on what it was fitted to, which "
+    "flatters it."
+)
+
+
+def advise(
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set of the task: digits, cifar10, image_folder, …")
+    ] = None,
+    data: Data = None,
+    classes: Classes = None,
+    image_size: ImageSize = None,
+    channels: Channels = None,
+    score: Annotated[
+        str | None, typer.Option(help="Score to rank by; the best one known if left out.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Modules to show and to look at closely.")] = 10,
+    stored_only: Annotated[
+        bool, typer.Option("--stored-only", help="Measure no module: rank those that are measured.")
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Rank the stored modules by how good they are to build on for a task. Nothing is trained.
+
+    A module that has not been measured on the data yet is passed through once, and its moments
+    are kept: they answer for every choice and grouping of the classes. That a module was trained
+    on the task itself, or on some of these examples, is said where it is known: of the whole data
+    set by its content, of some of its classes by its name, so not of a part of a folder or file.
+
+    --json: {task: {groups: [[side, [class, ...]], ...]}, dataset, fingerprint, score,
+    ranked: [{module, score, interval, accuracy, reason, message, own, fitted}], left_out:
+    [{module, reason, message}]}, all of them, best first; a module as of 'modules list'.
+    """
+    from flows.spec_file import validated
+    from flows.stores import open_registry, places
+    from modkernel.data import describe_dataset
+    from modkernel.errors import ClassError, SpecError
+    from modkernel.spec import DatasetSpec
+    from modkernel.task import Task, parse_task
+
+    asked = wishes(dataset, data, image_size, channels)
+    if not asked.get("name"):
+        raise SpecError(
+            "It is not said which data the task is of: give --dataset NAME, or --data FOLDER."
+        )
+    base: DatasetSpec = validated(DatasetSpec, asked, "option")
+    task = None if classes is None else parse_task(classes)
+    registry = open_registry()
+    info = describe_dataset(base, places(registry.settings))
+    if not info.labelled:
+        raise ClassError(
+            f"Data set '{info.name}' has no class labels, so no module can be scored on it: sort "
+            "the images into one folder a class."
+        )
+    task = task or Task.of_classes(info.classes)
+    advice = _rank(registry, task, info, score, top)
+    reasons: dict[str, str] = {}
+    # The second time for those that are shown, but whose features are not kept any more.
+    for features in () if stored_only else (False, True):
+        wanted = tuple(
+            one.module.id
+            for one in (advice.ranked if features else advice.left_out)
+            if one.reason == ("features" if features else "moments")
+        )
+        if wanted:
+            with flow_running(verbose):
+                from flows.measure_modules import measure_modules
+
+                done = measure_modules(base, wanted, features)
+            reasons |= dict.fromkeys(wanted, TOO_MANY) if features else {}
+            reasons |= {one.module_id: one.reason for one in done.left_out}
+            advice = _rank(registry, task, info, score, top)
+    advice = _explained(advice, reasons)
+    if json:
+        print_json(advice.model_dump(mode="json"))
+        return
+    options = {"dataset": dataset, "data": data, "image-size": image_size, "channels": channels}
+    _print(advice, top, options | {"classes": classes})
+
+
+def _rank(registry: Registry, task: Task, info: DatasetInfo, score: str | None, top: int) -> Advice:
+    if score is None:
+        return registry.rank_for_task(task, info, top=top)
+    return registry.rank_for_task(task, info, score, top=top)
+
+
+def _explained(advice: Advice, reasons: Mapping[str, str]) -> Advice:
+    """With why a module could not be measured just now, in place of how to measure it."""
+    ranked = tuple(
+        one.model_copy(update={"message": reasons.get(one.module.id, one.message)})
+        if one.reason == "features"
+        else one
+        for one in advice.ranked
+    )
+    left_out = tuple(
+        one.model_copy(update={"message": reasons.get(one.module.id, one.message)})
+        if one.reason == "moments"
+        else one
+        for one in advice.left_out
+    )
+    return advice.model_copy(update={"ranked": ranked, "left_out": left_out})
+
+
+def _print(advice: Advice, top: int, options: Mapping[str, object]) -> None:
+    """The best modules, who was left out, and what to type next."""
+    shown = advice.ranked[:top]
+    columns = {
+        "rank ": [str(rank) for rank in range(1, len(shown) + 1)],
+        "module": [f"{one.module.name}/{one.module.version}" for one in shown],
+        f"{advice.score} ": [f"{one.score:.4f}" for one in shown],
+        "5 % … 95 % ": [
+            f"{one.interval[0]:.4f} … {one.interval[1]:.4f}" if one.interval else ""
+            for one in shown
+        ],
+        "expected accuracy ": [percent(one.accuracy) for one in shown],
+        "training s ": [f"{one.module.seconds:.1f}" for one in shown],
+        "id": [one.module.short_id for one in shown],
+        "": [_known(one) for one in shown],
+    }
+    filled = {head: cells for head, cells in columns.items() if any(cells)}
+    if shown:
+        sides = ", ".join(
+            side if members == (side,) else f"{side} ({', '.join(members)})"
+            for side, members in advice.task.groups.items()
+        )
+        print_table(
+            f"To build on for {advice.dataset}: {sides}",
+            tuple(filled),
+            zip(*filled.values(), strict=True),
+        )
+    else:
+        out.print("No stored module can be ranked for this task.")
+    if any(one.fitted for one in shown):
+        out.print(FITTED, soft_wrap=True)
+    if len(advice.ranked) > len(shown):
+        out.print(f"{len(advice.ranked) - len(shown)} more are ranked below: see --top and --json.")
+    why = [one.message for one in shown if one.accuracy is None and one.message is not None]
+    if why:
+        out.print(f"Without an expected accuracy: {_modules(len(why))}. {why[0]}", soft_wrap=True)
+    for reason, count in Counter(one.reason for one in advice.left_out).items():
+        example = next(one.message for one in advice.left_out if one.reason == reason)
+        out.print(f"Left out: {_modules(count)} {REASONS[reason]}. {example}", soft_wrap=True)
+    if shown:
+        best = shown[0].module
+        words = ["modkernel", "compose", f"{best.name}/{best.version}"]
+        for name, value in options.items():
+            if value is not None:
+                words += [f"--{name}", str(value)]
+        out.print(f"Next: {shlex.join(words)}", soft_wrap=True)
+    else:
+        out.print("Next: train one, such as 'modkernel train SPEC.yaml'.", soft_wrap=True)
+
+
+def _known(one: Ranked) -> str:
+    if one.own:
+        return "trained on this task"
+    return "trained on some of these examples" if one.fitted else ""
+
+
+def _modules(count: int) -> str:
+    return "1 module" if count == 1 else f"{count} modules"

@@ -1,0 +1,89 @@
+"""`labels suggest`: which examples are worth labelling."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.data_options import Channels, Classes, Data, ImageSize, dataset_above, wishes
+from flows.cli.output import Json, err, out, print_json
+
+labels = typer.Typer(help="Choose examples to label, and label them.", no_args_is_help=True)
+
+
+@labels.callback()
+def group() -> None:
+    """Choose examples to label, and label them."""
+
+
+@labels.command()
+def suggest(
+    module: Annotated[
+        str,
+        typer.Option(
+            metavar="REF",
+            help="Stored hidden module whose features decide: id or its first digits, NAME, "
+            "NAME@ALIAS or NAME/VERSION.",
+        ),
+    ],
+    budget: Annotated[int, typer.Option(metavar="K", help="How many examples to label.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set to choose from; the one the module was trained on if left out."
+        ),
+    ] = None,
+    data: Data = None,
+    classes: Classes = None,
+    image_size: ImageSize = None,
+    channels: Channels = None,
+    output: Annotated[
+        Path, typer.Option(help="CSV file to be filled in; the page lies beside it as .html.")
+    ] = Path("labels.csv"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice.")] = 0,
+    json: Json = False,
+) -> None:
+    """Suggest the K examples whose labels serve an output module best; no label is needed for it.
+
+    Writes a CSV file of ids with empty cells, and an HTML page to label them in any browser.
+    'compose --labels' takes the filled file.
+
+    --json: {file, page, module, dataset, candidates, ids}, ids best first.
+    """
+    from flows.home import prepare_prefect
+    from registry import Settings
+
+    prepare_prefect(Settings(), quiet=True)
+    from flows.stores import open_registry
+    from flows.suggest_labels import suggest as suggest_examples
+
+    registry = open_registry()
+    top = registry.resolve(module)
+    asked = wishes(dataset, data, image_size, channels)
+    found = suggest_examples(
+        registry,
+        top,
+        dataset_above(registry, top, asked, classes),
+        budget,
+        output.resolve(),
+        seed=seed,
+        waiting=lambda: err.print("All devices are taken: waiting for one."),
+    )
+    if json:
+        print_json(found.model_dump(mode="json"))
+        return
+    options = {"labels": output, "dataset": dataset, "data": data, "classes": classes}
+    command = ["modkernel", "compose", module]
+    for name, value in (options | {"image-size": image_size, "channels": channels}).items():
+        if value is not None:
+            command += [f"--{name}", str(value)]
+    out.print(
+        f"{len(found.ids)} of {found.candidates} examples chosen, best first.\n"
+        f"1. Open {found.page} in a browser, label them, download the file over {output}\n"
+        f"   (or fill in {output} by hand: a class beside each id).\n"
+        f"2. {shlex.join(command)}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,1 @@
+"""The module search: stage by stage, candidates compete on the same stored modules below."""

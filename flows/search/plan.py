@@ -1,0 +1,164 @@
+"""See that a search can be carried out, whichever candidates win, and make its modules' specs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flows import datasets
+from flows.search.score import check_score
+from flows.search.spec import ACCURACY, Candidate, SearchSpec
+from modkernel.cut import cut
+from modkernel.data import DatasetInfo
+from modkernel.errors import (
+    CutError,
+    DataError,
+    InterfaceError,
+    MomentsError,
+    SettingsError,
+    SpecError,
+)
+from modkernel.moments import check_size
+from modkernel.plan import HiddenPlan, check_hidden, check_output, facts, plan_hidden
+from modkernel.spec import DatasetFacts, HiddenSpec, ModuleSpec, Shape
+from modkernel.training.measure import EXAMPLES_PER_CLASS, VALIDATION_PER_CLASS
+from registry import Registry
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search whose candidates all fit on one another.
+
+    Attributes:
+        spec: what was asked for.
+        info: the data.
+        facts: what every module's spec says of the data.
+        ends: the block that each stage ends at where its candidate does not say.
+    """
+
+    spec: SearchSpec
+    info: DatasetInfo
+    facts: DatasetFacts
+    ends: tuple[str, ...]
+
+    def module(
+        self,
+        stage: int,
+        candidate: Candidate,
+        parent: tuple[str, ModuleSpec] | None,
+    ) -> ModuleSpec:
+        """The spec of a candidate on a stored module.
+
+        Args:
+            stage: from 0.
+            candidate: of that stage.
+            parent: id and spec of the module that it stands on; none in the first stage.
+        """
+        takes, start_after = self.info.preprocessing.shape, None
+        preprocessing = self.info.preprocessing
+        upstream = preprocessing.id
+        if parent is not None:
+            upstream, below = parent
+            takes, start_after = below.interface.gives, below.blocks[-1]
+            preprocessing = below.preprocessing
+        plan = self.cut(stage, candidate, takes, start_after)
+        return plan.spec(upstream, preprocessing, self.facts, self.spec.seed)
+
+    def cut(
+        self, stage: int, candidate: Candidate, takes: Shape, start_after: str | None
+    ) -> HiddenPlan:
+        """A candidate's blocks and shapes after a block.
+
+        Raises:
+            CutError, InterfaceError, UnknownNameError, ObjectiveError: see `plan_hidden`.
+        """
+        backbone = self.spec.backbone
+        if candidate.width is not None:
+            backbone = backbone.model_copy(update={"width": candidate.width})
+        last = stage == len(self.ends) - 1
+        hidden = [candidate.hidden(self.ends[stage])]
+        (plan,) = plan_hidden(backbone, hidden, takes, start_after, to_end=last)
+        return plan
+
+
+def plan_search(registry: Registry, spec: SearchSpec) -> SearchPlan:
+    """Resolve a search, and see that every candidate fits on every candidate before it.
+
+    Raises:
+        UnknownNameError: there is no such score, backbone, kernel or objective.
+        SpecError: two candidates of a stage are the same module.
+        DataError, LabelBudgetError: data that is missing, has no labels, or too few.
+        CutError, InterfaceError: a candidate does not fit on one of the stage before it, or one of
+            the last stage does not reach the backbone's end; the message names it.
+        MomentsError: a candidate has more features than class moments are kept of.
+        SettingsError: the feature cache is too small to judge a candidate by its accuracy.
+    """
+    check_score(spec.score)
+    info = datasets.describe(registry, spec.dataset)
+    if not info.labelled:
+        raise DataError(
+            f"Data set '{info.name}' has no class labels, which a search judges candidates by: "
+            "sort the images into one folder a class."
+        )
+    check_output(spec.output, info)
+    evenly = cut(spec.backbone, [HiddenSpec()] * len(spec.stages))
+    plan = SearchPlan(spec, info, facts(info), tuple(blocks[-1] for blocks in evenly))
+    # Many chains of candidates lead to the same shape after the same block.
+    reached: set[tuple[Shape, str | None]] = {(info.preprocessing.shape, None)}
+    for stage, wanted in enumerate(spec.stages):
+        before, reached = reached, set()
+        upstream = info.preprocessing.id if stage == 0 else "any module"
+        made: list[list[str]] = []
+        for number, candidate in enumerate(wanted.candidates, start=1):
+            with _naming(stage + 1, number):
+                check_hidden([candidate], info, on_pairs=False)
+                steps = [plan.cut(stage, candidate, *below) for below in before]
+                for step in steps:
+                    check_size(len(info.classes), step.features)
+                    if spec.score == ACCURACY:
+                        _check_room(info, step.features, registry.settings.feature_cache_bytes)
+                    reached.add((step.gives, step.blocks[-1]))
+            specs = [
+                step.spec(upstream, info.preprocessing, plan.facts, spec.seed) for step in steps
+            ]
+            made.append([module.digest() for module in specs])
+            _check_different(stage + 1, made)
+    return plan
+
+
+def _check_different(stage: int, made: Sequence[Sequence[str]]) -> None:
+    """See that the last candidate comes to other digests than those before it.
+
+    Equal modules would take two places of the beam, and be one.
+    """
+    first = made.index(made[-1]) + 1
+    if first < len(made):
+        raise SpecError(
+            f"Candidates {first} and {len(made)} of stage {stage} are the same module: leave one "
+            "of them out."
+        )
+
+
+def _check_room(info: DatasetInfo, features: int, limit: int) -> None:
+    """See that the measured features of one module find room in the feature cache."""
+    assert info.train_counts is not None
+    examples = sum(min(count, EXAMPLES_PER_CLASS) for count in info.train_counts)
+    examples += min(info.n_validation, VALIDATION_PER_CLASS * len(info.classes))
+    # A float32 a feature, an int64 for the class, and the headers of two files.
+    size = examples * (4 * features + 8) + 2 * 4096
+    if size > limit:
+        raise SettingsError(
+            f"The {features} features of {examples} measured examples take {size} bytes, and the "
+            f"feature cache may take {limit}: set MODKERNEL_FEATURE_CACHE_BYTES to at least "
+            f"{size}, or search by a score of moments ('score: logme')."
+        )
+
+
+@contextmanager
+def _naming(stage: int, candidate: int) -> Iterator[None]:
+    """Name the candidate in an error that does not know of it."""
+    try:
+        yield
+    except (CutError, InterfaceError, MomentsError, SettingsError) as error:
+        raise type(error)(f"Candidate {candidate} of stage {stage}: {error}") from None

@@ -1,0 +1,113 @@
+"""Where a search is told of: an artifact in Prefect, a figure and a table in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact
+
+from flows.artifacts import artifact_key, image, table
+from flows.search.result import CandidateResult, SearchResult
+from flows.search.spec import ACCURACY
+from registry import Registry
+from registry.asking import asks_mlflow
+
+FIGURE, TABLE = "search.png", "search.json"
+
+
+def show_search(result: SearchResult, picture: bytes) -> None:
+    """Leave the search's summary in Prefect."""
+    evaluation = result.network.evaluation
+    parts = [
+        f"# Module search {result.name}",
+        cost_sentence(result),
+        image(picture),
+        table(
+            ("stage", "candidate", "on", result.score, "training", "module", ""),
+            [tuple(cells) for cells in rows_of(result)],
+        ),
+    ]
+    if evaluation is not None:
+        parts.insert(
+            1,
+            f"Test accuracy **{evaluation.accuracy_all_labels:.2%}** with all labels, "
+            f"{evaluation.accuracy_mean:.2%} with {evaluation.labels} labels (mean of "
+            f"{evaluation.draws} draws). Network id `{result.network.id}`.",
+        )
+    create_markdown_artifact(
+        "\n\n".join(parts),
+        key=artifact_key("search", result.name),
+        description=f"Module search {result.name}",
+    )
+
+
+@asks_mlflow
+def log_search(registry: Registry, run_id: str, result: SearchResult, picture: bytes) -> None:
+    """Put picture, table and cost on the search's MLflow run."""
+    registry.log_figures(run_id, {FIGURE: picture})
+    registry.log_metrics(
+        run_id,
+        {
+            "search_modules": len(result.candidates),
+            "search_networks": result.networks,
+            "search_training_seconds": result.training_seconds,
+            "search_networks_seconds": result.networks_seconds,
+        },
+    )
+    columns: dict[str, Callable[[CandidateResult], Any]] = {
+        "stage": lambda row: row.stage,
+        "candidate": lambda row: row.candidate,
+        "description": lambda row: row.description,
+        result.score: lambda row: row.score,
+        "seconds": lambda row: None if row.module is None else row.module.seconds,
+        "module": lambda row: None if row.module is None else row.module.id,
+        "stands_on": lambda row: row.stands_on,
+        "kept": lambda row: row.kept,
+        "error": lambda row: row.error,
+    }
+    data = {name: [value(row) for row in result.candidates] for name, value in columns.items()}
+    registry.stores.client.log_table(run_id, data, TABLE)
+
+
+def rows_of(result: SearchResult) -> list[tuple[str, ...]]:
+    """One row of text a candidate: stage, what it is, on what, score, training, module, fate."""
+    names = {
+        row.module.id: f"{row.module.name.rpartition('.')[2]}/{row.module.version}"
+        for row in result.candidates
+        if row.module is not None
+    }
+    return [
+        (
+            str(row.stage),
+            row.description,
+            "the data" if row.stands_on is None else names[row.stands_on],
+            "" if row.score is None else _score(result.score, row.score),
+            "" if row.module is None else f"{row.module.seconds:.1f} s",
+            "" if row.module is None else names[row.module.id],
+            _fate(row, result),
+        )
+        for row in result.candidates
+    ]
+
+
+def cost_sentence(result: SearchResult) -> str:
+    """What the search cost, against training every network that its candidates make up."""
+    return (
+        f"{len(result.candidates)} candidates took {result.training_seconds:.1f} s of training, "
+        f"{result.trained_modules} modules now and {result.reused_modules} reused; all "
+        f"{result.networks} networks that they make up would take about "
+        f"{result.networks_seconds:.0f} s."
+    )
+
+
+def _fate(row: CandidateResult, result: SearchResult) -> str:
+    if row.error is not None:
+        return "failed"
+    if row.module is not None and row.module.id in result.winners:
+        return "in the network"
+    return "kept" if row.kept else ""
+
+
+def _score(name: str, value: float) -> str:
+    return f"{value:.2%}" if name == ACCURACY else f"{value:.4g}"

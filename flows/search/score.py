@@ -1,0 +1,66 @@
+"""How good a stored candidate is, from what it left when it was stored: nothing is trained."""
+
+from __future__ import annotations
+
+from flows.measure_modules import measure_stored_module
+from flows.search.spec import ACCURACY
+from modkernel.data import DatasetInfo
+from modkernel.errors import MomentsError
+from modkernel.feature_cache import FeatureCache
+from modkernel.names import lookup
+from modkernel.scores import SCORES, head_accuracy, reusability, ridge_head
+from modkernel.spec import DatasetSpec
+from modkernel.training.measure import MeasuredFeatures, measured_features
+from registry import ModuleRecord, Registry
+
+
+def check_score(name: str) -> None:
+    """Check that candidates can be judged by a score.
+
+    Raises:
+        UnknownNameError: it is neither 'accuracy' nor a score that needs class moments alone.
+    """
+    of_moments = {known: score for known, score in SCORES.items() if score.needs == "moments"}
+    lookup({ACCURACY: None, **of_moments}, name, "score of a search")
+
+
+def score_candidate(
+    registry: Registry, record: ModuleRecord, dataset: DatasetSpec, info: DatasetInfo, name: str
+) -> float:
+    """The score of a stored module on the measured examples of its data; larger is better.
+
+    'accuracy': a ridge output module is fitted in closed form on the moments of the training
+    examples and judged on the held-out validation examples. A score of moments is that of the
+    held-out examples' moments.
+
+    Raises:
+        ScoreError: the score is undefined for the module's features.
+        ModkernelError: the module was not measured yet, and cannot be.
+    """
+    if not registry.has_moments(record, info.fingerprint):
+        measure_stored_module(record.id, dataset)
+    moments = registry.moments(record, info.fingerprint)
+    if name != ACCURACY:
+        return reusability(moments.validation, score=name)
+    features = _features(registry, record, dataset, info)
+    weights, bias = ridge_head(moments.train)
+    return head_accuracy(weights, bias, features.validation, features.validation_labels)
+
+
+def _features(
+    registry: Registry, record: ModuleRecord, dataset: DatasetSpec, info: DatasetInfo
+) -> MeasuredFeatures:
+    settings = registry.settings
+    cache = FeatureCache(settings.features_dir, settings.feature_cache_bytes)
+    found = measured_features(cache, record.id, info.fingerprint)
+    if found is None:
+        # They were evicted, or never kept: the moments stay as they are.
+        measure_stored_module(record.id, dataset, features=True)
+        found = measured_features(cache, record.id, info.fingerprint)
+    if found is None:
+        raise MomentsError(
+            f"The measured features of module {record.short_id} ({record.name}) find no room in "
+            "the feature cache: set MODKERNEL_FEATURE_CACHE_BYTES higher, or search by a score "
+            "of moments."
+        )
+    return found

@@ -1,0 +1,151 @@
+"""The flow that searches for the modules of a network, a stage after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.child_task import train_stored_module
+from flows.finish import finish_network
+from flows.progress import emit
+from flows.results import ModuleResult, NetworkResult
+from flows.runs import is_recorded, network_run
+from flows.search.picture import search_picture
+from flows.search.plan import SearchPlan, plan_search
+from flows.search.report import log_search, show_search
+from flows.search.result import CandidateResult, SearchResult, cost
+from flows.search.spec import SearchSpec
+from flows.search.stage import Entry, run_stage
+from flows.stores import fork_server, open_registry
+from modkernel.plan import output_spec
+from modkernel.spec import ModuleSpec
+from registry import Registry
+
+AT_ONCE = 16
+"""Candidates in hand at once; how many of them compute is up to the device slots."""
+
+
+@flow(
+    name="search-modules",
+    flow_run_name="{spec.name}",
+    persist_result=False,
+    task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE),  # type: ignore[arg-type]
+)
+def search_modules(spec: SearchSpec) -> SearchResult:
+    """Try several modules for each stage of a network, and go on with the best ones.
+
+    The candidates of a stage are trained in parallel on the same stored modules and judged on
+    held-out examples: the search costs the sum over its stages, not the product. Every candidate
+    stays in the registry and is reused by later searches; a search that was killed goes on where
+    it was. A candidate whose training diverges or runs out of memory is reported and left out,
+    and tried again by the next call.
+
+    Args:
+        spec: data, backbone, and the candidates of each stage.
+
+    Raises:
+        ModkernelError: before anything is trained, where the spec or the data cannot be; later,
+            what ended the training of a module, or of all candidates of a stage.
+    """
+    began = time.perf_counter()
+    fork_server().start()
+    registry = open_registry()
+    plan = plan_search(registry, spec)
+    emit({"event": "plan", "modules": _names(spec)})
+    stages: list[tuple[CandidateResult, ...]] = []
+    beam: Sequence[Entry] = ()
+    with ExitStack() as stack:
+        run = _Run(registry, spec, stack)
+        for stage in range(len(spec.stages)):
+            done = run_stage(registry, plan, stage, beam, run.for_modules)
+            beam = done.beam
+            stages.append(done.rows)
+            emit({"event": "note", "text": _told(done.rows, spec.score)})
+        network, output = _finish(registry, plan, beam[0], run, began)
+        result = _result(spec, stages, network, output, time.perf_counter() - began)
+        picture = search_picture(result)
+        if run.id is not None:
+            log_search(registry, run.id, result, picture)
+        show_search(result, picture)
+    return result
+
+
+class _Run:
+    """The search's MLflow run: started once there is something to train, ended with the block."""
+
+    def __init__(self, registry: Registry, spec: SearchSpec, stack: ExitStack) -> None:
+        self._registry, self._spec, self._stack = registry, spec, stack
+        self.id: str | None = None
+
+    def for_modules(self, modules: Sequence[ModuleSpec]) -> str | None:
+        """The run, if it is there already or one of these modules is to be trained."""
+        if any(self._registry.find_ready(module.digest()) is None for module in modules):
+            self.start()
+        return self.id
+
+    def start(self) -> None:
+        """Start the run, unless it is there."""
+        if self.id is None:
+            recipe = f"search {self._spec.canonical_json()}"
+            run = network_run(self._registry, self._spec.name, recipe, needed=True)
+            self.id = self._stack.enter_context(run)
+
+
+def _finish(
+    registry: Registry, plan: SearchPlan, best: Entry, run: _Run, began: float
+) -> tuple[NetworkResult, ModuleResult]:
+    """Train the output module on the best chain and record the network of both."""
+    spec = plan.spec
+    module = output_spec(spec.output, best.record.spec, best.record.id, plan.info, spec.seed)
+    ready = registry.find_ready(module.digest())
+    if ready is None or not is_recorded(registry, spec.name, [*registry.chain(best.record), ready]):
+        run.start()
+    output = train_stored_module.submit(
+        f"{spec.name}.output", module, spec.dataset, None, run.id
+    ).result()
+    return finish_network(registry, spec.name, [*best.chain, output], run.id, began), output
+
+
+def _result(
+    spec: SearchSpec,
+    stages: Sequence[Sequence[CandidateResult]],
+    network: NetworkResult,
+    output: ModuleResult,
+    seconds: float,
+) -> SearchResult:
+    rows = [row for stage in stages for row in stage]
+    modules = [*(row.module for row in rows if row.module is not None), output]
+    training_seconds, networks, networks_seconds = cost(stages)
+    return SearchResult(
+        name=spec.name,
+        score=spec.score,
+        beam=spec.beam,
+        candidates=tuple(rows),
+        network=network,
+        trained_modules=sum(not module.reused for module in modules),
+        reused_modules=sum(module.reused for module in modules),
+        training_seconds=training_seconds,
+        networks=networks,
+        networks_seconds=networks_seconds,
+        seconds=seconds,
+    )
+
+
+def _names(spec: SearchSpec) -> list[str]:
+    """Name of every module that is to be trained, those of a stage alike."""
+    names, standing = [], 1
+    for number, stage in enumerate(spec.stages, start=1):
+        count = standing * len(stage.candidates)
+        names += [f"{spec.name}.hidden-{number}"] * count
+        standing = min(spec.beam, count)
+    return [*names, f"{spec.name}.output"]
+
+
+def _told(rows: Sequence[CandidateResult], score: str) -> str:
+    kept = [row for row in rows if row.kept and row.score is not None]
+    shown = "; ".join(f"{row.description} ({score} {row.score:.4g})" for row in kept)
+    return f"Stage {rows[0].stage}: of {len(rows)} candidates goes on {shown}."

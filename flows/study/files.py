@@ -1,0 +1,54 @@
+"""A study's files: results.json, scores.csv and the pictures, in one folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import uuid4
+
+from flows.study.result import StudyResult
+from modkernel.errors import SettingsError
+
+RESULTS, SCORES, HEAT_MAPS, TREES = "results.json", "scores.csv", "heat_maps.png", "tasks.png"
+TRUTH = "ground_truth"
+
+
+def scores_csv(result: StudyResult) -> str:
+    """One row a source and target: ground truth and every score."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["source", "target", TRUTH, *(score.name for score in result.scores)])
+    for row, source in enumerate(result.tasks):
+        for column, target in enumerate(result.tasks):
+            values = (score.matrix[row][column] for score in result.scores)
+            writer.writerow([source.name, target.name, result.truth[row][column], *values])
+    return text.getvalue()
+
+
+def files_of(result: StudyResult, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+    """All files by name."""
+    return {
+        RESULTS: (result.model_dump_json(indent=1) + "\n").encode(),
+        SCORES: scores_csv(result).encode(),
+        **pictures,
+    }
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder, each complete or not at all.
+
+    Raises:
+        SettingsError: the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            part = folder / f".{name}.{uuid4().hex}"
+            part.write_bytes(content)
+            part.replace(folder / name)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot write the study's files to {folder}: {error.strerror}. Give another --output."
+        ) from None

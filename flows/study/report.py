@@ -1,0 +1,102 @@
+"""A study's report: the summary in Prefect, and the run in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prefect.artifacts import create_markdown_artifact
+
+from flows.artifacts import artifact_key, image, table
+from flows.study.result import ScoreResult, Seconds, StudyResult
+from modkernel.scores import DEFAULT_SCORE
+from registry import Registry
+from registry.asking import asks_mlflow
+
+HEAD = ("score", "Spearman", "Kendall", "weighted τ", "points lost", "Spearman with own", "seconds")
+
+
+def summary(result: StudyResult, pictures: Mapping[str, bytes]) -> str:
+    """The study as markdown, pictures included."""
+    parts = [
+        f"# Transfer study {result.name}",
+        f"{len(result.tasks)} tasks on {result.dataset}: {result.trained_modules} modules trained, "
+        f"{result.reused_modules} reused.",
+        "How well each score ranks the other tasks' modules for a task, as a mean over the tasks; "
+        "points of accuracy lost by taking the best-scored of them.",
+        table(HEAD, [score_row(score) for score in result.best_first]),
+        *(f"{name} is left out. {reason}" for name, reason in result.left_out.items()),
+        *map(image, pictures.values()),
+        "## What it cost",
+        table(("", "seconds", "of training"), cost_rows(result.seconds)),
+        "## Modules",
+        table(
+            ("task", "sides", "module", "", "training"),
+            [
+                (
+                    task.name,
+                    "; ".join(" + ".join(classes) for classes in task.sides.values()),
+                    f"`{task.module_id[:12]}`",
+                    "reused" if task.reused else "trained",
+                    f"{task.seconds:.1f} s",
+                )
+                for task in result.tasks
+            ],
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+def score_row(score: ScoreResult) -> tuple[str, ...]:
+    """What a table says of one score, under `HEAD`."""
+    agrees = score.agreement
+    figures = (
+        agrees.spearman,
+        agrees.kendall,
+        agrees.weighted_tau,
+        agrees.lost,
+        agrees.spearman_with_own,
+    )
+    written = (
+        "" if value is None else f"{value:.{digits}f}"
+        for value, digits in zip(figures, (3, 3, 3, 2, 3), strict=True)
+    )
+    default = " (default)" if score.name == DEFAULT_SCORE else ""
+    return (f"{score.name}{default}", *written, f"{score.seconds:.2f}")
+
+
+def cost_rows(seconds: Seconds) -> list[tuple[str, str, str]]:
+    """Rows of a table: what was done, its seconds, its share of training."""
+    return [
+        ("training all modules", f"{seconds.training:.1f}", ""),
+        ("features and moments", f"{seconds.features:.1f}", f"{seconds.features_share:.2%}"),
+        ("all scores from moments", f"{seconds.scores:.2f}", f"{seconds.scores_share:.2%}"),
+        ("ground truth", f"{seconds.truth:.1f}", ""),
+    ]
+
+
+def show_study(result: StudyResult, pictures: Mapping[str, bytes]) -> None:
+    """Leave the summary in Prefect."""
+    create_markdown_artifact(
+        summary(result, pictures),
+        key=artifact_key("study", result.name),
+        description=f"Transfer study {result.name}",
+    )
+
+
+@asks_mlflow
+def log_study(
+    registry: Registry, run_id: str, result: StudyResult, files: Mapping[str, bytes]
+) -> None:
+    """Put figures, metrics and tables on the study's MLflow run."""
+    metrics: dict[str, float | None] = {
+        f"seconds/{name}": value for name, value in result.seconds.model_dump().items()
+    }
+    for score in result.scores:
+        agreement = score.agreement.model_dump()
+        metrics |= {f"{measure}/{score.name}": value for measure, value in agreement.items()}
+    registry.log_metrics(run_id, metrics)
+    pictures = {name: content for name, content in files.items() if name.endswith(".png")}
+    registry.log_figures(run_id, pictures)
+    for name, content in files.items():
+        if name not in pictures:
+            registry.stores.client.log_text(run_id, content.decode(), name)

@@ -1,0 +1,94 @@
+"""What a study gives: JSON-clean, with tasks in the order of their structure."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from flows.study.statistics import Agreement
+from modkernel.spec import Spec
+
+Rows = tuple[tuple[float, ...], ...]
+"""A matrix: one row a source task, one column a target task."""
+
+
+class TaskResult(Spec):
+    """One task and the module that was trained for it."""
+
+    name: str
+    sides: dict[str, tuple[str, ...]]
+    """Classes of each side."""
+    module_id: str
+    reused: bool
+    """Whether the module was there already."""
+    seconds: float
+    """Spent training it, whenever that was."""
+
+
+class ScoreResult(Spec):
+    """One score for every source and target."""
+
+    name: str
+    matrix: Rows
+    agreement: Agreement
+    """With the ground truth."""
+    seconds: float
+    """Of computing the whole matrix from what was there: moments, features or outputs."""
+
+
+class Seconds(Spec):
+    """What the parts cost, whenever they were done; what was reused counts as when it was made."""
+
+    training: float
+    """Of all modules."""
+    features: float
+    """Of one pass over the measured examples per module, moments included."""
+    scores: float
+    """Of all scores that need moments alone, each by itself, for all sources and targets."""
+    truth: float
+    """Of the ground truth: features of all examples, and output modules for all pairs."""
+    flow: float
+    """Of this call of the flow."""
+
+    @property
+    def features_share(self) -> float:
+        """Of training; 0 where that took no time."""
+        return self.features / self.training if self.training else 0.0
+
+    @property
+    def scores_share(self) -> float:
+        """Of training; 0 where that took no time."""
+        return self.scores / self.training if self.training else 0.0
+
+
+class StudyResult(Spec):
+    """A whole study. Matrices have their rows and columns in the order of `tasks`."""
+
+    name: str
+    dataset: str
+    fingerprint: str
+    """Of the data of all tasks' classes."""
+    tasks: tuple[TaskResult, ...]
+    truth: Rows = Field(description="Test accuracy of a fresh output module, in [0, 1].")
+    scores: tuple[ScoreResult, ...]
+    """As in the table of scores."""
+    left_out: dict[str, str]
+    """Scores that are undefined for some source and target, with the reason."""
+    trained_modules: int
+    reused_modules: int
+    judged_modules: int
+    """Whose ground truth was made by this call; that of the others was there."""
+    seconds: Seconds
+    folder: str
+    """Where results.json, scores.csv and the pictures are."""
+    run_id: str
+    """MLflow run."""
+
+    @property
+    def best_first(self) -> list[ScoreResult]:
+        """The scores by Spearman's correlation; those that have none are last."""
+
+        def spearman(score: ScoreResult) -> float:
+            value = score.agreement.spearman
+            return -2.0 if value is None else value
+
+        return sorted(self.scores, key=spearman, reverse=True)

@@ -1,0 +1,56 @@
+"""The MLflow run of a study: one for each of its recipes, parent of its modules' runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flows.runs import ending_with
+from flows.study.judge_module import find_judgment
+from flows.study.plan import StudyPlan
+from registry import Registry
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """An MLflow run, and whether there is something to be put on it."""
+
+    id: str
+    is_new: bool
+
+
+@contextmanager
+def study_run(registry: Registry, plan: StudyPlan) -> Iterator[StudyRun]:
+    """The run of a study. One that has finished is used again where nothing is left to be done."""
+    spec = plan.spec
+    facts = [plan.info.fingerprint, spec.digest(), *(task.module.digest() for task in plan.tasks)]
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    finished = registry.find_study_run(spec.name, digest)
+    if finished is not None and _is_done(registry, plan):
+        yield StudyRun(finished, is_new=False)
+        return
+    run_id = registry.start_study_run(
+        spec.name,
+        spec,
+        digest,
+        {
+            "dataset": spec.dataset.name,
+            "backbone": spec.backbone.name,
+            "tasks": str(len(plan.tasks)),
+            "seed": str(spec.seed),
+        },
+    )
+    with ending_with(registry, run_id):
+        yield StudyRun(run_id, is_new=True)
+
+
+def _is_done(registry: Registry, plan: StudyPlan) -> bool:
+    for task in plan.tasks:
+        record = registry.find_ready(task.module.digest())
+        if record is None or not registry.has_moments(record, plan.info.fingerprint):
+            return False
+        if find_judgment(registry.settings, plan.judgment(task, record.id)) is None:
+            return False
+    return True

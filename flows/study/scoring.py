@@ -1,0 +1,72 @@
+"""All scores for all sources and targets, timed: from moments, and from judgments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.study.statistics import Matrix
+from modkernel.errors import ScoreError
+from modkernel.judgment import Judgment
+from modkernel.moments import ModuleMoments
+from modkernel.scores import SCORES, score_tasks
+from modkernel.task import Task
+
+ON_MOMENTS = ("moments", "held_out")
+"""What a score needs that is computed from moments alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One score's matrix, [source, target], and what computing it took."""
+
+    matrix: Matrix
+    seconds: float
+
+
+def score_all(
+    moments: Sequence[ModuleMoments], judgments: Sequence[Judgment], tasks: Sequence[Task]
+) -> tuple[dict[str, Scored], dict[str, str]]:
+    """Every score of the table for every source and target, in the table's order.
+
+    Args:
+        moments: of each source's module on the data of all tasks.
+        judgments: of each source's module, for `tasks`.
+        tasks: the targets.
+
+    Returns:
+        Scores by name, and by name why others are left out: undefined for some pair.
+    """
+    found: dict[str, Scored] = {}
+    left_out: dict[str, str] = {}
+    for name, score in SCORES.items():
+        try:
+            if score.needs in ON_MOMENTS:
+                found[name] = _from_moments(name, moments, tasks)
+            else:
+                found[name] = _from_judgments(name, judgments)
+        except ScoreError as error:
+            left_out[name] = str(error)
+    return found, left_out
+
+
+def _from_moments(name: str, moments: Sequence[ModuleMoments], tasks: Sequence[Task]) -> Scored:
+    began = time.perf_counter()
+    rows = [
+        score_tasks(module.train, tasks, [name], module.validation)[:, 0].numpy()
+        for module in moments
+    ]
+    return Scored(np.stack(rows), time.perf_counter() - began)
+
+
+def _from_judgments(name: str, judgments: Sequence[Judgment]) -> Scored:
+    for judgment in judgments:
+        if name in judgment.undefined:
+            raise ScoreError(judgment.undefined[name])
+    return Scored(
+        np.array([judgment.scores[name] for judgment in judgments]),
+        sum(judgment.score_seconds[name] for judgment in judgments),
+    )

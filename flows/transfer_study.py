@@ -1,0 +1,109 @@
+"""The flow that trains a module per task and compares what scores say of them with the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from prefect import flow
+from prefect.futures import PrefectFuture, as_completed
+
+from flows.child_task import train_stored_module
+from flows.jobs import device_slots
+from flows.measure_modules import measure_stored_module
+from flows.progress import emit
+from flows.results import ModuleResult
+from flows.stores import fork_server, open_registry
+from flows.study.files import files_of, write_files
+from flows.study.finish import picture_study, put_together
+from flows.study.judge_module import judge_stored_module
+from flows.study.plan import plan_study
+from flows.study.report import log_study, show_study
+from flows.study.result import StudyResult
+from flows.study.run import study_run
+from flows.study.spec import StudySpec
+
+T = TypeVar("T")
+
+IN_HAND = 2
+"""Tasks in hand for each device slot: while one stores its module, the next one computes."""
+
+
+@flow(name="transfer-study", flow_run_name="{spec.name}", persist_result=False)
+def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
+    """Train a module for every task, judge each for every task, and compare scores with that.
+
+    What was trained, measured or judged before is reused: a flow that was killed goes on where it
+    was, and a second call trains nothing.
+
+    Args:
+        spec: the study.
+        output: folder for results.json, scores.csv and the pictures; studies/NAME in the home if
+            left out.
+
+    Raises:
+        ModkernelError: before anything is trained, where the tasks or the data cannot be; later,
+            what ended a module's training or judging, once the other modules in hand are done.
+    """
+    began = time.perf_counter()
+    fork_server().start()
+    registry = open_registry()
+    plan = plan_study(registry, spec)
+    folder = registry.settings.home / "studies" / spec.name if output is None else Path(output)
+    names = [plan.module_name(task) for task in plan.tasks]
+    emit({"event": "plan", "modules": names})
+    with study_run(registry, plan) as run:
+        at_once = IN_HAND * device_slots(registry.settings)
+        named = list(zip(names, plan.tasks, strict=True))
+        modules: list[ModuleResult] = side_by_side(
+            [
+                partial(train_stored_module.submit, name, task.module, task.dataset, None, run.id)
+                for name, task in named
+            ],
+            at_once,
+        )
+        side_by_side(
+            [partial(measure_stored_module.submit, module.id, plan.union) for module in modules],
+            at_once,
+        )
+        judged = side_by_side(
+            [
+                partial(
+                    judge_stored_module.submit, name, plan.judgment(task, module.id), plan.union
+                )
+                for (name, task), module in zip(named, modules, strict=True)
+            ],
+            at_once,
+        )
+        result = put_together(registry, plan, modules, judged, folder, run.id, began)
+        pictures = picture_study(result)
+        files = files_of(result, pictures)
+        write_files(folder, files)
+        if run.is_new:
+            log_study(registry, run.id, result, files)
+        show_study(result, pictures)
+        return result
+
+
+def side_by_side(starts: Sequence[Callable[[], PrefectFuture[T]]], at_once: int) -> list[T]:
+    """Results of tasks that work at the same time.
+
+    The first error ends it: no other task is started then, and Prefect waits for those in hand.
+
+    Args:
+        starts: each submits one task.
+        at_once: how many are in hand at most.
+    """
+    futures: list[PrefectFuture[T]] = []
+    running: list[PrefectFuture[T]] = []
+    for start in starts:
+        if len(running) == at_once:
+            done = next(iter(as_completed(running)))
+            done.result()
+            running.remove(done)
+        running.append(start())
+        futures.append(running[-1])
+    return [future.result() for future in futures]

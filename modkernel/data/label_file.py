@@ -1,0 +1,143 @@
+"""Labels of some examples, given by hand in a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modkernel.data.csv_file import csv_rows, known_id
+from modkernel.errors import ClassError, DataError
+
+HEADER = ("id", "label")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelList:
+    """Labels of n examples, each once, sorted by the examples' ids.
+
+    Attributes:
+        rows: int64 [n], positions in the ids that the file was read with.
+        labels: int64 [n], indices into `classes`.
+        classes: those of the data set, or of the file where the set has none (sorted by name).
+        fingerprint: SHA-256 over the sorted ids and class names; neither the order of the file's
+            rows, nor repetition, nor empty cells, nor the file's place matters.
+        empty: number of examples that the file names but gives no label.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    fingerprint: str
+    empty: int = 0
+
+
+def read_labels(
+    path: Path | str,
+    ids: Sequence[str],
+    classes: Sequence[str],
+    root: Path | str | None = None,
+    held_out: Sequence[str] = (),
+) -> LabelList:
+    """Read a CSV file of labels: example, class name; a cell that is left empty is no label.
+
+    The file may have a header `id,label`. An example is named by its id (see `Split.ids`); an image
+    also by its absolute path below `root`. Pass the ids of `Dataset.training_part()`, and those
+    of the test split as held out.
+
+    Args:
+        path: the file.
+        ids: ids that may be named.
+        classes: of the data set; empty if it has no labels: then they are those of the file.
+        root: the image folder's path, for absolute paths.
+        held_out: ids of examples that are not trained on.
+
+    Raises:
+        DataError: the file cannot be read, has no label, or has a row that is wrong: an unknown
+            id, one of the test part, not two fields, or another label than an earlier row gives.
+            The message names the row, counted from 1.
+        ClassError: a class that the data set does not have, a class of it without a label, or
+            fewer than two classes.
+    """
+    path = Path(path)
+    place = {name: position for position, name in enumerate(ids)}
+    tested = set(held_out)
+    known = place.keys() | tested
+    folder = None if root is None else Path(root)
+    given: dict[str, tuple[str, int]] = {}
+    named: set[str] = set()
+    for number, fields in csv_rows(path, "label file"):
+        if number == 1 and fields[0].lower() == HEADER[0] and fields[0] not in known:
+            continue
+        if len(fields) != len(HEADER):
+            raise DataError(
+                f"{path}, row {number}, has {len(fields)} field(s): write an example's id, a comma "
+                "and its class."
+            )
+        example = known_id(fields[0], known, folder, path, number, ids[0])
+        if example in tested:
+            raise DataError(
+                f"{path}, row {number}, labels '{example}', which is of the test part and never "
+                "trained on: remove the row."
+            )
+        named.add(example)
+        label = fields[1]
+        if not label:
+            continue
+        if classes and label not in classes:
+            raise ClassError(
+                f"{path}, row {number}, has the class '{label}', which the data set does not have: "
+                f"use one of {_some(classes)}."
+            )
+        earlier = given.setdefault(example, (label, number))
+        if earlier[0] != label:
+            raise DataError(
+                f"{path}, row {number}, calls '{example}' '{label}', but row {earlier[1]} calls it "
+                f"'{earlier[0]}': keep one of them."
+            )
+    listed = sorted((example, label) for example, (label, _) in given.items())
+    names = _classes(path, classes, {label for _, label in listed})
+    number_of = {name: index for index, name in enumerate(names)}
+    return LabelList(
+        rows=torch.tensor([place[example] for example, _ in listed]),
+        labels=torch.tensor([number_of[label] for _, label in listed]),
+        classes=names,
+        fingerprint=hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+        empty=len(named) - len(listed),
+    )
+
+
+def blank_labels(ids: Sequence[str]) -> str:
+    """A label file to be filled in: the ids, each with an empty cell."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *((name, "") for name in ids)])
+    return text.getvalue()
+
+
+def _classes(path: Path, classes: Sequence[str], found: set[str]) -> tuple[str, ...]:
+    if not found:
+        raise DataError(f"{path} has no label: write a class beside some of its examples.")
+    names = tuple(classes) or tuple(sorted(found))
+    if len(names) < 2:
+        raise ClassError(
+            f"{path} has one class only, '{names[0]}': label examples of at least two classes."
+        )
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ClassError(
+            f"{path} labels no example of class {_some(missing)}: label at least one of each, or "
+            "leave classes out of the network (--classes with those that the file has)."
+        )
+    return names
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:20])
+    return shown + (", …" if len(names) > 20 else "")

@@ -1,0 +1,98 @@
+"""Label files: what is read from them, and every way in which they are refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modkernel.data import LabelList, blank_labels, read_labels
+from modkernel.errors import ClassError, DataError
+
+IDS = ("0", "1", "2", "3", "a, b", 'with "quotes"')
+CLASSES = ("cat", "dog")
+
+
+def read(tmp_path: Path, text: str, classes: tuple[str, ...] = CLASSES) -> LabelList:
+    path = tmp_path / "labels.csv"
+    path.write_text(text, encoding="utf-8")
+    return read_labels(path, IDS, classes, held_out=["test/0"])
+
+
+def by_id(found: LabelList) -> dict[str, str]:
+    return {
+        IDS[row]: found.classes[label]
+        for row, label in zip(found.rows.tolist(), found.labels.tolist(), strict=True)
+    }
+
+
+def test_labels_are_read_and_empty_cells_counted(tmp_path: Path) -> None:
+    found = read(tmp_path, "id,label\n2,dog\n0, cat \n\n1,\n3,\n2,dog\n")
+    assert by_id(found) == {"0": "cat", "2": "dog"}
+    assert (found.classes, found.empty) == (CLASSES, 2)
+
+
+def test_the_fingerprint_tells_labels_apart_and_nothing_else(tmp_path: Path) -> None:
+    found = read(tmp_path, "id,label\n0,cat\n1,dog\n").fingerprint
+    assert read(tmp_path, "1,dog\n0,cat\n0,cat\n2,\n").fingerprint == found
+    assert read(tmp_path, "\ufeffID,Label\r\n1,dog\r\n0,cat\r\n").fingerprint == found
+    assert read(tmp_path, "0,dog\n1,cat\n").fingerprint != found
+    assert read(tmp_path, "0,cat\n1,dog\n2,dog\n").fingerprint != found
+
+
+def test_without_classes_those_of_the_file_are_taken(tmp_path: Path) -> None:
+    found = read(tmp_path, "0,zebra\n1,ant\n2,zebra\n", classes=())
+    assert found.classes == ("ant", "zebra")
+    assert by_id(found) == {"0": "zebra", "1": "ant", "2": "zebra"}
+
+
+def test_an_image_is_named_by_its_path_too(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"{tmp_path}/x/1.png,cat\nx/2.png,dog\n")
+    found = read_labels(path, ["x/1.png", "x/2.png"], CLASSES, root=tmp_path)
+    assert found.rows.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "sentence"),
+    [
+        ("0,cat\n9,dog\n", DataError, "row 2, names the example '9'"),
+        ("0,cat\ntest/0,dog\n", DataError, "row 2, labels 'test/0', which is of the test part"),
+        ("0,cat\n1,bird\n", ClassError, "row 2, has the class 'bird'.*'cat', 'dog'"),
+        ("0,cat\n1,dog\n0,dog\n", DataError, "row 3, calls '0' 'dog', but row 1 calls it 'cat'"),
+        ("0,cat\n1,cat\n", ClassError, "no example of class 'dog'.*--classes"),
+        ("0,cat,1\n", DataError, "row 1, has 3 field"),
+        ("0;cat\n", DataError, "row 1, has 1 field"),
+        ("id,label\n0,\n1,\n", DataError, "has no label"),
+        ("", DataError, "has no label"),
+    ],
+)
+def test_a_wrong_file_is_refused(
+    tmp_path: Path, text: str, error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        read(tmp_path, text)
+
+
+def test_one_class_tells_nothing_apart(tmp_path: Path) -> None:
+    with pytest.raises(ClassError, match="one class only, 'ant'"):
+        read(tmp_path, "0,ant\n1,ant\n", classes=())
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(DataError, match="as CSV"):
+        read_labels(path, IDS, CLASSES)
+    with pytest.raises(DataError, match="Cannot read label file"):
+        read_labels(tmp_path / "none.csv", IDS, CLASSES)
+
+
+@given(st.lists(st.sampled_from(IDS), min_size=1, unique=True))
+def test_blank_labels_name_each_example_with_an_empty_cell(ids: list[str]) -> None:
+    rows = list(csv.reader(io.StringIO(blank_labels(ids))))
+    assert rows == [["id", "label"], *([name, ""] for name in ids)]

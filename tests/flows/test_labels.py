@@ -1,0 +1,239 @@
+"""From suggested examples to a network trained on their labels, as a person goes it."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page
+from sklearn.datasets import load_digits
+
+from tests.flows.browser import browser_page, find_browser
+from tests.flows.test_cli_run import several
+
+BROWSER = find_browser()
+MODULE = "small.hidden-1"
+SPEC = """
+name: small
+dataset: {name: digits}
+backbone: {name: mlp, width: 64, depth: 1}
+hidden:
+  - {kernel: {name: relu}, recipe: {epochs: 8}}
+output: null
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with one hidden module of digits."""
+    home = tmp_path_factory.mktemp("labels") / "home"
+    spec = home.parent / "small.yaml"
+    spec.write_text(SPEC)
+    (done,) = several(home, ("train", str(spec), "--json"))
+    assert done.code == 0, done.err
+    return home
+
+
+def truth(name: str) -> str:
+    """The class of a digit: its id is its place in scikit-learn's set."""
+    return str(load_digits().target[int(name)])
+
+
+def fill(path: Path, label: Callable[[str], str]) -> None:
+    """Fill in the blank file as a person would by hand."""
+    with path.open(newline="") as file:
+        head, *rows = list(csv.reader(file))
+    assert head == ["id", "label"]
+    assert all(given == "" for _, given in rows)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *([name, label(name)] for name, _ in rows)])
+
+
+def suggest(home: Path, path: Path, budget: int, *options: str) -> tuple[str, ...]:
+    return (
+        *("labels", "suggest", "--module", MODULE, "--budget", str(budget)),
+        *("--output", str(path), "--json", *options),
+    )
+
+
+def compose(path: Path, name: str, *options: str) -> tuple[str, ...]:
+    return ("compose", MODULE, "--name", name, "--labels", str(path), "--json", *options)
+
+
+def changed(path: Path, name: str, text: str) -> Path:
+    """A copy of a label file with a row more."""
+    other = path.with_name(name)
+    other.write_text(path.read_text() + text)
+    return other
+
+
+def test_suggested_examples_are_labelled_and_composed(home: Path, tmp_path: Path) -> None:
+    path, few = tmp_path / "labels.csv", tmp_path / "few.csv"
+    first, again, fewer = several(
+        home, suggest(home, path, 60), suggest(home, path, 60), suggest(home, few, 60)
+    )
+    found = first.json
+    assert (found["file"], found["page"]) == (str(path), str(path.with_suffix(".html")))
+    assert found["candidates"] > 1200
+    assert found["ids"] == fewer.json["ids"]
+    assert again.code == 1
+    assert "is there already" in again.err
+    page = path.with_suffix(".html").read_text()
+    assert page.count("data:image/png;base64,") == 60
+    fill(path, truth)
+    ids = found["ids"]
+    fill(few, lambda name: truth(name) if ids.index(name) < 50 else "")
+    outside = changed(path, "outside.csv", "nobody,3\n")
+    wrong = changed(path, "wrong.csv", f"{ids[0]},{(int(truth(ids[0])) + 1) % 10}\n")
+    two = tmp_path / "two.csv"
+    two.write_text("".join(f"{name},{truth(name)}\n" for name in ids if truth(name) in "17"))
+
+    done = dict(
+        zip(
+            ("all", "again", "few", "two", "missing", "outside", "wrong", "budget"),
+            several(
+                home,
+                compose(path, "by-hand"),
+                compose(path, "by-hand"),
+                compose(few, "by-few"),
+                compose(two, "sevens", "--classes", "1,7"),
+                compose(two, "missing"),
+                compose(outside, "outside"),
+                compose(wrong, "wrong"),
+                compose(path, "budget", "--labels-per-class", "2"),
+            ),
+            strict=True,
+        )
+    )
+    evaluation = done["all"].json["evaluation"]
+    assert evaluation["labels"] == 60
+    assert evaluation["accuracy"] > 0.8
+    assert evaluation["accuracy_all_labels"] > evaluation["accuracy"] - 0.05
+    assert done["again"].json["trained_modules"] == 0
+    assert done["again"].json["id"] == done["all"].json["id"]
+    assert done["few"].json["evaluation"]["labels"] == 50
+    assert "10 of 60 examples" in done["few"].err
+    assert done["few"].json["modules"][-1]["id"] != done["all"].json["modules"][-1]["id"]
+    assert done["two"].json["evaluation"]["accuracy"] > 0.9
+    for name, sentence in {
+        "missing": "labels no example of class",
+        "outside": "names the example 'nobody'",
+        "wrong": f"calls '{ids[0]}'",
+        "budget": "used as a whole",
+    }.items():
+        assert done[name].code == 1
+        assert sentence in done[name].err
+        assert len(done[name].err.strip().splitlines()[-1:]) == 1
+
+
+def test_what_cannot_be_suggested_and_what_to_type_next(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "my labels.csv"
+    ask = ("labels", "suggest", "--module", MODULE, "--budget")
+    page, none, many, done = several(
+        home,
+        (*ask, "5", "--output", str(tmp_path / "labels.html")),
+        (*ask, "0", "--output", str(path)),
+        (*ask, "5000", "--output", str(path)),
+        (*ask, "5", "--output", str(path), "--channels", "1", "--classes", "0, 1"),
+    )
+    for wrong, sentence in (
+        (page, "ends in .csv"),
+        (none, "A budget of 0 labels"),
+        (many, "A budget of 5000 labels"),
+    ):
+        assert (wrong.code, wrong.out) == (1, "")
+        assert sentence in wrong.err
+    assert done.code == 0, done.err
+    command = shlex.split(done.out.splitlines()[-1].removeprefix("2. "))
+    assert command == [
+        *("modkernel", "compose", MODULE, "--labels", str(path)),
+        *("--classes", "0, 1", "--channels", "1"),
+    ]
+    assert sorted(tmp_path.iterdir()) == [path, path.with_suffix(".html")]
+
+
+def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
+    home: Path, tmp_path: Path
+) -> None:
+    """Nothing is known but what the file says: there is no accuracy, and all else works."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    digits = load_digits()
+    chosen = np.flatnonzero(np.isin(digits.target, (0, 1)))[:80]
+    for row in chosen:
+        pixels = (digits.images[row] / 16 * 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{row}.png")
+
+    path = tmp_path / "labels.csv"
+    (found,) = several(home, suggest(home, path, 8, "--data", str(folder)))
+    assert len(found.json["ids"]) == 8
+    fill(path, lambda name: "ring" if truth(Path(name).stem) == "0" else "stick")
+    some = [int(row) for row in chosen[:20]]
+    images = [str(folder / f"{row}.png") for row in some]
+    composed, shown, module, predicted = several(
+        home,
+        compose(path, "shapes", "--data", str(folder)),
+        ("networks", "show", "shapes"),
+        ("modules", "show", "shapes.output", "--json"),
+        ("predict", "shapes", *images, "--json"),
+    )
+    assert composed.json["evaluation"] is None
+    assert composed.json["modules"][-1]["reused"] is False
+    assert shown.code == 0, shown.err
+    spec = module.json["spec"]
+    assert spec["classes"] == ["ring", "stick"]
+    assert len(spec["dataset"]["labels_fingerprint"]) == 64
+    right = [
+        one["label"] == ("ring" if digits.target[row] == 0 else "stick")
+        for row, one in zip(some, predicted.json, strict=True)
+    ]
+    assert sum(right) > 16
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(BROWSER is None, reason="no chromium is installed (apt install chromium)")
+def test_labels_are_given_in_a_browser(home: Path, tmp_path: Path) -> None:
+    assert BROWSER is not None
+    path, filled = tmp_path / "labels.csv", tmp_path / "filled.csv"
+    (found,) = several(home, suggest(home, path, 12, "--classes", "0,1"))
+    ids = found.json["ids"]
+    with browser_page(BROWSER, tmp_path) as (page, _):
+        page.goto(path.with_suffix(".html").as_uri())
+        expect_count(page, 0, 12)
+        choose(page, truth(ids[0]))
+        page.keyboard.press(str(int(truth(ids[1])) + 1))  # Key 1 is the first class.
+        page.keyboard.press("Enter")  # The third is skipped,
+        for name in ids[3:]:
+            page.keyboard.press(str(int(truth(name)) + 1))
+        page.reload()  # Labels outlive it.
+        expect_count(page, 11, 12)
+        page.locator(".item").nth(3).click()
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("2" if truth(ids[2]) == "0" else "1")  # given a wrong one,
+        page.locator(".item").nth(2).click()
+        page.keyboard.press("Backspace")
+        expect_count(page, 11, 12)
+        choose(page, truth(ids[2]))  # and mended.
+        expect_count(page, 12, 12)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download labels.csv").click()
+        assert download.value.suggested_filename == "labels.csv"
+        download.value.save_as(filled)
+    with filled.open(newline="") as file:
+        assert list(csv.reader(file)) == [["id", "label"], *([name, truth(name)] for name in ids)]
+    (composed,) = several(home, compose(filled, "clicked", "--classes", "0,1"))
+    assert composed.json["evaluation"]["labels"] == 12
+    assert composed.json["evaluation"]["accuracy"] > 0.9
+
+
+def expect_count(page: Page, labelled: int, of: int) -> None:
+    page.get_by_text(f"{labelled} of {of} labelled").wait_for()
+
+
+def choose(page: Page, name: str) -> None:
+    page.locator("#classes").get_by_role("button", name=f"{int(name) + 1} {name}").click()

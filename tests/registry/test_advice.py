@@ -1,0 +1,353 @@
+"""Ranking stored modules: the order is the scores', and nobody is left out without a word."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch import Tensor
+
+from modkernel.data import DatasetInfo
+from modkernel.errors import ClassError, ScoreError, UnknownNameError
+from modkernel.feature_cache import FeatureCache
+from modkernel.moment_file import write_moments
+from modkernel.moments import ClassMoments, ModuleMoments, accumulate
+from modkernel.scores import SCORES, reusability
+from modkernel.spec import Preprocessing
+from modkernel.stored import StoredModule, write_module
+from modkernel.task import Task, parse_task
+from registry import Advice, ModuleRecord, Registry, advice
+from tests.core.stored_examples import FACTS, PREPROCESSING, make_hidden, store_hidden
+from tests.registry.examples import Examples, class_moments, store_chain, store_one
+from tests.registry.test_moments import in_mlflow, private_copy
+
+BASE = "b" * 64
+"""Fingerprint of the data that is asked about; the modules were trained on other data."""
+CLASSES = ("cat", "deer", "dog", "ship")
+TASKS = ("cat, dog", "animal=cat+dog+deer, vehicle=ship", "cat, deer, dog, ship")
+
+
+def info(preprocessing: Preprocessing = PREPROCESSING, **changes: object) -> DatasetInfo:
+    values = {
+        "name": "animals",
+        "classes": CLASSES,
+        "fingerprint": BASE,
+        "preprocessing": preprocessing,
+        "train_counts": (15,) * len(CLASSES),
+        "n_train": 60,
+        "n_validation": 60,
+        "n_test": 0,
+        "labelled": True,
+    }
+    return DatasetInfo.model_validate(values | changes)
+
+
+def keep(
+    registry: Registry,
+    record: ModuleRecord,
+    folder: Path,
+    seed: int = 0,
+    apart: float = 1.0,
+    train: ClassMoments | None = None,
+) -> ModuleMoments:
+    """Moments of a module on the data that is asked about."""
+    parts = [class_moments(seed + part, BASE, CLASSES, apart) for part in (0, 1000)]
+    made = ModuleMoments(record.id, train or parts[0], parts[1], 0.1)
+    write_moments(folder / f"{record.id}.safetensors", made)
+    registry.keep_moments(record, folder / f"{record.id}.safetensors", "animals")
+    return made
+
+
+@pytest.fixture
+def three(
+    registry: Registry, examples: Examples, tmp_path: Path
+) -> dict[str, tuple[ModuleRecord, ModuleMoments]]:
+    """Modules whose features tell the classes apart badly, well and fairly, as they were stored."""
+    made = {}
+    for seed, (name, apart) in enumerate({"bad": 0.05, "good": 1.0, "fair": 0.4}.items()):
+        record = store_one(registry, examples.first(seed), f"{name}.hidden-1")
+        made[name] = record, keep(registry, record, tmp_path, seed, apart)
+    return made
+
+
+def names(found: Advice) -> list[str]:
+    return [one.module.name.split(".")[0] for one in found.ranked]
+
+
+@pytest.mark.parametrize("text", TASKS)
+@pytest.mark.parametrize(
+    "score", [name for name, row in SCORES.items() if row.needs in ("moments", "held_out")]
+)
+def test_modules_stand_in_the_order_of_their_scores(
+    registry: Registry,
+    three: dict[str, tuple[ModuleRecord, ModuleMoments]],
+    text: str,
+    score: str,
+) -> None:
+    task = parse_task(text)
+    found = registry.rank_for_task(task, info(), score)
+    expected = {
+        record.id: reusability(kept.train, task, score, kept.validation)
+        for record, kept in three.values()
+    }
+    assert [one.module.id for one in found.ranked] == sorted(
+        expected, key=lambda module: -expected[module]
+    )
+    for one in found.ranked:
+        assert one.score == pytest.approx(expected[one.module.id], rel=1e-12)
+        assert one.module == registry.resolve(one.module.id)
+        assert (one.own, one.accuracy, one.interval) == (False, None, None)
+    assert (found.task, found.dataset, found.fingerprint) == (task, "animals", BASE)
+    assert (found.score, found.left_out) == (score, ())
+
+
+def test_what_tells_classes_apart_comes_first(
+    registry: Registry, three: dict[str, tuple[ModuleRecord, ModuleMoments]]
+) -> None:
+    assert names(registry.rank_for_task(parse_task("cat, dog"), info())) == ["good", "fair", "bad"]
+
+
+def test_every_hidden_module_is_ranked_or_left_out_with_a_reason(
+    registry: Registry, examples: Examples, tmp_path: Path
+) -> None:
+    first, second, _ = store_chain(registry, examples.chain())
+    unmeasured = store_one(registry, examples.first(5), "unmeasured.hidden-1")
+    undefined = store_one(registry, examples.first(6), "undefined.hidden-1")
+    small = Preprocessing(shape=(3, 16, 16), dtype="uint8", mean=(0.3,), std=(0.2,))
+    stored, _ = store_hidden(examples.folder / "other", ("stem",), (1, 8, 8), PREPROCESSING.id, 7)
+    other = store_one(registry, stored, "other.hidden-1")
+    keep(registry, first, tmp_path)
+    keep(registry, second, tmp_path, seed=1)
+    labels = torch.arange(60) % 2
+    keep(
+        registry,
+        undefined,
+        tmp_path,
+        train=accumulate([(torch.eye(4)[labels], labels)], CLASSES, BASE),
+    )
+    found = registry.rank_for_task(parse_task("cat, dog"), info())
+    assert {one.module.id for one in found.ranked} == {first.id, second.id}
+    left_out = {one.module.id: one for one in found.left_out}
+    assert left_out.keys() == {unmeasured.id, undefined.id, other.id}
+    assert left_out[unmeasured.id].reason == "moments"
+    assert "modkernel advise" in left_out[unmeasured.id].message
+    assert left_out[undefined.id].reason == "score"
+    assert "no examples of 'dog'" in left_out[undefined.id].message
+    found = registry.rank_for_task(parse_task("cat, dog"), info(small))
+    assert (found.ranked, {one.reason for one in found.left_out}) == ((), {"interface"})
+    assert "1×8×8, uint8; --image-size 8 --channels 1" in found.left_out[0].message
+    assert found.left_out[0].module.short_id in found.left_out[0].message
+
+
+def test_lost_moments_leave_a_module_out_until_it_is_measured_again(
+    registry: Registry,
+    three: dict[str, tuple[ModuleRecord, ModuleMoments]],
+    tmp_path: Path,
+) -> None:
+    record, _ = three["good"]
+    (there,) = registry.moments_of(record)
+    private_copy(registry, there).unlink()
+    task = parse_task("cat, dog")
+    assert len(registry.rank_for_task(task, info()).ranked) == 3, "MLflow has the bytes"
+    private_copy(registry, there).unlink()
+    in_mlflow(registry, record, there).unlink()
+    found = registry.rank_for_task(task, info())
+    assert names(found) == ["fair", "bad"]
+    assert [(one.module.id, one.reason) for one in found.left_out] == [(record.id, "moments")]
+    keep(registry, record, tmp_path)
+    assert names(registry.rank_for_task(task, info())) == ["good", "fair", "bad"]
+
+
+def test_modules_that_are_lost_are_not_offered(
+    registry: Registry, three: dict[str, tuple[ModuleRecord, ModuleMoments]]
+) -> None:
+    from registry import store
+
+    store.update(registry.stores, three["good"][0], state="LOST")
+    found = registry.rank_for_task(parse_task("cat, dog"), info())
+    assert (names(found), found.left_out) == (["fair", "bad"], ())
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Features in place of those that measuring keeps."""
+
+    train: Tensor
+    train_labels: Tensor
+    validation: Tensor
+    validation_labels: Tensor
+
+
+def features(seed: int, count: int) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(count) % len(CLASSES)
+    noise = torch.randn(count, 6, generator=torch.Generator().manual_seed(seed))
+    phi = torch.eye(len(CLASSES), 6)[labels] + 0.7 * noise
+    return phi / phi.norm(dim=1, keepdim=True), labels
+
+
+@pytest.mark.parametrize(("count", "few"), [(80, True), (1200, False)])
+def test_kept_features_tell_accuracy_and_how_sure_the_score_is(
+    registry: Registry,
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    few: bool,
+) -> None:
+    kept = {}
+    for seed in range(3):
+        record = store_one(registry, examples.first(seed))
+        train, validation = features(seed, count), features(seed + 50, 200)
+        both = (accumulate([part], CLASSES, BASE) for part in (train, validation))
+        write_moments(tmp_path / "new", ModuleMoments(record.id, *both, 0.1))
+        registry.keep_moments(record, tmp_path / "new")
+        kept[record.id] = Kept(*train, *validation)
+
+    def measured(_: FeatureCache, module_id: str, fingerprint: str) -> Kept | None:
+        return kept[module_id] if fingerprint == BASE else None
+
+    monkeypatch.setattr(advice, "measured_features", measured)
+    task = parse_task("animal=cat+dog, ship")
+    found = registry.rank_for_task(task, info(), top=2)
+    side = torch.tensor([0, -1, 0, 1])
+    for one in found.ranked[:2]:
+        own = kept[one.module.id]
+        chosen, judged = side[own.train_labels] >= 0, side[own.validation_labels] >= 0
+        targets = torch.nn.functional.one_hot(side[own.train_labels][chosen], 2)
+        oracle = Ridge(alpha=1e-3 * int(chosen.sum()))
+        oracle.fit(own.train[chosen].double(), targets.double())
+        outputs = torch.from_numpy(oracle.predict(own.validation[judged].double()))
+        right = outputs.argmax(1) == side[own.validation_labels][judged]
+        assert one.accuracy == pytest.approx(right.double().mean().item())
+        assert 0.6 < one.accuracy <= 1
+        assert (one.interval is not None) == few
+        if one.interval is not None:
+            low, high = one.interval
+            assert low < high
+            assert low < one.score + (high - low)
+        assert (one.reason, one.message) == (None, None)
+    last = found.ranked[2]
+    assert (last.accuracy, last.interval, last.reason) == (None, None, None)
+
+
+def test_why_there_is_no_accuracy_is_said(
+    registry: Registry,
+    three: dict[str, tuple[ModuleRecord, ModuleMoments]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranked = registry.rank_for_task(parse_task("cat, dog"), info(), top=2).ranked
+    assert [one.reason for one in ranked] == ["features", "features", None]
+    assert "are not in the cache any more" in (ranked[0].message or "")
+    train, (phi, labels) = features(0, 80), features(1, 80)
+    ships = labels == 3
+    kept = Kept(*train, phi[ships], labels[ships])
+    monkeypatch.setattr(advice, "measured_features", lambda *_: kept)
+    ranked = registry.rank_for_task(parse_task("cat, dog"), info()).ranked
+    assert len(ranked) == 3
+    for one in ranked:
+        assert (one.accuracy, one.reason) == (None, "score")
+        assert "no held-out examples" in (one.message or "")
+
+
+def test_the_modules_own_task_is_known_by_its_facts(
+    registry: Registry, examples: Examples, tmp_path: Path
+) -> None:
+    record = store_one(registry, examples.first())
+    made = ModuleMoments(record.id, class_moments(0), class_moments(1), 0.1)
+    write_moments(tmp_path / "own", made)
+    registry.keep_moments(record, tmp_path / "own")
+
+    def own(task: Task, **changes: object) -> bool:
+        (one,) = registry.rank_for_task(task, info(**changes)).ranked
+        assert one.fitted == (changes["name"] == FACTS.name)
+        return one.own
+
+    whole = {"name": FACTS.name, "classes": FACTS.classes, "fingerprint": FACTS.fingerprint}
+    assert own(Task.of_classes(FACTS.classes), **whole)
+    assert own(Task.of_classes(reversed(FACTS.classes)), **whole)
+    assert not own(Task.of_classes(FACTS.classes[:2]), **whole)
+    assert not own(parse_task("0=0+2, 1"), **whole)
+    more = ("0", "1", "2", "3")
+    train, validation = (class_moments(seed, BASE, more) for seed in (0, 1))
+    write_moments(tmp_path / "more", ModuleMoments(record.id, train, validation, 0.1))
+    registry.keep_moments(record, tmp_path / "more")
+    part = {"name": FACTS.name, "classes": more, "fingerprint": BASE}
+    assert own(Task.of_classes(FACTS.classes), **part)
+    assert not own(Task.of_classes(more), **part)
+    assert not own(Task.of_classes(FACTS.classes), **part | {"name": "cifar10"})
+
+
+@pytest.mark.parametrize("name", ["digits", "image_folder", "arrays", "mine:digits"])
+def test_the_name_of_a_folder_or_a_file_does_not_tell_what_is_in_it(
+    registry: Registry, tmp_path: Path, name: str
+) -> None:
+    spec, module = make_hidden(("stem",), (1, 8, 8), PREPROCESSING.id)
+    facts = FACTS.model_copy(update={"name": name, "classes": ("cat", "deer")})
+    spec = spec.model_copy(update={"dataset": facts})
+    record = store_one(registry, write_module(tmp_path / name, spec, module.state_dict()))
+    keep(registry, record, tmp_path)
+    known = name == "digits"
+    for text, own, fitted in [
+        ("cat, deer", known, known),
+        ("pet=cat+dog, ship", False, known),
+        ("dog, ship", False, False),
+    ]:
+        (one,) = registry.rank_for_task(parse_task(text), info(name=name)).ranked
+        assert (one.own, one.fitted) == (own, fitted)
+
+
+def test_a_score_that_there_is_not(registry: Registry) -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown score 'best'.*logme.*h_score"):
+        registry.rank_for_task(parse_task("cat, dog"), info(), "best")
+
+
+@pytest.mark.parametrize("score", ["leep", "contrastive"])
+def test_a_score_that_needs_more_than_moments(registry: Registry, score: str) -> None:
+    with pytest.raises(ScoreError, match=rf"'{score}'.*use one of logme"):
+        registry.rank_for_task(parse_task("cat, dog"), info(), score)
+
+
+def test_a_task_that_the_data_do_not_have(registry: Registry) -> None:
+    with pytest.raises(ClassError, match=r"'cow'.*cat, deer, dog, ship"):
+        registry.rank_for_task(parse_task("cat, cow"), info())
+
+
+def test_ranking_leaves_the_process_as_it_was(
+    registry: Registry, three: dict[str, tuple[ModuleRecord, ModuleMoments]]
+) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        registry.rank_for_task(parse_task("cat, dog"), info())
+        with pytest.raises(ClassError):
+            registry.rank_for_task(parse_task("cat, cow"), info())
+        assert (torch.get_num_threads(), gc.isenabled()) == (2, True)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("on_pairs", [0, 1, None])
+def test_validation_examples_that_a_chain_was_trained_on_tell_no_accuracy(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_pairs: int | None
+) -> None:
+    chain: list[StoredModule] = []
+    for position, (block, takes) in enumerate((("stem", (1, 8, 8)), ("layer1.0", (2, 8, 8)))):
+        upstream = chain[-1].id if chain else PREPROCESSING.id
+        spec, module = make_hidden((block,), takes, upstream)
+        known = "0" * 64 if position == on_pairs else None
+        facts = FACTS.model_copy(update={"fingerprint": BASE, "pairs_fingerprint": known})
+        spec = spec.model_copy(update={"dataset": facts})
+        chain.append(write_module(tmp_path / block, spec, module.state_dict()))
+    top = store_chain(registry, tuple(chain))[-1]
+    keep(registry, top, tmp_path)
+    (phi, labels), (held_out, answers) = features(0, 80), features(50, 80)
+    kept = Kept(phi[:, :4], labels, held_out[:, :4], answers)
+    monkeypatch.setattr(advice, "measured_features", lambda *_: kept)
+    (one,) = registry.rank_for_task(parse_task("cat, dog"), info()).ranked
+    assert (one.accuracy is None) == (on_pairs is not None)
+    assert one.reason == (None if on_pairs is None else "pairs")
+    assert one.interval is not None, "training examples are told by"
