@@ -63,7 +63,8 @@ def open_run_form(page: Page, prefect: str, deployment: str) -> None:
     """From Prefect's front page to the form of a deployment's custom run."""
     page.goto(prefect)
     page.get_by_role("link", name="Deployments").click()
-    page.get_by_role("link", name=deployment).first.click()
+    # From its beginning: 'retrain-network' holds the name 'train-network', too.
+    page.get_by_role("link", name=re.compile(f"^{re.escape(deployment)}")).first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Custom run").click()
     page.get_by_role("button", name="Submit").wait_for()
