@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.arguments import training_parser
 from modkernel.data import DataPlaces, Dataset, load_dataset
 from modkernel.errors import DataError
 from modkernel.label_advice import suggest_labels
@@ -46,14 +47,7 @@ METHODS = ("cross_entropy", "ridge")
 
 def arguments() -> argparse.Namespace:
     """Command-line arguments."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="fashion_mnist")
-    parser.add_argument("--path", help="folder of an image_folder")
-    parser.add_argument("--data-root", type=Path, default=Path.home() / ".modkernel" / "data")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".modkernel" / "cache")
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--learning-rate", type=float, default=0.4)
+    parser = training_parser(__doc__.splitlines()[0])
     parser.add_argument(
         "--trained-on", help="classes that the module is trained on, with commas; all by default"
     )

@@ -13,6 +13,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from benchmarks.arguments import training_parser
 from modkernel.data import DataPlaces, Dataset, DatasetInfo, describe_dataset, load_dataset
 from modkernel.pairs import PairSource
 from modkernel.plan import facts, output_spec, plan_network
@@ -45,15 +46,8 @@ OBJECTIVES = (
 
 def arguments() -> argparse.Namespace:
     """Command-line arguments."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="fashion_mnist")
-    parser.add_argument("--path", help="folder of an image_folder")
-    parser.add_argument("--data-root", type=Path, default=Path.home() / ".modkernel" / "data")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".modkernel" / "cache")
+    parser = training_parser(__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--learning-rate", type=float, default=0.4)
     parser.add_argument("--crop", type=int, default=0)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
-from prefect.tasks import Task
 
 from flows import artifacts, datasets
-from flows.jobs import chain_files, make_job, run_followed
-from flows.leases import claim_unless, kept, remove_work
+from flows.jobs import chain_files, make_job, run_followed, runs_child
+from flows.leases import find_or_make
 from flows.pictures import module_pictures
-from flows.progress import emit
+from flows.progress import tell
 from flows.results import ModuleResult
 from flows.runs import ending_with
 from flows.stores import open_registry
-from modkernel.errors import ChildError
 from modkernel.job import UpstreamFiles
 from modkernel.spec import DatasetSpec, ModuleSpec
-from registry import Claim, ModuleRecord, Registry
+from registry import ModuleRecord, Registry
 
 
-def child_died(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether to try again: only after a child that was killed, which goes on where it was."""
-    try:
-        state.result()
-    except ChildError as error:
-        return error.died
-    except Exception:
-        return False
-    return False
-
-
-@task(
-    task_run_name="{name}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=1,
-    retry_delay_seconds=1,
-    retry_condition_fn=child_died,
-)
+@runs_child("{name}")
 def train_stored_module(
     name: str,
     module: ModuleSpec,
@@ -71,35 +47,23 @@ def train_stored_module(
     registry, log = open_registry(), get_run_logger()
     digest, label = module.digest(), label or name
 
-    def waiting() -> None:
-        log.info("Another flow trains this module: waiting for it.")
-        _tell(label, "waiting")
+    def train(lost: threading.Event) -> ModuleRecord:
+        return _train(registry, name, label, module, dataset, pairs, labels, parent_run_id, lost)
 
-    found = claim_unless(registry, digest, lambda: registry.find_ready(digest), waiting)
-    reused = not isinstance(found, Claim)
-    if isinstance(found, Claim):
-        try:
-            with kept(found) as lost:
-                _tell(label, "training")
-                record = _train(
-                    registry, name, label, module, dataset, pairs, labels, parent_run_id, lost
-                )
-        except BaseException:
-            _tell(label, "failed")
-            raise
-    else:
-        record = found
-    remove_work(registry, digest)
+    record, trained = find_or_make(
+        registry, digest, label, lambda: registry.find_ready(digest), train
+    )
+    state = "stored" if trained else "reused"
     report = registry.report(record)
-    log.info("%s: %s, module %s.", label, "reused" if reused else "stored", record.short_id)
+    log.info("%s: %s, module %s.", label, state, record.short_id)
     artifacts.show_module(
         record,
         registry.chain(record)[:-1],
         report,
         module_pictures(report, record.spec.classes),
     )
-    _tell(label, "reused" if reused else "stored")
-    return ModuleResult.of(record, report, reused)
+    tell(label, state)
+    return ModuleResult.of(record, report, reused=not trained)
 
 
 def _train(
@@ -114,6 +78,7 @@ def _train(
     lost: threading.Event,
 ) -> ModuleRecord:
     """Train the module in a child, or go on with what a killed flow left, and store it."""
+    tell(label, "training")
     job = make_job(
         registry.settings,
         module.digest(),
@@ -144,7 +109,3 @@ def _upstream(registry: Registry, module: ModuleSpec) -> tuple[UpstreamFiles, ..
     if module.interface.upstream == module.preprocessing.id:
         return ()
     return chain_files(registry, registry.resolve(module.interface.upstream))
-
-
-def _tell(name: str, state: str) -> None:
-    emit({"event": "module", "module": name, "state": state})

@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
+from prefect.tasks import Task
 
 from flows.artifacts import ProgressArtifact
 from flows.interrupts import stoppable
-from flows.progress import emit
+from flows.progress import emit, tell
 from flows.stores import fork_server
+from modkernel.errors import ChildError
 from modkernel.job import Job, UpstreamFiles
 from modkernel.slots import gpus
 from modkernel.training.report import TrainReport
 from registry import ModuleRecord, Registry, Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LOG_SECONDS = 1.0
 """Epochs that end within this time are logged together: each log costs a transaction."""
@@ -26,6 +33,38 @@ WAITING = {
     "device": "All devices are taken: waiting for one.",
     "folder": "A child that is about to end still works on this module: waiting for it.",
 }
+
+
+def runs_child(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a function a task that has a child at work, and may be tried once more if it dies.
+
+    Args:
+        run_name: of the task's runs; a template over the function's arguments.
+    """
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        return Task(
+            function,
+            task_run_name=run_name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=1,
+            retry_delay_seconds=1,
+            retry_condition_fn=_child_died,
+        )
+
+    return decorate
+
+
+def _child_died(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Whether to try again: only after a child that was killed, which goes on where it was."""
+    try:
+        state.result()
+    except ChildError as error:
+        return error.died
+    except Exception:
+        return False
+    return False
 
 
 def make_job(settings: Settings, digest: str, **fields: Any) -> Job:
@@ -64,13 +103,48 @@ def device_slots(settings: Settings) -> int:
     return devices or settings.cpu_slots
 
 
+def run_watched(
+    job: Job,
+    name: str,
+    doing: str,
+    stop: threading.Event,
+    follow: Callable[[Mapping[str, Any]], None] | None = None,
+) -> None:
+    """Run a job to its end; see `ForkServer.run` for what is raised.
+
+    Args:
+        job: what a child does.
+        name: what it is called in progress.
+        doing: its state while it is at work: 'training', 'measuring' or 'judging'.
+        stop: ends it when it is set.
+        follow: is given the child's events, but for those that every job has.
+    """
+    log = get_run_logger()
+
+    def watch(event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "waiting":
+                log.info(WAITING[event["for"]])
+                tell(name, "waiting")
+            case "started":
+                begun = doing.capitalize()
+                log.info("%s on %s in process %d.", begun, event["device"], event["pid"])
+                tell(name, doing)
+            case "note":
+                log.warning("%s", event["text"])
+                emit({"event": "note", "text": f"{name}: {event['text']}"})
+            case _ if follow is not None:
+                follow(event)
+
+    with stoppable(stop):
+        fork_server().run(job, watch, stop)
+
+
 def run_followed(
     job: Job, name: str, registry: Registry, run_id: str, stop: threading.Event
 ) -> TrainReport:
     """Run a job to its end and return its report; see `ForkServer.run` for what is raised."""
-    follower = _Follower(name, registry, run_id)
-    with stoppable(stop):
-        fork_server().run(job, follower, stop)
+    run_watched(job, name, "training", stop, _Epochs(name, registry, run_id))
     report = TrainReport.model_validate_json((job.result / "report.json").read_bytes())
     epochs = len(report.history)
     # Those that were not followed, too: of a flow that was killed before it could log them.
@@ -78,8 +152,8 @@ def run_followed(
     return report
 
 
-class _Follower:
-    """Hands a child's events on."""
+class _Epochs:
+    """Hands a child's epochs on."""
 
     def __init__(self, name: str, registry: Registry, run_id: str) -> None:
         self._name, self._registry, self._run_id = name, registry, run_id
@@ -89,20 +163,8 @@ class _Follower:
         self._logged = time.monotonic()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        match event["event"]:
-            case "waiting":
-                self._log.info(WAITING[event["for"]])
-                emit({"event": "module", "module": self._name, "state": "waiting"})
-            case "started":
-                self._log.info("Training on %s in process %d.", event["device"], event["pid"])
-                emit({"event": "module", "module": self._name, "state": "training"})
-            case "epoch":
-                self._epoch(event)
-            case "note":
-                self._log.warning("%s", event["text"])
-                emit({"event": "note", "text": f"{self._name}: {event['text']}"})
-
-    def _epoch(self, event: Mapping[str, Any]) -> None:
+        if event["event"] != "epoch":
+            return
         epoch, epochs = event["epoch"], event["epochs"]
         emit({**event, "module": self._name})
         values = ", ".join(f"{key} {event[key]:.4g}" for key in MEASURES if event[key] is not None)

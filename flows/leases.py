@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from prefect.logging import get_run_logger
+
 from flows.interrupts import stoppable
+from flows.progress import tell
 from modkernel.data.cache import read_json
 from modkernel.errors import StoppedError
 from registry import Claim, Registry
@@ -55,6 +58,51 @@ def claim_unless(
                 told = True
             if stop.wait(POLL_SECONDS):
                 raise StoppedError("Waiting for another flow was interrupted: run it again.")
+
+
+def find_or_make(
+    registry: Registry,
+    key: str,
+    label: str,
+    find: Callable[[], T | None],
+    make: Callable[[threading.Event], T],
+) -> tuple[T, bool]:
+    """What `find` finds, or else what `make` makes under the claim on a key; and which it was.
+
+    Waiting and failing are told, and the key's work folder is removed at the end.
+
+    Args:
+        registry: keeps the claims.
+        key: of what is made: a recipe digest, or another that names the work folder.
+        label: what it is called in progress.
+        find: looks for what is ready; asked again under the claim, so nothing is made twice.
+        make: is given an event that is set when the claim is lost: it must stop then.
+
+    Returns:
+        It, and whether it was made now.
+
+    Raises:
+        StoppedError: interrupted while waiting.
+        StoreError: the claim was lost.
+    """
+
+    def waiting() -> None:
+        get_run_logger().info("Another flow works on this module: waiting for it.")
+        tell(label, "waiting")
+
+    found = claim_unless(registry, key, find, waiting)
+    made = isinstance(found, Claim)
+    if isinstance(found, Claim):
+        try:
+            with kept(found) as lost:
+                value = make(lost)
+        except BaseException:
+            tell(label, "failed")
+            raise
+    else:
+        value = found
+    remove_work(registry, key)
+    return value, made
 
 
 def remove_work(registry: Registry, key: str) -> None:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
-from typing import Any
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture, as_completed
-from prefect.logging import get_run_logger
+from prefect import flow
 
 from flows import datasets
-from flows.child_task import child_died
-from flows.interrupts import stoppable
-from flows.jobs import WAITING, chain_files, device_slots, make_job
-from flows.leases import claim_unless, kept, remove_work
-from flows.progress import emit
+from flows.jobs import chain_files, device_slots, make_job, run_watched, runs_child
+from flows.leases import find_or_make
+from flows.progress import emit, tell
+from flows.side_by_side import side_by_side
 from flows.stores import fork_server, open_registry
 from modkernel.errors import InterfaceError, ModkernelError, StoppedError
-from modkernel.feature_cache import FeatureCache
 from modkernel.moment_file import MOMENTS_FILE
 from modkernel.spec import DatasetSpec, Spec
 from modkernel.training.measure import measured_features
-from registry import Claim, ModuleRecord, Registry
+from registry import ModuleRecord, Registry
+from registry.stores import feature_cache
 
 __all__ = ["MeasureResult", "NotMeasured", "measure_modules", "measure_stored_module"]
 
@@ -85,25 +81,17 @@ def measure_modules(
             wanted.append(record)
     emit({"event": "plan", "modules": [label(record) for record in wanted]})
     measured: list[str] = []
-    running: dict[PrefectFuture[bool], ModuleRecord] = {}
-
-    def finish(future: PrefectFuture[bool]) -> None:
-        record = running.pop(future)
+    starts = [
+        partial(measure_stored_module.submit, record.id, dataset, features) for record in wanted
+    ]
+    # No more tasks than slots: a thousand waiting children would take the memory of the others.
+    for place, future in side_by_side(starts, device_slots(registry.settings)):
         try:
-            (measured if future.result() else found).append(record.id)
+            (measured if future.result() else found).append(wanted[place].id)
         except StoppedError:
             raise
         except ModkernelError as error:
-            left_out.append(_not_measured(record, error))
-
-    # No more tasks than slots: a thousand waiting children would take the memory of the others.
-    slots = device_slots(registry.settings)
-    for record in wanted:
-        if len(running) == slots:
-            finish(next(iter(as_completed(list(running)))))
-        running[measure_stored_module.submit(record.id, dataset, features)] = record
-    for future in list(running):
-        finish(future)
+            left_out.append(_not_measured(wanted[place], error))
     return MeasureResult(
         fingerprint=info.fingerprint,
         measured=tuple(measured),
@@ -112,14 +100,7 @@ def measure_modules(
     )
 
 
-@task(
-    task_run_name="measure {module_id}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=1,
-    retry_delay_seconds=1,
-    retry_condition_fn=child_died,
-)
+@runs_child("measure {module_id}")
 def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool = False) -> bool:
     """Have a module measured in a child and its moments kept; false if there was nothing to do.
 
@@ -140,22 +121,13 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
         return _is_measured(registry, record, fingerprint, features) or None
 
     key = sha256(f"measure {module_id} {fingerprint}".encode()).hexdigest()
-    found = claim_unless(
-        registry,
-        key,
-        find,
-        lambda: _tell(record, "waiting"),
-    )
-    measured = isinstance(found, Claim)
-    if isinstance(found, Claim):
-        try:
-            with kept(found) as lost:
-                _measure(registry, record, dataset, fingerprint, key, lost)
-        except BaseException:
-            _tell(record, "failed")
-            raise
-    remove_work(registry, key)
-    _tell(record, "stored" if measured else "reused")
+
+    def make(lost: threading.Event) -> bool:
+        _measure(registry, record, dataset, fingerprint, key, lost)
+        return True
+
+    _, measured = find_or_make(registry, key, label(record), find, make)
+    tell(label(record), "stored" if measured else "reused")
     return measured
 
 
@@ -164,7 +136,7 @@ def _is_measured(
 ) -> bool:
     if not registry.has_moments(record, fingerprint):
         return False
-    cache = FeatureCache(registry.settings.features_dir, registry.settings.feature_cache_bytes)
+    cache = feature_cache(registry.settings)
     return not features or measured_features(cache, record.id, fingerprint) is not None
 
 
@@ -184,19 +156,7 @@ def _measure(
         dataset=dataset,
         upstream=chain_files(registry, record),
     )
-    log = get_run_logger()
-
-    def follow(event: Mapping[str, Any]) -> None:
-        match event["event"]:
-            case "waiting":
-                log.info(WAITING[event["for"]])
-                _tell(record, "waiting")
-            case "started":
-                log.info("Measuring on %s in process %d.", event["device"], event["pid"])
-                _tell(record, "measuring")
-
-    with stoppable(lost):
-        fork_server().run(job, follow, lost)
+    run_watched(job, label(record), "measuring", lost)
     registry.keep_moments(record, job.result / MOMENTS_FILE, dataset.name)
 
 
@@ -220,7 +180,3 @@ def _hidden(registry: Registry, references: Sequence[str] | None) -> tuple[Modul
 
 def _not_measured(record: ModuleRecord, error: ModkernelError) -> NotMeasured:
     return NotMeasured(module_id=record.id, name=record.name, reason=str(error))
-
-
-def _tell(record: ModuleRecord, state: str) -> None:
-    emit({"event": "module", "module": label(record), "state": state})

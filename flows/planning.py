@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flows import datasets
 from modkernel.data import DatasetInfo
-from modkernel.plan import HiddenPlan, facts, output_spec, plan_network
+from modkernel.plan import HiddenPlan, facts, output_spec, plan_network, stands_on
 from modkernel.spec import DatasetFacts, ModuleSpec, NetworkSpec
 from registry import ModuleRecord, Registry
 
@@ -36,9 +36,8 @@ class NetworkPlan:
         """
         seed = self.spec.seed
         if len(below) < len(self.hidden):
-            preprocessing = self.info.preprocessing
-            upstream = below[-1][0] if below else preprocessing.id
-            return self.hidden[len(below)].spec(upstream, preprocessing, self.facts, seed)
+            under_it = stands_on(below[-1] if below else None, self.info)
+            return self.hidden[len(below)].spec(*under_it, self.facts, seed)
         assert self.spec.output is not None
         upstream, under = below[-1]
         return output_spec(self.spec.output, under, upstream, self.info, seed)

@@ -4,8 +4,9 @@ Events are flat, JSON-clean dicts:
 
     {"event": "plan",   "modules": ["digits.hidden-1", "digits.output"]}
     {"event": "module", "module": "digits.hidden-1", "state": "waiting" | "training" |
-                                                              "measuring" | "stored" | "reused" |
-                                                              "failed" | "left out"}
+                                                              "measuring" | "judging" | "stored" |
+                                                              "reused" | "judged" | "failed" |
+                                                              "left out"}
     {"event": "note",   "text": "12 of 60 pairs name an example of the test part ..."}
     {"event": "epoch",  "module": "digits.hidden-1", "epoch": 3, "epochs": 10, ...}
 """
@@ -41,3 +42,8 @@ def emit(event: Event) -> None:
     with _lock:
         for watcher in _watchers:
             watcher(event)
+
+
+def tell(module: str, state: str) -> None:
+    """Tell what a module's state is now."""
+    emit({"event": "module", "module": module, "state": state})

@@ -16,6 +16,7 @@ from modkernel.plan import (
     facts,
     output_spec,
     plan_hidden,
+    stands_on,
 )
 from modkernel.spec import (
     BackboneSpec,
@@ -175,9 +176,7 @@ def _replaced(
 
     def spec_of(place: int) -> Callable[[Below], ModuleSpec]:
         def spec_on(under: Below) -> ModuleSpec:
-            preprocessing = info.preprocessing if under is None else under[1].preprocessing
-            upstream = preprocessing.id if under is None else under[0]
-            return plans[place].spec(upstream, preprocessing, data, seed)
+            return plans[place].spec(*stands_on(under, info), data, seed)
 
         return spec_on
 
@@ -199,8 +198,7 @@ def _again(
     known = pairs and datasets.check_pairs(registry, dataset, pairs, [hidden])
 
     def spec_on(under: Below) -> ModuleSpec:
-        preprocessing = info.preprocessing if under is None else under[1].preprocessing
-        upstream = preprocessing.id if under is None else under[0]
+        upstream, preprocessing = stands_on(under, info)
         changed: dict[str, Any] = {
             "interface": record.spec.interface.model_copy(update={"upstream": upstream}),
             "preprocessing": preprocessing,

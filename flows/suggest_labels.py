@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from flows import datasets
 from flows.label_page import label_page
 from flows.label_pictures import label_pictures
 from flows.stores import places
-from modkernel.data import Dataset, blank_labels, load_dataset
+from modkernel.data import TRAINING_PART, Dataset, blank_labels, load_dataset
+from modkernel.durable import write_new
 from modkernel.errors import DataError, InterfaceError
-from modkernel.feature_cache import FeatureCache, FeatureKey
+from modkernel.feature_cache import FeatureKey
 from modkernel.label_advice import check_budget, suggest_labels
 from modkernel.slots import device_slot
 from modkernel.spec import DatasetSpec
@@ -25,9 +25,7 @@ from modkernel.training.front import front_name, make_front
 from modkernel.training.precision import choose_arithmetic
 from modkernel.training.report import never_stop
 from registry import ModuleRecord, Registry, Settings
-
-SPLIT = "train and validation"
-"""The examples that may be suggested, as a cache of features calls them."""
+from registry.stores import feature_cache
 
 
 class Suggestion(BaseModel):
@@ -123,15 +121,14 @@ def _features(
         kernel = module.spec.interface.kernel
         built = arithmetic.place(frozen_chain(chain))
         front = make_front(built, kernel, examples, 0, arithmetic)
-        name = front_name(front, kernel, 0)
         key = FeatureKey(
             module=module.id,
             data=data.fingerprint,
-            split=SPLIT,
-            transform=name if front.centres is None else f"{name} of {SPLIT}",
+            split=TRAINING_PART,
+            transform=front_name(front, kernel, 0, TRAINING_PART),
             dtype=arithmetic.name,
         )
-        kept = Kept(FeatureCache(settings.features_dir, settings.feature_cache_bytes), key)
+        kept = Kept(feature_cache(settings), key)
         return compute_features(front, examples, arithmetic, kept=kept).values.to(torch.float32)
 
 
@@ -145,11 +142,7 @@ def _write(path: Path, text: str) -> None:
         ) from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not there before: 'x' keeps what another command has written meanwhile.
-        with path.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(path, content)  # It keeps what another command has written meanwhile.
     except OSError as error:
         raise DataError(
             f"Cannot write {path}: {error.strerror}. Name another file with --output."

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from flows import datasets
 from flows.artifacts import show_baseline
-from flows.child_task import child_died
-from flows.jobs import make_job, run_followed
-from flows.leases import claim_unless, kept
+from flows.jobs import make_job, run_followed, runs_child
+from flows.leases import find_or_make
 from flows.pictures import module_pictures
-from flows.progress import emit
+from flows.progress import emit, tell
 from flows.results import BaselineResult
 from flows.runs import ending_with
 from flows.stores import fork_server, open_registry
 from modkernel.spec import NetworkSpec
 from modkernel.training.end_to_end import baseline_key
-from registry import Claim, Registry
+from registry import Registry
 from registry.baselines import Baseline
 
 
@@ -57,37 +54,24 @@ def train_baseline(spec: NetworkSpec) -> BaselineResult:
         run_id=baseline.run_id,
     )
     show_baseline(result, module_pictures(baseline.report, info.classes))
-    emit({"event": "module", "module": name, "state": "reused" if reused else "stored"})
+    tell(name, "reused" if reused else "stored")
     return result
 
 
-@task(
-    task_run_name="{name}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=1,
-    retry_delay_seconds=1,
-    retry_condition_fn=child_died,
-)
+@runs_child("{name}")
 def train_whole(
     name: str, spec: NetworkSpec, digest: str, fingerprint: str
 ) -> tuple[bool, Baseline]:
     """Whether the baseline was there already, and the baseline."""
     registry = open_registry()
-    found = claim_unless(
+    baseline, trained = find_or_make(
         registry,
         digest,
+        name,
         lambda: registry.find_baseline(spec.name, digest),
-        lambda: emit({"event": "module", "module": name, "state": "waiting"}),
+        lambda lost: _train(registry, name, spec, digest, fingerprint, lost),
     )
-    if not isinstance(found, Claim):
-        return True, found
-    try:
-        with kept(found) as lost:
-            return False, _train(registry, name, spec, digest, fingerprint, lost)
-    except BaseException:
-        emit({"event": "module", "module": name, "state": "failed"})
-        raise
+    return not trained, baseline
 
 
 def _train(
@@ -98,7 +82,7 @@ def _train(
     fingerprint: str,
     lost: threading.Event,
 ) -> Baseline:
-    emit({"event": "module", "module": name, "state": "training"})
+    tell(name, "training")
     job = make_job(
         registry.settings,
         digest,
@@ -110,6 +94,4 @@ def _train(
     run_id = registry.start_baseline_run(spec.name, spec, digest)
     with ending_with(registry, run_id):
         report = run_followed(job, name, registry, run_id, lost)
-        baseline = registry.keep_baseline(run_id, report, module_pictures(report, None))
-    shutil.rmtree(job.work, ignore_errors=True)
-    return baseline
+        return registry.keep_baseline(run_id, report, module_pictures(report, None))

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from prefect import flow
-from prefect.futures import PrefectFuture, as_completed
+from prefect.futures import PrefectFuture
 
 from flows.child_task import train_stored_module
 from flows.jobs import device_slots
 from flows.measure_modules import measure_stored_module
 from flows.progress import emit
 from flows.results import ModuleResult
+from flows.side_by_side import side_by_side
 from flows.stores import fork_server, open_registry
 from flows.study.files import files_of, write_files
 from flows.study.finish import picture_study, put_together
@@ -58,18 +59,18 @@ def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
     with study_run(registry, plan) as run:
         at_once = IN_HAND * device_slots(registry.settings)
         named = list(zip(names, plan.tasks, strict=True))
-        modules: list[ModuleResult] = side_by_side(
+        modules: list[ModuleResult] = _results(
             [
                 partial(train_stored_module.submit, name, task.module, task.dataset, None, run.id)
                 for name, task in named
             ],
             at_once,
         )
-        side_by_side(
+        _results(
             [partial(measure_stored_module.submit, module.id, plan.union) for module in modules],
             at_once,
         )
-        judged = side_by_side(
+        judged = _results(
             [
                 partial(
                     judge_stored_module.submit, name, plan.judgment(task, module.id), plan.union
@@ -88,22 +89,7 @@ def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
         return result
 
 
-def side_by_side(starts: Sequence[Callable[[], PrefectFuture[T]]], at_once: int) -> list[T]:
-    """Results of tasks that work at the same time.
-
-    The first error ends it: no other task is started then, and Prefect waits for those in hand.
-
-    Args:
-        starts: each submits one task.
-        at_once: how many are in hand at most.
-    """
-    futures: list[PrefectFuture[T]] = []
-    running: list[PrefectFuture[T]] = []
-    for start in starts:
-        if len(running) == at_once:
-            done = next(iter(as_completed(running)))
-            done.result()
-            running.remove(done)
-        running.append(start())
-        futures.append(running[-1])
-    return [future.result() for future in futures]
+def _results(starts: Sequence[Callable[[], PrefectFuture[T]]], at_once: int) -> list[T]:
+    """Results of tasks in their order; the first error ends it."""
+    done = {place: future.result() for place, future in side_by_side(starts, at_once)}
+    return [done[place] for place in range(len(starts))]

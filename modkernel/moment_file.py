@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from modkernel.durable import replace_file
 from modkernel.errors import ArtifactError, MomentsError
 from modkernel.moments import ClassMoments, ModuleMoments
 
@@ -64,17 +62,9 @@ def write_moments(path: Path, moments: ModuleMoments) -> str:
         tensors,
         metadata={_KEY: json.dumps(about, sort_keys=True, separators=(",", ":"))},
     )
-    temporary = path.with_name(f".{path.name}-{uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(path, content)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise ArtifactError(
             f"Cannot write moments to {path}: {error.strerror or error}. "
             "Use a folder on a disk with room that you may write to."

@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modkernel.data import DataPlaces, Dataset, load_dataset, place_dataset, read_labels, read_pairs
+from modkernel.data import (
+    TRAINING_PART,
+    DataPlaces,
+    Dataset,
+    load_dataset,
+    place_dataset,
+    read_labels,
+    read_pairs,
+)
 from modkernel.errors import DataError, StoppedError
 from modkernel.feature_cache import FeatureCache
 from modkernel.job import Job
@@ -142,8 +150,10 @@ def _pairs(job: Job, module: ModuleSpec, data: Dataset) -> tuple[PairData, PairD
         _check_same("pairs", job.pairs, table.fingerprint, module.dataset.pairs_fingerprint)
         source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
         first, second = source.split(spec.validation_fraction, spec.split_seed)
-        split = "train and validation"
-        return PairData(part.images, first, split), PairData(part.images, second, split)
+        return (
+            PairData(part.images, first, TRAINING_PART),
+            PairData(part.images, second, TRAINING_PART),
+        )
     if data.train.labels is None or data.validation.labels is None:
         raise DataError(
             f"Data set '{data.name}' has no class labels: give a file of pairs in 'pairs'."
@@ -168,7 +178,7 @@ def _output(
     given = None if job.labels is None else _given(job.labels, job.dataset, module, data)
     part, split = data.train, "train"
     if given is not None:
-        part, split = data.training_part(), "train and validation"
+        part, split = data.training_part(), TRAINING_PART
     test = data.test.labels
     return train_output(
         module,

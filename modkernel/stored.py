@@ -18,13 +18,13 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from modkernel.backbones import build_skeleton
+from modkernel.durable import write_new
 from modkernel.errors import ArtifactError, InterfaceError
 from modkernel.output_module import OutputModule
 from modkernel.spec import FORMAT_VERSION, ModuleSpec, Shape
 
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "spec.json"
-_PIECE = 1 << 20
 _FETCH_AGAIN = "Fetch or train the module again."
 
 
@@ -77,8 +77,8 @@ def write_module(folder: Path, spec: ModuleSpec, weights: Mapping[str, Tensor]) 
     temporary = folder.with_name(f".{folder.name}-{uuid4().hex}")
     try:
         temporary.mkdir(parents=True)
-        _write_durably(temporary / WEIGHTS_FILE, weights_bytes)
-        _write_durably(temporary / SPEC_FILE, spec_bytes)
+        write_new(temporary / WEIGHTS_FILE, weights_bytes)
+        write_new(temporary / SPEC_FILE, spec_bytes)
         _sync(temporary)
         os.replace(temporary, folder)
         _sync(folder.parent)
@@ -258,16 +258,6 @@ def _sha256(content: bytes) -> str:
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    view = memoryview(content)
-    with path.open("xb") as file:
-        # In pieces: some file systems take one large write several times slower.
-        for start in range(0, len(view), _PIECE):
-            file.write(view[start : start + _PIECE])
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:

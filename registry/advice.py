@@ -20,7 +20,6 @@ from sqlalchemy.orm import defer
 
 from modkernel.data import DATASETS, DatasetInfo
 from modkernel.errors import ArtifactError, MomentsError, ScoreError
-from modkernel.feature_cache import FeatureCache
 from modkernel.moments import ClassMoments
 from modkernel.scores import DEFAULT_SCORE, bootstrap, head_accuracy, ridge_head, score_tasks
 from modkernel.scores.tasks import moment_score
@@ -29,7 +28,7 @@ from modkernel.task import Task
 from modkernel.training.measure import MeasuredFeatures, measured_features
 from registry import moments, queries
 from registry.records import Advice, LeftOut, ModuleRecord, MomentsRecord, NoAccuracy, Ranked
-from registry.stores import Stores
+from registry.stores import Stores, feature_cache
 from registry.tables import ModuleRow, MomentsRow
 
 FEW_EXAMPLES = 200
@@ -220,7 +219,7 @@ def _ranked(stores: Stores, one: _Scored, asked: _Question, closely: bool) -> Ra
     message: str | None = None
     data = asked.data
     if closely:
-        cache = FeatureCache(stores.settings.features_dir, stores.settings.feature_cache_bytes)
+        cache = feature_cache(stores.settings)
         features = measured_features(cache, one.record.id, data.fingerprint)
         if features is None:
             reason, message = "features", _not_kept(one.record)

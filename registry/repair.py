@@ -17,6 +17,7 @@ from registry.store import (
     ensure_model,
     ensure_version,
     finish,
+    is_intact,
     update,
     versions_of,
 )
@@ -93,7 +94,7 @@ def repair(stores: Stores) -> tuple[Action, ...]:
             if record is None:
                 continue
             if record.state == "LOST":
-                if _is_back(stores, record):
+                if is_intact(stores, record.model_id or "", record):
                     record = _register(stores, update(stores, record, state="READY"))
                     actions.append(_action("restored", record, "has its bytes again."))
             elif record.state == "PENDING":
@@ -138,16 +139,6 @@ def _restore(stores: Stores, record: ModuleRecord) -> Action:
     record = update(stores, record, model_id=ensure_model(stores, record, chain))
     record = _register(stores, record)
     return _action("restored", record, f"has its bytes again, as version {record.version}.")
-
-
-def _is_back(stores: Stores, record: ModuleRecord) -> bool:
-    try:
-        artifacts.check(
-            stores.client, record.model_id or "", record.weights_sha256, record.spec_sha256
-        )
-    except ArtifactError:
-        return False
-    return True
 
 
 def _register(stores: Stores, record: ModuleRecord) -> ModuleRecord:

@@ -162,7 +162,7 @@ def ensure_model(stores: Stores, record: ModuleRecord, chain: Sequence[ModuleRec
     experiment_id = tracking.experiment(client, stores.settings, tracking.network_of(record.name))
     kept = None
     for model in client.search_logged_models([experiment_id], f"tags.{MODULE_TAG} = '{record.id}'"):
-        if kept is None and _is_intact(stores, model.model_id, record):
+        if kept is None and is_intact(stores, model.model_id, record):
             kept = str(model.model_id)
         else:
             client.delete_logged_model(model.model_id)
@@ -316,7 +316,8 @@ def _ready(stores: Stores, module_id: str) -> ModuleRecord | None:
     return record if record is not None and record.state == "READY" else None
 
 
-def _is_intact(stores: Stores, model_id: str, record: ModuleRecord) -> bool:
+def is_intact(stores: Stores, model_id: str, record: ModuleRecord) -> bool:
+    """Whether an MLflow model holds a module's bytes; they are hashed."""
     try:
         artifacts.check(stores.client, model_id, record.weights_sha256, record.spec_sha256)
     except ArtifactError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 
+from modkernel.feature_cache import FeatureCache
 from registry.database import Database
 from registry.settings import Settings
 
@@ -19,6 +20,11 @@ class Stores:
     settings: Settings
     database: Database
     client: MlflowClient
+
+
+def feature_cache(settings: Settings) -> FeatureCache:
+    """The features that are kept on this machine."""
+    return FeatureCache(settings.features_dir, settings.feature_cache_bytes)
 
 
 def this_process() -> str:

@@ -14,10 +14,8 @@ from flows.cli.output import Json, out, percent, print_json, print_table
 from flows.cli.running import Verbose, flow_running
 
 if TYPE_CHECKING:
-    from modkernel.data import DatasetInfo
     from modkernel.spec import DatasetSpec
-    from modkernel.task import Task
-    from registry import Advice, Ranked, Registry
+    from registry import Advice, Ranked
 
 REASONS = {
     "interface": "made for other examples",
@@ -67,6 +65,7 @@ def advise(
     from flows.stores import open_registry, places
     from modkernel.data import describe_dataset
     from modkernel.errors import ClassError, SpecError
+    from modkernel.scores import DEFAULT_SCORE
     from modkernel.spec import DatasetSpec
     from modkernel.task import Task, parse_task
 
@@ -85,7 +84,7 @@ def advise(
             "the images into one folder a class."
         )
     task = task or Task.of_classes(info.classes)
-    advice = _rank(registry, task, info, score, top)
+    advice = registry.rank_for_task(task, info, score or DEFAULT_SCORE, top=top)
     reasons: dict[str, str] = {}
     # The second time for those that are shown, but whose features are not kept any more.
     for features in () if stored_only else (False, True):
@@ -101,19 +100,13 @@ def advise(
                 done = measure_modules(base, wanted, features)
             reasons |= dict.fromkeys(wanted, TOO_MANY) if features else {}
             reasons |= {one.module_id: one.reason for one in done.left_out}
-            advice = _rank(registry, task, info, score, top)
+            advice = registry.rank_for_task(task, info, score or DEFAULT_SCORE, top=top)
     advice = _explained(advice, reasons)
     if json:
         print_json(advice.model_dump(mode="json"))
         return
     options = {"dataset": dataset, "data": data, "image-size": image_size, "channels": channels}
     _print(advice, top, options | {"classes": classes})
-
-
-def _rank(registry: Registry, task: Task, info: DatasetInfo, score: str | None, top: int) -> Advice:
-    if score is None:
-        return registry.rank_for_task(task, info, top=top)
-    return registry.rank_for_task(task, info, score, top=top)
 
 
 def _explained(advice: Advice, reasons: Mapping[str, str]) -> Advice:

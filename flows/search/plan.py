@@ -20,7 +20,7 @@ from modkernel.errors import (
     SpecError,
 )
 from modkernel.moments import check_size
-from modkernel.plan import HiddenPlan, check_hidden, check_output, facts, plan_hidden
+from modkernel.plan import HiddenPlan, check_hidden, check_output, facts, plan_hidden, stands_on
 from modkernel.spec import DatasetFacts, HiddenSpec, ModuleSpec, Shape
 from modkernel.training.measure import EXAMPLES_PER_CLASS, VALIDATION_PER_CLASS
 from registry import Registry
@@ -56,14 +56,10 @@ class SearchPlan:
             parent: id and spec of the module that it stands on; none in the first stage.
         """
         takes, start_after = self.info.preprocessing.shape, None
-        preprocessing = self.info.preprocessing
-        upstream = preprocessing.id
         if parent is not None:
-            upstream, below = parent
-            takes, start_after = below.interface.gives, below.blocks[-1]
-            preprocessing = below.preprocessing
+            takes, start_after = parent[1].interface.gives, parent[1].blocks[-1]
         plan = self.cut(stage, candidate, takes, start_after)
-        return plan.spec(upstream, preprocessing, self.facts, self.spec.seed)
+        return plan.spec(*stands_on(parent, self.info), self.facts, self.spec.seed)
 
     def cut(
         self, stage: int, candidate: Candidate, takes: Shape, start_after: str | None

@@ -6,12 +6,12 @@ from flows.measure_modules import measure_stored_module
 from flows.search.spec import ACCURACY
 from modkernel.data import DatasetInfo
 from modkernel.errors import MomentsError
-from modkernel.feature_cache import FeatureCache
 from modkernel.names import lookup
 from modkernel.scores import SCORES, head_accuracy, reusability, ridge_head
 from modkernel.spec import DatasetSpec
 from modkernel.training.measure import MeasuredFeatures, measured_features
 from registry import ModuleRecord, Registry
+from registry.stores import feature_cache
 
 
 def check_score(name: str) -> None:
@@ -50,8 +50,7 @@ def score_candidate(
 def _features(
     registry: Registry, record: ModuleRecord, dataset: DatasetSpec, info: DatasetInfo
 ) -> MeasuredFeatures:
-    settings = registry.settings
-    cache = FeatureCache(settings.features_dir, settings.feature_cache_bytes)
+    cache = feature_cache(registry.settings)
     found = measured_features(cache, record.id, info.fingerprint)
     if found is None:
         # They were evicted, or never kept: the moments stay as they are.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flows.child_task import train_stored_module
-from flows.progress import emit
+from flows.progress import tell
 from flows.results import ModuleResult
 from flows.search.plan import SearchPlan
 from flows.search.result import CandidateResult, describe
@@ -94,7 +94,7 @@ def run_stage(
             score = score_candidate(registry, record, plan.spec.dataset, plan.info, plan.spec.score)
         except (NonFiniteError, ScoreError, ChildError) as error:
             failed.append(row.model_copy(update={"error": str(error)}))
-            emit({"event": "module", "module": label, "state": "left out"})
+            tell(label, "left out")
             continue
         row = row.model_copy(update={"score": score})
         entries.append(Entry(row, record, (*attempt.below, module), attempt.path))

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from flows.child_task import child_died
-from flows.interrupts import stoppable
-from flows.jobs import WAITING, chain_files, make_job
-from flows.leases import claim_unless, kept
-from flows.progress import emit
-from flows.stores import fork_server, open_registry
+from flows.jobs import chain_files, make_job, run_watched, runs_child
+from flows.leases import find_or_make
+from flows.progress import emit, tell
+from flows.stores import open_registry
 from flows.study.scoring import ON_MOMENTS
+from modkernel.durable import replace_file
 from modkernel.errors import SettingsError
 from modkernel.judgment import JUDGMENT_FILE, Judgment, JudgmentSpec, read_judgment
 from modkernel.scores import SCORES
 from modkernel.spec import DatasetSpec
-from registry import Claim, Registry, Settings
+from registry import Registry, Settings
 
 
 def judgment_path(settings: Settings, spec: JudgmentSpec) -> Path:
@@ -43,14 +37,7 @@ def find_judgment(settings: Settings, spec: JudgmentSpec) -> Judgment | None:
     return judgment if wanted <= judgment.scores.keys() | judgment.undefined.keys() else None
 
 
-@task(
-    task_run_name="judge {name}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=1,
-    retry_delay_seconds=1,
-    retry_condition_fn=child_died,
-)
+@runs_child("judge {name}")
 def judge_stored_module(
     name: str, spec: JudgmentSpec, dataset: DatasetSpec
 ) -> tuple[bool, Judgment]:
@@ -69,29 +56,21 @@ def judge_stored_module(
         ModkernelError: what ended judging.
     """
     registry = open_registry()
-    found = claim_unless(
+    judgment, judged = find_or_make(
         registry,
         spec.digest(),
+        name,
         lambda: find_judgment(registry.settings, spec),
-        lambda: _tell(name, "waiting"),
+        lambda lost: _judge(registry, name, spec, dataset, lost),
     )
-    if not isinstance(found, Claim):
-        _tell(name, "judged")
-        return True, found
-    try:
-        with kept(found) as lost:
-            judgment = _judge(registry, name, spec, dataset, lost)
-    except BaseException:
-        _tell(name, "failed")
-        raise
-    _tell(name, "judged")
-    return False, judgment
+    tell(name, "judged")
+    return not judged, judgment
 
 
 def _judge(
     registry: Registry, name: str, spec: JudgmentSpec, dataset: DatasetSpec, lost: threading.Event
 ) -> Judgment:
-    _tell(name, "judging")
+    tell(name, "judging")
     job = make_job(
         registry.settings,
         spec.digest(),
@@ -101,51 +80,27 @@ def _judge(
         dataset=dataset,
         upstream=chain_files(registry, registry.resolve(spec.module_id)),
     )
-    with stoppable(lost):
-        fork_server().run(job, _Follower(name), lost)
+    log = get_run_logger()
+
+    def follow(event: Mapping[str, Any]) -> None:
+        """A target that is done counts as an epoch."""
+        if event["event"] == "target":
+            done, targets = event["target"], event["targets"]
+            log.info("Task %d of %d is judged.", done, targets)
+            emit({"event": "epoch", "module": name, "epoch": done, "epochs": targets})
+
+    run_watched(job, name, "judging", lost, follow)
     judgment = read_judgment(job.result / JUDGMENT_FILE)
     _keep(judgment_path(registry.settings, spec), judgment)
-    shutil.rmtree(job.work, ignore_errors=True)
     return judgment
 
 
 def _keep(path: Path, judgment: Judgment) -> None:
     """Write a judgment so that its file appears complete or not at all."""
-    part = path.with_name(f".{path.stem}.{uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            file.write(judgment.model_dump_json(indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        replace_file(path, (judgment.model_dump_json(indent=1) + "\n").encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise SettingsError(
             f"Cannot keep a judgment in {path.parent}: {error.strerror}. Make room there, or set "
             "MODKERNEL_HOME to a folder that you can write to."
         ) from None
-
-
-class _Follower:
-    """Hands a child's events on: a target that is done counts as an epoch."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._log = name, get_run_logger()
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        match event["event"]:
-            case "waiting":
-                self._log.info(WAITING[event["for"]])
-                _tell(self._name, "waiting")
-            case "started":
-                self._log.info("Judging on %s in process %d.", event["device"], event["pid"])
-                _tell(self._name, "judging")
-            case "target":
-                done, all_of_them = event["target"], event["targets"]
-                self._log.info("Task %d of %d is judged.", done, all_of_them)
-                emit({"event": "epoch", "module": self._name, "epoch": done, "epochs": all_of_them})
-
-
-def _tell(name: str, state: str) -> None:
-    emit({"event": "module", "module": name, "state": state})

@@ -7,10 +7,11 @@ from modkernel.data.load import DATASETS, describe_dataset, load_dataset
 from modkernel.data.pair_file import PairList, read_pairs
 from modkernel.data.place import place_dataset
 from modkernel.data.sources import ImageSource, Resident, Streamed
-from modkernel.data.values import DataPlaces, Dataset, DatasetInfo, RawData, Split
+from modkernel.data.values import TRAINING_PART, DataPlaces, Dataset, DatasetInfo, RawData, Split
 
 __all__ = [
     "DATASETS",
+    "TRAINING_PART",
     "DataPlaces",
     "Dataset",
     "DatasetInfo",

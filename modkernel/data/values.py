@@ -13,6 +13,9 @@ from torch import Tensor
 from modkernel.data.sources import ImageSource, join_sources
 from modkernel.spec import Preprocessing, Spec
 
+TRAINING_PART = "train and validation"
+"""What a cache of features calls the examples of `Dataset.training_part`."""
+
 
 @dataclass(frozen=True)
 class DataPlaces:

@@ -11,7 +11,7 @@ import math
 
 from modkernel.errors import ScoreError
 from modkernel.formulas import SMALLEST_MEAN_SQUARE
-from modkernel.scores.statistics import TaskStatistics
+from modkernel.scores.statistics import PairSums, TaskStatistics
 
 __all__ = ["nmse", "pair_correlation", "raw", "upper_alignment"]
 
@@ -41,10 +41,7 @@ def raw(task: TaskStatistics) -> float:
     Raises:
         ScoreError: there are fewer than two examples, or features are no unit rows.
     """
-    task.check_unit("raw")
-    pairs = task.pairs
-    if pairs.count <= 0:
-        raise _needs(task, "")
+    pairs = _unit_pairs(task, "raw")
     return (pairs.k_same - pairs.k_different) / pairs.count
 
 
@@ -54,10 +51,7 @@ def nmse(task: TaskStatistics) -> float:
     Raises:
         ScoreError: there are fewer than two examples, or features are no unit rows.
     """
-    task.check_unit("nmse")
-    pairs = task.pairs
-    if pairs.count <= 0:
-        raise _needs(task, "")
+    pairs = _unit_pairs(task, "nmse")
     of_same = pairs.squares_same - 2 * pairs.k_max * pairs.k_same + pairs.k_max**2 * pairs.same
     of_different = (
         pairs.squares_different
@@ -82,6 +76,13 @@ def pair_correlation(task: TaskStatistics) -> float:
     share = pairs.same / pairs.count
     covariance = pairs.k_same / pairs.count - mean * share
     return covariance / math.sqrt(variance * share * (1 - share))
+
+
+def _unit_pairs(task: TaskStatistics, score: str) -> PairSums:
+    task.check_unit(score)
+    if task.pairs.count <= 0:
+        raise _needs(task, "")
+    return task.pairs
 
 
 def _needs(task: TaskStatistics, kind: str) -> ScoreError:

@@ -48,6 +48,16 @@ def make_front(
     return Front(chain, kernel, centres).eval()
 
 
-def front_name(front: Front, kernel: KernelSpec, seed: int) -> str:
-    """What a front is called in a `FeatureKey`; a gaussian one depends on the seed, too."""
-    return f"front {kernel.digest()} {seed if front.centres is not None else ''}"
+def front_name(front: Front, kernel: KernelSpec, seed: int, drawn_from: str = "train") -> str:
+    """What a front is called in a `FeatureKey`; a gaussian one depends on its centres' draw, too.
+
+    Args:
+        front: whose features are kept.
+        kernel: that it was made with.
+        seed: of the draw.
+        drawn_from: the split that the centres are of.
+    """
+    name = f"front {kernel.digest()} "
+    if front.centres is None:
+        return name
+    return f"{name}{seed}" if drawn_from == "train" else f"{name}{seed} of {drawn_from}"

@@ -101,9 +101,7 @@ def train_output(
     chain = arithmetic.place(frozen_upstream(spec, upstream))
     kernel = spec.interface.kernel
     front = make_front(chain, kernel, train.examples, spec.seed, arithmetic)
-    name = front_name(front, kernel, spec.seed)
-    if front.centres is not None and given is not None:
-        name += f" of {train.split}"  # They are drawn from other examples than without a file.
+    name = front_name(front, kernel, spec.seed, train.split or "train")
     if train.labels is None and given is not None:
         # The others' features would serve nobody.
         train, given = LabelledData(Picked(train.examples, given.rows), given.labels), None

@@ -31,7 +31,7 @@ from tests.flows.browser import (
     set_alias,
     submit_and_wait,
 )
-from tests.flows.test_cli_up import free_ports
+from tests.flows.test_cli_up import surroundings
 
 NETWORK = "by-hand"
 MODULE = f"{NETWORK}.hidden-2"
@@ -157,12 +157,7 @@ def test_a_network_is_trained_promoted_and_composed_by_hand(tmp_path: Path) -> N
     home = tmp_path / "home"
     screenshots = Path(os.environ.get("MODKERNEL_SCREENSHOTS", tmp_path / "screenshots"))
     screenshots.mkdir(parents=True, exist_ok=True)
-    mlflow_port, prefect_port = free_ports(2)
-    environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name} | {
-        "MODKERNEL_HOME": str(home),
-        "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
-        "MODKERNEL_PREFECT_PORT": str(prefect_port),
-    }
+    environment, _, _ = surroundings(home)
     spec = wanted().model_copy(update={"seed": 1})
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump(spec.model_dump(mode="json")))

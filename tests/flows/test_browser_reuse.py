@@ -21,7 +21,7 @@ from tests.flows.browser import (
     submit_and_wait,
 )
 from tests.flows.test_browser import servers
-from tests.flows.test_cli_up import free_ports
+from tests.flows.test_cli_up import surroundings
 
 BROWSER = find_browser()
 
@@ -82,13 +82,8 @@ def test_a_search_and_a_study_are_run_from_their_forms(tmp_path: Path) -> None:
     assert BROWSER is not None
     screenshots = Path(os.environ.get("MODKERNEL_SCREENSHOTS", tmp_path / "screenshots"))
     screenshots.mkdir(parents=True, exist_ok=True)
-    mlflow_port, prefect_port = free_ports(2)
     home = tmp_path / "home"
-    environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name} | {
-        "MODKERNEL_HOME": str(home),
-        "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
-        "MODKERNEL_PREFECT_PORT": str(prefect_port),
-    }
+    environment, _, _ = surroundings(home)
     with (
         servers(environment, home) as (_, prefect),
         browser_page(BROWSER, screenshots) as (page, shoot),

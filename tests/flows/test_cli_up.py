@@ -28,6 +28,17 @@ DEPLOYMENTS = {
 }
 
 
+def surroundings(home: Path) -> tuple[dict[str, str], int, int]:
+    """The environment of `modkernel up` in a home, and the free ports of MLflow and Prefect."""
+    mlflow_port, prefect_port = free_ports(2)
+    environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name} | {
+        "MODKERNEL_HOME": str(home),
+        "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
+        "MODKERNEL_PREFECT_PORT": str(prefect_port),
+    }
+    return environment, mlflow_port, prefect_port
+
+
 def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
@@ -69,13 +80,8 @@ def descendants(pid: int) -> set[int]:
 @pytest.mark.servers
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_up_starts_serves_and_stops(tmp_path: Path) -> None:
-    mlflow_port, prefect_port = free_ports(2)
     home = tmp_path / "home"
-    environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name} | {
-        "MODKERNEL_HOME": str(home),
-        "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
-        "MODKERNEL_PREFECT_PORT": str(prefect_port),
-    }
+    environment, mlflow_port, prefect_port = surroundings(home)
     command = [sys.executable, "-m", "flows.cli", "up"]
     settings = Settings(home=home, mlflow_port=mlflow_port, prefect_port=prefect_port)
     with subprocess.Popen(
