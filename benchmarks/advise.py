@@ -28,17 +28,17 @@ from benchmarks.setting import report_of, temporary_home
 from modkernel.backbones import build_hidden
 from modkernel.data import DataPlaces, Dataset, Split, load_dataset
 from modkernel.kernels import make_kernel
-from modkernel.moment_file import MOMENTS_FILE, write_moments
-from modkernel.moments import ClassMoments, ModuleMoments, accumulate
+from modkernel.modules.preprocess import Preprocess
+from modkernel.modules.stored import write_module
 from modkernel.plan import facts, plan_network
-from modkernel.preprocess import Preprocess
+from modkernel.registry import Registry, Settings
+from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
+from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
+from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import BackboneSpec, HiddenSpec, KernelSpec, ModuleSpec, NetworkSpec
-from modkernel.stored import write_module
-from modkernel.task import Task, parse_task
-from registry import Registry, Settings
 
 WIDTH = 32
-IMPORTS = "import flows.cli.advise, registry, modkernel.data"
+IMPORTS = "import modkernel.flows.cli.advise, registry, modkernel.data"
 TASKS = {"all ten digits": None, "3, 8": "3, 8", "low=0+1+2, high=7+8+9": "low=0+1+2, high=7+8+9"}
 
 
@@ -127,7 +127,7 @@ def main() -> None:
             advice = call()
             assert len(advice.ranked) == given.modules, advice.left_out[:1]
             print(f"rank_for_task, {title:24} {seconds(call, given.rounds)}")
-        command = ("-m", "flows.cli", "advise", "--dataset", "digits", "--stored-only")
+        command = ("-m", "modkernel.flows.cli", "advise", "--dataset", "digits", "--stored-only")
         print(f"modkernel advise --stored-only         {seconds(lambda: run(*command), 3)}")
         print(f"of which Python's imports              {seconds(lambda: run('-c', IMPORTS), 3)}")
 

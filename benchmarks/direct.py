@@ -19,17 +19,17 @@ from pathlib import Path
 import torch
 
 from modkernel.data import DataPlaces, describe_dataset, load_dataset
-from modkernel.feature_cache import FeatureCache
-from modkernel.moment_file import MOMENTS_FILE, write_moments
-from modkernel.pairs import PairSource
+from modkernel.features.cache import FeatureCache
+from modkernel.features.measure import measure
+from modkernel.modules.stored import StoredModule, write_module
+from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, output_spec, plan_network
+from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
 from modkernel.spec import NetworkSpec
-from modkernel.stored import StoredModule, write_module
+from modkernel.system.precision import choose_arithmetic
 from modkernel.training import TrainReport, train_hidden, train_output
 from modkernel.training.hidden import PairData
-from modkernel.training.measure import measure
 from modkernel.training.output import LabelledData
-from modkernel.training.precision import choose_arithmetic
 
 FEATURE_BYTES = 10 << 30
 

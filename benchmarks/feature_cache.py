@@ -24,15 +24,15 @@ import torch
 from torch import Tensor, nn
 
 from modkernel.data import DataPlaces, Dataset, load_dataset
-from modkernel.feature_cache import FeatureCache
-from modkernel.pairs import PairSource
+from modkernel.features.cache import FeatureCache
+from modkernel.features.sources import Examples
+from modkernel.modules.stored import StoredModule, write_module
+from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, plan_hidden
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, ModuleSpec, Recipe
-from modkernel.stored import StoredModule, write_module
+from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_hidden
-from modkernel.training.features import Examples
 from modkernel.training.hidden import PairData
-from modkernel.training.precision import Arithmetic, choose_arithmetic
 
 Trained = tuple[dict[str, Tensor], TrainReport]
 BATCH = 128

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.setting import temporary_home
+from modkernel.registry import Settings
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, NetworkSpec, OutputSpec, Recipe
-from registry import Settings
 
 if TYPE_CHECKING:
-    from flows.results import NetworkResult
+    from modkernel.flows.results import NetworkResult
 
 Flow = Callable[[NetworkSpec], "NetworkResult"]
 
@@ -86,11 +86,11 @@ def direct(spec: NetworkSpec, settings: Settings) -> dict[str, Any]:
 
 def start(settings: Settings) -> Flow:
     """The flow, once Prefect's server, the fork server and the libraries have been loaded."""
-    from flows.home import prepare_prefect
+    from modkernel.flows.servers.prefect_env import prepare_prefect
 
     began = time.perf_counter()
     prepare_prefect(settings, quiet=True)
-    from flows.train_network import train_network
+    from modkernel.flows.train_network import train_network
 
     train_network(many(1))
     print(f"first flow, with start    {time.perf_counter() - began:.1f} s")
@@ -134,7 +134,7 @@ def as_share(seconds: float, rounds: int, settings: Settings) -> Flow:
 
 def a_module(flow: Flow, modules: int) -> None:
     """Print what each module costs beyond its training."""
-    from flows.progress import watch
+    from modkernel.flows.runtime.events import watch
 
     stored: list[float] = []
 

@@ -20,27 +20,20 @@ from torch import Tensor
 
 from benchmarks.arguments import training_parser
 from modkernel.data import DataPlaces, Dataset, load_dataset
+from modkernel.data.label_budget import draw_labels
 from modkernel.errors import DataError
-from modkernel.label_advice import suggest_labels
-from modkernel.labels import draw_labels
-from modkernel.pairs import PairSource
+from modkernel.features.compute import compute_features
+from modkernel.features.extractor import frozen_chain, make_front
+from modkernel.modules.stored import StoredModule, read_module, write_module
+from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, plan_network
-from modkernel.seeding import generator_for
-from modkernel.spec import (
-    BackboneSpec,
-    DatasetSpec,
-    HiddenSpec,
-    NetworkSpec,
-    OutputSpec,
-    Recipe,
-)
-from modkernel.stored import StoredModule, read_module, write_module
+from modkernel.reuse.label_choice import suggest_labels
+from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, NetworkSpec, OutputSpec, Recipe
+from modkernel.system.precision import choose_arithmetic
+from modkernel.system.seeding import generator_for
 from modkernel.training import train_hidden
-from modkernel.training.features import compute_features, frozen_chain
-from modkernel.training.front import make_front
 from modkernel.training.heads import fit_heads, predict_heads
 from modkernel.training.hidden import PairData
-from modkernel.training.precision import choose_arithmetic
 
 METHODS = ("cross_entropy", "ridge")
 

@@ -24,11 +24,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks.setting import report_of, temporary_home, write_resnet
-from modkernel.assemble import assemble
 from modkernel.backbones import blocks_of, output_shape
+from modkernel.modules.network import assemble
+from modkernel.modules.stored import WEIGHTS_FILE
+from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import ModuleSpec
-from modkernel.stored import WEIGHTS_FILE
-from registry import ModuleRecord, Registry
 
 Load = Callable[[], nn.Module]
 

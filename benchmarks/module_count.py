@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 
-from flows.home import prepare_prefect
-from registry import Settings
+from modkernel.flows.servers.prefect_env import prepare_prefect
+from modkernel.registry import Settings
 
 prepare_prefect(Settings(), quiet=True)
 
-from flows.results import NetworkResult  # noqa: E402
-from flows.train_network import train_network  # noqa: E402
+from modkernel.flows.results import NetworkResult  # noqa: E402
+from modkernel.flows.train_network import train_network  # noqa: E402
 from modkernel.spec import (  # noqa: E402
     BackboneSpec,
     DatasetSpec,

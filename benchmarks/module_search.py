@@ -18,13 +18,13 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.setting import temporary_home
-from flows.home import prepare_prefect
-from flows.spec_file import read_spec
+from modkernel.flows.servers.prefect_env import prepare_prefect
+from modkernel.flows.specs.read import read_spec
 from modkernel.spec import NetworkSpec
 
 if TYPE_CHECKING:
-    from flows.results import NetworkResult
-    from flows.search.result import SearchResult
+    from modkernel.flows.results import NetworkResult
+    from modkernel.flows.search.result import SearchResult
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SPECS = {
@@ -51,9 +51,9 @@ def main() -> None:
 
 def compare(search_file: Path, default_file: Path, seed: int) -> None:
     """Run all three and print what they gave."""
-    from flows.search.spec import SearchSpec
-    from flows.search_modules import search_modules
-    from flows.train_network import train_network
+    from modkernel.flows.search.spec import SearchSpec
+    from modkernel.flows.search_modules import search_modules
+    from modkernel.flows.train_network import train_network
 
     wanted = read_spec(search_file, SearchSpec).model_copy(update={"seed": seed})
     default = read_spec(default_file).model_copy(update={"seed": seed})
@@ -72,7 +72,7 @@ def compare(search_file: Path, default_file: Path, seed: int) -> None:
 
 def affordable(network: NetworkResult, budget: float) -> int:
     """How many epochs of every hidden module take a budget of seconds."""
-    from flows.stores import open_registry
+    from modkernel.flows.runtime.shared import open_registry
 
     registry = open_registry()
     reports = [

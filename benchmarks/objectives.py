@@ -15,7 +15,8 @@ from pathlib import Path
 
 from benchmarks.arguments import training_parser
 from modkernel.data import DataPlaces, Dataset, DatasetInfo, describe_dataset, load_dataset
-from modkernel.pairs import PairSource
+from modkernel.modules.stored import write_module
+from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, output_spec, plan_network
 from modkernel.spec import (
     BackboneSpec,
@@ -26,11 +27,10 @@ from modkernel.spec import (
     OutputSpec,
     Recipe,
 )
-from modkernel.stored import write_module
+from modkernel.system.precision import choose_arithmetic
 from modkernel.training import OutputEvaluation, train_end_to_end, train_hidden, train_output
 from modkernel.training.hidden import PairData
 from modkernel.training.output import LabelledData
-from modkernel.training.precision import choose_arithmetic
 
 OBJECTIVES = (
     "raw",

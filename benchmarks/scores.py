@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkernel.memory import peak_memory
-from modkernel.moments import ClassMoments, accumulate
-from modkernel.scores import SCORES, reusability, score_tasks
-from modkernel.task import Task
+from modkernel.reuse.moments import ClassMoments, accumulate
+from modkernel.reuse.scores import SCORES, reusability, score_tasks
+from modkernel.reuse.task import Task
+from modkernel.system.memory import peak_memory
 
 CLASSES = tuple("0123456789")
 BLOCK = 5000

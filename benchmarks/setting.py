@@ -10,10 +10,10 @@ from pathlib import Path
 
 from benchmarks.training_speed import describe
 from modkernel.backbones import build_hidden
+from modkernel.modules.stored import StoredModule, write_module
+from modkernel.registry import Settings
 from modkernel.spec import ModuleSpec
-from modkernel.stored import StoredModule, write_module
 from modkernel.training.report import EpochLine, TrainReport
-from registry import Settings
 
 WIDTH = 64
 """Of ResNet-18: 11.2 million weights, 44.7 MB."""

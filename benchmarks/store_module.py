@@ -18,9 +18,9 @@ from pathlib import Path
 from safetensors.torch import load, save_file
 
 from benchmarks.setting import report_of, temporary_home, write_resnet
-from flows.pictures import module_pictures
-from modkernel.stored import WEIGHTS_FILE, StoredModule
-from registry import Registry
+from modkernel.flows.display.figures import module_pictures
+from modkernel.modules.stored import WEIGHTS_FILE, StoredModule
+from modkernel.registry import Registry
 
 
 def store(registry: Registry, stored: StoredModule) -> float:

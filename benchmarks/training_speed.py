@@ -22,21 +22,14 @@ from torchvision import transforms
 from modkernel.backbones import build_hidden
 from modkernel.data import Resident
 from modkernel.kernels import make_kernel
-from modkernel.objectives import make_objective
-from modkernel.pair_labels import PairLabels
-from modkernel.pairs import PairSource
+from modkernel.objectives.table import make_objective
+from modkernel.pairs.labels import PairLabels
+from modkernel.pairs.source import PairSource
 from modkernel.plan import plan_hidden
-from modkernel.spec import (
-    BackboneSpec,
-    DatasetFacts,
-    HiddenSpec,
-    ModuleSpec,
-    Preprocessing,
-    Recipe,
-)
+from modkernel.spec import BackboneSpec, DatasetFacts, HiddenSpec, ModuleSpec, Preprocessing, Recipe
+from modkernel.system.precision import choose_arithmetic
 from modkernel.training import train_hidden
 from modkernel.training.hidden import PairData
-from modkernel.training.precision import choose_arithmetic
 
 BATCH = 128
 PREPROCESSING = Preprocessing(

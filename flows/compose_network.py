@@ -6,14 +6,14 @@ import time
 
 from prefect import flow
 
-from flows import datasets
-from flows.child_task import train_stored_module
-from flows.finish import finish_network
-from flows.progress import emit
-from flows.results import ModuleResult, NetworkResult
-from flows.runs import is_recorded, network_run
-from flows.stores import fork_server, open_registry
 from modkernel.errors import InterfaceError
+from modkernel.flows.plans import datasets
+from modkernel.flows.results import ModuleResult, NetworkResult
+from modkernel.flows.runtime.events import emit
+from modkernel.flows.runtime.mlflow_runs import is_recorded, network_run
+from modkernel.flows.runtime.shared import fork_server, open_registry
+from modkernel.flows.tasks.record import finish_network
+from modkernel.flows.tasks.train import train_stored_module
 from modkernel.plan import check_output, check_whole, output_spec
 from modkernel.spec import DatasetSpec, Name, OutputSpec
 

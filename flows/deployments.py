@@ -10,18 +10,18 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.flows import Flow
 from prefect.types.entrypoint import EntrypointType
 
-from flows.compose_network import compose_network
-from flows.demo import demo_spec
-from flows.keep_house import EVERY_HOURS, keep_house
-from flows.measure_modules import measure_modules
-from flows.retrain_network import retrain_network
-from flows.search.spec import demo_search
-from flows.search_modules import search_modules
-from flows.study.spec import demo_study
-from flows.train_baseline import train_baseline
-from flows.train_module import train_module
-from flows.train_network import train_network
-from flows.transfer_study import transfer_study
+from modkernel.flows.compose_network import compose_network
+from modkernel.flows.maintenance import EVERY_HOURS, keep_house
+from modkernel.flows.measure_modules import measure_modules
+from modkernel.flows.retrain_network import retrain_network
+from modkernel.flows.search.spec import demo_search
+from modkernel.flows.search_modules import search_modules
+from modkernel.flows.specs.demo import demo_spec
+from modkernel.flows.study.spec import demo_study
+from modkernel.flows.train_baseline import train_baseline
+from modkernel.flows.train_module import train_module
+from modkernel.flows.train_network import train_network
+from modkernel.flows.transfer_study import transfer_study
 from modkernel.spec import OutputSpec, Spec
 
 CONCURRENT_RUNS = 8

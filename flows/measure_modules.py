@@ -9,18 +9,18 @@ from hashlib import sha256
 
 from prefect import flow
 
-from flows import datasets
-from flows.jobs import chain_files, device_slots, make_job, run_watched, runs_child
-from flows.leases import find_or_make
-from flows.progress import emit, tell
-from flows.side_by_side import side_by_side
-from flows.stores import fork_server, open_registry
 from modkernel.errors import InterfaceError, ModkernelError, StoppedError
-from modkernel.moment_file import MOMENTS_FILE
+from modkernel.features.measure import measured_features
+from modkernel.flows.plans import datasets
+from modkernel.flows.runtime.events import emit, tell
+from modkernel.flows.runtime.shared import fork_server, open_registry
+from modkernel.flows.tasks.child import chain_files, device_slots, make_job, run_watched, runs_child
+from modkernel.flows.tasks.claims import find_or_make
+from modkernel.flows.tasks.side_by_side import side_by_side
+from modkernel.registry import ModuleRecord, Registry
+from modkernel.registry.backends import feature_cache
+from modkernel.reuse.moments_file import MOMENTS_FILE
 from modkernel.spec import DatasetSpec, Spec
-from modkernel.training.measure import measured_features
-from registry import ModuleRecord, Registry
-from registry.stores import feature_cache
 
 __all__ = ["MeasureResult", "NotMeasured", "measure_modules", "measure_stored_module"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from modkernel.assemble import Network, assemble
 from modkernel.data.images import read_images
 from modkernel.errors import InterfaceError
-from registry import NetworkRecord, Registry
+from modkernel.modules.network import Network, assemble
+from modkernel.registry import NetworkRecord, Registry
 
 BATCH = 256
 

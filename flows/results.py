@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from modkernel.registry import ModuleRecord
 from modkernel.spec import Spec
 from modkernel.training.report import OutputEvaluation, TrainReport
-from registry import ModuleRecord
 
 __all__ = ["BaselineResult", "ModuleResult", "NetworkResult"]
 

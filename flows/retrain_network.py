@@ -6,15 +6,15 @@ import time
 
 from prefect import flow
 
-from flows.child_task import train_stored_module
-from flows.finish import finish_network
-from flows.progress import emit
-from flows.results import ModuleResult, NetworkResult
-from flows.retrain_plan import RetrainPlan, Wishes, plan_again
-from flows.runs import is_recorded, network_run
-from flows.stores import fork_server, open_registry
+from modkernel.flows.plans.retrain import RetrainPlan, Wishes, plan_again
+from modkernel.flows.results import ModuleResult, NetworkResult
+from modkernel.flows.runtime.events import emit
+from modkernel.flows.runtime.mlflow_runs import is_recorded, network_run
+from modkernel.flows.runtime.shared import fork_server, open_registry
+from modkernel.flows.tasks.record import finish_network
+from modkernel.flows.tasks.train import train_stored_module
+from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name, OutputSpec
-from registry import ModuleRecord, Registry
 
 NOTHING = (
     "Every module of this is stored already, so nothing was trained: give --seed for another "

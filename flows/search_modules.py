@@ -9,21 +9,21 @@ from contextlib import ExitStack
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.child_task import train_stored_module
-from flows.finish import finish_network
-from flows.progress import emit
-from flows.results import ModuleResult, NetworkResult
-from flows.runs import is_recorded, network_run
-from flows.search.picture import search_picture
-from flows.search.plan import SearchPlan, plan_search
-from flows.search.report import log_search, show_search
-from flows.search.result import CandidateResult, SearchResult, cost
-from flows.search.spec import SearchSpec
-from flows.search.stage import Entry, run_stage
-from flows.stores import fork_server, open_registry
+from modkernel.flows.results import ModuleResult, NetworkResult
+from modkernel.flows.runtime.events import emit
+from modkernel.flows.runtime.mlflow_runs import is_recorded, network_run
+from modkernel.flows.runtime.shared import fork_server, open_registry
+from modkernel.flows.search.picture import search_picture
+from modkernel.flows.search.plan import SearchPlan, plan_search
+from modkernel.flows.search.report import log_search, show_search
+from modkernel.flows.search.result import CandidateResult, SearchResult, cost
+from modkernel.flows.search.spec import SearchSpec
+from modkernel.flows.search.stage import Entry, run_stage
+from modkernel.flows.tasks.record import finish_network
+from modkernel.flows.tasks.train import train_stored_module
 from modkernel.plan import output_spec
+from modkernel.registry import Registry
 from modkernel.spec import ModuleSpec
-from registry import Registry
 
 AT_ONCE = 16
 """Candidates in hand at once; how many of them compute is up to the device slots."""

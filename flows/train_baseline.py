@@ -7,19 +7,19 @@ import time
 
 from prefect import flow
 
-from flows import datasets
-from flows.artifacts import show_baseline
-from flows.jobs import make_job, run_followed, runs_child
-from flows.leases import find_or_make
-from flows.pictures import module_pictures
-from flows.progress import emit, tell
-from flows.results import BaselineResult
-from flows.runs import ending_with
-from flows.stores import fork_server, open_registry
+from modkernel.flows.display.artifacts import show_baseline
+from modkernel.flows.display.figures import module_pictures
+from modkernel.flows.plans import datasets
+from modkernel.flows.results import BaselineResult
+from modkernel.flows.runtime.events import emit, tell
+from modkernel.flows.runtime.mlflow_runs import ending_with
+from modkernel.flows.runtime.shared import fork_server, open_registry
+from modkernel.flows.tasks.child import make_job, run_followed, runs_child
+from modkernel.flows.tasks.claims import find_or_make
+from modkernel.registry import Registry
+from modkernel.registry.baselines import Baseline
 from modkernel.spec import NetworkSpec
 from modkernel.training.end_to_end import baseline_key
-from registry import Registry
-from registry.baselines import Baseline
 
 
 @flow(name="train-baseline", flow_run_name="{spec.name}", persist_result=False)

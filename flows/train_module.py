@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows import datasets
-from flows.child_task import train_stored_module
-from flows.progress import emit
-from flows.results import ModuleResult
-from flows.stores import fork_server, open_registry
 from modkernel.errors import InterfaceError, PairError
+from modkernel.flows.plans import datasets
+from modkernel.flows.results import ModuleResult
+from modkernel.flows.runtime.events import emit
+from modkernel.flows.runtime.shared import fork_server, open_registry
+from modkernel.flows.tasks.train import train_stored_module
 from modkernel.plan import facts, plan_hidden
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name
 

@@ -11,21 +11,21 @@ from typing import TypeVar
 from prefect import flow
 from prefect.futures import PrefectFuture
 
-from flows.child_task import train_stored_module
-from flows.jobs import device_slots
-from flows.measure_modules import measure_stored_module
-from flows.progress import emit
-from flows.results import ModuleResult
-from flows.side_by_side import side_by_side
-from flows.stores import fork_server, open_registry
-from flows.study.files import files_of, write_files
-from flows.study.finish import picture_study, put_together
-from flows.study.judge_module import judge_stored_module
-from flows.study.plan import plan_study
-from flows.study.report import log_study, show_study
-from flows.study.result import StudyResult
-from flows.study.run import study_run
-from flows.study.spec import StudySpec
+from modkernel.flows.measure_modules import measure_stored_module
+from modkernel.flows.results import ModuleResult
+from modkernel.flows.runtime.events import emit
+from modkernel.flows.runtime.shared import fork_server, open_registry
+from modkernel.flows.study.assemble import picture_study, put_together
+from modkernel.flows.study.files import files_of, write_files
+from modkernel.flows.study.plan import plan_study
+from modkernel.flows.study.report import log_study, show_study
+from modkernel.flows.study.result import StudyResult
+from modkernel.flows.study.run import study_run
+from modkernel.flows.study.spec import StudySpec
+from modkernel.flows.tasks.child import device_slots
+from modkernel.flows.tasks.judge import judge_stored_module
+from modkernel.flows.tasks.side_by_side import side_by_side
+from modkernel.flows.tasks.train import train_stored_module
 
 T = TypeVar("T")
 

@@ -9,17 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modkernel.assemble import Network
     from modkernel.data import DataPlaces, describe_dataset, load_dataset
     from modkernel.errors import ModkernelError
     from modkernel.kernels import make_kernel
-    from modkernel.moments import ClassMoments
-    from modkernel.objectives import make_objective
-    from modkernel.pairs import PairSource
-    from modkernel.scores import SCORES, reusability
+    from modkernel.modules.network import Network
+    from modkernel.modules.stored import StoredModule, read_module, write_module
+    from modkernel.objectives.table import make_objective
+    from modkernel.pairs.source import PairSource
+    from modkernel.reuse.moments import ClassMoments
+    from modkernel.reuse.scores import SCORES, reusability
+    from modkernel.reuse.task import Task, parse_task
     from modkernel.spec import DatasetSpec, ModuleSpec, NetworkSpec
-    from modkernel.stored import StoredModule, read_module, write_module
-    from modkernel.task import Task, parse_task
     from modkernel.training import evaluate, train_end_to_end, train_hidden, train_output
 
 __all__ = [

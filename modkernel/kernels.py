@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modkernel.errors import InterfaceError, ObjectiveError
-from modkernel.names import lookup
+from modkernel.lookup import lookup
 from modkernel.spec import KernelSpec
 
 __all__ = ["KERNELS", "Kernel", "at_least_float32", "make_kernel", "unit_rows"]

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 
 from modkernel.backbones import build_skeleton
-from modkernel.cut import cut
+from modkernel.backbones.cut import cut
 from modkernel.data import DatasetInfo, LabelList, augment
+from modkernel.data.label_budget import check_label_budget
 from modkernel.errors import DataError, PairError, SpecError
 from modkernel.kernels import make_kernel
-from modkernel.labels import check_label_budget
-from modkernel.objectives import make_objective
-from modkernel.pair_table import SMALLEST_PAIR_BATCH
+from modkernel.objectives.table import make_objective
+from modkernel.pairs.table import SMALLEST_PAIR_BATCH
 from modkernel.spec import (
     BackboneSpec,
     DatasetFacts,

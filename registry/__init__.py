@@ -1,8 +1,7 @@
 """The registry: identity, lineage and compositions in SQL, runs and bytes in MLflow."""
 
-from registry import _environment  # noqa: F401  (before anything that imports mlflow)
-from registry.claims import Claim
-from registry.records import (
+from modkernel.registry import _environment  # noqa: F401  (before anything that imports mlflow)
+from modkernel.registry.records import (
     Action,
     Advice,
     EvaluationRecord,
@@ -14,8 +13,9 @@ from registry.records import (
     PromotionRecord,
     Ranked,
 )
-from registry.registry import Registry
-from registry.settings import Settings
+from modkernel.registry.registry import Registry
+from modkernel.registry.settings import Settings
+from modkernel.registry.sql.claims import Claim
 
 __all__ = [
     "Action",

@@ -20,16 +20,24 @@ from sqlalchemy.orm import defer
 
 from modkernel.data import DATASETS, DatasetInfo
 from modkernel.errors import ArtifactError, MomentsError, ScoreError
-from modkernel.moments import ClassMoments
-from modkernel.scores import DEFAULT_SCORE, bootstrap, head_accuracy, ridge_head, score_tasks
-from modkernel.scores.tasks import moment_score
+from modkernel.features.measure import MeasuredFeatures, measured_features
+from modkernel.registry import moments
+from modkernel.registry.backends import Stores, feature_cache
+from modkernel.registry.records import (
+    Advice,
+    LeftOut,
+    ModuleRecord,
+    MomentsRecord,
+    NoAccuracy,
+    Ranked,
+)
+from modkernel.registry.sql import queries
+from modkernel.registry.sql.tables import ModuleRow, MomentsRow
+from modkernel.reuse.moments import ClassMoments
+from modkernel.reuse.scores import DEFAULT_SCORE, bootstrap, head_accuracy, ridge_head, score_tasks
+from modkernel.reuse.scores.tasks import moment_score
+from modkernel.reuse.task import Task
 from modkernel.spec import DatasetFacts, Preprocessing
-from modkernel.task import Task
-from modkernel.training.measure import MeasuredFeatures, measured_features
-from registry import moments, queries
-from registry.records import Advice, LeftOut, ModuleRecord, MomentsRecord, NoAccuracy, Ranked
-from registry.stores import Stores, feature_cache
-from registry.tables import ModuleRow, MomentsRow
 
 FEW_EXAMPLES = 200
 """Training examples of a task up to which a score depends on which ones they are: on 200 examples

@@ -28,13 +28,13 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, Schema, TensorSpec
 from pydantic import BaseModel, Field, ValidationError
 
-from modkernel.assemble import Network, assemble
 from modkernel.errors import ArtifactError
 from modkernel.kernels import make_kernel
+from modkernel.modules.network import Network, assemble
+from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
+from modkernel.registry.records import ModuleRecord
+from modkernel.registry.tracking.artifacts import fetch_module
 from modkernel.spec import ModuleSpec
-from modkernel.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
-from registry.artifacts import fetch_module
-from registry.records import ModuleRecord
 
 FLAVOR = "modkernel"
 PACKAGES = ("modkernel", "mlflow", "torch", "torchvision", "numpy", "pydantic", "safetensors")

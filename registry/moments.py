@@ -17,12 +17,13 @@ from uuid import uuid4
 from sqlalchemy import select
 
 from modkernel.errors import ArtifactError, MomentsError
-from modkernel.moment_file import read_moments
-from modkernel.moments import ModuleMoments
-from registry import artifacts, claims, queries
-from registry.records import ModuleRecord, MomentsRecord
-from registry.stores import Stores, this_process
-from registry.tables import MomentsRow, utc_now
+from modkernel.registry.backends import Stores, this_process
+from modkernel.registry.records import ModuleRecord, MomentsRecord
+from modkernel.registry.sql import claims, queries
+from modkernel.registry.sql.tables import MomentsRow, utc_now
+from modkernel.registry.tracking import artifacts
+from modkernel.reuse.moments import ModuleMoments
+from modkernel.reuse.moments_file import read_moments
 
 FOLDER = "moments"
 """In the folder of the module's MLflow model."""
@@ -40,7 +41,7 @@ def keep_moments(
     Args:
         stores: Both stores.
         record: The module.
-        file: As `modkernel.moment_file.write_moments` leaves it.
+        file: As `modkernel.reuse.moments_file.write_moments` leaves it.
         dataset: Name of the data set; of the module's own data it is known.
 
     Raises:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from modkernel.assemble import check_chain
 from modkernel.errors import AmbiguousError, NotFoundError
+from modkernel.modules.network import check_chain
+from modkernel.modules.stored import StoredModule
+from modkernel.registry.records import EvaluationRecord, ModuleRecord, NetworkRecord
+from modkernel.registry.references import PREFIX
+from modkernel.registry.sql import queries
+from modkernel.registry.sql.claims import INSERT
+from modkernel.registry.sql.engine import Database
+from modkernel.registry.sql.tables import EvaluationRow, NetworkModuleRow, NetworkRow, utc_now
 from modkernel.spec import NetworkSpec
-from modkernel.stored import StoredModule
 from modkernel.training.report import OutputEvaluation
-from registry import queries
-from registry.claims import INSERT
-from registry.database import Database
-from registry.records import EvaluationRecord, ModuleRecord, NetworkRecord
-from registry.references import PREFIX
-from registry.tables import EvaluationRow, NetworkModuleRow, NetworkRow, utc_now
 
 
 def network_id(name: str, module_ids: Sequence[str]) -> str:

@@ -6,12 +6,12 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import select
 
 from modkernel.errors import NotFoundError, SpecError
-from registry.artifacts import is_absent
-from registry.claims import INSERT
-from registry.records import PromotionRecord
-from registry.store import MODULE_TAG
-from registry.stores import Stores
-from registry.tables import ModuleRow, PromotionRow, utc_now
+from modkernel.registry.backends import Stores
+from modkernel.registry.modules import MODULE_TAG
+from modkernel.registry.records import PromotionRecord
+from modkernel.registry.sql.claims import INSERT
+from modkernel.registry.sql.tables import ModuleRow, PromotionRow, utc_now
+from modkernel.registry.tracking.artifacts import is_absent
 
 PAGE = 100
 

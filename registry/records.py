@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from modkernel.reuse.task import Task
 from modkernel.spec import ModuleSpec
-from modkernel.task import Task
 from modkernel.training.report import OutputEvaluation
 
 State = Literal["PENDING", "READY", "LOST"]

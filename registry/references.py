@@ -10,12 +10,12 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import select
 
 from modkernel.errors import AmbiguousError, NotFoundError
-from registry import queries
-from registry.artifacts import is_absent
-from registry.records import ModuleRecord
-from registry.store import MODULE_TAG
-from registry.stores import Stores
-from registry.tables import ModuleRow
+from modkernel.registry.backends import Stores
+from modkernel.registry.modules import MODULE_TAG
+from modkernel.registry.records import ModuleRecord
+from modkernel.registry.sql import queries
+from modkernel.registry.sql.tables import ModuleRow
+from modkernel.registry.tracking.artifacts import is_absent
 
 PREFIX = re.compile(r"[0-9a-f]{6,64}")
 FORMS = "an id or at least 6 digits of it, NAME, NAME@ALIAS or NAME/VERSION"

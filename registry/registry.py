@@ -7,31 +7,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from modkernel.moments import ModuleMoments
-from modkernel.scores import DEFAULT_SCORE
-from modkernel.spec import ModuleSpec, NetworkSpec, Shape, Spec
-from modkernel.stored import StoredModule
-from modkernel.task import Task
-from modkernel.training.report import OutputEvaluation, TrainReport
-from registry import (
+from modkernel.modules.stored import StoredModule
+from modkernel.registry import (
     advice,
     baselines,
-    claims,
+    modules,
     moments,
     networks,
     promotions,
-    queries,
     references,
     repair,
-    store,
-    tracking,
 )
-from registry.asking import asks_mlflow
-from registry.baselines import Baseline
-from registry.claims import Claim
-from registry.database import open_database
-from registry.mlflow_home import open_mlflow
-from registry.records import (
+from modkernel.registry.backends import Stores
+from modkernel.registry.baselines import Baseline
+from modkernel.registry.records import (
     Action,
     Advice,
     EvaluationRecord,
@@ -41,8 +30,18 @@ from registry.records import (
     Problem,
     PromotionRecord,
 )
-from registry.settings import Settings
-from registry.stores import Stores
+from modkernel.registry.settings import Settings
+from modkernel.registry.sql import claims, queries
+from modkernel.registry.sql.claims import Claim
+from modkernel.registry.sql.engine import open_database
+from modkernel.registry.tracking import runs
+from modkernel.registry.tracking.client import open_mlflow
+from modkernel.registry.tracking.errors import asks_mlflow
+from modkernel.reuse.moments import ModuleMoments
+from modkernel.reuse.scores import DEFAULT_SCORE
+from modkernel.reuse.task import Task
+from modkernel.spec import ModuleSpec, NetworkSpec, Shape, Spec
+from modkernel.training.report import OutputEvaluation, TrainReport
 
 if TYPE_CHECKING:
     from modkernel.data import DatasetInfo
@@ -122,7 +121,7 @@ class Registry:
             The run's id.
         """
         client = self.stores.client
-        return tracking.start_run(client, self.settings, name, spec, parent_run_id, dataset)
+        return runs.start_run(client, self.settings, name, spec, parent_run_id, dataset)
 
     @asks_mlflow
     def start_network_run(
@@ -130,27 +129,27 @@ class Registry:
     ) -> str:
         """Id of a network's MLflow run; one that died with the spec or digest is gone on with."""
         client = self.stores.client
-        return tracking.start_network_run(client, self.settings, name, spec, digest=digest)
+        return runs.start_network_run(client, self.settings, name, spec, digest=digest)
 
     @asks_mlflow
     def log_epochs(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Log progress events in one batch, each at its epoch, but for those that the run has."""
-        tracking.log_epochs(self.stores.client, run_id, lines)
+        runs.log_epochs(self.stores.client, run_id, lines)
 
     @asks_mlflow
     def log_metrics(self, run_id: str, values: Mapping[str, Any], step: int = 0) -> None:
         """Log the finite numbers among `values` in one batch."""
-        tracking.log_metrics(self.stores.client, run_id, values, step)
+        runs.log_metrics(self.stores.client, run_id, values, step)
 
     @asks_mlflow
     def log_figures(self, run_id: str, figures: Mapping[str, bytes]) -> None:
         """Log pictures, bytes by file name, under `figures/` of a run."""
-        tracking.log_figures(self.stores.client, run_id, figures)
+        runs.log_figures(self.stores.client, run_id, figures)
 
     @asks_mlflow
-    def finish_run(self, run_id: str, status: tracking.RunStatus = "FINISHED") -> None:
+    def finish_run(self, run_id: str, status: runs.RunStatus = "FINISHED") -> None:
         """End a run."""
-        tracking.finish_run(self.stores.client, run_id, status)
+        runs.finish_run(self.stores.client, run_id, status)
 
     # Baselines
 
@@ -163,7 +162,7 @@ class Registry:
     def start_baseline_run(self, name: str, spec: NetworkSpec, digest: str) -> str:
         """The MLflow run of a baseline; one that died with this recipe is gone on with."""
         client = self.stores.client
-        return tracking.start_network_run(client, self.settings, name, spec, "baseline", digest)
+        return runs.start_network_run(client, self.settings, name, spec, "baseline", digest)
 
     @asks_mlflow
     def keep_baseline(
@@ -178,8 +177,8 @@ class Registry:
     def find_study_run(self, name: str, digest: str) -> str | None:
         """Id of the finished MLflow run of a study, if there is one."""
         client = self.stores.client
-        experiment_id = tracking.experiment(client, self.settings, name)
-        run = tracking.find_run(client, experiment_id, digest, finished=True)
+        experiment_id = runs.experiment(client, self.settings, name)
+        run = runs.find_run(client, experiment_id, digest, finished=True)
         return None if run is None else str(run.info.run_id)
 
     @asks_mlflow
@@ -188,7 +187,7 @@ class Registry:
     ) -> str:
         """The MLflow run of a study, parent of its modules' runs. Returns its id."""
         client = self.stores.client
-        return tracking.start_study_run(client, self.settings, name, spec, digest, parameters)
+        return runs.start_study_run(client, self.settings, name, spec, digest, parameters)
 
     # Modules
 
@@ -218,7 +217,7 @@ class Registry:
             ArtifactError: the files are missing, altered or not a module's.
             NotFoundError: the upstream is not in the registry.
         """
-        return store.store(
+        return modules.store(
             self.stores, folder, name=name, report=report, run_id=run_id, figures=figures
         )
 
@@ -258,11 +257,11 @@ class Registry:
         Raises:
             ArtifactError: the files are missing or altered in MLflow's store.
         """
-        return store.fetch(self.stores, record)
+        return modules.fetch(self.stores, record)
 
     def report(self, record: ModuleRecord) -> TrainReport:
         """How a module was trained."""
-        return TrainReport.model_validate_json(store.report_of(self.stores, record.id))
+        return TrainReport.model_validate_json(modules.report_of(self.stores, record.id))
 
     # Moments and advice
 
@@ -306,7 +305,7 @@ class Registry:
         """Rank every stored hidden module for a task, from stored moments, without training.
 
         `data` is the whole data set, `task` a choice or grouping of its classes. The first `top`
-        get an accuracy and, with few examples, an interval. More in `registry.advice`.
+        get an accuracy and, with few examples, an interval. More in `modkernel.registry.advice`.
 
         Raises:
             UnknownNameError: there is no such score.

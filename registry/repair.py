@@ -8,10 +8,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import select
 
 from modkernel.errors import ArtifactError
-from registry import artifacts, claims, moments, queries
-from registry.artifacts import is_absent
-from registry.records import Action, ModuleRecord, Problem
-from registry.store import (
+from modkernel.registry import moments
+from modkernel.registry.backends import Stores, this_process
+from modkernel.registry.modules import (
     MODULE_TAG,
     bytes_at_hand,
     ensure_model,
@@ -21,9 +20,12 @@ from registry.store import (
     update,
     versions_of,
 )
-from registry.stores import Stores, this_process
-from registry.tables import ClaimRow, LineageRow, ModuleRow, NetworkModuleRow
-from registry.tracking import experiment, network_of
+from modkernel.registry.records import Action, ModuleRecord, Problem
+from modkernel.registry.sql import claims, queries
+from modkernel.registry.sql.tables import ClaimRow, LineageRow, ModuleRow, NetworkModuleRow
+from modkernel.registry.tracking import artifacts
+from modkernel.registry.tracking.artifacts import is_absent
+from modkernel.registry.tracking.runs import experiment, network_of
 
 
 def verify(stores: Stores) -> tuple[Problem, ...]:

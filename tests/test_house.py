@@ -113,7 +113,7 @@ def test_the_wheel_holds_every_file(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
-        demo = archive.read("flows/demo.yaml")
+        demo = archive.read("modkernel/flows/specs/demo.yaml")
     wanted = {
         str(path.relative_to(ROOT))
         for package in PACKAGES

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.spec_file import parse_spec
 from modkernel.backbones import build_hidden
-from modkernel.cut import cut
+from modkernel.backbones.cut import cut
+from modkernel.flows.specs.read import parse_spec
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ def main() -> None:
     What modkernel raises on purpose becomes its one sentence on stderr, with no traceback.
     """
     try:
-        from flows.cli.app import app
+        from modkernel.flows.cli.app import app
 
         app()
     except KeyboardInterrupt:

@@ -1,5 +1,5 @@
-"""`python -m flows.cli` is `modkernel`."""
+"""`python -m modkernel.flows.cli` is `modkernel`."""
 
-from flows.cli import main
+from modkernel.flows.cli import main
 
 main()

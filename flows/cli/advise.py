@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.data_options import Channels, Classes, Data, ImageSize, wishes
-from flows.cli.output import Json, out, percent, print_json, print_table
-from flows.cli.running import Verbose, flow_running
+from modkernel.flows.cli._options import Channels, Classes, Data, ImageSize, wishes
+from modkernel.flows.cli._output import Json, out, percent, print_json, print_table
+from modkernel.flows.cli._run_flow import Verbose, flow_running
 
 if TYPE_CHECKING:
+    from modkernel.registry import Advice, Ranked
     from modkernel.spec import DatasetSpec
-    from registry import Advice, Ranked
 
 REASONS = {
     "interface": "made for other examples",
@@ -61,13 +61,13 @@ def advise(
     ranked: [{module, score, interval, accuracy, reason, message, own, fitted}], left_out:
     [{module, reason, message}]}, all of them, best first; a module as of 'modules list'.
     """
-    from flows.spec_file import validated
-    from flows.stores import open_registry, places
     from modkernel.data import describe_dataset
     from modkernel.errors import ClassError, SpecError
-    from modkernel.scores import DEFAULT_SCORE
+    from modkernel.flows.runtime.shared import open_registry, places
+    from modkernel.flows.specs.read import validated
+    from modkernel.reuse.scores import DEFAULT_SCORE
+    from modkernel.reuse.task import Task, parse_task
     from modkernel.spec import DatasetSpec
-    from modkernel.task import Task, parse_task
 
     asked = wishes(dataset, data, image_size, channels)
     if not asked.get("name"):
@@ -95,7 +95,7 @@ def advise(
         )
         if wanted:
             with flow_running(verbose):
-                from flows.measure_modules import measure_modules
+                from modkernel.flows.measure_modules import measure_modules
 
                 done = measure_modules(base, wanted, features)
             reasons |= dict.fromkeys(wanted, TOO_MANY) if features else {}

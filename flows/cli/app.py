@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from flows.cli import advise, compose, labels, retrain, run, search, service, stored, study
+from modkernel.flows.cli import (
+    advise,
+    compose,
+    labels,
+    modules,
+    retrain,
+    search,
+    servers,
+    study,
+    train,
+)
 
 app = typer.Typer(
     name="modkernel",
@@ -17,11 +27,11 @@ app = typer.Typer(
 TRAINING, REUSE = "Train", "Reuse"
 STORED, HOUSE = "Stored modules and networks", "House"
 
-app.command(rich_help_panel=TRAINING)(run.demo)
-app.command(rich_help_panel=TRAINING)(run.train)
-app.command("train-module", rich_help_panel=TRAINING)(run.train_module)
+app.command(rich_help_panel=TRAINING)(train.demo)
+app.command(rich_help_panel=TRAINING)(train.train)
+app.command("train-module", rich_help_panel=TRAINING)(train.train_module)
 app.command(rich_help_panel=TRAINING)(compose.compose)
-app.command(rich_help_panel=TRAINING)(run.baseline)
+app.command(rich_help_panel=TRAINING)(train.baseline)
 
 app.command(rich_help_panel=REUSE)(advise.advise)
 app.add_typer(labels.labels, name="labels", rich_help_panel=REUSE)
@@ -29,13 +39,13 @@ app.command(rich_help_panel=REUSE)(retrain.retrain)
 app.command(rich_help_panel=REUSE)(search.search)
 app.command(rich_help_panel=REUSE)(study.study)
 
-app.add_typer(stored.modules, name="modules", rich_help_panel=STORED)
-app.add_typer(stored.networks, name="networks", rich_help_panel=STORED)
-app.command(rich_help_panel=STORED)(stored.predict)
-app.command(rich_help_panel=STORED)(stored.verify)
-app.command(rich_help_panel=STORED)(stored.repair)
+app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
+app.add_typer(modules.networks, name="networks", rich_help_panel=STORED)
+app.command(rich_help_panel=STORED)(modules.predict)
+app.command(rich_help_panel=STORED)(modules.verify)
+app.command(rich_help_panel=STORED)(modules.repair)
 
-app.command(rich_help_panel=HOUSE)(service.up)
-app.command(rich_help_panel=HOUSE)(service.serve)
-app.command(rich_help_panel=HOUSE)(service.doctor)
-app.command(rich_help_panel=HOUSE)(service.schema)
+app.command(rich_help_panel=HOUSE)(servers.up)
+app.command(rich_help_panel=HOUSE)(servers.serve)
+app.command(rich_help_panel=HOUSE)(servers.doctor)
+app.command(rich_help_panel=HOUSE)(servers.schema)

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.data_options import Channels, Classes, Data, ImageSize, dataset_above, wishes
-from flows.cli.output import Json
-from flows.cli.running import Verbose, flow_running, show_network
+from modkernel.flows.cli._options import Channels, Classes, Data, ImageSize, dataset_above, wishes
+from modkernel.flows.cli._output import Json
+from modkernel.flows.cli._run_flow import Verbose, flow_running, show_network
 
 Method = Literal["cross_entropy", "hinge", "ridge"]
 
@@ -58,7 +58,7 @@ def compose(
 
     --json: as of 'train'.
     """
-    from flows.spec_file import validated
+    from modkernel.flows.specs.read import validated
     from modkernel.spec import Name, OutputSpec
 
     budget = None if labels_per_class == "all" else labels_per_class
@@ -67,8 +67,8 @@ def compose(
     )
     asked = wishes(dataset, data, image_size, channels)
     with flow_running(verbose):
-        from flows.compose_network import compose_network
-        from flows.stores import open_registry
+        from modkernel.flows.compose_network import compose_network
+        from modkernel.flows.runtime.shared import open_registry
 
         registry = open_registry()
         top = registry.resolve(hidden)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.data_options import Channels, Classes, Data, ImageSize, dataset_above, wishes
-from flows.cli.output import Json, err, out, print_json
+from modkernel.flows.cli._options import Channels, Classes, Data, ImageSize, dataset_above, wishes
+from modkernel.flows.cli._output import Json, err, out, print_json
 
 labels = typer.Typer(help="Choose examples to label, and label them.", no_args_is_help=True)
 
@@ -53,12 +53,12 @@ def suggest(
 
     --json: {file, page, module, dataset, candidates, ids}, ids best first.
     """
-    from flows.home import prepare_prefect
-    from registry import Settings
+    from modkernel.flows.servers.prefect_env import prepare_prefect
+    from modkernel.registry import Settings
 
     prepare_prefect(Settings(), quiet=True)
-    from flows.stores import open_registry
-    from flows.suggest_labels import suggest as suggest_examples
+    from modkernel.flows.labels.suggest import suggest as suggest_examples
+    from modkernel.flows.runtime.shared import open_registry
 
     registry = open_registry()
     top = registry.resolve(module)

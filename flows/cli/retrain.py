@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.output import Json
-from flows.cli.running import Verbose, flow_running, show_network
+from modkernel.flows.cli._output import Json
+from modkernel.flows.cli._run_flow import Verbose, flow_running, show_network
 
 if TYPE_CHECKING:
     from modkernel.spec import NetworkSpec
@@ -58,7 +58,7 @@ def retrain(
 
     --json: as of 'train'.
     """
-    from flows.spec_file import read_spec, validated
+    from modkernel.flows.specs.read import read_spec, validated
     from modkernel.spec import Name
 
     wishes = {} if spec is None else _wishes(read_spec(spec), str(spec))
@@ -68,7 +68,7 @@ def retrain(
         wishes["seed"] = seed
     chosen = None if name is None else validated(Name, name, "--name")
     with flow_running(verbose):
-        from flows.retrain_network import retrain_network
+        from modkernel.flows.retrain_network import retrain_network
 
         result = retrain_network(network=network, stage=stage, name=chosen, **wishes)
     show_network(result, json)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import Json, out, print_json, print_table
-from flows.cli.running import Verbose, flow_running, print_network
+from modkernel.flows.cli._output import Json, out, print_json, print_table
+from modkernel.flows.cli._run_flow import Verbose, flow_running, print_network
 
 
 def search(
@@ -27,13 +27,13 @@ def search(
     module (as of 'train'), score, kept, error}], network (as of 'train'), trained_modules,
     reused_modules, training_seconds, networks, networks_seconds, seconds}.
     """
-    from flows.search.spec import SearchSpec
-    from flows.spec_file import read_spec
+    from modkernel.flows.search.spec import SearchSpec
+    from modkernel.flows.specs.read import read_spec
 
     wanted = read_spec(spec, SearchSpec)
     with flow_running(verbose):
-        from flows.search.report import cost_sentence, rows_of
-        from flows.search_modules import search_modules
+        from modkernel.flows.search.report import cost_sentence, rows_of
+        from modkernel.flows.search_modules import search_modules
 
         result = search_modules(wanted)
     if json:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.data_options import Channels, Data, ImageSize, wishes
-from flows.cli.output import Json, out, print_json, print_table
-from flows.cli.running import Verbose, flow_running
+from modkernel.flows.cli._options import Channels, Data, ImageSize, wishes
+from modkernel.flows.cli._output import Json, out, print_json, print_table
+from modkernel.flows.cli._run_flow import Verbose, flow_running
 
 if TYPE_CHECKING:
-    from flows.study.result import StudyResult
-    from flows.study.spec import StudySpec
+    from modkernel.flows.study.result import StudyResult
+    from modkernel.flows.study.spec import StudySpec
 
 
 def study(
@@ -49,7 +49,7 @@ def study(
     """
     wanted = _wanted(spec, wishes(dataset, data, image_size, channels))
     with flow_running(verbose):
-        from flows.transfer_study import transfer_study
+        from modkernel.flows.transfer_study import transfer_study
 
         result = transfer_study(wanted, None if output is None else str(output.resolve()))
     if json:
@@ -59,9 +59,9 @@ def study(
 
 
 def _wanted(spec: Path | None, asked: dict[str, object]) -> StudySpec:
-    from flows.spec_file import read_spec, validated
-    from flows.study.spec import StudySpec
     from modkernel.errors import SpecError
+    from modkernel.flows.specs.read import read_spec, validated
+    from modkernel.flows.study.spec import StudySpec
     from modkernel.spec import DatasetSpec
 
     if (spec is None) == (not asked):
@@ -86,7 +86,7 @@ def study_name(data: str) -> str:
 
 
 def _print(result: StudyResult) -> None:
-    from flows.study.report import HEAD, cost_rows, score_row
+    from modkernel.flows.study.report import HEAD, cost_rows, score_row
 
     columns = [HEAD[0], *(f"{name} " for name in HEAD[1:])]
     print_table(

@@ -7,9 +7,9 @@ from collections import Counter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flows.pictures import png
-from flows.search.result import CandidateResult, SearchResult
-from flows.search.spec import ACCURACY
+from modkernel.flows.display.figures import png
+from modkernel.flows.search.result import CandidateResult, SearchResult
+from modkernel.flows.search.spec import ACCURACY
 
 Places = dict[str, tuple[float, float]]
 """Of each module's point, by the module's id."""

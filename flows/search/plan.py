@@ -6,10 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flows import datasets
-from flows.search.score import check_score
-from flows.search.spec import ACCURACY, Candidate, SearchSpec
-from modkernel.cut import cut
+from modkernel.backbones.cut import cut
 from modkernel.data import DatasetInfo
 from modkernel.errors import (
     CutError,
@@ -19,11 +16,14 @@ from modkernel.errors import (
     SettingsError,
     SpecError,
 )
-from modkernel.moments import check_size
+from modkernel.features.measure import EXAMPLES_PER_CLASS, VALIDATION_PER_CLASS
+from modkernel.flows.plans import datasets
+from modkernel.flows.search.score import check_score
+from modkernel.flows.search.spec import ACCURACY, Candidate, SearchSpec
 from modkernel.plan import HiddenPlan, check_hidden, check_output, facts, plan_hidden, stands_on
+from modkernel.registry import Registry
+from modkernel.reuse.moments import check_size
 from modkernel.spec import DatasetFacts, HiddenSpec, ModuleSpec, Shape
-from modkernel.training.measure import EXAMPLES_PER_CLASS, VALIDATION_PER_CLASS
-from registry import Registry
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
-from flows.artifacts import artifact_key, image, table
-from flows.search.result import CandidateResult, SearchResult
-from flows.search.spec import ACCURACY
-from registry import Registry
-from registry.asking import asks_mlflow
+from modkernel.flows.display.artifacts import artifact_key, image, table
+from modkernel.flows.search.result import CandidateResult, SearchResult
+from modkernel.flows.search.spec import ACCURACY
+from modkernel.registry import Registry
+from modkernel.registry.tracking.errors import asks_mlflow
 
 FIGURE, TABLE = "search.png", "search.json"
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from flows.results import ModuleResult, NetworkResult
-from flows.search.spec import Candidate
+from modkernel.flows.results import ModuleResult, NetworkResult
+from modkernel.flows.search.spec import Candidate
 from modkernel.spec import Spec
 
 __all__ = ["CandidateResult", "SearchResult", "describe"]

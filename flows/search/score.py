@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from flows.measure_modules import measure_stored_module
-from flows.search.spec import ACCURACY
 from modkernel.data import DatasetInfo
 from modkernel.errors import MomentsError
-from modkernel.names import lookup
-from modkernel.scores import SCORES, head_accuracy, reusability, ridge_head
+from modkernel.features.measure import MeasuredFeatures, measured_features
+from modkernel.flows.measure_modules import measure_stored_module
+from modkernel.flows.search.spec import ACCURACY
+from modkernel.lookup import lookup
+from modkernel.registry import ModuleRecord, Registry
+from modkernel.registry.backends import feature_cache
+from modkernel.reuse.scores import SCORES, head_accuracy, reusability, ridge_head
 from modkernel.spec import DatasetSpec
-from modkernel.training.measure import MeasuredFeatures, measured_features
-from registry import ModuleRecord, Registry
-from registry.stores import feature_cache
 
 
 def check_score(name: str) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flows.child_task import train_stored_module
-from flows.progress import tell
-from flows.results import ModuleResult
-from flows.search.plan import SearchPlan
-from flows.search.result import CandidateResult, describe
-from flows.search.score import score_candidate
 from modkernel.errors import ChildError, NonFiniteError, ScoreError, TrainingError
+from modkernel.flows.results import ModuleResult
+from modkernel.flows.runtime.events import tell
+from modkernel.flows.search.plan import SearchPlan
+from modkernel.flows.search.result import CandidateResult, describe
+from modkernel.flows.search.score import score_candidate
+from modkernel.flows.tasks.train import train_stored_module
+from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import ModuleSpec
-from registry import ModuleRecord, Registry
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
 
-from flows.study.result import StudyResult
 from modkernel.errors import SettingsError
+from modkernel.flows.study.result import StudyResult
 
 RESULTS, SCORES, HEAT_MAPS, TREES = "results.json", "scores.csv", "heat_maps.png", "tasks.png"
 TRUTH = "ground_truth"

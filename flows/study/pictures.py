@@ -13,8 +13,14 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from scipy.cluster.hierarchy import dendrogram, fcluster
 
-from flows.pictures import png
-from flows.study.statistics import Agreement, Matrix, order_by_structure, standardised, task_tree
+from modkernel.flows.display.figures import png
+from modkernel.flows.study.statistics import (
+    Agreement,
+    Matrix,
+    order_by_structure,
+    standardised,
+    task_tree,
+)
 
 COLOURS = "viridis"
 LIMIT = 2.0

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from flows import datasets
-from flows.study.spec import StudySpec
 from modkernel.data import DatasetInfo
 from modkernel.errors import DataError, SpecError
-from modkernel.judgment import JudgmentSpec
-from modkernel.moments import check_size
+from modkernel.flows.plans import datasets
+from modkernel.flows.study.spec import StudySpec
 from modkernel.plan import check_hidden, facts, plan_hidden
+from modkernel.registry import Registry
+from modkernel.reuse.ground_truth import JudgmentSpec
+from modkernel.reuse.moments import check_size
+from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import DatasetSpec, ModuleSpec
-from modkernel.task import Task, parse_task
-from registry import Registry
 
 PAPER_CLASSES = ("deer", "horse", "cat", "dog", "automobile", "truck")
 """All pairs of these classes of CIFAR-10 are the paper's 15 tasks."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from prefect.artifacts import create_markdown_artifact
 
-from flows.artifacts import artifact_key, image, table
-from flows.study.result import ScoreResult, Seconds, StudyResult
-from modkernel.scores import DEFAULT_SCORE
-from registry import Registry
-from registry.asking import asks_mlflow
+from modkernel.flows.display.artifacts import artifact_key, image, table
+from modkernel.flows.study.result import ScoreResult, Seconds, StudyResult
+from modkernel.registry import Registry
+from modkernel.registry.tracking.errors import asks_mlflow
+from modkernel.reuse.scores import DEFAULT_SCORE
 
 HEAD = ("score", "Spearman", "Kendall", "weighted τ", "points lost", "Spearman with own", "seconds")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from flows.study.statistics import Agreement
+from modkernel.flows.study.statistics import Agreement
 from modkernel.spec import Spec
 
 Rows = tuple[tuple[float, ...], ...]

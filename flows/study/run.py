@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flows.runs import ending_with
-from flows.study.judge_module import find_judgment
-from flows.study.plan import StudyPlan
-from registry import Registry
+from modkernel.flows.runtime.mlflow_runs import ending_with
+from modkernel.flows.study.plan import StudyPlan
+from modkernel.flows.tasks.judge import find_judgment
+from modkernel.registry import Registry
 
 
 @dataclass(frozen=True)

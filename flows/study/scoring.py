@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.study.statistics import Matrix
 from modkernel.errors import ScoreError
-from modkernel.judgment import Judgment
-from modkernel.moments import ModuleMoments
-from modkernel.scores import SCORES, score_tasks
-from modkernel.task import Task
+from modkernel.flows.study.statistics import Matrix
+from modkernel.reuse.ground_truth import Judgment
+from modkernel.reuse.moments import ModuleMoments
+from modkernel.reuse.scores import SCORES, score_tasks
+from modkernel.reuse.task import Task
 
 ON_MOMENTS = ("moments", "held_out")
 """What a score needs that is computed from moments alone."""

@@ -14,9 +14,9 @@ from modkernel.backbones.lenet import lenet5
 from modkernel.backbones.mlp import mlp
 from modkernel.backbones.resnet import RESNETS
 from modkernel.errors import InterfaceError, SpecError
-from modkernel.names import import_object, is_import_path, lookup
-from modkernel.seeding import seeded
+from modkernel.lookup import import_object, is_import_path, lookup
 from modkernel.spec import BackboneSpec, Shape
+from modkernel.system.seeding import seeded
 
 BACKBONES = {"mlp": mlp, "lenet5": lenet5, **RESNETS}
 

@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from modkernel.data.dataset import DataPlaces, RawData
 from modkernel.data.pool import Pool, Source
-from modkernel.data.values import DataPlaces, RawData
 from modkernel.errors import ClassError, DataError, ModkernelError
-from modkernel.names import import_object
+from modkernel.lookup import import_object
 from modkernel.spec import DatasetSpec
 
 KEYS = ("x", "y", "x_test", "y_test")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from modkernel.data.cache import array_bytes
 from modkernel.data.folder import common_shape, read_facts
+from modkernel.data.pixel_cache import array_bytes
 from modkernel.data.split import Arranged
 from modkernel.errors import DataError
 from modkernel.spec import DatasetSpec, Shape

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from modkernel.data.cache import read_json, write_json
+from modkernel.data.dataset import DataPlaces
 from modkernel.data.images import EXTENSIONS, FileFacts, file_facts, map_files
+from modkernel.data.pixel_cache import read_json, write_json
 from modkernel.data.pool import FileList, ListedFile, Pool, Source
-from modkernel.data.values import DataPlaces
 from modkernel.errors import ClassError, DataError, ImageError
 from modkernel.spec import DatasetSpec, Shape
 

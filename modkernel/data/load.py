@@ -11,18 +11,19 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from modkernel.data.arrays import open_arrays, open_own
-from modkernel.data.cache import kept_pixels, read_json, write_json
+from modkernel.data.dataset import DataPlaces, Dataset, DatasetInfo, Split
 from modkernel.data.fingerprint import DATA_FORMAT, identify
 from modkernel.data.folder import open_folder
 from modkernel.data.images import decode_many, fit_tensor
-from modkernel.data.measure import free_memory, preprocessing_of
+from modkernel.data.pixel_cache import kept_pixels, read_json, write_json
 from modkernel.data.pool import Pixels, Source
 from modkernel.data.sources import ImageSource, Resident, Streamed
 from modkernel.data.split import Arranged, arrange
-from modkernel.data.values import DataPlaces, Dataset, DatasetInfo, Split
+from modkernel.data.statistics import preprocessing_of
 from modkernel.data.vision import open_digits, open_vision
-from modkernel.names import is_import_path, lookup
+from modkernel.lookup import is_import_path, lookup
 from modkernel.spec import DatasetSpec, Shape
+from modkernel.system.memory import free_memory
 
 DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
     "digits": open_digits,

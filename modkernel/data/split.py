@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modkernel.data.pool import Pixels, Pool, take
 from modkernel.errors import ClassError, DataError
-from modkernel.names import how_to_join
+from modkernel.lookup import how_to_join
 from modkernel.spec import DatasetSpec
 
 LISTED = 20

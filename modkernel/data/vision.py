@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from modkernel.data.arrays import make_pool
-from modkernel.data.cache import locked
+from modkernel.data.dataset import DataPlaces
+from modkernel.data.pixel_cache import locked
 from modkernel.data.pool import Pool, Source
-from modkernel.data.values import DataPlaces
 from modkernel.errors import DataError
 from modkernel.spec import DatasetSpec
 

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkernel.backbones import build_hidden
+from modkernel.control import UNWATCHED, Control
 from modkernel.data import Dataset, DatasetInfo
 from modkernel.data.augment import augment
 from modkernel.errors import DataError, ObjectiveError
 from modkernel.kernels import Kernel, make_kernel
+from modkernel.modules.preprocess import Preprocess
 from modkernel.plan import HiddenPlan, check_output, facts, plan_network
-from modkernel.preprocess import Preprocess
-from modkernel.seeding import seeded
 from modkernel.spec import (
     FORMAT_VERSION,
     BackboneSpec,
@@ -25,9 +25,10 @@ from modkernel.spec import (
     OutputSpec,
     Spec,
 )
+from modkernel.system.precision import Arithmetic
+from modkernel.system.seeding import seeded
 from modkernel.training.evaluation import evaluate
-from modkernel.training.loop import UNWATCHED, Control, minimise
-from modkernel.training.precision import Arithmetic
+from modkernel.training.loop import minimise
 from modkernel.training.report import OutputEvaluation, TrainReport
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from modkernel.errors import DataError
+from modkernel.features.sources import Examples, in_order
 from modkernel.spec import Spec
-from modkernel.training.features import Examples, in_order
-from modkernel.training.precision import Arithmetic
+from modkernel.system.precision import Arithmetic
 
 
 class Evaluation(Spec):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modkernel.control import UNWATCHED, Control
 from modkernel.spec import OutputSpec
-from modkernel.training.loop import UNWATCHED, Control, minimise
+from modkernel.training.loop import minimise
 from modkernel.training.report import EpochLine
 
 

@@ -9,26 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from modkernel.backbones import build_hidden
+from modkernel.control import UNWATCHED, Control
 from modkernel.data.augment import augment
 from modkernel.errors import PairError, SpecError
-from modkernel.feature_cache import FeatureCache
+from modkernel.features.cache import FeatureCache
+from modkernel.features.compute import compute_features, keeping, near_limit
+from modkernel.features.extractor import frozen_upstream
+from modkernel.features.sources import Examples, View
 from modkernel.kernels import Kernel, make_kernel
-from modkernel.objectives import make_objective
-from modkernel.pairs import PairSource
-from modkernel.projection import build_projection
-from modkernel.seeding import generator_for
+from modkernel.modules.projection import build_projection
+from modkernel.modules.stored import StoredModule
+from modkernel.objectives.table import make_objective
+from modkernel.pairs.source import PairSource
 from modkernel.spec import ModuleSpec
-from modkernel.stored import StoredModule
-from modkernel.training.features import (
-    Examples,
-    View,
-    compute_features,
-    frozen_upstream,
-    keeping,
-    near_limit,
-)
-from modkernel.training.loop import UNWATCHED, Control, minimise
-from modkernel.training.precision import Arithmetic
+from modkernel.system.precision import Arithmetic
+from modkernel.system.seeding import generator_for
+from modkernel.training.loop import minimise
 from modkernel.training.report import TrainReport
 
 

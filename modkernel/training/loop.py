@@ -10,15 +10,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from modkernel.control import UNWATCHED, Control
 from modkernel.errors import NonFiniteError, StoppedError
-from modkernel.seeding import generator_for
 from modkernel.spec import Recipe
+from modkernel.system.seeding import generator_for
 from modkernel.training.checkpoint import (
     optimizer_state,
     random_state,
@@ -26,7 +26,7 @@ from modkernel.training.checkpoint import (
     set_random_state,
     write_checkpoint,
 )
-from modkernel.training.report import EpochLine, Progress, Stop, never_stop, no_progress
+from modkernel.training.report import EpochLine
 from modkernel.training.schedule import make_optimizer, make_schedule
 
 FINITE_CHECK_STEPS = 20
@@ -35,20 +35,6 @@ FINITE_CHECK_STEPS = 20
 Batches = Callable[[torch.Generator], Sequence[Tensor]]
 Load = Callable[[Sequence[Tensor], int], Iterator[Tensor]]
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-
-
-@dataclass(frozen=True)
-class Control:
-    """How a run is watched, stopped and gone on with."""
-
-    checkpoints: Path | None = None
-    """Folder; none keeps no checkpoint."""
-    progress: Progress = no_progress
-    stop: Stop = never_stop
-
-
-UNWATCHED = Control()
-"""No checkpoint, no progress, no stop."""
 
 
 @dataclass

@@ -9,23 +9,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from modkernel.control import UNWATCHED, Control
+from modkernel.data.label_budget import check_label_budget, draw_labels
 from modkernel.errors import ClassError, DataError, SpecError
-from modkernel.feature_cache import FeatureCache
-from modkernel.labels import check_label_budget, draw_labels
+from modkernel.features.cache import FeatureCache
+from modkernel.features.compute import compute_features, keeping
+from modkernel.features.extractor import front_name, frozen_upstream, make_front
+from modkernel.features.sources import Examples, Picked
+from modkernel.modules.stored import StoredModule
 from modkernel.spec import ModuleSpec, OutputSpec
-from modkernel.stored import StoredModule
+from modkernel.system.precision import Arithmetic
 from modkernel.training.evaluation import confusion_matrix, evaluation_from
-from modkernel.training.features import (
-    Examples,
-    Picked,
-    compute_features,
-    frozen_upstream,
-    keeping,
-)
-from modkernel.training.front import front_name, make_front
 from modkernel.training.heads import Fit, fit_heads, predict_heads
-from modkernel.training.loop import UNWATCHED, Control
-from modkernel.training.precision import Arithmetic
 from modkernel.training.report import OutputEvaluation, TrainReport
 
 

@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from modkernel.spec import Spec
-
-Progress = Callable[[Mapping[str, Any]], None]
-"""Called with one JSON-clean mapping an epoch; see `EpochLine.event`."""
-Stop = Callable[[], bool]
-"""Asked before every step; true writes a checkpoint and raises `StoppedError`."""
-
-
-def no_progress(_: Mapping[str, Any]) -> None:
-    """Report nothing."""
-
-
-def never_stop() -> bool:
-    """Train to the end."""
-    return False
 
 
 class EpochLine(Spec):

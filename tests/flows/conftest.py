@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import datasets, stores
-from registry import Registry, Settings
+from modkernel.flows.plans import datasets
+from modkernel.flows.runtime import shared
+from modkernel.registry import Registry, Settings
 from tests.flows.specs import tiny
 from tests.registry.conftest import close_mlflow
 
@@ -42,8 +43,8 @@ def registry(
     monkeypatch.setenv("MODKERNEL_HOME", str(home))
     monkeypatch.setenv("MODKERNEL_LEASE_SECONDS", "2")
     monkeypatch.setenv("MODKERNEL_CPU_SLOTS", str(os.cpu_count()))  # One thread a child.
-    opened = stores.open_registry()
+    opened = shared.open_registry()
     yield opened
     opened.close()
     close_mlflow(opened.settings.mlflow_uri)
-    stores._open.cache_clear()
+    shared._open.cache_clear()

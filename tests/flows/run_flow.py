@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flows.train_network import train_network
+from modkernel.flows.train_network import train_network
 from modkernel.spec import NetworkSpec
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flows.measure_modules import measure_modules
+from modkernel.flows.measure_modules import measure_modules
 from modkernel.spec import DatasetSpec
 
 if __name__ == "__main__":

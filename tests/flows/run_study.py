@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flows.study.spec import StudySpec
-from flows.transfer_study import transfer_study
+from modkernel.flows.study.spec import StudySpec
+from modkernel.flows.transfer_study import transfer_study
 
 if __name__ == "__main__":
     spec, result = map(Path, sys.argv[1:])

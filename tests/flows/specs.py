@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from modkernel.spec import (
-    BackboneSpec,
-    HiddenSpec,
-    KernelSpec,
-    NetworkSpec,
-    OutputSpec,
-    Recipe,
-)
+from modkernel.spec import BackboneSpec, HiddenSpec, KernelSpec, NetworkSpec, OutputSpec, Recipe
 
 RELU = KernelSpec(name="relu")
 

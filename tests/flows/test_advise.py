@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
-from flows.cli import main
-from flows.train_network import train_network
+from modkernel.flows.cli import main
+from modkernel.flows.train_network import train_network
+from modkernel.registry import Registry
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, NetworkSpec, Recipe
-from registry import Registry
 from tests.flows.specs import RELU
 
 

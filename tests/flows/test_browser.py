@@ -18,7 +18,7 @@ import pytest
 import yaml
 from playwright.sync_api import Page, expect
 
-from flows.demo import demo_spec
+from modkernel.flows.specs.demo import demo_spec
 from modkernel.spec import NetworkSpec
 from tests.flows.browser import (
     Shoot,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from flows.search.spec import SearchSpec, demo_search
-from flows.study.spec import StudySpec, demo_study
+from modkernel.flows.search.spec import SearchSpec, demo_search
+from modkernel.flows.study.spec import StudySpec, demo_study
 from tests.flows.browser import (
     Shoot,
     browser_page,

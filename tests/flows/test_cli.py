@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from flows.cli import main
-from registry import Registry, Settings
+from modkernel.flows.cli import main
+from modkernel.registry import Registry, Settings
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -71,7 +71,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     code = """
 import sys
 sys.argv = ["modkernel", "--help"]
-from flows.cli import main
+from modkernel.flows.cli import main
 try:
     main()
 finally:
@@ -121,7 +121,7 @@ def test_ctrl_c_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flows.doctor.examine", interrupted)
+    monkeypatch.setattr("modkernel.flows.servers.doctor.examine", interrupted)
     done = run("doctor")
     assert done.code == 130
     assert "Traceback" not in done.err
@@ -133,7 +133,7 @@ def test_an_error_that_is_a_bug_keeps_its_traceback(
     def broken(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("flows.doctor.examine", broken)
+    monkeypatch.setattr("modkernel.flows.servers.doctor.examine", broken)
     monkeypatch.setattr(sys, "argv", ["modkernel", "doctor"])
     with pytest.raises(ZeroDivisionError):
         main()

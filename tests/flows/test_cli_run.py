@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 # Several commands in one process, since Prefect takes seconds to start in each.
 SEVERAL = """
 import contextlib, io, json, sys
-from flows.cli import main
+from modkernel.flows.cli import main
 results = []
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["modkernel", *arguments]
@@ -66,7 +66,7 @@ def environment(home: Path) -> dict[str, str]:
 
 def modkernel(home: Path, *arguments: str) -> Done:
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, "-m", "modkernel.flows.cli", *arguments],
         cwd=ROOT,
         env=environment(home),
         capture_output=True,
@@ -262,7 +262,7 @@ def test_ctrl_c_ends_a_flow_with_130_and_no_traceback(home: Path, spec: Path) ->
     slow = spec.with_name("slow.yaml")
     slow.write_text(SLOW)
     with subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "train", str(slow)],
+        [sys.executable, "-m", "modkernel.flows.cli", "train", str(slow)],
         cwd=ROOT,
         env=environment(home),
         stdout=subprocess.DEVNULL,

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.spec_file import parse_spec, read_spec
 from modkernel.errors import SpecError
+from modkernel.flows.specs.read import parse_spec, read_spec
 from modkernel.plan import plan_hidden
 from modkernel.spec import NetworkSpec
 
@@ -72,7 +72,7 @@ def test_the_papers_settings() -> None:
 
 
 def test_the_schema_file_is_up_to_date(tmp_path: Path) -> None:
-    from flows.cli.service import schema
+    from modkernel.flows.cli.servers import schema
 
     schema(tmp_path / "schema.json")
     assert SCHEMA.read_text() == (tmp_path / "schema.json").read_text(), "run 'make schema'"

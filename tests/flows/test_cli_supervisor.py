@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import supervisor
-from flows.supervisor import Service, Supervisor, stop_signals
 from modkernel.errors import ServiceError
+from modkernel.flows.servers import supervisor
+from modkernel.flows.servers.supervisor import Service, Supervisor, stop_signals
 
 # Writes its pid and that of a grandchild, then sleeps; both ignore nothing.
 FAMILY = """

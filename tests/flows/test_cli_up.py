@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from flows.up import running
-from registry import Settings
+from modkernel.flows.servers.up import running
+from modkernel.registry import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOYMENTS = {
@@ -82,7 +82,7 @@ def descendants(pid: int) -> set[int]:
 def test_up_starts_serves_and_stops(tmp_path: Path) -> None:
     home = tmp_path / "home"
     environment, mlflow_port, prefect_port = surroundings(home)
-    command = [sys.executable, "-m", "flows.cli", "up"]
+    command = [sys.executable, "-m", "modkernel.flows.cli", "up"]
     settings = Settings(home=home, mlflow_port=mlflow_port, prefect_port=prefect_port)
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True

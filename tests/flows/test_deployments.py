@@ -6,8 +6,8 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.deployments import deployments
-from flows.train_network import train_network
+from modkernel.flows.deployments import deployments
+from modkernel.flows.train_network import train_network
 from modkernel.spec import NetworkSpec
 
 

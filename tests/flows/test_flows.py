@@ -9,14 +9,6 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
-from flows import datasets
-from flows.compose_network import compose_network
-from flows.keep_house import keep_house
-from flows.progress import watch
-from flows.runs import network_run
-from flows.train_baseline import train_baseline
-from flows.train_module import train_module
-from flows.train_network import train_network
 from modkernel.data import DataPlaces, load_dataset
 from modkernel.errors import (
     CutError,
@@ -31,6 +23,15 @@ from modkernel.errors import (
     StoreError,
     UnknownNameError,
 )
+from modkernel.flows.compose_network import compose_network
+from modkernel.flows.maintenance import keep_house
+from modkernel.flows.plans import datasets
+from modkernel.flows.runtime.events import watch
+from modkernel.flows.runtime.mlflow_runs import network_run
+from modkernel.flows.train_baseline import train_baseline
+from modkernel.flows.train_module import train_module
+from modkernel.flows.train_network import train_network
+from modkernel.registry import Registry
 from modkernel.spec import (
     BackboneSpec,
     DatasetSpec,
@@ -40,7 +41,6 @@ from modkernel.spec import (
     ObjectiveSpec,
     OutputSpec,
 )
-from registry import Registry
 from tests.flows.specs import hidden, tiny
 
 
@@ -290,7 +290,7 @@ def test_a_flow_that_died_after_its_last_module_is_recorded_by_the_next(
 
     spec = tiny("almost")
     with monkeypatch.context() as patched:
-        patched.setattr("flows.train_network.finish_network", die)
+        patched.setattr("modkernel.flows.train_network.finish_network", die)
         with pytest.raises(RuntimeError, match="died"):
             train_network(spec)
     assert registry.networks("almost") == ()

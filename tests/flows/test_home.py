@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from flows import home
-from flows.home import prepare_prefect, require_prefect
-from flows.up import UpState, without_user
 from modkernel.errors import ServiceError
-from registry import Settings
+from modkernel.flows.servers import prefect_env
+from modkernel.flows.servers.prefect_env import prepare_prefect, require_prefect
+from modkernel.flows.servers.up import UpState, without_user
+from modkernel.registry import Settings
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_the_server_of_modkernel_up_is_used(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = UpState(os.getpid(), "http://127.0.0.1:4299", "http://127.0.0.1:5099")
-    monkeypatch.setattr(home, "running", lambda _: state)
+    monkeypatch.setattr(prefect_env, "running", lambda _: state)
     prepare_prefect(settings)
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4299/api"
 
@@ -68,7 +68,7 @@ def test_a_link_to_somebody_elses_server_shows_no_password() -> None:
 
 def test_a_program_that_imports_a_flow_reports_nothing_home() -> None:
     ask = (
-        "import flows.progress, os, sys; "
+        "import modkernel.flows.runtime.events, os, sys; "
         "print(os.environ['DO_NOT_TRACK'], 'prefect' in sys.modules)"
     )
     bare = {name: value for name, value in os.environ.items() if name != "DO_NOT_TRACK"}

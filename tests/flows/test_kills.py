@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL
 
-from flows.progress import watch
-from flows.results import NetworkResult
-from flows.train_network import train_network
+from modkernel.flows.results import NetworkResult
+from modkernel.flows.runtime.events import watch
+from modkernel.flows.train_network import train_network
+from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
-from registry import Registry
 from tests.flows.specs import tiny
 
 LONG = 80

@@ -9,12 +9,12 @@ import pytest
 import torch
 from playwright.sync_api import Page
 
-from flows.label_page import label_page
-from flows.label_pictures import label_pictures
 from modkernel.data import DataPlaces, load_dataset, read_labels
+from modkernel.flows.labels.images import label_pictures
+from modkernel.flows.labels.page import label_page
 from modkernel.spec import DatasetSpec
-from tests.core.data_made import image_folder, npz
 from tests.flows.browser import browser_page, find_browser
+from tests.modkernel.data_made import image_folder, npz
 
 BROWSER = find_browser()
 browser = pytest.mark.skipif(

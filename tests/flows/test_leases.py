@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.leases import claim_unless, kept
 from modkernel.errors import StoppedError, StoreError
-from registry import Claim, Registry
+from modkernel.flows.tasks.claims import claim_unless, kept
+from modkernel.registry import Claim, Registry
 
 DIGEST = "a" * 64
 

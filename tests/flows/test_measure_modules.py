@@ -12,20 +12,20 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL
 
-from flows import datasets
-from flows.measure_modules import (
+from modkernel.errors import DataError, InterfaceError, NotFoundError
+from modkernel.features.cache import FeatureCache
+from modkernel.features.measure import measured_features
+from modkernel.flows.measure_modules import (
     MeasureResult,
     label,
     measure_modules,
     measure_stored_module,
 )
-from flows.progress import watch
-from flows.train_network import train_network
-from modkernel.errors import DataError, InterfaceError, NotFoundError
-from modkernel.feature_cache import FeatureCache
+from modkernel.flows.plans import datasets
+from modkernel.flows.runtime.events import watch
+from modkernel.flows.train_network import train_network
+from modkernel.registry import Registry
 from modkernel.spec import DatasetSpec
-from modkernel.training.measure import measured_features
-from registry import Registry
 from tests.flows.specs import tiny
 
 WHOLE = DatasetSpec()

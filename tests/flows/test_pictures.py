@@ -10,9 +10,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from flows.pictures import evaluation_picture, module_pictures, network_picture
-from flows.study.pictures import heat_figure
-from flows.study.statistics import agreement
+from modkernel.flows.display.figures import evaluation_picture, module_pictures, network_picture
+from modkernel.flows.study.pictures import heat_figure
+from modkernel.flows.study.statistics import agreement
 from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
 
 EVALUATION = OutputEvaluation(

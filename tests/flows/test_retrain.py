@@ -8,14 +8,6 @@ from typing import Any
 
 import pytest
 
-from flows.cli.retrain import _wishes
-from flows.compose_network import compose_network
-from flows.progress import watch
-from flows.results import NetworkResult
-from flows.retrain_network import retrain_network
-from flows.spec_file import parse_spec
-from flows.stores import places
-from flows.train_network import train_network
 from modkernel.data import load_dataset
 from modkernel.errors import (
     CutError,
@@ -26,6 +18,15 @@ from modkernel.errors import (
     ObjectiveError,
     SpecError,
 )
+from modkernel.flows.cli.retrain import _wishes
+from modkernel.flows.compose_network import compose_network
+from modkernel.flows.results import NetworkResult
+from modkernel.flows.retrain_network import retrain_network
+from modkernel.flows.runtime.events import watch
+from modkernel.flows.runtime.shared import places
+from modkernel.flows.specs.read import parse_spec
+from modkernel.flows.train_network import train_network
+from modkernel.registry import Registry
 from modkernel.spec import (
     BackboneSpec,
     DatasetSpec,
@@ -34,7 +35,6 @@ from modkernel.spec import (
     ObjectiveSpec,
     OutputSpec,
 )
-from registry import Registry
 from tests.flows.specs import RELU, hidden, tiny
 from tests.flows.test_flows import with_pairs
 

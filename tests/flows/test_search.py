@@ -9,17 +9,6 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from flows import child_task, datasets
-from flows.cli.progress import _Bars
-from flows.progress import watch
-from flows.results import ModuleResult
-from flows.search.plan import plan_search
-from flows.search.result import CandidateResult, cost, describe
-from flows.search.spec import Candidate, SearchSpec, Stage, demo_search
-from flows.search_modules import search_modules
-from flows.spec_file import parse_spec, read_spec
-from flows.train_module import train_module
-from modkernel.assemble import assemble
 from modkernel.data import DataPlaces, load_dataset
 from modkernel.errors import (
     ChildError,
@@ -33,12 +22,24 @@ from modkernel.errors import (
     TrainingError,
     UnknownNameError,
 )
-from modkernel.scores import reusability
+from modkernel.flows.cli._progress import _Bars
+from modkernel.flows.plans import datasets
+from modkernel.flows.results import ModuleResult
+from modkernel.flows.runtime.events import watch
+from modkernel.flows.search.plan import plan_search
+from modkernel.flows.search.result import CandidateResult, cost, describe
+from modkernel.flows.search.spec import Candidate, SearchSpec, Stage, demo_search
+from modkernel.flows.search_modules import search_modules
+from modkernel.flows.specs.read import parse_spec, read_spec
+from modkernel.flows.tasks import train
+from modkernel.flows.train_module import train_module
+from modkernel.modules.network import assemble
+from modkernel.registry import Registry
+from modkernel.reuse.scores import reusability
 from modkernel.spec import BackboneSpec, DatasetSpec, KernelSpec, ObjectiveSpec, OutputSpec, Recipe
-from registry import Registry
-from tests.core.data_made import picture
 from tests.flows.specs import hidden
 from tests.flows.test_flows import markdown
+from tests.modkernel.data_made import picture
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -216,7 +217,7 @@ def test_a_candidate_that_diverges_is_told_and_left_out(registry: Registry) -> N
 def test_a_candidate_whose_process_dies_is_left_out_unless_all_do(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = child_task.run_followed
+    run = train.run_followed
     dying = ["(2)"]
 
     def run_or_die(job: Any, name: str, *rest: Any) -> Any:
@@ -224,7 +225,7 @@ def test_a_candidate_whose_process_dies_is_left_out_unless_all_do(
             raise ChildError(f"no memory for {name}")
         return run(job, name, *rest)
 
-    monkeypatch.setattr(child_task, "run_followed", run_or_die)
+    monkeypatch.setattr(train, "run_followed", run_or_die)
     spec = search((candidate(), candidate(width=64)))
     good, bad = search_modules(spec).candidates
     assert good.kept

@@ -17,19 +17,22 @@ from PIL import Image
 from prefect.settings import PREFECT_API_URL
 from pydantic import TypeAdapter
 
-from flows.leases import sweep_work
-from flows.progress import watch
-from flows.spec_file import read_spec
-from flows.study.plan import default_tasks, names_of, plan_study
-from flows.study.result import StudyResult
-from flows.study.spec import StudySpec, demo_study
-from flows.transfer_study import transfer_study
 from modkernel.data import DataPlaces, Dataset, load_dataset
 from modkernel.errors import ClassError, ModkernelError, MomentsError, SpecError
-from modkernel.judgment import read_judgment
+from modkernel.features.extractor import frozen_chain
+from modkernel.flows.runtime.events import watch
+from modkernel.flows.specs.read import read_spec
+from modkernel.flows.study.plan import default_tasks, names_of, plan_study
+from modkernel.flows.study.result import StudyResult
+from modkernel.flows.study.spec import StudySpec, demo_study
+from modkernel.flows.tasks.claims import sweep_work
+from modkernel.flows.transfer_study import transfer_study
 from modkernel.kernels import make_kernel
-from modkernel.moments import accumulate
-from modkernel.scores import DEFAULT_SCORE, SCORES, leep, reusability
+from modkernel.registry import Registry
+from modkernel.reuse.ground_truth import read_judgment
+from modkernel.reuse.moments import accumulate
+from modkernel.reuse.scores import DEFAULT_SCORE, SCORES, leep, reusability
+from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import (
     BackboneSpec,
     DatasetSpec,
@@ -39,10 +42,7 @@ from modkernel.spec import (
     OutputSpec,
     Recipe,
 )
-from modkernel.task import Task, parse_task
-from modkernel.training.features import frozen_chain
 from modkernel.training.heads import fit_heads, predict_heads
-from registry import Registry
 from tests.flows.test_flows import markdown
 from tests.flows.test_kills import until
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.study.statistics import (
+from modkernel.errors import ScoreError
+from modkernel.flows.study.statistics import (
     Matrix,
     accuracy_lost,
     agreement,
@@ -18,7 +19,6 @@ from flows.study.statistics import (
     order_by_structure,
     standardised,
 )
-from modkernel.errors import ScoreError
 
 OWN = 0.99
 TRUTH = np.array(

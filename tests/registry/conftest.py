@@ -15,8 +15,8 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Mode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
 from sqlalchemy import create_engine, text
 
-from registry import Registry, Settings
-from registry.mlflow_home import open_mlflow
+from modkernel.registry import Registry, Settings
+from modkernel.registry.tracking.client import open_mlflow
 from tests.registry.examples import Examples
 
 POSTGRES_PARAM = pytest.param("postgresql", marks=pytest.mark.postgres)

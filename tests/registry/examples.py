@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from modkernel.moment_file import write_moments
-from modkernel.moments import ClassMoments, ModuleMoments, accumulate
+from modkernel.modules.stored import StoredModule
+from modkernel.registry import ModuleRecord, Registry
+from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
+from modkernel.reuse.moments_file import write_moments
 from modkernel.spec import KernelSpec
-from modkernel.stored import StoredModule
 from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
-from registry import ModuleRecord, Registry
-from tests.core.stored_examples import FACTS, PREPROCESSING, store_hidden, store_output
+from tests.modkernel.stored_examples import FACTS, PREPROCESSING, store_hidden, store_output
 
 EVALUATION = OutputEvaluation(
     accuracy=0.75,

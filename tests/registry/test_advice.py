@@ -13,15 +13,15 @@ from torch import Tensor
 
 from modkernel.data import DatasetInfo
 from modkernel.errors import ClassError, ScoreError, UnknownNameError
-from modkernel.feature_cache import FeatureCache
-from modkernel.moment_file import write_moments
-from modkernel.moments import ClassMoments, ModuleMoments, accumulate
-from modkernel.scores import SCORES, reusability
+from modkernel.features.cache import FeatureCache
+from modkernel.modules.stored import StoredModule, write_module
+from modkernel.registry import Advice, ModuleRecord, Registry, advice
+from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
+from modkernel.reuse.moments_file import write_moments
+from modkernel.reuse.scores import SCORES, reusability
+from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import Preprocessing
-from modkernel.stored import StoredModule, write_module
-from modkernel.task import Task, parse_task
-from registry import Advice, ModuleRecord, Registry, advice
-from tests.core.stored_examples import FACTS, PREPROCESSING, make_hidden, store_hidden
+from tests.modkernel.stored_examples import FACTS, PREPROCESSING, make_hidden, store_hidden
 from tests.registry.examples import Examples, class_moments, store_chain, store_one
 from tests.registry.test_moments import in_mlflow, private_copy
 
@@ -165,9 +165,9 @@ def test_lost_moments_leave_a_module_out_until_it_is_measured_again(
 def test_modules_that_are_lost_are_not_offered(
     registry: Registry, three: dict[str, tuple[ModuleRecord, ModuleMoments]]
 ) -> None:
-    from registry import store
+    from modkernel.registry import modules
 
-    store.update(registry.stores, three["good"][0], state="LOST")
+    modules.update(registry.stores, three["good"][0], state="LOST")
     found = registry.rank_for_task(parse_task("cat, dog"), info())
     assert (names(found), found.left_out) == (["fair", "bad"], ())
 

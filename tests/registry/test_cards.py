@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from modkernel.modules.stored import StoredModule
+from modkernel.registry import Registry
+from modkernel.registry.tracking.cards import LIMIT, module_card, sentence
 from modkernel.spec import DatasetFacts, ModuleSpec
-from modkernel.stored import StoredModule
-from registry import Registry
-from registry.cards import LIMIT, module_card, sentence
 from tests.registry.examples import Examples, report_of, store_chain
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from modkernel.errors import StoreError
-from registry import Settings, claims
-from registry.database import Database, open_database
+from modkernel.registry import Settings
+from modkernel.registry.sql import claims
+from modkernel.registry.sql.engine import Database, open_database
 from tests.registry.processes import CONTEXT, start
 
 KEY = "a" * 64

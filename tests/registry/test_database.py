@@ -16,11 +16,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from modkernel.errors import SchemaVersionError, StoreError
-from registry import Registry, Settings
-from registry.database import VERSION_TABLE, _engine, open_database, upgrade_database
-from registry.mlflow_home import open_mlflow, upgrade_mlflow
-from registry.tables import SCHEMA_VERSION, Base, ClaimRow
-from tests.core.stored_examples import PREPROCESSING, hidden_spec
+from modkernel.registry import Registry, Settings
+from modkernel.registry.sql.engine import VERSION_TABLE, _engine, open_database, upgrade_database
+from modkernel.registry.sql.tables import SCHEMA_VERSION, Base, ClaimRow
+from modkernel.registry.tracking.client import open_mlflow, upgrade_mlflow
+from tests.modkernel.stored_examples import PREPROCESSING, hidden_spec
 from tests.registry.conftest import close_mlflow
 
 
@@ -42,7 +42,7 @@ def test_migrations_make_exactly_the_tables_of_the_models(any_settings: Settings
 
 def test_the_expected_version_is_the_newest_migration() -> None:
     config = Config()
-    config.set_main_option("script_location", "registry:migrations")
+    config.set_main_option("script_location", "modkernel.registry.sql:migrations")
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_VERSION]
 
 
@@ -100,7 +100,7 @@ def make_first_database(settings: Settings) -> None:
     engine = _engine(settings.registry_url)
     with engine.execution_options(modkernel_write=True).begin() as connection:
         config = Config()
-        config.set_main_option("script_location", "registry:migrations")
+        config.set_main_option("script_location", "modkernel.registry.sql:migrations")
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
         connection.execute(text(FIRST_MODULE), values)

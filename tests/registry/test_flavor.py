@@ -19,12 +19,12 @@ import pandas as pd
 import pytest
 import torch
 
-from modkernel.assemble import assemble
 from modkernel.errors import ArtifactError, InterfaceError
 from modkernel.kernels import make_kernel
-from modkernel.stored import SPEC_FILE, WEIGHTS_FILE
-from registry import ModuleRecord, Registry, Settings
-from registry.flavor import load_model
+from modkernel.modules.network import assemble
+from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE
+from modkernel.registry import ModuleRecord, Registry, Settings
+from modkernel.registry.flavor import load_model
 from tests.registry.conftest import free_port
 from tests.registry.examples import Examples, store_chain, store_one
 from tests.registry.test_store import alter, kept_folder
@@ -132,9 +132,11 @@ def test_code_named_by_a_hostile_model_is_not_run(
     (folder / "evil").mkdir()
     (folder / "evil" / "hostile.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     text = (folder / "MLmodel").read_text()
-    assert "loader_module: registry.flavor" in text
+    assert "loader_module: modkernel.registry.flavor" in text
     (folder / "MLmodel").write_text(
-        text.replace("loader_module: registry.flavor", "loader_module: hostile\n    code: evil")
+        text.replace(
+            "loader_module: modkernel.registry.flavor", "loader_module: hostile\n    code: evil"
+        )
     )
     network = load_model(uri(records[-1]))
     np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)).numpy(), expected)

@@ -12,11 +12,11 @@ import torch
 from sqlalchemy import func, select
 
 from modkernel.errors import ArtifactError, MomentsError, NotFoundError
-from modkernel.moment_file import MOMENTS_FILE
-from modkernel.moments import ModuleMoments
-from registry import ModuleRecord, MomentsRecord, Registry, Settings, moments
-from registry.tables import MomentsRow
-from tests.core.stored_examples import FACTS
+from modkernel.registry import ModuleRecord, MomentsRecord, Registry, Settings, moments
+from modkernel.registry.sql.tables import MomentsRow
+from modkernel.reuse.moments import ModuleMoments
+from modkernel.reuse.moments_file import MOMENTS_FILE
+from tests.modkernel.stored_examples import FACTS
 from tests.registry.examples import Examples, store_one, write_example_moments
 from tests.registry.processes import start
 from tests.registry.test_repair import KILLED, kill_while_storing, wait_for_the_lease
@@ -259,10 +259,10 @@ def test_a_model_that_is_made_again_has_its_moments_or_they_are_dropped(
 def _store_and_die_before_keeping(settings: Settings, folder: Path) -> None:
     import os
 
-    from modkernel.stored import read_module
-    from registry import store
+    from modkernel.modules.stored import read_module
+    from modkernel.registry import modules
 
-    store.keep_moments = lambda *_: os._exit(KILLED)  # type: ignore[assignment]
+    modules.keep_moments = lambda *_: os._exit(KILLED)  # type: ignore[assignment]
     with Registry.open(settings) as registry:
         store_one(registry, read_module(folder))
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from modkernel.errors import AmbiguousError, InterfaceError, NotFoundError
+from modkernel.registry import Registry, Settings
+from modkernel.registry.sql.tables import NetworkModuleRow, NetworkRow
 from modkernel.spec import NetworkSpec
-from registry import Registry, Settings
-from registry.tables import NetworkModuleRow, NetworkRow
 from tests.registry.examples import EVALUATION, Examples, store_chain, store_one
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from modkernel.errors import AmbiguousError, NotFoundError, SpecError
-from registry import ModuleRecord, Registry
-from registry.tables import ModuleRow
+from modkernel.registry import ModuleRecord, Registry
+from modkernel.registry.sql.tables import ModuleRow
 from tests.registry.examples import Examples, store_one
 
 NAME = "net.hidden-1"

@@ -16,15 +16,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from modkernel.errors import StoreError
-from modkernel.stored import StoredModule, read_module
-from registry import Registry, Settings, store, tracking
-from registry.store import MODULE_TAG
+from modkernel.modules.stored import StoredModule, read_module
+from modkernel.registry import Registry, Settings, modules
+from modkernel.registry.modules import MODULE_TAG
+from modkernel.registry.tracking import runs as tracking
 from tests.registry.examples import Examples, report_of, store_chain, store_one
 from tests.registry.processes import start
 from tests.registry.test_store import alter, kept_folder, versions
 
 STEPS: dict[str, tuple[Any, str]] = {
-    "row pending": (store, "begin"),
+    "row pending": (modules, "begin"),
     "run made": (tracking, "start_run"),
     "figures logged": (tracking, "log_figures"),
     "model made without files": (mlflow, "initialize_logged_model"),

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from modkernel.errors import SettingsError
-from registry import Settings
-from registry.settings import masked
+from modkernel.registry import Settings
+from modkernel.registry.settings import masked
 
 SECRET_URL = "postgresql://anna:hunter2@db.example/modkernel"
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from modkernel.errors import ArtifactError, NotFoundError, SpecError
-from modkernel.stored import SPEC_FILE, WEIGHTS_FILE
-from registry import ModuleRecord, Registry, Settings
-from registry.artifacts import location_of
-from registry.store import MODULE_TAG
+from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE
+from modkernel.registry import ModuleRecord, Registry, Settings
+from modkernel.registry.modules import MODULE_TAG
+from modkernel.registry.tracking.artifacts import location_of
 from tests.registry.conftest import close_mlflow
 from tests.registry.examples import Examples, report_of, store_chain, store_one
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
-from registry import Registry
 from tests.registry.examples import Examples, report_of
 
 NAME = "net.hidden-1"

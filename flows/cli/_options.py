@@ -1,0 +1,77 @@
+"""The options that name a data set and its classes, for all commands that have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from modkernel.registry import ModuleRecord, Registry
+    from modkernel.spec import DatasetSpec
+
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of image_folder (the default then), or arrays file.")
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        help="Only these classes: names with commas between; or grouped, as "
+        "'animal=cat+dog, vehicle=truck+ship'."
+    ),
+]
+ImageSize = Annotated[int | None, typer.Option(help="Pixels a side that images are resized to.")]
+Channels = Annotated[int | None, typer.Option(help="1 makes images grey, 3 colour.")]
+
+
+def wishes(
+    dataset: str | None, data: Path | None, image_size: int | None, channels: int | None
+) -> dict[str, Any]:
+    """The fields of a data set that the options name."""
+    fields = {
+        "name": dataset or ("image_folder" if data else None),
+        "path": str(data.resolve()) if data else None,
+        "image_size": image_size,
+        "channels": channels,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def narrowed(base: DatasetSpec, classes: str | None) -> DatasetSpec:
+    """A data set with the classes that --classes names, or as it is.
+
+    Raises:
+        ClassError: --classes cannot be read.
+    """
+    from modkernel.reuse.task import parse_task
+
+    if classes is None:
+        return base
+    return parse_task(classes).dataset(base.model_copy(update={"classes": None, "groups": None}))
+
+
+def dataset_above(
+    registry: Registry, top: ModuleRecord, asked: dict[str, Any], classes: str | None
+) -> DatasetSpec | None:
+    """The data set that the options ask for, to be taken by a stored module.
+
+    Returns:
+        None where they ask for nothing: it is the module's own then.
+
+    Raises:
+        SpecError, ClassError: the options cannot be.
+    """
+    from modkernel.flows.plans import datasets
+    from modkernel.flows.specs.read import validated
+    from modkernel.spec import DatasetSpec
+
+    if not asked and classes is None:
+        return None
+    shape = top.spec.preprocessing.shape
+    if "name" not in asked:
+        asked = datasets.recall(registry, top).model_dump() | asked
+    elif asked["name"] == "image_folder" and len(shape) == 3:
+        # Pictures have any size: the network's own is meant.
+        asked = {"channels": shape[0], "image_size": shape[1]} | asked
+    return narrowed(validated(DatasetSpec, asked, "option"), classes)

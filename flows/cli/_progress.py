@@ -1,0 +1,106 @@
+"""A flow's progress: a bar a module on a terminal, elsewhere a line whenever a module changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from modkernel.flows.runtime.events import Event, watch
+
+MEASURES = ("objective", "validation")
+DONE = ("stored", "reused", "left out")
+"""States after which nothing more is to be done for a module."""
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[None]:
+    """Show the progress of the flows that run within the block."""
+    if not console.is_terminal:
+        with watch(_Lines(console)):
+            yield
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bars, watch(_Bars(bars)):
+        yield
+
+
+class _Bars:
+    """One bar counts the modules of the plan, and one for each module counts its epochs."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._modules: dict[str, TaskID] = {}
+        self._all: TaskID | None = None
+        self._planned: set[str] = set()
+        self._done: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case {"event": "note", "text": str(text)}:
+                self._bars.print(text)
+            case {"event": "plan", "modules": list(names)}:
+                self._all = self._bars.add_task("modules", total=len(names), note="")
+                self._planned, self._done = set(names), set()
+            case {"event": "module", "module": str(name), "state": str(state)}:
+                self._bars.update(self._bar(name), note=state)
+                if state in DONE:
+                    self._finish(name)
+            case {"event": "epoch", "module": str(name), "epoch": epoch, "epochs": epochs}:
+                self._bars.update(
+                    self._bar(name), completed=epoch, total=epochs, note=_measures(event)
+                )
+
+    def _bar(self, name: str) -> TaskID:
+        if name not in self._modules:
+            self._modules[name] = self._bars.add_task(name, total=None, note="")
+        return self._modules[name]
+
+    def _finish(self, name: str) -> None:
+        bar = self._bar(name)
+        task = next(task for task in self._bars.tasks if task.id == bar)
+        self._bars.update(bar, total=task.total or 1, completed=task.total or 1)
+        # Several attempts at one module of the plan, 'a.hidden-1 (2)', count one by one.
+        if name.partition(" (")[0] not in self._planned:
+            self._bars.update(bar, visible=False)  # Measuring a module of the plan, for one.
+        elif self._all is not None and name not in self._done:
+            self._done.add(name)
+            self._bars.advance(self._all)
+
+
+class _Lines:
+    """One line whenever a module changes its state."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._states: dict[str, str] = {}
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case {"event": "note", "text": str(text)}:
+                self._console.print(text, soft_wrap=True)
+            case {"event": "module", "module": str(name), "state": str(state)}:
+                if self._states.get(name) == state:
+                    return
+                self._states[name] = state
+                self._console.print(f"{name}: {state}", soft_wrap=True)
+
+
+def _measures(event: Event) -> str:
+    found = ((name, event.get(name)) for name in MEASURES)
+    return " ".join(f"{name} {value:.4f}" for name, value in found if value is not None)

@@ -1,0 +1,87 @@
+"""Running a flow from a command, and showing what it gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modkernel.flows.cli._output import err, percent, print_json, print_table, size
+
+if TYPE_CHECKING:
+    from modkernel.flows.results import ModuleResult, NetworkResult
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show Prefect's log, too, on stderr.")
+]
+
+
+@contextmanager
+def flow_running(verbose: bool) -> Iterator[None]:
+    """Within the block flows may be imported and run; their progress is on the terminal.
+
+    Raises:
+        SettingsError: the home cannot be written, or a setting is wrong.
+        ServiceError: there is no Prefect server where PREFECT_API_URL says.
+    """
+    from modkernel.flows.cli._progress import progress
+    from modkernel.flows.runtime.interrupts import ctrl_c_stops_all
+    from modkernel.flows.runtime.shared import fork_server
+    from modkernel.flows.servers.prefect_env import prepare_prefect, require_prefect
+    from modkernel.registry import Settings
+
+    settings = Settings()
+    settings.ensure_home()
+    prepare_prefect(settings, quiet=not verbose)
+    require_prefect()
+    fork_server().start()  # Its children's imports load while Prefect's own server starts.
+    with ctrl_c_stops_all(), progress(err):
+        yield
+
+
+def show_network(result: NetworkResult, json: bool) -> None:
+    """A network, as JSON or as tables."""
+    if json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        print_network(result)
+
+
+def print_network(result: NetworkResult) -> None:
+    """A table of a network's modules and one of its accuracy."""
+    print_modules(f"{result.name} ({result.id[:12]})", result.modules)
+    value = result.evaluation
+    if value is None:
+        return
+    print_table(
+        "",
+        ("test accuracy", ""),
+        [
+            (f"{value.labels} labels, mean of {value.draws} draw(s)", percent(value.accuracy_mean)),
+            (f"{value.labels} labels, least", percent(value.accuracy_min)),
+            (f"{value.labels} labels, the stored output module", percent(value.accuracy)),
+            ("all labels", percent(value.accuracy_all_labels)),
+        ],
+    )
+
+
+def print_modules(title: str, modules: Sequence[ModuleResult]) -> None:
+    """A table of modules, trained or reused."""
+    print_table(
+        title,
+        ("module", "version ", "id", "", "seconds ", "objective ", "memory "),
+        [
+            (
+                module.name,
+                str(module.version or ""),
+                module.id[:12],
+                "reused" if module.reused else "trained",
+                f"{module.seconds:.1f}",
+                "" if module.objective is None else f"{module.objective:.4f}",
+                "" if module.peak_memory_bytes is None else size(module.peak_memory_bytes),
+            )
+            for module in modules
+        ],
+    )

@@ -1,0 +1,151 @@
+"""`demo`, `train`, `train-module`, `baseline`: the commands that run flows.
+
+Prefect reads its surroundings when it is imported: flows are imported within `flow_running`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modkernel.flows.cli._output import Json, out, percent, print_json
+from modkernel.flows.cli._run_flow import (
+    Verbose,
+    flow_running,
+    print_modules,
+    print_network,
+    show_network,
+)
+
+SpecFile = Annotated[
+    Path, typer.Argument(metavar="SPEC.yaml", help="A network's spec file; see examples/.")
+]
+
+
+def demo(json: Json = False, verbose: Verbose = False) -> None:
+    """Train handwritten digits module by module from 10 labels, then compose a second network.
+
+    --json: one object. Of the trained network: accuracy, accuracy_all_labels, accuracy_mean,
+    accuracy_min, accuracy_max, draws, labels. Of both: trained_modules, reused_modules, seconds;
+    and networks, a list of two objects as 'train --json' prints them.
+    """
+    started = time.monotonic()
+    with flow_running(verbose):
+        from modkernel.flows.specs.demo import run_demo
+
+        networks = run_demo()
+    seconds = time.monotonic() - started
+    trained = sum(network.trained_modules for network in networks)
+    reused = sum(network.reused_modules for network in networks)
+    if json:
+        evaluation = networks[0].evaluation
+        assert evaluation is not None, "the demo's network has an output module"
+        print_json(
+            {
+                **evaluation.model_dump(mode="json", exclude={"confusion", "per_class"}),
+                "trained_modules": trained,
+                "reused_modules": reused,
+                "seconds": round(seconds, 3),
+                "networks": [network.model_dump(mode="json") for network in networks],
+            }
+        )
+        return
+    for network in networks:
+        print_network(network)
+    if not trained:
+        out.print("Nothing was retrained: every module was stored already.")
+    out.print(
+        f"{seconds:.1f} s in all. Next: 'modkernel modules list', 'modkernel up', or "
+        f"'modkernel compose {networks[0].name}.hidden-1'.",
+        soft_wrap=True,
+    )
+
+
+def train(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> None:
+    """Train a network module by module; a module that is stored already is reused.
+
+    --json: {id, name, modules: [{id, name, version, kind, reused, seconds, objective,
+    peak_memory_bytes, run_id}], evaluation: null or {accuracy, accuracy_all_labels, accuracy_mean,
+    accuracy_min, accuracy_max, labels, draws, confusion, per_class}, trained_modules,
+    reused_modules, seconds, run_id}.
+    """
+    from modkernel.flows.specs.read import read_spec
+
+    network = read_spec(spec)
+    with flow_running(verbose):
+        from modkernel.flows.train_network import train_network
+
+        result = train_network(network)
+    show_network(result, json)
+
+
+def train_module(
+    spec: SpecFile,
+    upstream: Annotated[
+        str | None,
+        typer.Option(help="Stored hidden module to stand on: id, NAME, NAME@ALIAS, NAME/VERSION."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Its name; NETWORK.hidden-K by the spec file if left out.")
+    ] = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train one more hidden module, the only one of the spec file, on a stored one.
+
+    Data set and backbone are those of the stored module where the file names none.
+
+    --json: {id, name, version, kind, reused, seconds, objective, peak_memory_bytes, run_id}.
+    """
+    from modkernel.errors import SpecError
+    from modkernel.flows.specs.read import read_spec
+
+    network = read_spec(spec)
+    if len(network.hidden) != 1:
+        raise SpecError(
+            f"{spec} has {len(network.hidden)} hidden modules, but 'train-module' trains one: "
+            "keep that one, or use 'modkernel train'."
+        )
+    named = network.model_fields_set
+    with flow_running(verbose):
+        from modkernel.flows.runtime.shared import open_registry
+        from modkernel.flows.train_module import train_module as flow
+
+        registry = open_registry()
+        below = registry.chain(registry.resolve(upstream)) if upstream else ()
+        result = flow(
+            name=name or f"{network.name}.hidden-{len(below) + 1}",
+            hidden=network.hidden[0],
+            upstream=upstream,
+            dataset=network.dataset if "dataset" in named else None,
+            backbone=network.backbone if "backbone" in named else None,
+            pairs=network.pairs,
+            seed=network.seed,
+        )
+    if json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        print_modules(result.name, [result])
+
+
+def baseline(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> None:
+    """Train the network of a spec file end to end, for comparison.
+
+    --json: {name, reused, evaluation (as of 'train'), train_seconds, peak_memory_bytes, seconds,
+    run_id}.
+    """
+    from modkernel.flows.specs.read import read_spec
+
+    network = read_spec(spec)
+    with flow_running(verbose):
+        from modkernel.flows.train_baseline import train_baseline
+
+        result = train_baseline(network)
+    if json:
+        print_json(result.model_dump(mode="json"))
+        return
+    out.print(f"{result.name}, end to end: {'reused' if result.reused else 'trained'} in ", end="")
+    out.print(f"{result.train_seconds:.1f} s, accuracy {percent(result.evaluation.accuracy)}")

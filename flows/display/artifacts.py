@@ -1,0 +1,145 @@
+"""Prefect artifacts: progress of a module, a card per module, a summary per network."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+
+from modkernel.flows.results import BaselineResult, NetworkResult
+from modkernel.registry import ModuleRecord
+from modkernel.registry.tracking.cards import module_card
+from modkernel.training.report import OutputEvaluation, TrainReport
+
+UPDATE_SECONDS = 2.0
+
+
+class ProgressArtifact:
+    """A progress bar in Prefect, made with the first epoch and moved at most every two seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._id: UUID | None = None
+        self._updated = 0.0
+
+    def show(self, epoch: int, epochs: int) -> None:
+        """Move the bar to an epoch that is done."""
+        percent = 100.0 * epoch / epochs
+        now = time.monotonic()
+        if self._id is None:
+            made = create_progress_artifact(
+                percent,
+                key=artifact_key("progress", self._name),
+                description=f"Training {self._name}",
+            )
+            assert isinstance(made, UUID)  # Outside of an event loop it is no coroutine.
+            self._id = made
+        elif epoch == epochs or now - self._updated >= UPDATE_SECONDS:
+            update_progress_artifact(self._id, percent)
+        else:
+            return
+        self._updated = now
+
+
+def show_module(
+    record: ModuleRecord,
+    chain: Sequence[ModuleRecord],
+    report: TrainReport,
+    pictures: Mapping[str, bytes],
+) -> None:
+    """Leave a module's card: what MLflow's version page says, with its pictures."""
+    what, module_id, measured = module_card(record, chain, report).split("\n\n", maxsplit=2)
+    card = "\n\n".join([what, module_id, *map(image, pictures.values()), measured])
+    create_markdown_artifact(
+        card, key=artifact_key("module", record.name), description=f"Module {record.name}"
+    )
+
+
+def show_network(result: NetworkResult, picture: bytes) -> None:
+    """Leave a network's summary."""
+    parts = [
+        f"# Network {result.name}",
+        f"{result.trained_modules} modules trained, {result.reused_modules} reused, in "
+        f"{result.seconds:.1f} s. Network id `{result.id}`.",
+        table(
+            ("module", "version", "id", "", "objective", "training", "peak memory"),
+            (
+                (
+                    module.name,
+                    str(module.version),
+                    f"`{module.id[:12]}`",
+                    "reused" if module.reused else "trained",
+                    "" if module.objective is None else f"{module.objective:.4f}",
+                    f"{module.seconds:.1f} s",
+                    _mib(module.peak_memory_bytes),
+                )
+                for module in result.modules
+            ),
+        ),
+    ]
+    if result.evaluation is not None:
+        parts += ["## Accuracy on the test part", _evaluation(result.evaluation)]
+    parts.append(image(picture))
+    create_markdown_artifact(
+        "\n\n".join(parts),
+        key=artifact_key("network", result.name),
+        description=f"Network {result.name}",
+    )
+
+
+def show_baseline(result: BaselineResult, pictures: Mapping[str, bytes]) -> None:
+    """Leave a baseline's summary."""
+    parts = [
+        f"# {result.name} trained end to end",
+        f"{result.train_seconds:.1f} s of training, peak memory "
+        f"{_mib(result.peak_memory_bytes)}{', done before and reused' if result.reused else ''}.",
+        _evaluation(result.evaluation),
+        *map(image, pictures.values()),
+    ]
+    create_markdown_artifact(
+        "\n\n".join(parts),
+        key=artifact_key("baseline", result.name),
+        description=f"Baseline {result.name}",
+    )
+
+
+def _evaluation(evaluation: OutputEvaluation) -> str:
+    draws = f"{evaluation.labels} labels, {evaluation.draws} draws"
+    return table(
+        ("labels", "accuracy"),
+        [
+            ("stored module", f"{evaluation.accuracy:.2%}"),
+            (f"{draws}: mean", f"{evaluation.accuracy_mean:.2%}"),
+            (f"{draws}: least", f"{evaluation.accuracy_min:.2%}"),
+            (f"{draws}: most", f"{evaluation.accuracy_max:.2%}"),
+            ("all labels", f"{evaluation.accuracy_all_labels:.2%}"),
+        ],
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _mib(size: int | None) -> str:
+    return "not measured" if size is None else f"{size / 2**20:.0f} MiB"
+
+
+def image(picture: bytes) -> str:
+    """A PNG within markdown."""
+    return f"![picture](data:image/png;base64,{base64.b64encode(picture).decode()})"
+
+
+def artifact_key(kind: str, name: str) -> str:
+    """Prefect's keys are of lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{name.lower()}").strip("-")

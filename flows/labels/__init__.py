@@ -1,0 +1,1 @@
+"""Which examples to label, and the page to label them on."""

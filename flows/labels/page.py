@@ -1,0 +1,54 @@
+"""The page on which a person labels examples: one HTML file that needs no server and no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+
+TEMPLATE = "page.html"
+
+
+def label_page(
+    csv_name: str, ids: Sequence[str], shown: Sequence[str], classes: Sequence[str]
+) -> str:
+    """The page as HTML.
+
+    A click or a digit gives the example in view a class and goes on to the next; the button
+    downloads the CSV file, filled in as far as it is. Labels stay in the browser until then.
+
+    Args:
+        csv_name: what the downloaded file is called.
+        ids: of the examples, in the order of the CSV file.
+        shown: of each example an image as `data:image/…`, or text.
+        classes: to choose from; if there are none, they are named on the page.
+    """
+    items = "\n".join(
+        _item(number, name, what)
+        for number, (name, what) in enumerate(zip(ids, shown, strict=True))
+    )
+    values = {
+        "@CSV@": escape(csv_name),
+        "@COUNT@": str(len(ids)),
+        "@ITEMS@": items,
+        # '<' would end the script, wherever it stands.
+        "@STATE@": json.dumps({"file": csv_name, "classes": list(classes)}).replace("<", "\\u003c"),
+    }
+    template = files("modkernel.flows.labels").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    # One pass: what is put in is not searched again, whatever it holds.
+    return re.sub("|".join(values), lambda found: values[found[0]], template)
+
+
+def _item(number: int, name: str, what: str) -> str:
+    if what.startswith("data:image/"):
+        picture = f'<img src="{escape(what)}" alt="">'
+    else:
+        picture = f"<code>{escape(what)}</code>"
+    # Without its folder, which is the class's where an image folder has classes.
+    title = escape(name.rsplit("/", 1)[-1])
+    return (
+        f'<button type="button" class="item" data-id="{escape(name)}" title="{title}">'
+        f'<span class="number">{number + 1}</span>{picture}<span class="given"></span></button>'
+    )

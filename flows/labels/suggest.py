@@ -1,0 +1,149 @@
+"""Suggest the examples to label: features of a stored module, and the files for the person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from modkernel.control import never_stop
+from modkernel.data import TRAINING_PART, Dataset, blank_labels, load_dataset
+from modkernel.errors import DataError, InterfaceError
+from modkernel.features.cache import FeatureKey
+from modkernel.features.compute import Kept, compute_features
+from modkernel.features.extractor import front_name, frozen_chain, make_front
+from modkernel.flows.labels.images import label_pictures
+from modkernel.flows.labels.page import label_page
+from modkernel.flows.plans import datasets
+from modkernel.flows.runtime.shared import places
+from modkernel.jobs.slots import device_slot
+from modkernel.registry import ModuleRecord, Registry, Settings
+from modkernel.registry.backends import feature_cache
+from modkernel.reuse.label_choice import check_budget, suggest_labels
+from modkernel.spec import DatasetSpec
+from modkernel.system.files import write_new
+from modkernel.system.precision import choose_arithmetic
+
+
+class Suggestion(BaseModel):
+    """What was suggested, and where it lies."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str = Field(description="CSV file of ids with empty cells.")
+    page: str = Field(description="HTML page to fill it in.")
+    module: str = Field(description="Id of the module whose features decided.")
+    dataset: str
+    candidates: int = Field(description="Examples that were chosen from.")
+    ids: tuple[str, ...] = Field(description="Best first: the first ones are a choice too.")
+
+
+def suggest(
+    registry: Registry,
+    module: ModuleRecord,
+    dataset: DatasetSpec | None,
+    budget: int,
+    output: Path,
+    *,
+    seed: int = 0,
+    waiting: Callable[[], None] = lambda: None,
+) -> Suggestion:
+    """Choose examples of a data set's training part to label, and write the files for it.
+
+    Labels that the data set has are neither used nor written.
+
+    Args:
+        registry: has the module.
+        module: hidden module whose features decide.
+        dataset: what to choose from; the module's own data if left out.
+        budget: number of examples.
+        output: CSV file; the page lies beside it, with the ending .html.
+        seed: of the choice.
+        waiting: called if the device is taken.
+
+    Raises:
+        DataError: the file is no .csv, is there already or cannot be written, or the data are
+            missing or unfit.
+        LabelBudgetError: a budget below 1 or above the number of examples.
+        InterfaceError: the module does not take the data, or is no hidden module.
+    """
+    if module.kind != "hidden":
+        raise InterfaceError(
+            f"Module {module.short_id} ({module.name}) is an output module: name the hidden module "
+            f"{module.spec.interface.upstream[:12]} under it."
+        )
+    if output.suffix.lower() != ".csv":
+        raise DataError(
+            f"{output} is to be a CSV file, with a page beside it: name one that ends in .csv "
+            "with --output."
+        )
+    page = output.with_suffix(".html")
+    for path in (output, page):
+        if path.exists():
+            raise DataError(
+                f"{path} is there already, perhaps with labels in it: remove it, or name another "
+                "file with --output."
+            )
+    dataset, info = datasets.for_chain(registry, module, dataset)
+    data = load_dataset(dataset, places(registry.settings))
+    part = data.training_part()
+    check_budget(budget, len(part))
+    phi = _features(registry, module, data, waiting)
+    rows = suggest_labels(phi, budget, seed)
+    ids = tuple(part.ids[row] for row in rows.tolist())
+    pictures = label_pictures(dataset, part, rows)
+    _write(output, blank_labels(ids))
+    _write(page, label_page(output.name, ids, pictures, info.classes))
+    return Suggestion(
+        file=str(output),
+        page=str(page),
+        module=module.id,
+        dataset=info.name,
+        candidates=len(part),
+        ids=ids,
+    )
+
+
+def _features(
+    registry: Registry, module: ModuleRecord, data: Dataset, waiting: Callable[[], None]
+) -> Tensor:
+    """φ of the training part, [N, d], from the cache that training an output module uses too."""
+    settings: Settings = registry.settings
+    chain = [registry.fetch(record) for record in registry.chain(module)]
+    examples = data.training_part().images
+    with device_slot(
+        settings.slots_dir, settings.device, settings.cpu_slots, never_stop, waiting
+    ) as device:
+        arithmetic = choose_arithmetic(device)
+        kernel = module.spec.interface.kernel
+        built = arithmetic.place(frozen_chain(chain))
+        front = make_front(built, kernel, examples, 0, arithmetic)
+        key = FeatureKey(
+            module=module.id,
+            data=data.fingerprint,
+            split=TRAINING_PART,
+            transform=front_name(front, kernel, 0, TRAINING_PART),
+            dtype=arithmetic.name,
+        )
+        kept = Kept(feature_cache(settings), key)
+        return compute_features(front, examples, arithmetic, kept=kept).values.to(torch.float32)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            "The name of an image to be labelled is not UTF-8, so it cannot be written to "
+            f"{path}: rename the image."
+        ) from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_new(path, content)  # It keeps what another command has written meanwhile.
+    except OSError as error:
+        raise DataError(
+            f"Cannot write {path}: {error.strerror}. Name another file with --output."
+        ) from None

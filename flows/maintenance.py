@@ -1,0 +1,44 @@
+"""The scheduled flow that follows promotions and mends what was left half-stored."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.logging import get_run_logger
+
+from modkernel.flows.runtime.shared import open_registry
+from modkernel.flows.tasks.claims import sweep_work
+from modkernel.registry.records import Action, PromotionRecord
+from modkernel.spec import Spec
+
+EVERY_HOURS = 24
+"""Every stored byte is read, which takes a large store a while."""
+
+
+class HouseResult(Spec):
+    """What `keep_house` found to do."""
+
+    promotions: tuple[PromotionRecord, ...]
+    """Aliases that people have set or moved in MLflow since it last looked."""
+    repairs: tuple[Action, ...]
+
+
+@flow(name="keep-house", persist_result=False)
+def keep_house() -> HouseResult:
+    """Record the aliases set in MLflow, check every stored byte, and finish or undo half-stores.
+
+    Work folders that killed flows have left, and nobody will go on with, are removed.
+
+    What a live process is storing at that moment is left alone.
+
+    Raises:
+        StoreError: the database or MLflow cannot be used.
+    """
+    registry, log = open_registry(), get_run_logger()
+    result = HouseResult(promotions=registry.sync_promotions(), repairs=registry.repair())
+    sweep_work(registry)
+    for seen in result.promotions:
+        target = f"version {seen.version}" if seen.version else "no version any more"
+        log.info("%s@%s is %s.", seen.name, seen.alias, target)
+    for action in result.repairs:
+        log.warning("%s", action.message)
+    return result

@@ -1,0 +1,1 @@
+"""What a flow will do, settled before anything is computed."""

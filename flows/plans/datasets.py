@@ -1,0 +1,161 @@
+"""Data sets of flows: describe them, remember which one a module was trained on, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlflow.exceptions import MlflowException
+from prefect.logging import get_run_logger
+
+from modkernel.data import (
+    DatasetInfo,
+    LabelList,
+    describe_dataset,
+    load_dataset,
+    read_labels,
+    read_pairs,
+)
+from modkernel.errors import InterfaceError, SpecError
+from modkernel.flows.runtime.events import emit
+from modkernel.flows.runtime.shared import places
+from modkernel.kernels import make_kernel
+from modkernel.objectives.table import make_objective
+from modkernel.pairs.source import PairSource
+from modkernel.registry import ModuleRecord, Registry
+from modkernel.registry.tracking.errors import asks_mlflow
+from modkernel.spec import DatasetSpec, HiddenSpec
+
+TAG = "dataset_spec"
+PAIRS_TAG = "pairs_file"
+
+
+def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
+    """What is in a data set; it is fetched if that is allowed and needed.
+
+    Raises:
+        DataError: it is missing or unfit.
+    """
+    return describe_dataset(dataset, places(registry.settings))
+
+
+def check_pairs(
+    registry: Registry, dataset: DatasetSpec, pairs: str, hidden: Sequence[HiddenSpec]
+) -> str:
+    """See that a file of pairs can train hidden modules, and return its fingerprint.
+
+    Raises:
+        DataError: it cannot be read, or names an example that the data set does not have.
+        PairError: no same or no different pair, in training or validation.
+    """
+    data = load_dataset(dataset, places(registry.settings))
+    part = data.training_part()
+    table = read_pairs(pairs, part.ids, dataset.path, data.test.ids)
+    if table.left_out:
+        _note(
+            f"{table.left_out} of {table.left_out + len(table.same)} pairs name an example of the "
+            "test part and are left out."
+        )
+    source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
+    objectives = [make_objective(spec.objective, make_kernel(spec.kernel)) for spec in hidden]
+    for half in source.split(dataset.validation_fraction, dataset.split_seed):
+        half.check(any(objective.needs_same for objective in objectives))
+    return table.fingerprint
+
+
+def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> LabelList:
+    """See that a file of labels can train an output module, and read it.
+
+    Raises:
+        DataError: it cannot be read, or is wrong somewhere.
+        ClassError: its classes are not those of the data set, or it lacks some.
+    """
+    data = load_dataset(dataset, places(registry.settings))
+    found = read_labels(labels, data.training_part().ids, data.classes, dataset.path, data.test.ids)
+    if found.empty:
+        _note(
+            f"{found.empty} of {found.empty + len(found.rows)} examples in {labels} have no label "
+            f"yet: the {len(found.rows)} that have one are used."
+        )
+    return found
+
+
+@asks_mlflow
+def remember(registry: Registry, run_id: str, dataset: DatasetSpec) -> None:
+    """Write on a module's run which data set it is trained on: its facts do not say where it is."""
+    registry.stores.client.set_tag(run_id, TAG, dataset.canonical_json())
+
+
+@asks_mlflow
+def remember_pairs(registry: Registry, run_id: str, pairs: str) -> None:
+    """Write on a module's run which file of pairs it is trained on."""
+    registry.stores.client.set_tag(run_id, PAIRS_TAG, pairs)
+
+
+def recall_pairs(registry: Registry, record: ModuleRecord) -> str | None:
+    """The file of pairs that a stored module was trained on, if that is known."""
+    return _tag(registry, record, PAIRS_TAG)
+
+
+def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
+    """The data set that a stored module was trained on.
+
+    Raises:
+        SpecError: it was not trained by a flow, or its run is gone.
+    """
+    text = _tag(registry, record, TAG)
+    if text is None:
+        raise SpecError(
+            f"It is not known where the data of module {record.short_id} ({record.name}) is: "
+            "give 'dataset'."
+        )
+    return DatasetSpec.model_validate_json(text)
+
+
+def for_chain(
+    registry: Registry, top: ModuleRecord, dataset: DatasetSpec | None
+) -> tuple[DatasetSpec, DatasetInfo]:
+    """The data to train on above a stored module, by default what it was trained on itself.
+
+    Raises:
+        SpecError: no data set is given, and it is not known where the module's own is.
+        DataError: the data is missing or unfit.
+        InterfaceError: the module's chain does not take it.
+    """
+    dataset = dataset or recall(registry, top)
+    info = describe(registry, dataset)
+    check_fits(info, top)
+    return dataset, info
+
+
+def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
+    """See that a stored module's chain takes the examples of a data set.
+
+    Raises:
+        InterfaceError: another shape, number of channels or type.
+    """
+    found, wanted = info.preprocessing, record.spec.preprocessing
+    if (found.shape, found.dtype) == (wanted.shape, wanted.dtype):
+        return
+    remedy = "choose another module or data set"
+    if len(wanted.shape) == 3 and found.dtype == wanted.dtype:
+        channels, height, _ = wanted.shape
+        remedy = f"set dataset.image_size: {height} and dataset.channels: {channels}, or {remedy}"
+    raise InterfaceError(
+        f"Module {record.short_id} ({record.name}) stands on examples of shape "
+        f"{list(wanted.shape)}, {wanted.dtype}, but those of data set '{info.name}' have shape "
+        f"{list(found.shape)}, {found.dtype}: {remedy}."
+    )
+
+
+def _tag(registry: Registry, record: ModuleRecord, name: str) -> str | None:
+    client = registry.stores.client
+    try:
+        run = None if record.run_id is None else client.get_run(record.run_id)
+    except MlflowException:
+        run = None
+    return None if run is None else run.data.tags.get(name)
+
+
+def _note(text: str) -> None:
+    get_run_logger().warning(text)
+    emit({"event": "note", "text": text})

@@ -1,0 +1,1 @@
+"""What a process that runs flows shares: stores, events, interrupts."""

@@ -1,0 +1,1 @@
+"""The servers of `modkernel up`, and the health of an installation."""

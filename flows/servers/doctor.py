@@ -1,0 +1,179 @@
+"""`modkernel doctor`: what is there, what is wrong, and how to mend it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from modkernel.errors import ModkernelError
+from modkernel.flows.servers.up import port_is_free, running
+from modkernel.registry.settings import Settings
+
+PACKAGES = ("torch", "torchvision", "numpy", "prefect", "mlflow", "sqlalchemy")
+LOW_DISK_BYTES = 5 * 2**30
+NO_DISK_BYTES = 2**29
+
+
+class Finding(BaseModel):
+    """One thing that the doctor looked at."""
+
+    model_config = ConfigDict(frozen=True)
+
+    check: str
+    status: Literal["ok", "note", "wrong"] = Field(description="note: works, but worth knowing.")
+    found: str
+    remedy: str | None = Field(None, description="What to do, where something is to be done.")
+
+
+def examine(settings: Settings) -> tuple[Finding, ...]:
+    """Look at everything; a check that fails never hides the others."""
+    return tuple(finding for check in CHECKS for finding in _guarded(check, settings))
+
+
+def upgrade(settings: Settings) -> tuple[str, ...]:
+    """Bring both databases to the schema of what is installed; a line for each.
+
+    Raises:
+        StoreError: a database cannot be upgraded.
+    """
+    from modkernel.registry.sql.engine import upgrade_database
+    from modkernel.registry.tracking.client import upgrade_mlflow
+
+    lines = [f"The registry's database has schema version {upgrade_database(settings)}."]
+    if settings.mlflow_uri.startswith(("http://", "https://")):
+        lines.append("MLflow is a server: it upgrades its own database.")
+    else:
+        upgrade_mlflow(settings)
+        lines.append(f"MLflow's database has the schema of MLflow {version('mlflow')}.")
+    return tuple(lines)
+
+
+def _guarded(
+    check: Callable[[Settings], Iterator[Finding]], settings: Settings
+) -> Iterator[Finding]:
+    try:
+        yield from check(settings)
+    except (ModkernelError, OSError) as error:
+        yield Finding(check=check.__name__.strip("_"), status="wrong", found=str(error))
+
+
+def _python(_: Settings) -> Iterator[Finding]:
+    yield Finding(
+        check="python", status="ok", found=f"{platform.python_version()} {sys.executable}"
+    )
+
+
+def _packages(_: Settings) -> Iterator[Finding]:
+    try:
+        yield Finding(check="modkernel", status="ok", found=version("modkernel"))
+    except PackageNotFoundError:
+        yield Finding(check="modkernel", status="ok", found="a checkout that is not installed")
+    for name in PACKAGES:
+        try:
+            yield Finding(check=name, status="ok", found=version(name))
+        except PackageNotFoundError:
+            yield Finding(
+                check=name,
+                status="wrong",
+                found="not installed",
+                remedy="pip install modkernel (in a checkout: make demo)",
+            )
+
+
+def _devices(settings: Settings) -> Iterator[Finding]:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if names:
+        yield Finding(check="devices", status="ok", found=", ".join(names))
+    elif settings.device == "cuda":
+        yield Finding(
+            check="devices",
+            status="wrong",
+            found="MODKERNEL_DEVICE is cuda, but torch sees no GPU",
+            remedy="mend the driver ('nvidia-smi'), or set MODKERNEL_DEVICE=auto",
+        )
+    else:
+        yield Finding(
+            check="devices", status="ok", found=f"CPU, {settings.cpu_slots} module(s) at once"
+        )
+
+
+def _home(settings: Settings) -> Iterator[Finding]:
+    settings.ensure_home()
+    yield Finding(check="home", status="ok", found=str(settings.home))
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    folder = settings.home
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    status: Literal["ok", "note", "wrong"] = (
+        "wrong" if free < NO_DISK_BYTES else "note" if free < LOW_DISK_BYTES else "ok"
+    )
+    yield Finding(
+        check="disk",
+        status=status,
+        found=f"{free / 2**30:.1f} GiB free",
+        remedy=None if status == "ok" else "free some space, or move MODKERNEL_HOME",
+    )
+
+
+def _registry(settings: Settings) -> Iterator[Finding]:
+    from modkernel.registry.settings import masked
+    from modkernel.registry.sql.engine import open_database
+    from modkernel.registry.sql.tables import SCHEMA_VERSION
+
+    open_database(settings).close()
+    yield Finding(
+        check="registry",
+        status="ok",
+        found=f"{masked(settings.registry_url)}, schema version {SCHEMA_VERSION}",
+    )
+
+
+def _mlflow_store(settings: Settings) -> Iterator[Finding]:
+    from modkernel.registry.settings import masked
+    from modkernel.registry.tracking.client import open_mlflow
+
+    open_mlflow(settings)
+    yield Finding(check="mlflow store", status="ok", found=masked(settings.mlflow_uri))
+
+
+def _servers(settings: Settings) -> Iterator[Finding]:
+    state = running(settings)
+    if state is not None:
+        yield Finding(
+            check="servers", status="ok", found=f"{state.models_url}, {state.prefect_url}"
+        )
+        return
+    for name in ("mlflow", "prefect"):
+        port = getattr(settings, f"{name}_port")
+        free = port_is_free(port)
+        yield Finding(
+            check=f"{name} port",
+            status="ok" if free else "note",
+            found=f"{port} is {'free' if free else 'in use by something else'}",
+            remedy=None
+            if free
+            else f"before 'modkernel up', stop it or set MODKERNEL_{name.upper()}_PORT to another",
+        )
+
+
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    _python,
+    _packages,
+    _devices,
+    _home,
+    _disk,
+    _registry,
+    _mlflow_store,
+    _servers,
+)

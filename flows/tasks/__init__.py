@@ -1,0 +1,1 @@
+"""Prefect tasks: each has one child process at work."""

@@ -1,0 +1,51 @@
+"""Where a loaded data set lives while a device trains on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from modkernel.data.dataset import Dataset, Split
+from modkernel.data.sources import Resident
+
+
+def place_dataset(data: Dataset, device: torch.device, limit: int | None = None) -> Dataset:
+    """The data set with its raw examples on `device`, where they fit.
+
+    They are copied there once; a training step then picks its batch on the device. What does not
+    fit, or is streamed from files, stays where it is and is copied batch by batch.
+
+    Args:
+        data: in memory or streamed.
+        device: that trains.
+        limit: bytes of examples above which they do not move to a GPU; half of its free memory if
+            None.
+    """
+    # The splits of a set are neighbours in one tensor, and stay so.
+    bases = {
+        id(split.images.base): split.images.base
+        for split in (data.train, data.validation, data.test)
+        if isinstance(split.images, Resident)
+    }
+    if device.type == "cpu" or not bases:
+        return data
+    if limit is None:
+        limit = torch.cuda.mem_get_info(device)[0] // 2
+    if sum(base.nbytes for base in bases.values()) > limit:
+        return data
+    moved = {key: base.to(device) for key, base in bases.items()}
+    return replace(
+        data,
+        train=_onto(data.train, moved),
+        validation=_onto(data.validation, moved),
+        test=_onto(data.test, moved),
+    )
+
+
+def _onto(split: Split, moved: dict[int, Tensor]) -> Split:
+    images = split.images
+    if not isinstance(images, Resident):
+        return split
+    return replace(split, images=replace(images, base=moved[id(images.base)]))

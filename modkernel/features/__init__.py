@@ -1,0 +1,1 @@
+"""Outputs of frozen modules: computed once, cached, measured."""

@@ -1,0 +1,197 @@
+"""Outputs of frozen modules: computed without a gradient, and kept for whoever wants them again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from modkernel.control import Stop, never_stop
+from modkernel.errors import DataError, SettingsError, StoppedError
+from modkernel.features.cache import VALUES, FeatureCache, FeatureKey, NoRoomError
+from modkernel.features.sources import BATCH, Examples, Features, in_order
+from modkernel.spec import ModuleSpec
+from modkernel.system.memory import free_memory
+from modkernel.system.precision import Arithmetic
+
+PIECE = {"cpu": 128}
+"""Examples that go through a chain at once, where fewer are quicker: ResNet-18 of width 16 on
+32 x 32 images, bfloat16, two threads: 9,800 images a second in pieces of 128, 6,800 in 512."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where features are kept, and under what."""
+
+    cache: FeatureCache
+    key: FeatureKey
+
+
+def keeping(
+    cache: FeatureCache | None,
+    spec: ModuleSpec,
+    split: str | None,
+    arithmetic: Arithmetic,
+    transform: str = "plain",
+) -> Kept | None:
+    """Where what a module takes of a split is kept; none without a cache or a whole split.
+
+    Args:
+        cache: the cache.
+        spec: of the module, which names its upstream and data.
+        split: name of the split.
+        arithmetic: number format.
+        transform: what is done to the examples before or after the upstream.
+    """
+    if cache is None or split is None:
+        return None
+    key = FeatureKey(
+        module=spec.interface.upstream,
+        data=spec.dataset.fingerprint,
+        split=split,
+        transform=transform,
+        dtype=arithmetic.name,
+    )
+    return Kept(cache, key)
+
+
+def compute_features(
+    chain: nn.Module,
+    examples: Examples,
+    arithmetic: Arithmetic,
+    *,
+    kept: Kept | None = None,
+    beside: Mapping[str, Tensor] | None = None,
+    near: int | None = None,
+    stop: Stop = never_stop,
+) -> Features:
+    """Outputs of a frozen chain for all examples, or what is kept of them from an earlier time.
+
+    They are kept on disk, mapped, if they fit into the cache. If not (it is too small, or its
+    disk is full) or without one, they are held in memory, and where they would take more than
+    half of what is free, in a file that goes when this process ends. On a GPU they lie in its
+    memory where they take no more than `near` bytes.
+
+    Args:
+        chain: maps raw batches [B, ...] to outputs [B, ...].
+        examples: N of them.
+        arithmetic: where and in which format the chain runs; outputs keep its format.
+        kept: the cache and the key; none computes them anew and keeps them in memory.
+        beside: small tensors that are kept with them.
+        near: as `near_limit` gives it for all that are wanted at once; for these alone if left out.
+        stop: asked before every batch, and while another process computes the same.
+
+    Raises:
+        DataError: there are no examples.
+        SettingsError: neither memory nor the cache's disk has room for them.
+        StoppedError: `stop` said so.
+    """
+
+    def blocks() -> Iterator[Tensor]:
+        pieces = Pieces(lambda raw: _forward(chain, raw, arithmetic), arithmetic.device)
+        for raw in examples.batches(in_order(len(examples)), arithmetic.device):
+            if stop():
+                raise StoppedError(
+                    "Training was stopped while the modules below ran over the data: "
+                    "run the same command to go on."
+                )
+            yield from pieces.of(raw)
+
+    count = len(examples)
+    if not count:
+        raise DataError("There are no examples to compute features of: give some.")
+    limit = near_limit(arithmetic.device) if near is None else near
+    if kept is not None:
+        try:
+            found = kept.cache.find_or_make(kept.key, count, blocks, beside, stop)
+            return Features(_near(found[VALUES], arithmetic.device, limit))
+        except NoRoomError as error:
+            log.warning("Features are not kept for the next time: %s.", error)
+    values: Tensor | None = None
+    done = 0
+    for output in blocks():
+        if values is None:
+            values = _room(count, output, limit, None if kept is None else kept.cache.folder)
+        values[done : done + len(output)] = output.to(values.device)
+        done += len(output)
+    assert values is not None, "a block at least, of examples at least one"
+    return Features(values)
+
+
+@torch.no_grad()
+def _forward(chain: nn.Module, raw: Tensor, arithmetic: Arithmetic) -> Tensor:
+    with arithmetic.autocast():
+        output: Tensor = chain(arithmetic.arrange(raw))
+    return output
+
+
+class Pieces:
+    """Runs a function over batches in pieces that the device's memory holds.
+
+    It begins with what is quickest, and halves that each time the memory runs out.
+    """
+
+    def __init__(self, run: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self.run, self.largest = run, PIECE.get(device.type, BATCH)
+
+    def of(self, batch: Tensor) -> Iterator[Tensor]:
+        """The function's values for a batch [B, ...], piece by piece.
+
+        Raises:
+            torch.OutOfMemoryError: there is no room for a single example.
+        """
+        done = 0
+        while done < len(batch):
+            piece = batch[done : done + self.largest]
+            try:
+                output = self.run(piece)
+            except torch.OutOfMemoryError:
+                if len(piece) == 1:
+                    raise
+                self.largest = len(piece) // 2
+                continue
+            done += len(piece)
+            yield output
+
+
+def near_limit(device: torch.device, sources: int = 1) -> int:
+    """Bytes of a GPU's memory for each of so many sources: half of what is free in all."""
+    return torch.cuda.mem_get_info(device)[0] // 2 // sources if device.type == "cuda" else 0
+
+
+def _near(values: Tensor, device: torch.device, limit: int) -> Tensor:
+    """On a GPU if they fit there, so that a step picks its batch on the device."""
+    return values.to(device) if values.nbytes <= limit else values
+
+
+def _room(count: int, like: Tensor, limit: int, folder: Path | None) -> Tensor:
+    shape = (count, *like.shape[1:])
+    size = count * like[0].numel()
+    nbytes = size * like.element_size()
+    on_gpu = like.is_cuda and nbytes <= limit
+    if on_gpu or folder is None or nbytes <= free_memory() // 2:
+        return torch.empty(shape, dtype=like.dtype, device=like.device if on_gpu else "cpu")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:  # It has no name: nothing stays behind.
+            if hasattr(os, "posix_fallocate"):
+                # The process would be killed by SIGBUS if the disk filled up behind the mapping.
+                os.posix_fallocate(file.fileno(), 0, nbytes)
+            mapped = torch.from_file(
+                f"/proc/self/fd/{file.fileno()}", shared=True, size=size, dtype=like.dtype
+            )
+    except OSError as error:
+        raise SettingsError(
+            f"There is no room for {nbytes >> 20} MiB of features, neither in memory nor in "
+            f"{folder} ({error.strerror}). Make room on that disk, or set MODKERNEL_HOME to a "
+            "folder on one that has it."
+        ) from None
+    return mapped.view(shape)

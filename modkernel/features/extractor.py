@@ -1,0 +1,108 @@
+"""Frozen chains of stored modules, and the features of their kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from modkernel.errors import InterfaceError
+from modkernel.features.sources import Examples
+from modkernel.kernels import make_kernel
+from modkernel.modules.network import check_chain
+from modkernel.modules.preprocess import Preprocess
+from modkernel.modules.stored import StoredModule, build_module
+from modkernel.spec import KernelSpec, ModuleSpec
+from modkernel.system.precision import Arithmetic
+from modkernel.system.seeding import generator_for
+
+
+def frozen_chain(modules: Sequence[StoredModule]) -> nn.Sequential:
+    """Preprocessing and stored modules, frozen: raw examples [B, ...] to the last one's output.
+
+    Raises:
+        InterfaceError: they are not a chain, first to last.
+    """
+    check_chain(modules)
+    preprocess = Preprocess(modules[0].spec.preprocessing)
+    return _frozen(preprocess, map(build_module, modules))
+
+
+def frozen_upstream(spec: ModuleSpec, modules: Sequence[StoredModule]) -> nn.Sequential:
+    """Preprocessing and stored modules below the module that `spec` describes, frozen.
+
+    Maps raw examples [B, ...] to what the module takes. Eval mode, no parameter with a gradient.
+
+    Raises:
+        InterfaceError: the modules are not a chain, or not the one that `spec` stands on.
+    """
+    if modules:
+        check_chain(modules)
+        if modules[0].spec.preprocessing != spec.preprocessing:
+            raise InterfaceError(
+                "The module's preprocessing differs from that of the chain it is to stand on: "
+                "take the preprocessing of the chain's first module."
+            )
+    found = modules[-1].id if modules else spec.preprocessing.id
+    if found != spec.interface.upstream:
+        raise InterfaceError(
+            f"The module stands on upstream {spec.interface.upstream[:24]}, but was given "
+            f"{found[:24]}: pass the whole chain below it, in order."
+        )
+    return _frozen(Preprocess(spec.preprocessing), map(build_module, modules))
+
+
+def _frozen(preprocess: Preprocess, modules: Iterator[nn.Module]) -> nn.Sequential:
+    return nn.Sequential(preprocess, *modules).eval().requires_grad_(False)
+
+
+class Front(nn.Module):
+    """Raw examples [B, ...] -> φ [B, d] of the chain's output, in float32."""
+
+    centres: Tensor | None
+
+    def __init__(self, chain: nn.Module, kernel: KernelSpec, centres: Tensor | None) -> None:
+        super().__init__()
+        self.chain, self.kernel = chain, make_kernel(kernel)
+        self.register_buffer("centres", centres)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Features in float32."""
+        return self.kernel.front(self.chain(raw).float(), self.centres)
+
+
+def make_front(
+    chain: nn.Module, kernel: KernelSpec, examples: Examples, seed: int, arithmetic: Arithmetic
+) -> Front:
+    """The front of a chain that is on the device already.
+
+    Args:
+        chain: raw batches [B, ...] to outputs [B, ...], frozen.
+        kernel: whose features are taken.
+        examples: training examples, of which a gaussian kernel's centres are drawn.
+        seed: of that draw.
+        arithmetic: device and number format.
+    """
+    centres = None
+    if not make_kernel(kernel).has_features:
+        picks = torch.randperm(len(examples), generator=generator_for(seed, "centres"))
+        (raw,) = examples.batches([picks[: kernel.centres]], arithmetic.device)
+        with torch.no_grad(), arithmetic.autocast():
+            centres = chain(arithmetic.arrange(raw)).float()
+    return Front(chain, kernel, centres).eval()
+
+
+def front_name(front: Front, kernel: KernelSpec, seed: int, drawn_from: str = "train") -> str:
+    """What a front is called in a `FeatureKey`; a gaussian one depends on its centres' draw, too.
+
+    Args:
+        front: whose features are kept.
+        kernel: that it was made with.
+        seed: of the draw.
+        drawn_from: the split that the centres are of.
+    """
+    name = f"front {kernel.digest()} "
+    if front.centres is None:
+        return name
+    return f"{name}{seed}" if drawn_from == "train" else f"{name}{seed} of {drawn_from}"

@@ -1,0 +1,1 @@
+"""One job in a child process, and the devices it may take."""

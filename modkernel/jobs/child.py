@@ -1,0 +1,152 @@
+"""What happens in a child process: one job from its folder to its result.
+
+The fork server has just forked this process; nothing has computed in it, and CUDA is untouched.
+Whatever ends it, the locks that it holds end with it, and the checkpoint is where the next goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from modkernel.control import Progress, Stop
+from modkernel.errors import ChildError, ModkernelError
+from modkernel.jobs.job import Job
+from modkernel.jobs.slots import device_slot, hold
+from modkernel.system.memory import peak_memory
+
+__all__ = ["Target", "run_child"]
+
+Target = Callable[[Job, Progress, Stop], None]
+"""What does a job: `modkernel.jobs.run.run_job`, or a test's own."""
+
+LIFELINE_GRACE_SECONDS = 60.0
+
+
+def run_child(work: Path, target: Target) -> int:
+    """Run the job in `work` and return the exit status: 0, or 1 with an error.json.
+
+    Standard input is the lifeline: its other end is held by the flow alone, so that the end of
+    the flow, even by `kill -9`, is seen here and training stops at a checkpoint. SIGTERM asks
+    for the same.
+    """
+    os.setsid()
+    lifeline = _detach(work)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, _stopper(stop))
+    threading.Thread(target=_watch, args=(lifeline, stop), name="lifeline", daemon=True).start()
+    report = _progress_file(work / "progress.jsonl")
+    try:
+        with hold([work / "lock"], stop.is_set, lambda: report(_waiting("folder"))):
+            return _run(work, target, report, stop)
+    except FileNotFoundError:
+        return 1  # Finished and cleared away by somebody else while this child waited.
+    except ModkernelError as error:
+        return _fail(work, error)
+
+
+def _run(work: Path, target: Target, report: Progress, stop: threading.Event) -> int:
+    (work / "error.json").unlink(missing_ok=True)
+    job = Job.model_validate_json((work / "job.json").read_bytes())
+    if job.result.exists():
+        return 0
+    torch.set_num_threads(job.threads)
+    try:
+        with device_slot(
+            Path(job.slots),
+            job.device,
+            job.cpu_slots,
+            stop.is_set,
+            lambda: report(_waiting("device")),
+        ) as device:
+            report({"event": "started", "device": device, "pid": os.getpid()})
+            target(job.model_copy(update={"device": device}), report, stop.is_set)
+            report({"event": "finished", **peak_memory()})
+    except ModkernelError as error:
+        return _fail(work, error)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        traceback.print_exc()
+        reason = str(error).splitlines()[0] if str(error) else "no memory is left"
+        return _fail(
+            work,
+            ChildError(
+                f"Training ran out of memory ({reason}): make recipe.batch_size or "
+                "backbone.width smaller, or free the device."
+            ),
+        )
+    except Exception as error:
+        traceback.print_exc()
+        return _fail(
+            work,
+            ChildError(
+                f"Training failed with {type(error).__name__}: {error}. "
+                f"The whole traceback is in {work / 'log.txt'}."
+            ),
+        )
+    return 0
+
+
+def _waiting(what: str) -> dict[str, Any]:
+    return {"event": "waiting", "for": what}
+
+
+def _detach(work: Path) -> int:
+    """Point standard output and error at the log, and move the lifeline away from input."""
+    lifeline = os.dup(0)
+    log = os.open(work / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(nothing)
+    os.close(log)
+    return lifeline
+
+
+def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    return handle
+
+
+def _watch(lifeline: int, stop: threading.Event) -> None:
+    poller = select.poll()
+    poller.register(lifeline, 0)  # POLLHUP is always reported; the server's input is not ours.
+    while not poller.poll():
+        pass
+    stop.set()
+    time.sleep(LIFELINE_GRACE_SECONDS)
+    os._exit(1)  # Nobody waits for this process any more: it must not hold a device for ever.
+
+
+def _progress_file(path: Path) -> Progress:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    # A child that was killed in the middle of a line must not spoil the next one's first.
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        os.write(descriptor, b"\n")
+
+    def report(event: Mapping[str, Any]) -> None:
+        os.write(descriptor, json.dumps(dict(event)).encode() + b"\n")
+
+    return report
+
+
+def _fail(work: Path, error: ModkernelError) -> int:
+    path = work / "error.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"type": type(error).__name__, "message": str(error)}))
+    part.replace(path)
+    return 1

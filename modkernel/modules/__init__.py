@@ -1,0 +1,1 @@
+"""A module's parts, its stored form, and networks of stored modules."""

@@ -1,0 +1,1 @@
+"""Proxy objectives: what training a hidden module maximises."""

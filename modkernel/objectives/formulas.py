@@ -1,0 +1,138 @@
+"""Formulas of the proxy objectives, on a kernel matrix K [N, N] and its pairs.
+
+Source: Duan, Yu, Príncipe, IEEE TNNLS 33(4), 2022 (doi 10.1109/TNNLS.2020.3042346), but for
+`pair_correlation` (Pearson) and `anchor_contrastive` (Khosla et al. 2020, arXiv 2004.11362).
+Sums over i < j are taken as half the sums over i != j, so K must be symmetric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modkernel.pairs.labels import PairLabels
+
+SMALLEST_MEAN_SQUARE = 1e-12
+"""Root mean squares in denominators are 1e-6 at least: values below are rounding of float32."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the formulas take beside K and the pairs."""
+
+    k_min: float
+    k_max: float
+    temperature: float
+    diagonal: bool
+
+
+Formula = Callable[[Tensor, PairLabels, Setting], Tensor]
+"""Value to maximise, a scalar, of K [N, N], its pairs and the setting."""
+
+
+def _sum(k: Tensor, where: Tensor) -> Tensor:
+    return torch.where(where, k, 0).sum()
+
+
+def _log_sum_exp(x: Tensor, where: Tensor, dim: int) -> Tensor:
+    # The least number in place of -inf keeps gradients finite where a row has nothing to sum.
+    return x.masked_fill(~where, torch.finfo(x.dtype).min).logsumexp(dim)
+
+
+def _mean_different(k: Tensor, pairs: PairLabels) -> Tensor:
+    return _sum(k, pairs.different) / (2 * pairs.n_different)
+
+
+def raw(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """(Σ_same k - Σ_diff k) / (P + N) for P same and N different pairs."""
+    n_pairs = pairs.n_same + pairs.n_different
+    return (_sum(k, pairs.same) - _sum(k, pairs.different)) / (2 * n_pairs)
+
+
+def raw_neo(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """Minus the mean k of different pairs."""
+    return -_mean_different(k, pairs)
+
+
+def nmse(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """Minus the mean (k - t)², with k(i, i) if the setting says so."""
+    total = _sum((k - by.k_max).square(), pairs.same)
+    total = total + _sum((k - by.k_min).square(), pairs.different)
+    count = 2 * (pairs.n_same + pairs.n_different)
+    if by.diagonal:
+        total = total + (k.diagonal() - by.k_max).square().sum()
+        count += len(k)
+    return -total / count
+
+
+def nmse_neo(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """Minus the mean (k - k_min)² of different pairs."""
+    return -_mean_different((k - by.k_min).square(), pairs)
+
+
+def alignment(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """⟨K, T⟩ / (‖K‖ ‖T‖), with k(i, i) if the setting says so; 0 where every k is 0."""
+    products = by.k_max * _sum(k, pairs.same) + by.k_min * _sum(k, pairs.different)
+    squares = _sum(k.square(), pairs.known)
+    targets = 2 * (by.k_max**2 * pairs.n_same + by.k_min**2 * pairs.n_different)
+    count = 2 * (pairs.n_same + pairs.n_different)
+    if by.diagonal:
+        products = products + by.k_max * k.diagonal().sum()
+        squares = squares + k.diagonal().square().sum()
+        targets += by.k_max**2 * len(k)
+        count += len(k)
+    return products / (squares.clamp_min(count * SMALLEST_MEAN_SQUARE) * targets).sqrt()
+
+
+def alignment_neo(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """cosine(K, k_min) over different pairs: sign(k_min) · mean k / root mean k²."""
+    squares = _mean_different(k.square(), pairs).clamp_min(SMALLEST_MEAN_SQUARE)
+    return math.copysign(1.0, by.k_min) * _mean_different(k, pairs) / squares.sqrt()
+
+
+def log_contrastive(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """log(Σ_same e^(k/τ) / Σ_known e^(k/τ))."""
+    x = (k / by.temperature).flatten()
+    same = _log_sum_exp(x, pairs.same.flatten(), 0)
+    return same - _log_sum_exp(x, pairs.known.flatten(), 0)
+
+
+def contrastive(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """Σ_same e^(k/τ) / Σ_known e^(k/τ)."""
+    return log_contrastive(k, pairs, by).exp()
+
+
+def log_contrastive_neo(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """Minus the log of the mean e^(k/τ) of different pairs."""
+    x = (k / by.temperature).flatten()
+    return math.log(2 * pairs.n_different) - _log_sum_exp(x, pairs.different.flatten(), 0)
+
+
+def contrastive_neo(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """Minus the mean e^(k/τ) of different pairs."""
+    return -(-log_contrastive_neo(k, pairs, by)).exp()
+
+
+def pair_correlation(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """Pearson correlation of k with (1 same, 0 different); 0 where every k is equal."""
+    n_pairs = pairs.n_same + pairs.n_different
+    mean = _sum(k, pairs.known) / (2 * n_pairs)
+    centred = k - mean
+    covariance = _sum(centred, pairs.same) / (2 * n_pairs)
+    variance = _sum(centred.square(), pairs.known) / (2 * n_pairs)
+    of_targets = pairs.n_same * pairs.n_different / n_pairs**2
+    return covariance / (variance.clamp_min(SMALLEST_MEAN_SQUARE) * of_targets).sqrt()
+
+
+def anchor_contrastive(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+    """Mean over anchors i with a same pair of mean_j log(e^(k_ij/τ) / Σ_l e^(k_il/τ))."""
+    x = k / by.temperature
+    n_same = pairs.same.sum(1)
+    mean_same = torch.where(pairs.same, x, 0).sum(1) / n_same.clamp_min(1)
+    anchors = n_same > 0
+    values = mean_same - _log_sum_exp(x, pairs.known, 1)
+    return torch.where(anchors, values, 0).sum() / anchors.sum()

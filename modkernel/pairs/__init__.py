@@ -1,0 +1,1 @@
+"""What is known of pairs of examples: same class, different, or unknown."""

@@ -1,0 +1,164 @@
+"""Pairs: all that a hidden module's training gets to know about labels.
+
+`PairSource` is what `train_hidden` takes. It holds which pairs of examples are of the same class
+and nothing more: neither class identities nor their names can be had back from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from modkernel.errors import PairError
+from modkernel.pairs.groups import PairGroups
+from modkernel.pairs.labels import PairLabels
+from modkernel.pairs.table import PairTable
+
+__all__ = ["PairLabels", "PairSource"]
+
+
+class PairSource:
+    """Pairwise labels of a set of examples, in batches; immutable.
+
+    Make one with `from_classes` or `from_pairs`.
+    """
+
+    def __init__(self, known: PairGroups | PairTable) -> None:
+        self._known = known
+
+    @classmethod
+    def from_classes(cls, labels: Tensor) -> PairSource:
+        """All pairs of examples with class labels, integers [n].
+
+        The labels are replaced by a numbering that any renaming of the classes leaves as it is.
+
+        Raises:
+            PairError: labels are not whole numbers of 0 or more in one dimension.
+        """
+        return cls(PairGroups.of(labels))
+
+    @classmethod
+    def from_pairs(cls, n_examples: int, i: Tensor, j: Tensor, same: Tensor) -> PairSource:
+        """The pairs (i[k], j[k]), integers [M], of which same[k], bool or 0/1 [M], is known.
+
+        Raises:
+            PairError: the list is empty or contradicts itself, same is not 0/1, an index is
+                outside 0..n_examples-1, or a pair joins an example with itself.
+        """
+        return cls(PairTable.of(n_examples, i, j, same))
+
+    def __repr__(self) -> str:
+        """The number of examples and of pairs, and no label."""
+        return (
+            f"PairSource(n_examples={self.n_examples}, n_same={self.n_same}, "
+            f"n_different={self.n_different})"
+        )
+
+    @property
+    def n_examples(self) -> int:
+        """Number of examples that indices run over."""
+        return self._known.n
+
+    @property
+    def n_same(self) -> int:
+        """Number of known same pairs i < j."""
+        return self._known.n_same
+
+    @property
+    def n_different(self) -> int:
+        """Number of known different pairs i < j."""
+        return self._known.n_different
+
+    def check(self, needs_same: bool = True) -> None:
+        """Refuse pairs that no hidden module can be trained on.
+
+        Args:
+            needs_same: whether the objective needs same pairs (`ProxyObjective.needs_same`).
+
+        Raises:
+            PairError: there is no different pair, or no same pair where one is needed.
+        """
+        if not self.n_different:
+            raise PairError(
+                f"None of the pairs of these {self.n_examples} examples is of different classes: "
+                "a module needs examples of two classes at least."
+            )
+        if needs_same and not self.n_same:
+            raise PairError(
+                f"None of the pairs of these {self.n_examples} examples is of the same class: "
+                "add some, or use an objective for different pairs alone (its name ends in _neo)."
+            )
+
+    def for_batch(self, indices: Tensor, device: torch.device | str | None = None) -> PairLabels:
+        """All known pairs among a batch.
+
+        Args:
+            indices: int64 [B], each at most once.
+            device: where the result lies; that of `indices` if left out. Numbers of pairs are
+                counted on the CPU, so that indices there make no accelerator wait.
+
+        Raises:
+            PairError: an index is outside 0..n_examples-1.
+        """
+        device = device or indices.device
+        indices = indices.cpu()
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < self.n_examples:
+            raise PairError(
+                f"A batch names examples {int(indices.min())} to {int(indices.max())}, "
+                f"but there are 0 to {self.n_examples - 1}: take indices from batches()."
+            )
+        return self._known.among(indices, device)
+
+    def n_batches(self, batch_size: int, drop_last: bool) -> int:
+        """Number of batches that `batches` gives: the same in every epoch."""
+        return self._known.n_batches(batch_size, drop_last)
+
+    def batches(
+        self, batch_size: int, generator: torch.Generator, drop_last: bool
+    ) -> Iterator[Tensor]:
+        """Draw the batches of one epoch; all randomness is drawn before this returns.
+
+        Of class labels: a permutation of all examples. With `drop_last` in batches of exactly
+        `batch_size`, where what is left over is dropped unless it is all there is; without, in as
+        few batches as possible of sizes that differ by one at most (no tiny one without pairs).
+
+        Of a pair list: each batch is the union of the two ends of up to `batch_size` // 2 pairs;
+        nothing is dropped. An epoch goes through every pair; of a list with more pairs than
+        examples, through a random part as large as there are examples, since a batch also counts
+        all other known pairs among its examples. Every batch has a same and a different pair if
+        the list has both.
+
+        Args:
+            batch_size: examples in a batch at most; 4 or more for pair lists.
+            generator: on the CPU.
+            drop_last: see above.
+
+        Returns:
+            Iterator of int64 [B] on the CPU, each index at most once in a batch.
+
+        Raises:
+            PairError: batch_size is too small for pairs.
+        """
+        return iter(self._known.batches(batch_size, generator, drop_last))
+
+    def split(self, fraction: float, seed: int) -> tuple[PairSource, PairSource]:
+        """Split a pair list into a training part and a validation part, over the same indices.
+
+        Of the same and of the different pairs each, about `fraction` go to validation: one at
+        least, and never all. The parts have no pair in common, but may have examples in common.
+
+        Raises:
+            PairError: there are too few pairs; fraction is not between 0 and 1; or the source is
+                of class labels, whose examples a data set has already split.
+        """
+        if not isinstance(self._known, PairTable):
+            raise PairError(
+                "Only lists of pairs are split: split the examples, and make a PairSource of each "
+                "part's labels."
+            )
+        if not 0 < fraction < 1:
+            raise PairError(f"A share of {fraction} cannot be split off: use one between 0 and 1.")
+        training, validation = self._known.split(fraction, seed)
+        return PairSource(training), PairSource(validation)

@@ -1,0 +1,1 @@
+"""What a stored module is worth for a task."""

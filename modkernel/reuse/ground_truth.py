@@ -1,0 +1,58 @@
+"""The ground truth of a stored module for a set of tasks: what is asked for, and what comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from modkernel.errors import ArtifactError, ClassError
+from modkernel.reuse.task import Task
+from modkernel.spec import OutputSpec, Spec
+
+__all__ = ["JUDGMENT_FILE", "Judgment", "JudgmentSpec", "read_judgment"]
+
+JUDGMENT_FILE = "judgment.json"
+
+
+class JudgmentSpec(Spec):
+    """What a stored module is judged for. With it and the data its judgment is the same again."""
+
+    module_id: str
+    fingerprint: str = Field(description="Of the data set, which has all classes of all tasks.")
+    own: Task = Field(description="What the module was trained for.")
+    targets: tuple[Task, ...]
+    output: OutputSpec
+    seed: int
+
+
+class Judgment(Spec):
+    """What a module is worth for each target, in the order of `spec.targets`."""
+
+    spec: JudgmentSpec
+    accuracy: tuple[float, ...] = Field(
+        description="Of a fresh output module on the module's features, on the test part, in [0, 1]"
+    )
+    scores: dict[str, tuple[float, ...]] = Field(
+        description="Those of the table of scores that need more than moments, by name."
+    )
+    undefined: dict[str, str] = Field(
+        description="Those of them that some target does not allow, with the reason."
+    )
+    score_seconds: dict[str, float]
+    truth_seconds: float = Field(description="Features of all examples, and the output modules.")
+
+
+def read_judgment(path: Path) -> Judgment:
+    """Read a judgment from its file.
+
+    Raises:
+        ArtifactError: it is missing, or no judgment of this version.
+    """
+    try:
+        return Judgment.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError, ClassError) as error:
+        raise ArtifactError(
+            f"{path} is not a judgment that can be read: remove it, and run the command again to "
+            f"make it anew ({type(error).__name__})."
+        ) from None

@@ -1,0 +1,151 @@
+"""Which unlabelled examples to label: typical ones, from all regions of the feature space.
+
+Coverage before density: the examples are clustered, and a cluster's labels go to the members
+nearest its centre (TypiClust is of this kind: Hacohen, Dekel and Weinshall, ICML 2022, "Active
+Learning on a Budget"). Random draws leave whole classes out when labels are few; clusters of a
+good module's features are classes, or parts of them. Labels are shared out so that each stands
+for about as many examples: what lies between the classes makes small clusters, whose labels
+mislead more than they tell. `benchmarks/label_advice.py` has the figures.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from modkernel.errors import DataError, LabelBudgetError
+from modkernel.kernels import unit_rows
+from modkernel.system.seeding import generator_for
+
+SAMPLE = 10_000
+"""Clusters are found on this many examples at most, drawn at random; every example is a candidate
+for its cluster's label, and counts towards its size."""
+CLUSTERS = 1000
+"""Clusters at most."""
+OWN = 20
+"""Labels up to which there are as many clusters as labels."""
+SHARE = 2 / 3
+"""Clusters a label in a larger budget: finer ones are less often of one class."""
+RESTARTS = 10
+"""Of k-means with few clusters, the best of which is taken."""
+BLOCK = 4096
+
+
+def suggest_labels(features: Tensor, budget: int, seed: int = 0) -> Tensor:
+    """Choose the examples to label, best first.
+
+    Any first part of the answer is a sensible choice too: its p examples are the middles of the
+    largest clusters of the p coarsest groups of clusters.
+
+    Args:
+        features: φ of N unlabelled examples, float [N, d]; rows are brought to unit length.
+        budget: how many to choose.
+        seed: of the sample and of k-means; the same seed gives the same choice.
+
+    Returns:
+        int64 [budget], different positions in [0, N).
+
+    Raises:
+        LabelBudgetError: a budget below 1, or above N.
+        DataError: features that are not finite, or no matrix of them.
+    """
+    if features.ndim != 2 or not torch.isfinite(features).all():
+        raise DataError(
+            "Labels are suggested by finite features of one row an example: train the module "
+            "again with a lower learning_rate, or use another one."
+        )
+    check_budget(budget, len(features))
+    phi = unit_rows(features.detach().float().cpu())
+    generator = generator_for("suggest labels", seed)
+    sample = phi[torch.randperm(len(phi), generator=generator)[:SAMPLE]]
+    wanted = max(min(budget, OWN), math.ceil(SHARE * budget))
+    centres = _centres(sample, min(wanted, CLUSTERS, len(sample)), generator)
+    cluster, distance = _nearest(phi, centres)
+    sizes = torch.bincount(cluster, minlength=len(centres))
+    shared = _share(sizes.tolist(), budget)
+    members = {number: _members(cluster, distance, number) for number in sorted(set(shared))}
+    first = torch.tensor([members[number].pop(0) for number in members])
+    order = _coarse_to_fine(phi[first], sizes[list(members)])
+    seen: set[int] = set()
+    further = []
+    for number in shared:
+        if number in seen:
+            further.append(members[number].pop(0))
+        seen.add(number)
+    return torch.cat([first[order], torch.tensor(further, dtype=torch.int64)])
+
+
+def check_budget(budget: int, candidates: int) -> None:
+    """See that so many examples can be chosen.
+
+    Raises:
+        LabelBudgetError: a budget below 1, or above the number of candidates.
+    """
+    if not 1 <= budget <= candidates:
+        raise LabelBudgetError(
+            f"A budget of {budget} labels for {candidates} examples: use 1 to {candidates}."
+        )
+
+
+def _centres(sample: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    state = int(torch.randint(2**31, (), generator=generator))
+    restarts = max(1, min(RESTARTS, 500 // count))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # It tells of repeated examples.
+        found = KMeans(count, n_init=restarts, random_state=state).fit(sample.numpy())
+    return torch.from_numpy(found.cluster_centers_)
+
+
+def _nearest(phi: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Each example's nearest centre, int64 [N], and its distance, [N]."""
+    found = [torch.cdist(block, centres).min(1) for block in phi.split(BLOCK)]
+    return torch.cat([one.indices for one in found]), torch.cat([one.values for one in found])
+
+
+def _share(sizes: Sequence[int], budget: int) -> list[int]:
+    """The cluster of each label in turn: where most examples stand behind one (D'Hondt)."""
+    queue = [(-float(size), number, 1) for number, size in enumerate(sizes) if size]
+    heapq.heapify(queue)
+    shared: list[int] = []
+    while len(shared) < budget:
+        _, number, taken = heapq.heappop(queue)
+        shared.append(number)
+        if taken < sizes[number]:
+            heapq.heappush(queue, (-sizes[number] / (taken + 1), number, taken + 1))
+    return shared
+
+
+def _members(cluster: Tensor, distance: Tensor, number: int) -> list[int]:
+    """A cluster's members, the nearest to its centre first."""
+    rows = torch.nonzero(cluster == number).flatten()
+    found: list[int] = rows[distance[rows].argsort(stable=True)].tolist()
+    return found
+
+
+def _coarse_to_fine(points: Tensor, sizes: Tensor) -> Tensor:
+    """Order in which K points stand for ever finer groups of them, int64 [K].
+
+    Going down Ward's tree, each split of a group leaves its first point to the part that holds it
+    and adds the other part's point of the largest size.
+    """
+    if len(points) < 2:
+        return torch.arange(len(points))
+    from sklearn.cluster import ward_tree
+
+    children, *_ = ward_tree(points.numpy())
+    weight = sizes.tolist()
+    stands_for = list(range(len(points)))
+    added = []
+    for one, other in children.tolist():
+        kept, left = sorted((stands_for[one], stands_for[other]), key=lambda i: (-weight[i], i))
+        stands_for.append(kept)
+        added.append(left)
+    return torch.tensor([stands_for[-1], *reversed(added)])

@@ -1,0 +1,187 @@
+"""The ground truth of a stored module: fresh output modules for many tasks on its features."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modkernel.control import UNWATCHED, Control
+from modkernel.data import Dataset
+from modkernel.errors import DataError, InterfaceError, ScoreError, StoppedError
+from modkernel.features.cache import FeatureCache, FeatureKey
+from modkernel.features.compute import Kept, compute_features
+from modkernel.features.extractor import front_name, frozen_chain, make_front
+from modkernel.features.measure import EXAMPLES_PER_CLASS, pick
+from modkernel.modules.stored import StoredModule
+from modkernel.reuse.ground_truth import Judgment, JudgmentSpec
+from modkernel.reuse.scores import SCORES
+from modkernel.reuse.task import Task
+from modkernel.spec import OutputSpec
+from modkernel.system.precision import Arithmetic
+from modkernel.training.heads import Fit, fit_heads, predict_heads
+
+PROBABILITIES = OutputSpec()
+"""How an output module is trained where class probabilities are asked of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Features φ [N, d] of examples and their classes, int64 [N]."""
+
+    features: Tensor
+    labels: Tensor
+
+    def narrowed(self, task: Task, classes: Sequence[str]) -> Sample:
+        """The examples of a task, labelled by its sides."""
+        side = task.assign(classes)[self.labels.cpu()]
+        rows = (side >= 0).nonzero().squeeze(1).to(self.features.device)
+        return Sample(self.features[rows], side.to(self.features.device)[rows])
+
+
+def judge(
+    spec: JudgmentSpec,
+    modules: Sequence[StoredModule],
+    data: Dataset,
+    *,
+    arithmetic: Arithmetic,
+    control: Control = UNWATCHED,
+    cache: FeatureCache | None = None,
+) -> Judgment:
+    """Judge a stored module by fresh output modules, one for each target.
+
+    Every output module gets all training labels of its target, and is tested on all test examples
+    of its classes. The scores that need features or class probabilities are taken from the
+    examples that moments are of; the probabilities are those of an output module for what the
+    hidden module was trained for.
+
+    Args:
+        spec: which module, for which targets, and how output modules are trained.
+        modules: the chain, first to last; the last one is judged.
+        data: has all classes of all targets.
+        arithmetic: device and number format.
+        control: progress, an event a target, and stop. There is no checkpoint.
+        cache: keeps the features.
+
+    Raises:
+        ClassError: a target names a class that the data does not have.
+        DataError: the data has no labels, or its training or test part no example of a target.
+        InterfaceError: the chain does not end in the module, or is none.
+        NonFiniteError, StoppedError: see `minimise`.
+        SettingsError: see `compute_features`.
+    """
+    if modules[-1].id != spec.module_id:
+        raise InterfaceError(
+            f"Module {spec.module_id[:12]} is to be judged, but the chain ends in "
+            f"{modules[-1].id[:12]}: pass the whole chain of the module, in order."
+        )
+    if data.train.labels is None or data.test.labels is None:
+        raise DataError(f"Data set '{data.name}' has no class labels to judge a module by.")
+    for part, labels in (("training", data.train.labels), ("test", data.test.labels)):
+        for task in spec.targets:
+            if not bool((task.assign(data.classes)[labels] >= 0).any()):
+                raise DataError(
+                    f"The {part} part of data set '{data.name}' has no example of target "
+                    f"'{task.name}': judge the module on data that has some, or leave it out."
+                )
+    began = time.perf_counter()
+    phi, phi_test = _features(spec, modules, data, arithmetic, control, cache)
+    train, test = Sample(phi, data.train.labels), Sample(phi_test, data.test.labels)
+    accuracy = []
+    for number, task in enumerate(spec.targets, start=1):
+        fit = _fit(task, spec.output, spec.seed, train, data.classes, control)
+        accuracy.append(_accuracy(fit, test.narrowed(task, data.classes)))
+        control.progress({"event": "target", "target": number, "targets": len(spec.targets)})
+    truth_seconds = time.perf_counter() - began
+    scores, undefined, seconds = _score(spec, train, data, control)
+    return Judgment(
+        spec=spec,
+        accuracy=tuple(accuracy),
+        scores=scores,
+        undefined=undefined,
+        score_seconds=seconds,
+        truth_seconds=truth_seconds,
+    )
+
+
+def _score(
+    spec: JudgmentSpec, train: Sample, data: Dataset, control: Control
+) -> tuple[dict[str, tuple[float, ...]], dict[str, str], dict[str, float]]:
+    """Scores that moments do not give, for every target; why some are undefined; seconds."""
+    rows = pick(train.labels, data, "train", EXAMPLES_PER_CLASS)
+    measured = Sample(train.features[rows.to(train.features.device)], train.labels[rows])
+    began = time.perf_counter()
+    fit = _fit(spec.own, PROBABILITIES, spec.seed, train, data.classes, control)
+    outputs = Sample(_probabilities(fit, measured.features), measured.labels)
+    # A score is timed as if it were the only one: each that needs the outputs pays for them.
+    needed = {"features": (measured, 0.0), "outputs": (outputs, time.perf_counter() - began)}
+    scores: dict[str, tuple[float, ...]] = {}
+    undefined: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    for name, score in SCORES.items():
+        if score.needs not in needed:
+            continue
+        inputs, cost = needed[score.needs]
+        began = time.perf_counter()
+        try:
+            narrowed = (inputs.narrowed(task, data.classes) for task in spec.targets)
+            scores[name] = tuple(score.function(one.features, one.labels) for one in narrowed)
+        except ScoreError as error:
+            undefined[name] = str(error)
+        seconds[name] = cost + time.perf_counter() - began
+    return scores, undefined, seconds
+
+
+def _features(
+    spec: JudgmentSpec,
+    modules: Sequence[StoredModule],
+    data: Dataset,
+    arithmetic: Arithmetic,
+    control: Control,
+    cache: FeatureCache | None,
+) -> Iterator[Tensor]:
+    """Features of all training and of all test examples."""
+    kernel = modules[-1].spec.interface.kernel
+    chain = arithmetic.place(frozen_chain(modules))
+    front = make_front(chain, kernel, data.train.images, spec.seed, arithmetic)
+    for split, images in (("train", data.train.images), ("test", data.test.images)):
+        key = FeatureKey(
+            module=spec.module_id,
+            data=data.fingerprint,
+            split=split,
+            transform=front_name(front, kernel, spec.seed),
+            dtype=arithmetic.name,
+        )
+        kept = None if cache is None else Kept(cache, key)
+        yield compute_features(front, images, arithmetic, kept=kept, stop=control.stop).values
+
+
+def _fit(
+    task: Task,
+    output: OutputSpec,
+    seed: int,
+    train: Sample,
+    classes: Sequence[str],
+    control: Control,
+) -> Fit:
+    """A fresh output module for a task, on all training labels of its classes."""
+    if control.stop():
+        raise StoppedError("Judging a module was stopped: run the same command to go on.")
+    mine = train.narrowed(task, classes)
+    every = torch.arange(len(mine.labels))[None]
+    sides, unwatched = len(task.groups), Control(stop=control.stop)
+    return fit_heads(mine.features, mine.labels, every, sides, output, seed, unwatched)
+
+
+def _accuracy(fit: Fit, sample: Sample) -> float:
+    predicted = predict_heads(fit, sample.features)[0]
+    return float((predicted == sample.labels.to(predicted.device)).double().mean())
+
+
+def _probabilities(fit: Fit, features: Tensor) -> Tensor:
+    """Class probabilities [N, Z] of the first head."""
+    logits = features @ fit.weight[0].T + fit.bias[0]
+    return logits.double().softmax(1)

@@ -1,0 +1,193 @@
+"""The registry's database: open, migrate an empty one, read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    create_engine,
+    event,
+    inspect,
+    literal_column,
+    text,
+)
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from modkernel.errors import SchemaVersionError, StoreError
+from modkernel.registry.locks import file_lock
+from modkernel.registry.settings import Settings, masked
+from modkernel.registry.sql.tables import SCHEMA_VERSION
+
+VERSION_TABLE = "modkernel_schema"
+BUSY_MILLISECONDS = 30_000
+MIGRATION_LOCK = 0x6D6F646B
+"""Key of PostgreSQL's advisory lock while an empty database is migrated."""
+
+NOW_SECONDS = {
+    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
+    "postgresql": "extract(epoch from clock_timestamp())",
+}
+"""Seconds since 1970 by the database's own clock, so that machines need not agree on the time."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open database at the expected schema version. Safe to share between threads."""
+
+    engine: Engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads.
+
+        Raises:
+            StoreError: the database failed; the message names it, without its password.
+        """
+        with _translated(self.engine), Session(self.engine) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session that commits at the end, or leaves nothing behind on an error.
+
+        Raises:
+            StoreError: the database failed; the message names it, without its password.
+        """
+        engine = self.engine.execution_options(modkernel_write=True)
+        with _translated(self.engine), Session(engine) as session, session.begin():
+            yield session
+
+    @property
+    def now(self) -> ColumnElement[float]:
+        """Seconds since 1970 by the database's clock."""
+        return literal_column(NOW_SECONDS[self.engine.dialect.name], Float)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the registry's database; an empty one is migrated, by one process at a time.
+
+    Raises:
+        SchemaVersionError: it has another schema version than this program.
+        StoreError: it cannot be reached.
+    """
+    settings.ensure_home()
+    engine = _engine(settings.registry_url)
+    with _translated(engine):
+        found = _found_version(engine)
+        if found is None:
+            with file_lock(settings.home / "registry.lock"):
+                _migrate(engine, only_if_empty=True)
+            found = _found_version(engine)
+    if found != SCHEMA_VERSION:
+        engine.dispose()
+        raise SchemaVersionError(_version_message(settings, found))
+    return Database(engine)
+
+
+def upgrade_database(settings: Settings) -> str:
+    """Bring the database to this program's schema version, which is returned.
+
+    Raises:
+        SchemaVersionError: the database is newer than this program.
+        StoreError: it cannot be reached.
+    """
+    settings.ensure_home()
+    engine = _engine(settings.registry_url)
+    try:
+        with _translated(engine), file_lock(settings.home / "registry.lock"):
+            found = _found_version(engine)
+            if found is not None and found > SCHEMA_VERSION:
+                raise SchemaVersionError(_version_message(settings, found))
+            _migrate(engine, only_if_empty=False)
+    finally:
+        engine.dispose()
+    return SCHEMA_VERSION
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _: Any) -> None:
+    # The driver would begin transactions by itself, and too late for BEGIN IMMEDIATE.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {BUSY_MILLISECONDS}",
+        "foreign_keys = ON",
+        "synchronous = NORMAL",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer that begins as a reader fails at once when another writes in between.
+    write = connection.get_execution_options().get("modkernel_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _found_version(engine: Engine) -> str | None:
+    """Version of the schema; none if there is no table of ours."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table(VERSION_TABLE):
+            return None
+        version = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+        return None if version is None else str(version)
+
+
+def _migrate(engine: Engine, only_if_empty: bool) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    if engine.dialect.name == "sqlite":
+        with closing(engine.raw_connection()) as plain:
+            plain.cursor().execute("PRAGMA journal_mode = WAL")
+    with engine.execution_options(modkernel_write=True).begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        if only_if_empty and inspect(connection).has_table(VERSION_TABLE):
+            return
+        config = Config()
+        config.set_main_option("script_location", "modkernel.registry.sql:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _version_message(settings: Settings, found: str | None) -> str:
+    remedy = (
+        "install a newer modkernel (pip install --upgrade modkernel)"
+        if found is not None and found > SCHEMA_VERSION
+        else "back it up, then run 'modkernel doctor --upgrade'"
+    )
+    return (
+        f"The registry database {masked(settings.registry_url)} has schema version {found}, "
+        f"this program needs {SCHEMA_VERSION}: {remedy}."
+    )
+
+
+@contextmanager
+def _translated(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = str(error.orig).strip() if isinstance(error, DBAPIError) else str(error)
+        url = engine.url.render_as_string(hide_password=True)
+        raise StoreError(
+            f"The registry database {url} failed: {reason}. "
+            "Check that it runs and that MODKERNEL_DATABASE_URL is right ('modkernel doctor')."
+        ) from error

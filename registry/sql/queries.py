@@ -1,0 +1,115 @@
+"""Rows to records: what the registry knows about modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from modkernel.errors import NotFoundError
+from modkernel.registry.records import ModuleRecord
+from modkernel.registry.sql.engine import Database
+from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow
+from modkernel.spec import ModuleSpec, Shape
+
+
+def record_of(row: ModuleRow) -> ModuleRecord:
+    """A row as a record."""
+    values = {
+        name: getattr(row, name) for name in ModuleRecord.model_fields if name not in ("spec",)
+    }
+    return ModuleRecord(spec=ModuleSpec.model_validate_json(row.spec), **values)
+
+
+def shape_text(shape: Shape) -> str:
+    """A shape as the database holds it."""
+    return "x".join(map(str, shape))
+
+
+def by_id(database: Database, module_id: str) -> ModuleRecord | None:
+    """The module of an id, in whatever state."""
+    with database.reading() as session:
+        row = session.get(ModuleRow, module_id)
+        return None if row is None else record_of(row)
+
+
+def required(database: Database, module_id: str) -> ModuleRecord:
+    """The ready module of an id.
+
+    Raises:
+        NotFoundError: there is none, or it is not ready.
+    """
+    record = by_id(database, module_id)
+    if record is None:
+        raise NotFoundError(
+            f"There is no module {module_id[:12]} in the registry: "
+            "see 'modkernel modules list', or store it first."
+        )
+    if record.state != "READY":
+        raise NotFoundError(
+            f"Module {record.short_id} ({record.name}) is {record.state}, not READY: run "
+            "'modkernel repair', or train it again."
+        )
+    return record
+
+
+def find_ready(database: Database, recipe_digest: str) -> ModuleRecord | None:
+    """The oldest ready module that was trained by a recipe."""
+    query = select(ModuleRow).where(
+        ModuleRow.recipe_digest == recipe_digest, ModuleRow.state == "READY"
+    )
+    with database.reading() as session:
+        row = session.scalars(query.order_by(ModuleRow.created_at).limit(1)).first()
+        return None if row is None else record_of(row)
+
+
+def find(
+    database: Database,
+    *,
+    name: str | None = None,
+    kind: str | None = None,
+    upstream: str | None = None,
+    takes: Shape | None = None,
+    gives: Shape | None = None,
+) -> tuple[ModuleRecord, ...]:
+    """The ready modules that have all of what is asked for, by name and then by age."""
+    query = select(ModuleRow).join(InterfaceRow).where(ModuleRow.state == "READY")
+    wanted = {
+        ModuleRow.name: name,
+        ModuleRow.kind: kind,
+        InterfaceRow.upstream: upstream,
+        InterfaceRow.takes: None if takes is None else shape_text(takes),
+        InterfaceRow.gives: None if gives is None else shape_text(gives),
+    }
+    for column, value in wanted.items():
+        if value is not None:
+            query = query.where(column == value)
+    with database.reading() as session:
+        rows = session.scalars(query.order_by(ModuleRow.name, ModuleRow.created_at))
+        return tuple(map(record_of, rows))
+
+
+def in_state(database: Database, state: str) -> tuple[ModuleRecord, ...]:
+    """All modules in a state, oldest first."""
+    query = select(ModuleRow).where(ModuleRow.state == state).order_by(ModuleRow.created_at)
+    with database.reading() as session:
+        return tuple(map(record_of, session.scalars(query)))
+
+
+def chain(database: Database, module_id: str) -> tuple[ModuleRecord, ...]:
+    """The modules that a module stands on, first to last, itself last."""
+    query = (
+        select(ModuleRow)
+        .join(LineageRow, LineageRow.member_id == ModuleRow.id)
+        .where(LineageRow.module_id == module_id)
+        .order_by(LineageRow.position)
+    )
+    with database.reading() as session:
+        return tuple(map(record_of, session.scalars(query)))
+
+
+def lineage_ids(session: Session, upstream: str) -> Sequence[str]:
+    """Ids of the chain that ends in `upstream`; none for a preprocessing."""
+    query = select(LineageRow.member_id).where(LineageRow.module_id == upstream)
+    return session.scalars(query.order_by(LineageRow.position)).all()

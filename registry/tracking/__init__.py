@@ -1,0 +1,1 @@
+"""MLflow: runs, artifacts, cards, errors."""

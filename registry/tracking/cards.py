@@ -1,0 +1,142 @@
+"""The card of a module: what its version page in MLflow says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
+
+from modkernel.registry.records import ModuleRecord
+from modkernel.spec import ModuleSpec, Shape
+from modkernel.training.report import TrainReport
+
+LIMIT = 5000
+"""Characters that MLflow keeps of a description."""
+NAMED_CLASSES = 12
+NAMED_ANCESTORS = 10
+
+
+def sentence(name: str, spec: ModuleSpec) -> str:
+    """What the module is, in one plain sentence: lists show a description's first line."""
+    data = spec.dataset.name
+    if spec.output is not None and spec.classes is not None:
+        return (
+            f"Output module of {name.rpartition('.')[0] or name}: {len(spec.classes)} classes of "
+            f"{data}, trained by {spec.output.method} on "
+            f"{_labels(spec.output.labels_per_class)}."
+        )
+    assert spec.hidden is not None  # ModuleSpec's validator holds it
+    assert spec.backbone is not None
+    blocks = spec.blocks[0] if len(spec.blocks) == 1 else f"{spec.blocks[0]} to {spec.blocks[-1]}"
+    return (
+        f"Hidden module {name}: {blocks} of {spec.backbone.name}, trained on {data} to maximise "
+        f"{spec.hidden.objective.name} under the {spec.interface.kernel.name} kernel."
+    )
+
+
+def module_card(
+    record: ModuleRecord,
+    chain: Sequence[ModuleRecord],
+    report: TrainReport,
+    figures: Iterable[str] = (),
+) -> str:
+    """The card as markdown of at most 5,000 characters.
+
+    Args:
+        record: The module.
+        chain: The modules it stands on, first to last, without itself.
+        report: How it was trained.
+        figures: Paths of pictures among the artifacts of the module's run.
+    """
+    spec = record.spec
+    parts = [sentence(record.name, spec), f"Module id `{record.id}`."]
+    parts += [
+        f"![{path}](get-artifact?path={quote(path, safe='')}&run_uuid={record.run_id})"
+        for path in figures
+    ]
+    parts += [
+        "## Measured",
+        _table(("metric", "value"), [(k, f"{v:.6g}") for k, v in record.metrics.items()]),
+        "## Interface",
+        _table(
+            ("", "shape of one example"),
+            [
+                ("raw data", f"{_shape(spec.preprocessing.shape)} {spec.preprocessing.dtype}"),
+                ("takes", f"{_shape(spec.interface.takes)} {spec.interface.dtype}"),
+                ("gives", f"{_shape(spec.interface.gives)} {spec.interface.dtype}"),
+            ],
+        ),
+        f"Kernel: {spec.interface.kernel.name}. Equal shapes do not suffice: it works on the "
+        "upstream below and on no other.",
+        "## Lineage",
+        _lineage(record, chain),
+        "## Data",
+        _data(spec),
+        "## Training",
+        _training(report),
+    ]
+    card = "\n\n".join(parts)
+    return card if len(card) <= LIMIT else card[: LIMIT - 2].rstrip() + " …"
+
+
+def _lineage(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> str:
+    rows = [("0", "preprocessing", f"`{record.spec.preprocessing.digest()[:12]}`")]
+    rows += [
+        (str(position), _version(member), f"`{member.short_id}`")
+        for position, member in enumerate((*chain, record), start=1)
+    ]
+    if len(rows) > NAMED_ANCESTORS:
+        kept = NAMED_ANCESTORS // 2
+        rows = [*rows[:kept], ("…", f"{len(rows) - 2 * kept} more", ""), *rows[-kept:]]
+    return _table(("position", "module", "id"), rows)
+
+
+def _version(record: ModuleRecord) -> str:
+    return record.name if record.version is None else f"{record.name} version {record.version}"
+
+
+def _data(spec: ModuleSpec) -> str:
+    facts = spec.dataset
+    shown = ", ".join(name[:40] for name in facts.classes[:NAMED_CLASSES])
+    more = len(facts.classes) - NAMED_CLASSES
+    lines = [
+        f"{facts.name}, fingerprint `{facts.fingerprint}`.",
+        f"{len(facts.classes)} classes: {shown}{f' and {more} more' if more > 0 else ''}.",
+    ]
+    if facts.pairs_fingerprint is not None:
+        lines.append(f"Pairs from a file, fingerprint `{facts.pairs_fingerprint}`.")
+    return " ".join(lines)
+
+
+def _training(report: TrainReport) -> str:
+    memory = report.peak_memory_bytes
+    rows = [
+        ("examples", str(report.examples)),
+        ("parameters", str(report.parameters)),
+        ("epochs", str(len(report.history))),
+        ("best epoch", str(report.best_epoch)),
+        ("seconds", f"{report.seconds:.1f}"),
+        ("device", f"{report.device}, {report.precision}"),
+        ("peak memory", "not measured" if memory is None else f"{memory / 2**20:.0f} MiB"),
+        ("recipe digest", f"`{report.recipe_digest}`"),
+    ]
+    return _table(("", "value"), rows)
+
+
+def _labels(per_class: int | None) -> str:
+    if per_class is None:
+        return "all labels"
+    return f"{per_class} label{'s' if per_class > 1 else ''} per class"
+
+
+def _shape(shape: Shape) -> str:
+    return "×".join(map(str, shape))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [_row(head), _row(["---"] * len(head), gap=""), *map(_row, rows)]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str], gap: str = "&emsp;") -> str:
+    # MLflow sets columns with nothing between them.
+    return f"| {f'{gap} | '.join(cells)} |"

@@ -1,0 +1,137 @@
+"""Open MLflow's store; an empty SQLite store is made whole, once, and appears complete."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _get_latest_schema_revision, _upgrade_db
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from modkernel.errors import SchemaVersionError, StoreError
+from modkernel.registry.locks import file_lock
+from modkernel.registry.settings import Settings, masked, sqlite_path
+from modkernel.registry.tracking.artifacts import first_line
+
+
+def open_mlflow(settings: Settings) -> MlflowClient:
+    """A client of the tracking URI, which is made this process's default too.
+
+    Raises:
+        SchemaVersionError: MLflow's database has another schema version than this MLflow.
+        StoreError: it cannot be reached.
+    """
+    path = sqlite_path(settings.mlflow_uri)
+    if path is not None:
+        _make_sqlite(path, settings)
+        _check_version(path, settings)
+    mlflow.set_tracking_uri(settings.mlflow_uri)
+    mlflow.set_registry_uri(settings.mlflow_uri)
+    try:
+        client = MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
+        client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise StoreError(
+            f"{failure(settings, error)} Start it, or correct MODKERNEL_MLFLOW_URI."
+        ) from error
+    return client
+
+
+def failure(settings: Settings, error: Exception) -> str:
+    """One sentence on what MLflow did not do, without the password of its URI."""
+    shown = masked(settings.mlflow_uri)
+    reason = first_line(error).replace(settings.mlflow_uri.rstrip("/"), shown.rstrip("/"))
+    return f"MLflow at {shown} failed: {reason}."
+
+
+def upgrade_mlflow(settings: Settings) -> None:
+    """Bring MLflow's own database to the schema of the installed MLflow.
+
+    Raises:
+        StoreError: it cannot be upgraded, or the tracking URI is a server, which upgrades itself.
+    """
+    if "://" not in settings.mlflow_uri or settings.mlflow_uri.startswith("http"):
+        raise StoreError(
+            f"{masked(settings.mlflow_uri)} is a server: upgrade the database where it runs "
+            "('mlflow db upgrade URL')."
+        )
+    path = sqlite_path(settings.mlflow_uri)
+    if path is not None:
+        _make_sqlite(path, settings)
+    engine = create_engine(settings.mlflow_uri)
+    try:
+        with file_lock(settings.home / "mlflow.lock"):
+            _upgrade_db(engine)
+    except Exception as error:  # alembic raises its own errors beside SQLAlchemy's
+        raise StoreError(
+            f"MLflow's database {masked(settings.mlflow_uri)} cannot be upgraded: "
+            f"{first_line(error)}. Use the MLflow that wrote it."
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def _make_sqlite(path: Path, settings: Settings) -> None:
+    """Make MLflow's tables in a temporary file and rename it: nobody sees it half-made.
+
+    Several processes that migrate one empty file leave it unusable, and so does one that is killed.
+    """
+    if _has_tables(path):
+        return
+    settings.ensure_home()
+    with file_lock(settings.home / "mlflow.lock"):
+        if _has_tables(path):
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+                new = Path(folder) / "mlflow.db"
+                store = SqlAlchemyStore(f"sqlite:///{new}", settings.artifact_root.as_uri())
+                store.engine.dispose()
+                with closing(sqlite3.connect(new)) as connection:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                os.replace(new, path)
+        except OSError as error:
+            raise StoreError(
+                f"MLflow's database {path} cannot be made: {error.strerror}. Correct "
+                "MODKERNEL_MLFLOW_URI and 'artifact_root'."
+            ) from error
+
+
+def _has_tables(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    return bool(_select(path, "SELECT name FROM sqlite_master LIMIT 1"))
+
+
+def _check_version(path: Path, settings: Settings) -> None:
+    found = None
+    if _select(path, "SELECT name FROM sqlite_master WHERE name = 'alembic_version'"):
+        rows = _select(path, "SELECT version_num FROM alembic_version")
+        found = rows[0][0] if rows else None
+    expected = _get_latest_schema_revision()
+    if found != expected:
+        raise SchemaVersionError(
+            f"MLflow's database {masked(settings.mlflow_uri)} has schema version {found}, "
+            f"MLflow {mlflow.__version__} needs {expected}: back it up, then run "
+            "'modkernel doctor --upgrade'."
+        )
+
+
+def _select(path: Path, query: str) -> list[tuple[str, ...]]:
+    try:
+        with closing(sqlite3.connect(path, timeout=30)) as connection:
+            return connection.execute(query).fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"MLflow's database {path} cannot be read: {error}. Move it away, or correct "
+            "MODKERNEL_MLFLOW_URI."
+        ) from error

@@ -1,0 +1,81 @@
+"""Job functions that tests have the fork server run in place of training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from modkernel.control import Progress, Stop
+from modkernel.errors import ModkernelError, PairError, StoppedError, UnknownNameError
+from modkernel.jobs.job import Job
+from modkernel.spec import DatasetSpec, NetworkSpec
+
+
+def make_job(work: Path, what: str = "count", **fields: object) -> Job:
+    """A job whose network's name says what `run` does."""
+    return Job(
+        kind="end_to_end",
+        network=NetworkSpec(name=what),
+        dataset=DatasetSpec(),
+        fingerprint="0" * 64,
+        data_root="data",
+        cache="cache",
+        device="cpu",
+        work=str(work),
+        slots=str(work.parent / "slots"),
+        **fields,
+    )
+
+
+def run(job: Job, progress: Progress, stop: Stop) -> None:
+    """Do what the network's name says."""
+    assert job.network is not None
+    what = job.network.name
+    work = Path(job.work)
+    if what in ERRORS:
+        raise ERRORS[what]
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "count":
+        _count(work, progress, stop, steps=3, seconds=0.05)
+    if what == "long":
+        _count(work, progress, stop, steps=1000, seconds=0.05)
+    if what == "describe":
+        progress(
+            {
+                "event": "epoch",
+                "threads": torch.get_num_threads(),
+                "cuda": torch.cuda.is_initialized(),
+                "device": job.device,
+                "parent": os.getppid(),
+                "loaded": [name for name in sys.modules if name.count(".") == 1],
+            }
+        )
+    part = work / "part"
+    part.mkdir()
+    part.rename(job.result)
+
+
+def _count(work: Path, progress: Progress, stop: Stop, steps: int, seconds: float) -> None:
+    saved = work / "checkpoint"
+    first = int(saved.read_text()) if saved.exists() else 0
+    for step in range(first, steps):
+        if stop():
+            raise StoppedError("stopped")
+        time.sleep(seconds)
+        saved.write_text(str(step + 1))
+        progress({"event": "epoch", "epoch": step + 1, "time": time.time()})
+
+
+ERRORS: dict[str, Exception] = {
+    "pair": PairError("no same pair"),
+    "name": UnknownNameError("kernel", "x", ["relu"]),
+    "bug": ZeroDivisionError("division by zero"),
+    "memory": MemoryError(),
+    "base": ModkernelError("something"),
+}

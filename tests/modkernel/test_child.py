@@ -1,0 +1,320 @@
+"""Children as real processes: results, errors, kills, the lifeline, and the slots they hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modkernel.errors import (
+    ChildError,
+    ModkernelError,
+    PairError,
+    SettingsError,
+    SpecError,
+    StoppedError,
+)
+from modkernel.jobs import slots
+from modkernel.jobs.client import ForkServer
+from modkernel.jobs.slots import device_slot, gpus, hold
+from tests.modkernel.jobs import make_job
+
+TARGET = "tests.modkernel.jobs:run"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    server = ForkServer(TARGET)
+    server.start()
+    yield server
+    server.close()
+
+
+def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    pytest.fail(f"waited {seconds} s for {condition}")
+
+
+def events(work: Path, name: str = "epoch") -> list[dict[str, Any]]:
+    path = work / "progress.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [event for line in lines if (event := json.loads(line))["event"] == name]
+
+
+def alive(pid: int) -> bool:
+    # A zombie that init has not reaped yet has ended, too.
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_job_leaves_its_result_and_reports_every_step(server: ForkServer, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    job = make_job(tmp_path / "job")
+    server.run(job, seen.append)
+    assert job.result.is_dir()
+    assert [e["event"] for e in seen] == ["started", "epoch", "epoch", "epoch", "finished"]
+    assert [e["epoch"] for e in seen if e["event"] == "epoch"] == [1, 2, 3]
+    assert seen[-1]["peak_memory_bytes"] > 50_000_000
+    assert seen[0]["pid"] != os.getpid()
+    server.run(job, seen.append)
+    assert len(seen) == 5, "a finished job starts no second child"
+
+
+def test_the_server_is_fit_to_fork(server: ForkServer, tmp_path: Path) -> None:
+    server.run(make_job(tmp_path / "job", "describe"))
+    (line,) = events(tmp_path / "job")
+    status = Path(f"/proc/{line['parent']}/status").read_text()
+    assert "\nThreads:\t1\n" in status
+    assert {"sklearn.datasets", "torch._dynamo"} <= set(line["loaded"]), "imports are shared"
+
+
+def test_a_child_has_its_threads_and_no_cuda(server: ForkServer, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    server.run(make_job(tmp_path / "job", "describe", threads=3), seen.append)
+    (line,) = (event for event in seen if event["event"] == "epoch")
+    assert (line["threads"], line["cuda"], line["device"]) == (3, False, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        ("pair", PairError, "no same pair"),
+        ("name", SpecError, "Unknown kernel 'x': use one of relu"),
+        ("base", ModkernelError, "something"),
+        ("bug", ChildError, "ZeroDivisionError: division by zero.*log.txt"),
+        ("memory", ChildError, "out of memory.*batch_size"),
+    ],
+)
+def test_an_error_keeps_its_type_and_message(
+    server: ForkServer, tmp_path: Path, what: str, error: type[ModkernelError], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        server.run(make_job(tmp_path / "job", what))
+    assert type(caught.value) is error
+    assert not getattr(caught.value, "died", False)
+    assert not (tmp_path / "job" / "result").exists()
+    if what == "bug":
+        assert "Traceback" in (tmp_path / "job" / "log.txt").read_text()
+
+
+def test_a_killed_child_is_named_and_the_server_lives_on(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    with pytest.raises(ChildError, match=r"SIGKILL.*out of memory.*batch_size") as caught:
+        server.run(make_job(tmp_path / "killed", "kill"))
+    assert caught.value.died
+    server.run(make_job(tmp_path / "next"))
+
+
+def test_stopping_leaves_a_checkpoint_to_go_on_from(server: ForkServer, tmp_path: Path) -> None:
+    stop = threading.Event()
+    job = make_job(tmp_path / "job", "long")
+    with pytest.raises(StoppedError):
+        server.run(job, lambda event: stop.set() if event["event"] == "epoch" else None, stop)
+    reached = int((tmp_path / "job" / "checkpoint").read_text())
+    server.run(make_job(tmp_path / "job"))
+    done = [event["epoch"] for event in events(tmp_path / "job")]
+    assert done == list(range(1, max(reached, 3) + 1)), "no step twice, none left out"
+
+
+def test_a_child_that_nobody_follows_any_more_stops(server: ForkServer, tmp_path: Path) -> None:
+    work = tmp_path / "job"
+
+    def fail(event: Mapping[str, Any]) -> None:
+        if event["event"] == "epoch":
+            raise RuntimeError("the follower is gone")
+
+    with pytest.raises(RuntimeError, match="follower"):
+        server.run(make_job(work, "long"), fail)
+    (started,) = events(work, "started")
+    until(lambda: not alive(started["pid"]))
+
+
+def test_one_slot_lets_one_child_compute_at_a_time(server: ForkServer, tmp_path: Path) -> None:
+    both = [tmp_path / "a", tmp_path / "b"]
+    waits: list[Any] = []
+    threads = [
+        threading.Thread(
+            target=server.run,
+            args=(make_job(work), lambda e: waits.append(e) if e["event"] == "waiting" else None),
+        )
+        for work in both
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first, second = sorted(
+        ([event["time"] for event in events(work)] for work in both), key=lambda times: times[0]
+    )
+    assert len(first) == len(second) == 3
+    assert first[-1] <= second[0]
+    assert waits == [{"event": "waiting", "for": "device"}]
+
+
+def test_two_slots_let_two_children_compute_at_once(server: ForkServer, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def run(work: Path) -> None:
+        with pytest.raises(StoppedError):
+            server.run(make_job(work, "long", cpu_slots=2), stop=stop)
+
+    threads = [threading.Thread(target=run, args=(tmp_path / name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    until(lambda: events(tmp_path / "a") and events(tmp_path / "b"))
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_two_children_never_work_in_one_folder(server: ForkServer, tmp_path: Path) -> None:
+    work = tmp_path / "job"
+    threads = [
+        threading.Thread(target=server.run, args=(make_job(work, cpu_slots=2),)) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [event["epoch"] for event in events(work)] == [1, 2, 3]
+
+
+def test_a_slot_is_free_as_soon_as_its_child_is_killed(server: ForkServer, tmp_path: Path) -> None:
+    def run() -> None:
+        with pytest.raises(ChildError):
+            server.run(make_job(tmp_path / "long", "long"))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    (started,) = until(lambda: events(tmp_path / "long", "started"))
+    os.kill(started["pid"], signal.SIGKILL)
+    server.run(make_job(tmp_path / "next"))
+    thread.join()
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from modkernel.jobs.client import ForkServer
+from tests.modkernel.jobs import make_job
+ForkServer("tests.modkernel.jobs:run").run(make_job(Path(sys.argv[1]), "long"))
+"""
+
+
+@pytest.mark.parametrize("with_server", [False, True], ids=["flow", "flow and fork server"])
+def test_a_child_stops_when_its_flow_is_killed(tmp_path: Path, with_server: bool) -> None:
+    work = tmp_path / "job"
+    flow = subprocess.Popen([sys.executable, "-c", PARENT, str(work)])
+    until(lambda: events(work))
+    child = events(work, "started")[0]["pid"]
+    server = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+    flow.kill()
+    if with_server:
+        os.kill(server, signal.SIGKILL)
+    flow.wait()
+    until(lambda: not alive(child) and not alive(server), 10)
+    assert json.loads((work / "error.json").read_text())["type"] == "StoppedError"
+
+
+def test_a_killed_fork_server_is_replaced(tmp_path: Path) -> None:
+    server = ForkServer(TARGET)
+    caught: list[ChildError] = []
+
+    def run() -> None:
+        with pytest.raises(ChildError, match="starts training processes has died") as error:
+            server.run(make_job(tmp_path / "job", "long"))
+        caught.append(error.value)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    child = until(lambda: events(tmp_path / "job", "started"))[0]["pid"]
+    until(lambda: events(tmp_path / "job"))
+    os.kill(int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1]), 9)
+    thread.join()
+    assert caught[0].died
+    until(lambda: not alive(child), 10)
+    reached = int((tmp_path / "job" / "checkpoint").read_text())
+    stop = threading.Event()
+    seen: list[Any] = []
+
+    def follow(event: Any) -> None:
+        if event["event"] == "epoch":
+            seen.append(event["epoch"])
+            stop.set()
+
+    with pytest.raises(StoppedError):
+        server.run(make_job(tmp_path / "job", "long"), follow, stop)
+    assert seen[0] == reached + 1, "the next child goes on where the last one stopped"
+    server.close()
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    server = ForkServer("tests.modkernel.jobs:no_such_function")
+    with pytest.raises(ChildError, match="no_such_function"):
+        server.run(make_job(tmp_path / "job"))
+
+
+def test_a_lock_file_that_was_removed_is_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with hold([path], lambda: False, lambda: None):
+        path.unlink()
+        with hold([path], lambda: False, lambda: pytest.fail("nobody holds the new file")):
+            assert path.exists()
+
+
+def test_waiting_for_a_lock_can_be_stopped(tmp_path: Path) -> None:
+    waits: list[int] = []
+    with (
+        hold([tmp_path / "lock"], lambda: False, lambda: None),
+        pytest.raises(StoppedError),
+        hold([tmp_path / "lock"], lambda: bool(waits), lambda: waits.append(1)),
+    ):
+        pass
+    assert waits == [1]
+
+
+def test_a_gpu_slot_names_the_gpu_that_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,")
+    taken = []
+    for _ in range(2):
+        held = device_slot(tmp_path, "auto", 1, lambda: False, lambda: None)
+        assert held.__enter__() == "cuda"
+        taken.append((held, os.environ["CUDA_VISIBLE_DEVICES"]))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert [name for _, name in taken] == ["3", "5"]
+    for held, _ in taken:
+        held.__exit__(None, None, None)
+
+
+def test_no_gpu_is_an_error_only_where_one_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus() == ()
+    with device_slot(tmp_path, "auto", 1, lambda: False, lambda: None) as device:
+        assert device == "cpu"
+    with (
+        pytest.raises(SettingsError, match="'auto' or 'cpu'"),
+        device_slot(tmp_path, "cuda", 1, lambda: False, lambda: None),
+    ):
+        pass

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from modkernel.data import RawData, load_dataset
+from modkernel.data.arrays import as_examples
+from modkernel.errors import ClassError, DataError, SpecError
+from modkernel.spec import DatasetSpec
+from tests.modkernel.data_made import npz, places
+
+X = np.random.default_rng(0).normal(size=(40, 5))
+Y = np.arange(40) % 4
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 7), dtype=np.uint8)
+
+
+def load(path: Path, tmp_path: Path, **options):
+    return load_dataset(DatasetSpec(name="arrays", path=str(path), **options), places(tmp_path))
+
+
+def everything(data) -> dict[str, torch.Tensor]:
+    return {
+        name: example
+        for split in (data.train, data.validation, data.test)
+        for name, example in zip(
+            split.ids, split.images.batch(torch.arange(len(split))), strict=True
+        )
+    }
+
+
+def test_vectors_from_both_kinds_of_file(tmp_path):
+    first = load(npz(tmp_path / "a.npz", x=X, y=Y), tmp_path)
+    save_file({"x": torch.from_numpy(X), "y": torch.from_numpy(Y)}, tmp_path / "a.safetensors")
+    second = load(tmp_path / "a.safetensors", tmp_path)
+    assert first.classes == ("0", "1", "2", "3")
+    assert first.fingerprint == second.fingerprint
+    assert first.preprocessing == second.preprocessing
+    assert (first.preprocessing.shape, first.preprocessing.dtype) == ((5,), "float32")
+    found = everything(first)
+    assert sorted(found, key=int) == [str(i) for i in range(40)]
+    for name, example in found.items():
+        assert torch.equal(example, torch.from_numpy(X[int(name)].astype(np.float32)))
+    for name, label in zip(first.train.ids, first.train.labels.tolist(), strict=True):
+        assert label == Y[int(name)]
+
+
+@pytest.mark.parametrize(
+    ("array", "shape"),
+    [
+        (IMAGES, (1, 6, 7)),
+        (IMAGES[:, None], (1, 6, 7)),
+        (IMAGES[..., None], (1, 6, 7)),
+        (np.stack([IMAGES] * 3, 1), (3, 6, 7)),
+        (np.stack([IMAGES] * 3, 3), (3, 6, 7)),
+        (np.stack([IMAGES[:, :3]] * 3, 3), (3, 7, 3)),
+    ],
+    ids=["NHW", "N1HW", "NHW1", "N3HW", "NHW3", "both-may-be"],
+)
+def test_where_the_channels_are(array, shape):
+    examples = as_examples(array, "x")
+    assert examples.dtype == torch.uint8
+    assert tuple(examples.shape[1:]) == shape
+    assert examples.is_contiguous()
+    if shape == (3, 6, 7):
+        assert torch.equal(examples[:, 1], torch.from_numpy(IMAGES))
+
+
+def test_images_are_resized_and_converted_on_request(tmp_path):
+    path = npz(tmp_path / "a.npz", x=IMAGES, y=Y)
+    data = load(path, tmp_path, image_size=12, channels=3)
+    assert data.train.images.shape == data.preprocessing.shape == (3, 12, 12)
+    assert data.fingerprint != load(path, tmp_path).fingerprint
+    with pytest.raises(DataError, match="vectors"):
+        load(npz(tmp_path / "b.npz", x=X, y=Y), tmp_path, image_size=12)
+
+
+def test_names_and_a_test_part_of_its_own(tmp_path):
+    names = np.array(["pear", "fig"])
+    path = npz(tmp_path / "a.npz", x=X, y=names[Y % 2], x_test=X[:6], y_test=names[Y[:6] % 2])
+    data = load(path, tmp_path)
+    assert data.classes == ("fig", "pear")
+    assert list(data.test.ids) == [f"test/{i}" for i in range(6)]
+    assert data.test.labels.tolist() == [1, 0, 1, 0, 1, 0]
+    assert torch.equal(data.test.images.batch(torch.arange(6)), torch.from_numpy(X[:6]).float())
+    assert len(data.train) + len(data.validation) == 40
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.uint64, bool, "S4"])
+def test_kinds_of_labels(tmp_path, kind):
+    data = load(npz(tmp_path / "a.npz", x=X, y=(Y % 2).astype(kind)), tmp_path)
+    assert data.classes == (("False", "True") if kind is bool else ("0", "1"))
+
+
+def test_numbers_are_sorted_as_numbers(tmp_path):
+    data = load(npz(tmp_path / "a.npz", x=X, y=np.array([10, 9, -1, 100])[Y]), tmp_path)
+    assert data.classes == ("-1", "9", "10", "100")
+
+
+def test_without_labels(tmp_path):
+    data = load(npz(tmp_path / "a.npz", x=X), tmp_path)
+    assert data.classes == ()
+    assert data.train.labels is None
+    assert (len(data.train), len(data.validation), len(data.test)) == (36, 4, 0)
+    assert data.test.images.batch(torch.arange(0)).shape == (0, 5)
+
+
+NAN = np.where(np.arange(40)[:, None] == 3, np.nan, X)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": X, "y": Y[:39]}, r"y of .* has shape \[39\], and there are 40"),
+        ({"x": X, "y": Y[:, None]}, "one label an example"),
+        ({"x": NAN, "y": Y}, "not finite"),
+        ({"x": X * 1e300, "y": Y}, "not finite"),
+        ({"x": X, "y": Y.astype(float)}, "labels are integers or strings"),
+        ({"x": X.astype(object), "y": Y}, "it holds objects"),
+        ({"x": X, "y": Y.astype(object)}, "it holds objects"),
+        ({"x": X.astype(complex), "y": Y}, "complex128"),
+        ({"x": X.astype(str), "y": Y}, "array of numbers"),
+        ({"x": X[:, 0], "y": Y}, r"type float64 and shape \[40\]"),
+        ({"x": IMAGES / 255, "y": Y}, "images as uint8"),
+        ({"x": np.stack([IMAGES] * 2, 1), "y": Y}, "1 or 3 channels"),
+        ({"x": X[:0], "y": Y[:0]}, "is empty"),
+        ({"y": Y}, "no array 'x'"),
+        ({"x": X, "y": Y, "x_test": X[:, :4], "y_test": Y}, "differ in shape"),
+        ({"x": X, "y": Y, "x_test": X}, "for all of its parts or for none"),
+        ({"x": X, "y": Y, "y_test": Y}, "for all of its parts or for none"),
+        ({"x": X, "x_test": X, "y_test": Y}, "for all of its parts or for none"),
+        ({"x": X, "y": Y, "x_test": X, "y_test": Y[:3]}, "y_test of"),
+    ],
+)
+def test_unfit_arrays(tmp_path, arrays, message):
+    with pytest.raises(DataError, match=message):
+        load(npz(tmp_path / "a.npz", **arrays), tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_labels_outside_the_classes(tmp_path):
+    with pytest.raises(ClassError, match="label '4', which is none of the 4"):
+        load(npz(tmp_path / "a.npz", x=X, y=Y, x_test=X, y_test=Y + 4), tmp_path)
+    with pytest.raises(ClassError, match="At least two"):
+        load(npz(tmp_path / "b.npz", x=X, y=np.zeros(40, int)), tmp_path)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for name in ("a.npz", "a.safetensors"):
+        path = tmp_path / name
+        with pytest.raises(DataError, match="No such file"):
+            load(path, tmp_path)
+        single = io.BytesIO()
+        np.save(single, X)
+        for content in (b"", b"not what it says", b"PK\3\4 cut short", single.getvalue()):
+            path.write_bytes(content)
+            with pytest.raises(DataError, match="Save it anew"):
+                load(path, tmp_path)
+    with pytest.raises(DataError, match=r"one \.npz or \.safetensors"):
+        load(tmp_path / "a.csv", tmp_path)
+    with pytest.raises(DataError, match=r"set dataset\.path"):
+        load_dataset(DatasetSpec(name="arrays"), places(tmp_path))
+
+
+def test_a_hostile_file_runs_nothing(tmp_path):
+    marker = tmp_path / "was-here"
+
+    class Hostile:
+        def __reduce__(self):
+            return (subprocess.call, ([sys.executable, "-c", f"open({str(marker)!r}, 'w')"],))
+
+    path = npz(tmp_path / "a.npz", x=np.array([Hostile()], dtype=object), y=Y)
+    with pytest.raises(DataError, match="it holds objects"):
+        load(path, tmp_path)
+    assert not marker.exists()
+
+
+def good(spec: DatasetSpec) -> RawData:
+    return RawData(IMAGES, Y, ("north", "east", "south", "west"), IMAGES[:8], list(Y[:8]))
+
+
+def by_name(spec: DatasetSpec) -> RawData:
+    return RawData(torch.from_numpy(X), [("b", "a")[i % 2] for i in Y], ("b", "a"))
+
+
+def without_labels(spec: DatasetSpec) -> RawData:
+    return RawData(X, None, ())
+
+
+def outside(spec: DatasetSpec) -> RawData:
+    return RawData(X, Y, ("a", "b", "c"))
+
+
+def twice(spec: DatasetSpec) -> RawData:
+    return RawData(X, Y, ("a", "b", "c", "a"))
+
+
+def failing(spec: DatasetSpec) -> RawData:
+    raise FileNotFoundError("there is no such disk")
+
+
+def refusing(spec: DatasetSpec) -> RawData:
+    raise DataError("The disk is in the drawer.")
+
+
+def wrong_type(spec: DatasetSpec) -> int:
+    return 3
+
+
+NO_FUNCTION = 3
+
+
+def own(name: str, tmp_path: Path, **options):
+    return load_dataset(DatasetSpec(name=f"{__name__}:{name}", **options), places(tmp_path))
+
+
+def test_a_loader_of_ones_own(tmp_path):
+    data = own("good", tmp_path, classes=("west", "east"))
+    assert data.classes == ("west", "east")
+    assert data.preprocessing.shape == (1, 6, 7)
+    assert data.test.labels.tolist() == [1, 0, 1, 0]
+    data = own("by_name", tmp_path)
+    assert data.classes == ("b", "a")
+    for name, label in zip(data.train.ids, data.train.labels.tolist(), strict=True):
+        assert label == Y[int(name)] % 2
+    assert own("without_labels", tmp_path).train.labels is None
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("outside", ClassError, "label '3'"),
+        ("twice", ClassError, "names a class twice"),
+        ("failing", DataError, "failed with FileNotFoundError: there is no such disk"),
+        ("refusing", DataError, r"^The disk is in the drawer\.$"),
+        ("wrong_type", DataError, "returned int"),
+        ("NO_FUNCTION", DataError, "is no function"),
+        ("absent", SpecError, "Cannot import"),
+    ],
+)
+def test_loaders_that_go_wrong(tmp_path, name, error, message):
+    with pytest.raises(error, match=message):
+        own(name, tmp_path)

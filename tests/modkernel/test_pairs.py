@@ -1,0 +1,372 @@
+"""Pair labels and sources: what is known, what cannot be had back, and how batches are made."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import combinations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from modkernel.errors import PairError
+from modkernel.pairs.source import PairLabels, PairSource
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def listed(pairs: dict[tuple[int, int], bool]) -> tuple[Tensor, Tensor, Tensor]:
+    ends = torch.tensor(list(pairs), dtype=torch.int64).reshape(-1, 2)
+    return ends[:, 0], ends[:, 1], torch.tensor(list(pairs.values()), dtype=torch.bool)
+
+
+def some_pairs(n: int, count: int, share_same: float = 0.5, seed: int = 0) -> PairSource:
+    """A source of up to `count` random pairs, each direction at random."""
+    generator = seeded(seed)
+    i, j = torch.randint(n, (2, count), generator=generator)
+    low, high = torch.minimum(i, j), torch.maximum(i, j)
+    same = (low * 7919 + high * 104729) % 1000 < share_same * 1000
+    return PairSource.from_pairs(n, i[i != j], j[i != j], same[i != j])
+
+
+def known_pairs(source: PairSource) -> dict[tuple[int, int], bool]:
+    labels = source.for_batch(torch.arange(source.n_examples))
+    return {
+        (a, b): bool(labels.same[a, b])
+        for a, b in combinations(range(source.n_examples), 2)
+        if labels.known[a, b]
+    }
+
+
+def check_invariants(labels: PairLabels) -> None:
+    for matrix in (labels.same, labels.known, labels.different):
+        assert matrix.dtype == torch.bool
+        assert torch.equal(matrix, matrix.T)
+        assert not matrix.diagonal().any()
+    assert torch.equal(labels.same | labels.different, labels.known)
+    assert not (labels.same & labels.different).any()
+    assert labels.n_same == int(labels.same.sum()) // 2
+    assert labels.n_different == int(labels.different.sum()) // 2
+
+
+# --- Labels of one batch
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_labels_from_classes_equal_a_loop(classes: list[int]) -> None:
+    labels = PairLabels.from_classes(torch.tensor(classes))
+    check_invariants(labels)
+    for a, b in combinations(range(len(classes)), 2):
+        assert labels.known[a, b]
+        assert labels.same[a, b] == (classes[a] == classes[b])
+
+
+TABLES = st.integers(2, 9).flatmap(
+    lambda n: st.tuples(
+        st.just(n),
+        st.dictionaries(
+            st.sampled_from(list(combinations(range(n), 2))), st.booleans(), min_size=1
+        ),
+    )
+)
+
+
+@given(TABLES, st.randoms(use_true_random=False))
+@settings(max_examples=80, deadline=None)
+def test_labels_and_sources_of_a_pair_list_equal_the_list(table, random) -> None:
+    n, pairs = table
+    turned = {(b, a) if random.random() < 0.5 else (a, b): same for (a, b), same in pairs.items()}
+    labels = PairLabels.from_pairs(n, *listed(turned))
+    check_invariants(labels)
+    source = PairSource.from_pairs(n, *listed(turned))
+    assert known_pairs(source) == pairs
+    assert (source.n_same, source.n_different) == (labels.n_same, labels.n_different)
+
+    batch = torch.tensor(random.sample(range(n), random.randint(1, n)))
+    of_batch = source.for_batch(batch)
+    check_invariants(of_batch)
+    assert torch.equal(of_batch.known, labels.known[batch][:, batch])
+    assert torch.equal(of_batch.same, labels.same[batch][:, batch])
+
+
+def test_source_of_classes_gives_the_labels_of_a_batch() -> None:
+    classes = torch.tensor([4, 4, 0, 2, 0, 4])
+    source = PairSource.from_classes(classes)
+    assert (source.n_examples, source.n_same, source.n_different) == (6, 4, 11)
+    batch = torch.tensor([5, 2, 0])
+    of_batch, expected = source.for_batch(batch), PairLabels.from_classes(classes[batch])
+    check_invariants(of_batch)
+    assert torch.equal(of_batch.same, expected.same)
+    assert torch.equal(of_batch.known, expected.known)
+
+
+def test_pairs_listed_twice_count_once() -> None:
+    twice = torch.tensor([0, 1, 0]), torch.tensor([1, 0, 2]), torch.tensor([1, 1, 0])
+    assert PairLabels.from_pairs(3, *twice).n_same == 1
+    source = PairSource.from_pairs(3, *twice)
+    assert (source.n_same, source.n_different) == (1, 1)
+
+
+def test_no_matrix_over_all_examples_is_made() -> None:
+    n = 1_000_000_000
+    source = PairSource.from_pairs(
+        n, torch.tensor([0, n - 1]), torch.tensor([n - 1, 5]), torch.tensor([1, 0])
+    )
+    labels = source.for_batch(torch.tensor([5, n - 1, 0]))
+    assert labels.same.tolist() == [
+        [False, False, False],
+        [False, False, True],
+        [False, True, False],
+    ]
+    assert labels.known[0].tolist() == [False, True, False]
+
+
+def test_labels_stay_where_they_are_or_move() -> None:
+    labels = PairLabels.from_classes(torch.tensor([0, 1, 1]))
+    assert labels.to("cpu") is labels
+    moved = labels.to("meta")
+    assert moved.same.device.type == moved.known.device.type == "meta"
+    assert (moved.n_same, moved.n_different) == (1, 2)
+    assert PairSource.from_classes(torch.tensor([0, 1])).for_batch(
+        torch.tensor([0, 1]), "meta"
+    ).same.device == torch.device("meta")
+
+
+# --- Class identities are gone
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.permutations(range(6)))
+@settings(max_examples=60, deadline=None)
+def test_a_source_holds_nothing_that_a_renaming_of_the_classes_changes(classes, names) -> None:
+    a = PairSource.from_classes(torch.tensor(classes))
+    b = PairSource.from_classes(torch.tensor([100 + names[c] for c in classes]))
+    held_a, held_b = (dataclasses.asdict(source._known) for source in (a, b))
+    assert list(vars(a)) == ["_known"]
+    assert held_a.keys() == held_b.keys()
+    for key, value in held_a.items():
+        other = held_b[key]
+        assert torch.equal(value, other) if isinstance(value, Tensor) else value == other
+    assert repr(a) == repr(b)
+
+
+def test_nothing_public_of_a_source_is_a_tensor() -> None:
+    source = PairSource.from_classes(torch.tensor([3, 1, 3]))
+    public = [getattr(source, name) for name in dir(source) if not name.startswith("_")]
+    assert not any(isinstance(value, Tensor) for value in public)
+    assert repr(source) == "PairSource(n_examples=3, n_same=1, n_different=2)"
+
+
+# --- Batches
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 64, 65])
+def test_class_batches_are_a_permutation(n: int) -> None:
+    source = PairSource.from_classes(torch.zeros(n, dtype=torch.int64))
+    batches = list(source.batches(8, seeded(), drop_last=False))
+    assert sorted(torch.cat(batches).tolist()) == list(range(n))
+    sizes = {len(batch) for batch in batches}
+    assert max(sizes) <= 8
+    assert max(sizes) - min(sizes) <= 1
+    assert len(batches) == source.n_batches(8, drop_last=False) == -(-n // 8)
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(5, [5]), (8, [8]), (15, [8]), (17, [8, 8])])
+def test_class_batches_of_exactly_the_size_with_drop_last(n: int, sizes: list[int]) -> None:
+    source = PairSource.from_classes(torch.zeros(n, dtype=torch.int64))
+    batches = list(source.batches(8, seeded(), drop_last=True))
+    assert [len(batch) for batch in batches] == sizes
+    assert len(batches) == source.n_batches(8, drop_last=True)
+    assert len(torch.cat(batches).unique()) == sum(sizes)
+
+
+SOURCES = {
+    "classes": PairSource.from_classes(torch.arange(200) % 10),
+    "sparse": some_pairs(200, 60),
+    "medium": some_pairs(200, 500),
+    "dense": some_pairs(60, 4000),
+    "few-same": some_pairs(200, 400, share_same=0.02),
+    "few-different": some_pairs(200, 400, share_same=0.98),
+    "all-same": some_pairs(50, 40, share_same=1.0),
+    "few-pairs-all-same": some_pairs(50, 20, share_same=1.0),
+    "all-different": some_pairs(50, 40, share_same=0.0),
+    "one-pair": PairSource.from_pairs(9, *listed({(3, 7): True})),
+    "one-of-each": PairSource.from_pairs(9, *listed({(3, 7): True, (3, 8): False})),
+}
+PAIR_LISTS = {name: source for name, source in SOURCES.items() if name != "classes"}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_batches_follow_the_generator_alone(source: PairSource) -> None:
+    def epoch(seed: int) -> list[list[int]]:
+        torch.manual_seed(torch.seed() % 1000)
+        return [batch.tolist() for batch in source.batches(16, seeded(seed), drop_last=True)]
+
+    assert epoch(1) == epoch(1)
+    if source.n_examples > 9:
+        assert epoch(1) != epoch(2)
+
+
+def test_batches_draw_all_their_randomness_at_once() -> None:
+    for source in SOURCES.values():
+        generator = seeded()
+        batches = source.batches(16, generator, drop_last=False)
+        state = generator.get_state()
+        list(batches)
+        assert torch.equal(generator.get_state(), state)
+
+
+@pytest.mark.parametrize("batch_size", [4, 5, 16, 64])
+@pytest.mark.parametrize("source", PAIR_LISTS.values(), ids=PAIR_LISTS)
+def test_pair_batches(source: PairSource, batch_size: int) -> None:
+    for seed in range(3):
+        batches = list(source.batches(batch_size, seeded(seed), drop_last=True))
+        assert len(batches) == source.n_batches(batch_size, drop_last=True) > 0
+        for batch in batches:
+            assert len(batch) <= batch_size
+            assert len(batch.unique()) == len(batch)
+            labels = source.for_batch(batch)
+            assert labels.known.any(1).all()
+            assert bool(labels.n_same) == bool(source.n_same)
+            assert bool(labels.n_different) == bool(source.n_different)
+
+
+@pytest.mark.parametrize("name", ["sparse", "few-pairs-all-same", "one-pair", "one-of-each"])
+def test_an_epoch_goes_through_every_pair_of_a_short_list(name: str) -> None:
+    source = SOURCES[name]
+    seen = set()
+    for batch in source.batches(16, seeded(), drop_last=True):
+        labels = source.for_batch(batch)
+        seen |= {
+            (int(batch[a]), int(batch[b]))
+            for a, b in combinations(range(len(batch)), 2)
+            if labels.known[a, b]
+        }
+    assert {tuple(sorted(pair)) for pair in seen} == set(known_pairs(source))
+
+
+def test_an_epoch_of_a_long_list_is_as_long_as_there_are_examples() -> None:
+    source = SOURCES["dense"]
+    assert source.n_same + source.n_different > 1000
+    assert source.n_batches(16, drop_last=True) == -(-60 // 8)
+    shown = torch.cat(
+        [b for seed in range(4) for b in source.batches(16, seeded(seed), drop_last=True)]
+    )
+    assert len(shown.unique()) == 60
+
+
+# --- Splitting a list
+
+
+@pytest.mark.parametrize("name", ["sparse", "medium", "dense", "few-same"])
+def test_split_parts_a_list_by_kind(name: str) -> None:
+    source = SOURCES[name]
+    training, validation = source.split(0.2, seed=3)
+    parts = known_pairs(training), known_pairs(validation)
+    assert not parts[0].keys() & parts[1].keys()
+    assert parts[0] | parts[1] == known_pairs(source)
+    assert validation.n_same == max(1, round(0.2 * source.n_same))
+    assert validation.n_different == max(1, round(0.2 * source.n_different))
+    assert training.n_examples == validation.n_examples == source.n_examples
+    assert known_pairs(source.split(0.2, seed=3)[1]) == parts[1]
+    assert known_pairs(source.split(0.2, seed=4)[1]) != parts[1]
+
+
+def test_split_never_takes_all_pairs_of_a_kind() -> None:
+    source = PairSource.from_pairs(
+        5, *listed({(0, 1): True, (0, 2): True, (3, 4): False, (1, 4): False, (2, 4): False})
+    )
+    for fraction in (0.01, 0.99):
+        for part in source.split(fraction, seed=0):
+            assert part.n_same >= 1
+            assert part.n_different >= 1
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
+def test_split_refuses_shares_outside_0_to_1(fraction: float) -> None:
+    with pytest.raises(PairError, match="between 0 and 1"):
+        SOURCES["medium"].split(fraction, seed=0)
+
+
+def test_split_refuses_classes_and_single_pairs() -> None:
+    with pytest.raises(PairError, match="split the examples"):
+        SOURCES["classes"].split(0.1, seed=0)
+    with pytest.raises(PairError, match="cannot be split"):
+        SOURCES["one-of-each"].split(0.5, seed=0)
+
+
+# --- What is refused
+
+BAD_LISTS = {
+    "self": ([0, 1], [1, 1], [1, 0], r"Pair 1, \(1, 1\) .* with itself"),
+    "too-large": ([0, 2], [1, 5], [1, 0], "Pair 1, .* outside the examples 0 to 4"),
+    "negative": ([0, -1], [1, 2], [1, 0], "Pair 1, .* outside the examples 0 to 4"),
+    "label": ([0, 1], [1, 2], [1, 2], "Pair 1, .* neither 0"),
+    "lengths": ([0, 1], [1], [1, 0], "three lists of one length"),
+    "conflict": ([0, 3, 1], [1, 2, 0], [1, 0, 0], "examples 0 and 1 is listed both"),
+}
+
+
+@pytest.mark.parametrize(("i", "j", "same", "message"), BAD_LISTS.values(), ids=BAD_LISTS)
+@pytest.mark.parametrize(
+    "make", [PairLabels.from_pairs, PairSource.from_pairs], ids=["labels", "source"]
+)
+def test_bad_lists_are_refused(make, i, j, same, message: str) -> None:
+    with pytest.raises(PairError, match=message):
+        make(5, torch.tensor(i), torch.tensor(j), torch.tensor(same))
+
+
+def test_examples_are_named_by_whole_numbers() -> None:
+    with pytest.raises(PairError, match="whole numbers"):
+        PairSource.from_pairs(3, torch.tensor([0.0]), torch.tensor([1]), torch.tensor([1]))
+
+
+def test_an_empty_list_is_refused() -> None:
+    with pytest.raises(PairError, match="empty"):
+        PairSource.from_pairs(3, *listed({}))
+
+
+BAD_LABELS = {
+    "unlabelled": torch.tensor([0, -1]),
+    "float": torch.tensor([0.0, 1.0]),
+    "one-hot": torch.eye(2, dtype=torch.int64),
+}
+
+
+@pytest.mark.parametrize("labels", BAD_LABELS.values(), ids=BAD_LABELS)
+@pytest.mark.parametrize(
+    "make", [PairLabels.from_classes, PairSource.from_classes], ids=["labels", "source"]
+)
+def test_bad_class_labels_are_refused(make, labels: Tensor) -> None:
+    with pytest.raises(PairError, match="Class labels are whole numbers of 0 or more"):
+        make(labels)
+
+
+def test_check_refuses_what_nothing_can_be_trained_on() -> None:
+    SOURCES["classes"].check()
+    SOURCES["all-different"].check(needs_same=False)
+    with pytest.raises(PairError, match="of the same class"):
+        SOURCES["all-different"].check()
+    with pytest.raises(PairError, match="of the same class"):
+        PairSource.from_classes(torch.arange(4)).check()
+    for needs_same in (True, False):
+        with pytest.raises(PairError, match="two classes at least"):
+            SOURCES["all-same"].check(needs_same)
+        with pytest.raises(PairError, match="two classes at least"):
+            PairSource.from_classes(torch.zeros(4, dtype=torch.int64)).check(needs_same)
+
+
+@pytest.mark.parametrize("index", [-1, 200])
+@pytest.mark.parametrize("name", ["classes", "medium"])
+def test_batches_of_other_examples_are_refused(name: str, index: int) -> None:
+    with pytest.raises(PairError, match="0 to 199"):
+        SOURCES[name].for_batch(torch.tensor([0, index]))
+
+
+def test_batches_too_small_for_both_kinds_are_refused() -> None:
+    with pytest.raises(PairError, match="at least 4"):
+        SOURCES["medium"].batches(3, seeded(), drop_last=True)
