@@ -13,7 +13,7 @@ from modkernel.errors import ScoreError
 from modkernel.kernels import Kernel
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.source import PairLabels
-from modkernel.reuse.scores import SCORES, contrastive, leep, nce
+from modkernel.reuse.scores import SCORES, contrast, leep, nce
 from modkernel.spec import ObjectiveSpec
 from tests.modkernel.feature_examples import cases, features_of
 
@@ -30,7 +30,7 @@ def test_streamed_scores_are_those_of_the_whole_matrix(name, temperature, case, 
     objective = make_objective(ObjectiveSpec(name=name, temperature=temperature), BOUNDED)
     whole = objective(features @ features.T, PairLabels.from_classes(labels))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contrastive, "ROWS", rows)
+        patch.setattr(contrast, "ROWS", rows)
         found = SCORES[name].function(features, labels, temperature)
     assert found == pytest.approx(float(whole), rel=1e-9, abs=1e-12)
 
