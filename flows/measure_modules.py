@@ -17,6 +17,7 @@ from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.child import chain_files, device_slots, make_job, run_watched, runs_child
 from modkernel.flows.tasks.claims import find_or_make
 from modkernel.flows.tasks.side_by_side import side_by_side
+from modkernel.jobs.job import MeasureJob
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.backends import feature_cache
 from modkernel.reuse.moments_file import MOMENTS_FILE
@@ -149,9 +150,9 @@ def _measure(
     lost: threading.Event,
 ) -> None:
     job = make_job(
+        MeasureJob,
         registry.settings,
         key,
-        kind="measure",
         fingerprint=fingerprint,
         dataset=dataset,
         upstream=chain_files(registry, record),

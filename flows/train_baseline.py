@@ -16,6 +16,7 @@ from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.child import make_job, run_followed, runs_child
 from modkernel.flows.tasks.claims import find_or_make
+from modkernel.jobs.job import EndToEndJob
 from modkernel.registry import Registry
 from modkernel.registry.baselines import Baseline
 from modkernel.spec import NetworkSpec
@@ -84,9 +85,9 @@ def _train(
 ) -> Baseline:
     tell(name, "training")
     job = make_job(
+        EndToEndJob,
         registry.settings,
         digest,
-        kind="end_to_end",
         network=spec,
         dataset=spec.dataset,
         fingerprint=fingerprint,

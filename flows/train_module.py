@@ -11,7 +11,7 @@ from modkernel.flows.runtime.events import emit
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train import train_stored_module
 from modkernel.plan import facts, plan_hidden
-from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name
+from modkernel.spec import BackboneSpec, DatasetSpec, HiddenModuleSpec, HiddenSpec, Name
 
 HIDDEN = HiddenSpec()
 
@@ -51,7 +51,7 @@ def train_module(
         preprocessing, under = info.preprocessing, info.preprocessing.id
         (step,) = plan_hidden(backbone, [hidden], preprocessing.shape, to_end=False)
     else:
-        if below.spec.backbone is None:
+        if not isinstance(below.spec, HiddenModuleSpec):
             raise InterfaceError(
                 f"'{upstream}' is an output module, on which none can stand: name the hidden "
                 f"module {below.spec.interface.upstream[:12]} under it."

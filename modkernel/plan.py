@@ -22,11 +22,13 @@ from modkernel.pairs.table import SMALLEST_PAIR_BATCH
 from modkernel.spec import (
     BackboneSpec,
     DatasetFacts,
+    HiddenModuleSpec,
     HiddenSpec,
     Interface,
     KernelSpec,
     ModuleSpec,
     NetworkSpec,
+    OutputModuleSpec,
     OutputSpec,
     Preprocessing,
     Shape,
@@ -53,7 +55,7 @@ class HiddenPlan:
 
     def spec(
         self, upstream: str, preprocessing: Preprocessing, dataset: DatasetFacts, seed: int
-    ) -> ModuleSpec:
+    ) -> HiddenModuleSpec:
         """The module's spec on a known upstream (a module id, or the preprocessing's).
 
         Raises:
@@ -65,8 +67,7 @@ class HiddenPlan:
                 "module has none below: leave 'views' out of its recipe, where fresh views cost "
                 "nothing more."
             )
-        return ModuleSpec(
-            kind="hidden",
+        return HiddenModuleSpec(
             interface=Interface(
                 upstream=upstream, takes=self.takes, gives=self.gives, kernel=self.hidden.kernel
             ),
@@ -76,7 +77,7 @@ class HiddenPlan:
             backbone=self.backbone,
             blocks=self.blocks,
             # Where a cut lies is told by the blocks, however the user named it.
-            hidden=self.hidden.model_copy(update={"until": self.blocks[-1]}),
+            hidden=self.hidden.changed(until=self.blocks[-1]),
         )
 
 
@@ -192,7 +193,7 @@ def output_spec(
     seed: int,
     kernel: KernelSpec | None = None,
     labels: LabelList | None = None,
-) -> ModuleSpec:
+) -> OutputModuleSpec:
     """The spec of an output module on a hidden module.
 
     Args:
@@ -206,8 +207,7 @@ def output_spec(
     """
     classes = info.classes if labels is None else labels.classes
     known = facts(info, labels_fingerprint=None if labels is None else labels.fingerprint)
-    return ModuleSpec(
-        kind="output",
+    return OutputModuleSpec(
         interface=Interface(
             upstream=below_id,
             takes=below.interface.gives,

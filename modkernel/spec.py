@@ -1,14 +1,14 @@
 """What a user asks for: frozen, strict descriptions with a canonical JSON form and a digest.
 
 `NetworkSpec` is what one YAML file describes. `ModuleSpec` is what is stored beside a module's
-weights: everything that decided its training, fully resolved.
+weights: everything that decided its training.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    TypeAdapter,
     model_validator,
 )
 
@@ -69,6 +70,14 @@ class Spec(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    def changed(self, **fields: Any) -> Self:
+        """A copy with other values in some fields, validated as if it had been written so.
+
+        Raises:
+            pydantic.ValidationError: a value is not allowed, or there is no such field.
+        """
+        return type(self).model_validate({**dict(self), **fields})
 
 
 class DatasetSpec(Spec, title="Data set"):
@@ -133,7 +142,7 @@ class BackboneSpec(Spec, title="Backbone"):
 
 
 class KernelSpec(Spec, title="Kernel"):
-    """The kernel that a module's output is judged by."""
+    """The kernel that compares a module's outputs."""
 
     name: str = Field("relu_avgpool", description="tanh, sigmoid, relu, relu_avgpool or gaussian.")
     pool: int | None = Field(
@@ -314,32 +323,66 @@ class Interface(Spec):
     takes: Shape
     gives: Shape
     dtype: Literal["float32"] = "float32"
-    kernel: KernelSpec = Field(description="Hidden: judged by. Output: the features it takes.")
+    kernel: KernelSpec = Field(
+        description="Hidden: what compares its outputs. Output: the features it takes."
+    )
 
 
-class ModuleSpec(Spec):
-    """What is stored beside a module's weights. Its digest is the module's recipe digest."""
+class _ModuleSpec(Spec):
+    """What the specs of hidden and output modules share."""
 
     format: int = FORMAT_VERSION
-    kind: Literal["hidden", "output"]
     interface: Interface
     dataset: DatasetFacts
     seed: int
     preprocessing: Preprocessing = Field(description="Of the whole chain, from its first module.")
-    backbone: BackboneSpec | None = None
-    blocks: tuple[str, ...] = ()
-    hidden: HiddenSpec | None = None
-    output: OutputSpec | None = None
-    classes: tuple[str, ...] | None = Field(None, description="Of an output module, in order.")
 
-    @model_validator(mode="after")
-    def _check_kind(self) -> Self:
-        hidden = (self.backbone is not None, self.hidden is not None, bool(self.blocks))
-        output = (self.output is not None, self.classes is not None)
-        own, other = (hidden, output) if self.kind == "hidden" else (output, hidden)
-        if not all(own) or any(other):
-            raise ValueError(
-                "a hidden module has backbone, blocks and hidden; an output module has "
-                "output and classes; neither has the other's"
-            )
-        return self
+
+class HiddenModuleSpec(_ModuleSpec):
+    """What is stored beside a hidden module's weights. Its digest is the recipe digest."""
+
+    kind: Literal["hidden"] = "hidden"
+    backbone: BackboneSpec
+    blocks: tuple[str, ...] = Field(min_length=1, description="Of the backbone, in order.")
+    hidden: HiddenSpec
+
+    @property
+    def recipe(self) -> Recipe:
+        """How its weights were optimised."""
+        return self.hidden.recipe
+
+    @property
+    def classes(self) -> None:
+        """None: a hidden module knows no classes."""
+
+
+class OutputModuleSpec(_ModuleSpec):
+    """What is stored beside an output module's weights. Its digest is the recipe digest."""
+
+    kind: Literal["output"] = "output"
+    output: OutputSpec
+    classes: tuple[str, ...] = Field(description="In the order of the logits.")
+
+    @property
+    def recipe(self) -> Recipe:
+        """How its weights were optimised."""
+        return self.output.recipe
+
+
+ModuleSpec = Annotated[HiddenModuleSpec | OutputModuleSpec, Field(discriminator="kind")]
+"""What is stored beside a module's weights, one form a kind; fully resolved."""
+
+_module_spec: TypeAdapter[HiddenModuleSpec | OutputModuleSpec] = TypeAdapter(ModuleSpec)
+
+
+def parse_module_spec(content: bytes | str, strict: bool = False) -> ModuleSpec:
+    """A module's spec of its JSON form.
+
+    Args:
+        content: JSON.
+        strict: refuse values that would have to be converted.
+
+    Raises:
+        pydantic.ValidationError: it is not one.
+    """
+    return _module_spec.validate_json(content, strict=strict)

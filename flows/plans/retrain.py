@@ -22,9 +22,11 @@ from modkernel.registry import ModuleRecord, NetworkRecord, Registry
 from modkernel.spec import (
     BackboneSpec,
     DatasetSpec,
+    HiddenModuleSpec,
     HiddenSpec,
     KernelSpec,
     ModuleSpec,
+    OutputModuleSpec,
     OutputSpec,
     Spec,
 )
@@ -161,12 +163,10 @@ def _replaced(
     old = hidden[first]
     below = hidden[first - 1] if first else None
     dataset, info = _data(registry, old, below, wishes)
-    own = old.spec.backbone
-    assert own is not None
-    backbone = wishes.backbone or own
+    backbone = wishes.backbone or _hidden(old).backbone
     start_after = None
-    if below is not None and backbone.name == own.name:
-        start_after = below.spec.blocks[-1]
+    if below is not None and backbone.name == _hidden(old).backbone.name:
+        start_after = _hidden(below).blocks[-1]
     pairs = _pairs(registry, network, old, wishes)
     check_hidden(wishes.hidden, info, on_pairs=pairs is not None)
     takes = info.preprocessing.shape if below is None else below.spec.interface.gives
@@ -186,13 +186,18 @@ def _replaced(
     ]
 
 
+def _hidden(record: ModuleRecord) -> HiddenModuleSpec:
+    """The spec of what is known to be a hidden module."""
+    assert isinstance(record.spec, HiddenModuleSpec)
+    return record.spec
+
+
 def _again(
     registry: Registry, network: NetworkRecord, record: ModuleRecord, name: str, wishes: Wishes
 ) -> Step:
     """A hidden module as it was, on what is below it now and on its data as it is now."""
     dataset, info = _data(registry, record, record, wishes)
-    hidden = record.spec.hidden
-    assert hidden is not None
+    hidden = _hidden(record).hidden
     pairs = _pairs(registry, network, record, wishes)
     check_hidden([hidden], info, on_pairs=pairs is not None)
     known = pairs and datasets.check_pairs(registry, dataset, pairs, [hidden])
@@ -200,13 +205,13 @@ def _again(
     def spec_on(under: Below) -> ModuleSpec:
         upstream, preprocessing = stands_on(under, info)
         changed: dict[str, Any] = {
-            "interface": record.spec.interface.model_copy(update={"upstream": upstream}),
+            "interface": record.spec.interface.changed(upstream=upstream),
             "preprocessing": preprocessing,
             "dataset": facts(info, known),
         }
         if wishes.seed is not None:
             changed["seed"] = wishes.seed
-        return record.spec.model_copy(update=changed)
+        return record.spec.changed(**changed)
 
     return Step(name, dataset, pairs, None, spec_on)
 
@@ -230,8 +235,11 @@ def _output(
         wishes: what changes.
     """
     dataset, info = _data(registry, old or top, fitting, wishes)
-    wanted = wishes.output or (None if old is None else old.spec.output)
-    assert wanted is not None
+    wanted = wishes.output
+    if wanted is None:
+        assert old is not None
+        assert isinstance(old.spec, OutputModuleSpec)
+        wanted = old.spec.output
     if wishes.labels is not None:
         check_whole(wanted)
         given = datasets.check_labels(registry, dataset, wishes.labels)

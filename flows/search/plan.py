@@ -23,7 +23,7 @@ from modkernel.flows.search.spec import ACCURACY, Candidate, SearchSpec
 from modkernel.plan import HiddenPlan, check_hidden, check_output, facts, plan_hidden, stands_on
 from modkernel.registry import Registry
 from modkernel.reuse.moments import check_size
-from modkernel.spec import DatasetFacts, HiddenSpec, ModuleSpec, Shape
+from modkernel.spec import DatasetFacts, HiddenModuleSpec, HiddenSpec, Shape
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class SearchPlan:
         self,
         stage: int,
         candidate: Candidate,
-        parent: tuple[str, ModuleSpec] | None,
-    ) -> ModuleSpec:
+        parent: tuple[str, HiddenModuleSpec] | None,
+    ) -> HiddenModuleSpec:
         """The spec of a candidate on a stored module.
 
         Args:

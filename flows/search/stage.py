@@ -13,7 +13,7 @@ from modkernel.flows.search.result import CandidateResult, describe
 from modkernel.flows.search.score import score_candidate
 from modkernel.flows.tasks.train import train_stored_module
 from modkernel.registry import ModuleRecord, Registry
-from modkernel.spec import ModuleSpec
+from modkernel.spec import HiddenModuleSpec, ModuleSpec
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,10 @@ def run_stage(
 
 def _attempts(plan: SearchPlan, stage: int, entry: Entry | None) -> list[_Attempt]:
     candidates = plan.spec.stages[stage].candidates
-    parent = None if entry is None else (entry.record.id, entry.record.spec)
+    parent = None
+    if entry is not None:
+        assert isinstance(entry.record.spec, HiddenModuleSpec), "candidates are hidden modules"
+        parent = (entry.record.id, entry.record.spec)
     return [
         _Attempt(
             row=CandidateResult(

@@ -18,13 +18,22 @@ from modkernel.flows.display.artifacts import ProgressArtifact
 from modkernel.flows.runtime.events import emit, tell
 from modkernel.flows.runtime.interrupts import stoppable
 from modkernel.flows.runtime.shared import fork_server
-from modkernel.jobs.job import Job, UpstreamFiles
+from modkernel.jobs.job import (
+    EndToEndJob,
+    HiddenJob,
+    Job,
+    JudgeJob,
+    MeasureJob,
+    OutputJob,
+    UpstreamFiles,
+)
 from modkernel.jobs.slots import gpus
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.training.report import TrainReport
 
 P = ParamSpec("P")
 R = TypeVar("R")
+J = TypeVar("J", HiddenJob, OutputJob, EndToEndJob, MeasureJob, JudgeJob)
 
 LOG_SECONDS = 1.0
 """Epochs that end within this time are logged together: each log costs a transaction."""
@@ -67,10 +76,10 @@ def _child_died(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     return False
 
 
-def make_job(settings: Settings, digest: str, **fields: Any) -> Job:
-    """A job in the work folder that belongs to a recipe: whoever comes next goes on there."""
+def make_job(kind: type[J], settings: Settings, digest: str, **fields: Any) -> J:
+    """A job in the work folder that belongs to a recipe: whoever comes next resumes there."""
     cores = len(os.sched_getaffinity(0))
-    return Job(
+    return kind(
         data_root=str(settings.data_root),
         cache=str(settings.cache_dir),
         device=settings.device,

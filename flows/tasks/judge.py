@@ -15,6 +15,7 @@ from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.study.scoring import ON_MOMENTS
 from modkernel.flows.tasks.child import chain_files, make_job, run_watched, runs_child
 from modkernel.flows.tasks.claims import find_or_make
+from modkernel.jobs.job import JudgeJob
 from modkernel.registry import Registry, Settings
 from modkernel.reuse.ground_truth import JUDGMENT_FILE, Judgment, JudgmentSpec, read_judgment
 from modkernel.reuse.scores import SCORES
@@ -72,9 +73,9 @@ def _judge(
 ) -> Judgment:
     tell(name, "judging")
     job = make_job(
+        JudgeJob,
         registry.settings,
         spec.digest(),
-        kind="judge",
         judgment=spec,
         fingerprint=spec.fingerprint,
         dataset=dataset,

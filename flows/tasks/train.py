@@ -15,7 +15,7 @@ from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import chain_files, make_job, run_followed, runs_child
 from modkernel.flows.tasks.claims import find_or_make
-from modkernel.jobs.job import UpstreamFiles
+from modkernel.jobs.job import HiddenJob, Job, OutputJob, UpstreamFiles
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import DatasetSpec, ModuleSpec
 
@@ -80,16 +80,13 @@ def _train(
 ) -> ModuleRecord:
     """Train the module in a child, or go on with what a killed flow left, and store it."""
     tell(label, "training")
-    job = make_job(
-        registry.settings,
-        module.digest(),
-        kind=module.kind,
-        module=module,
-        dataset=dataset,
-        pairs=pairs,
-        labels=labels,
-        upstream=_upstream(registry, module),
-    )
+    settings, digest = registry.settings, module.digest()
+    known = {"dataset": dataset, "upstream": _upstream(registry, module)}
+    job: Job
+    if module.kind == "hidden":
+        job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
+    else:
+        job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
     run_id = registry.start_run(name, module, parent_run_id, datasets.describe(registry, dataset))
     datasets.remember(registry, run_id, dataset)
     if pairs is not None:

@@ -22,7 +22,7 @@ import torch
 
 from modkernel.control import Progress, Stop
 from modkernel.errors import ChildError, ModkernelError
-from modkernel.jobs.job import Job
+from modkernel.jobs.job import Job, parse_job
 from modkernel.jobs.slots import device_slot, hold
 from modkernel.system.memory import peak_memory
 
@@ -58,7 +58,7 @@ def run_child(work: Path, target: Target) -> int:
 
 def _run(work: Path, target: Target, report: Progress, stop: threading.Event) -> int:
     (work / "error.json").unlink(missing_ok=True)
-    job = Job.model_validate_json((work / "job.json").read_bytes())
+    job = parse_job((work / "job.json").read_bytes())
     if job.result.exists():
         return 0
     torch.set_num_threads(job.threads)
@@ -71,7 +71,7 @@ def _run(work: Path, target: Target, report: Progress, stop: threading.Event) ->
             lambda: report(_waiting("device")),
         ) as device:
             report({"event": "started", "device": device, "pid": os.getpid()})
-            target(job.model_copy(update={"device": device}), report, stop.is_set)
+            target(job.changed(device=device), report, stop.is_set)
             report({"event": "finished", **peak_memory()})
     except ModkernelError as error:
         return _fail(work, error)

@@ -14,27 +14,14 @@ Layout of a job's work folder:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter
 
 from modkernel.reuse.ground_truth import JudgmentSpec
-from modkernel.spec import DatasetSpec, ModuleSpec, NetworkSpec, Spec
-
-__all__ = ["Device", "Job", "UpstreamFiles"]
+from modkernel.spec import DatasetSpec, HiddenModuleSpec, NetworkSpec, OutputModuleSpec, Spec
 
 Device = Literal["auto", "cpu", "cuda"]
-
-
-NEEDED = {
-    "hidden": {"module"},
-    "output": {"module"},
-    "end_to_end": {"network", "fingerprint"},
-    "measure": {"fingerprint"},
-    "judge": {"fingerprint", "judgment"},
-}
-"""Which of `SUBJECTS` a job of a kind has."""
-SUBJECTS = ("module", "network", "fingerprint", "judgment")
 
 
 class UpstreamFiles(Spec):
@@ -45,23 +32,12 @@ class UpstreamFiles(Spec):
     spec_sha256: str
 
 
-class Job(Spec):
-    """What a child process trains or measures, on what, and where it leaves the result."""
+class _Job(Spec):
+    """What every job has: its data, what it stands on, its folder and its device."""
 
-    kind: Literal["hidden", "output", "end_to_end", "measure", "judge"]
-    module: ModuleSpec | None = Field(None, description="Of a hidden or output module.")
-    network: NetworkSpec | None = Field(None, description="Of end-to-end training.")
-    judgment: JudgmentSpec | None = Field(None, description="What 'judge' judges a module for.")
     dataset: DatasetSpec
     data_root: str
     cache: str
-    fingerprint: str | None = Field(
-        None,
-        description="Of the data that a job without a module was planned on; a module's spec "
-        "has its own.",
-    )
-    pairs: str | None = None
-    labels: str | None = Field(None, description="File of labels for an output module.")
     upstream: tuple[UpstreamFiles, ...] = Field(
         (), description="The whole chain, in order; its last module is what is measured or judged."
     )
@@ -78,14 +54,73 @@ class Job(Spec):
     )
     feature_limit: int = Field(0, ge=0, description="Bytes of the feature cache.")
 
-    @model_validator(mode="after")
-    def _check_kind(self) -> Self:
-        given = {name for name in SUBJECTS if getattr(self, name) is not None}
-        if given != NEEDED[self.kind]:
-            raise ValueError(f"{self.kind} goes with {' and '.join(sorted(NEEDED[self.kind]))}")
-        return self
-
     @property
     def result(self) -> Path:
         """The folder that is there when, and only when, the job is finished."""
         return Path(self.work, "result")
+
+
+class HiddenJob(_Job):
+    """Train a hidden module, and measure it."""
+
+    kind: Literal["hidden"] = "hidden"
+    module: HiddenModuleSpec
+    pairs: str | None = Field(None, description="File of pairs, in place of class labels.")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data that the job was planned on."""
+        return self.module.dataset.fingerprint
+
+
+class OutputJob(_Job):
+    """Train an output module."""
+
+    kind: Literal["output"] = "output"
+    module: OutputModuleSpec
+    labels: str | None = Field(None, description="File of labels, in place of the data set's.")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data that the job was planned on."""
+        return self.module.dataset.fingerprint
+
+
+class EndToEndJob(_Job):
+    """Train a whole network end to end."""
+
+    kind: Literal["end_to_end"] = "end_to_end"
+    network: NetworkSpec
+    fingerprint: str = Field(description="Of the data that the job was planned on.")
+
+
+class MeasureJob(_Job):
+    """Take the class moments of a stored module's features."""
+
+    kind: Literal["measure"] = "measure"
+    fingerprint: str = Field(description="Of the data that the job was planned on.")
+
+
+class JudgeJob(_Job):
+    """Train fresh output modules on a stored module, for many tasks."""
+
+    kind: Literal["judge"] = "judge"
+    judgment: JudgmentSpec
+    fingerprint: str = Field(description="Of the data that the job was planned on.")
+
+
+Job = Annotated[
+    HiddenJob | OutputJob | EndToEndJob | MeasureJob | JudgeJob, Field(discriminator="kind")
+]
+"""What a child process trains or measures, on what, and where it leaves the result."""
+
+_job: TypeAdapter[HiddenJob | OutputJob | EndToEndJob | MeasureJob | JudgeJob] = TypeAdapter(Job)
+
+
+def parse_job(content: bytes | str) -> Job:
+    """A job of its JSON form.
+
+    Raises:
+        pydantic.ValidationError: it is not one.
+    """
+    return _job.validate_json(content)

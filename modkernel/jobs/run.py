@@ -22,12 +22,12 @@ from modkernel.data import (
 from modkernel.errors import DataError, StoppedError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.measure import measure
-from modkernel.jobs.job import Job
+from modkernel.jobs.job import EndToEndJob, HiddenJob, Job, JudgeJob, MeasureJob, OutputJob
 from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.pairs.source import PairSource
 from modkernel.reuse.ground_truth import JUDGMENT_FILE
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
-from modkernel.spec import DatasetSpec, ModuleSpec, Recipe
+from modkernel.spec import DatasetSpec, OutputModuleSpec, Recipe
 from modkernel.system.memory import peak_memory
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
@@ -66,54 +66,58 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
     data = place_dataset(data, arithmetic.device, job.resident_limit)
     part = job.result.with_name(f".result.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
-    if job.kind == "measure":
-        part.mkdir()
-        _measure(job, upstream, data, arithmetic, stop, part)
-    elif job.judgment is not None:
-        part.mkdir()
-        cache = _cache(job)
-        found = judge(
-            job.judgment, upstream, data, arithmetic=arithmetic, control=control, cache=cache
-        )
-        (part / JUDGMENT_FILE).write_text(found.model_dump_json(indent=1) + "\n")
-    elif job.network is not None:
-        part.mkdir()
-        report = train_end_to_end(job.network, data, arithmetic=arithmetic, control=control)
-        _write_report(part, report)
-    else:
-        assert job.module is not None
-        train = _hidden if job.kind == "hidden" else _output
-        weights, report = train(job, job.module, data, upstream, arithmetic, control)
-        stored = write_module(part, job.module, weights)
-        _write_report(part, report)
-        if job.kind == "hidden" and data.train.labels is not None:
-            try:
-                _measure(job, [*upstream, stored], data, arithmetic, stop, part)
-            except StoppedError:
-                raise
-            except Exception as error:  # It is trained all the same, and must not be lost.
-                (part / MOMENTS_FILE).unlink(missing_ok=True)
-                why = str(error) or type(error).__name__
-                progress({"event": "note", "text": f"The module is not measured: {why}"})
+    match job:
+        case HiddenJob():
+            weights, report = _hidden(job, data, upstream, arithmetic, control)
+            stored = write_module(part, job.module, weights)
+            _write_report(part, report)
+            if data.train.labels is not None:
+                try:
+                    _measure(job, [*upstream, stored], data, arithmetic, stop, part)
+                except StoppedError:
+                    raise
+                except Exception as error:  # It is trained all the same, and must not be lost.
+                    (part / MOMENTS_FILE).unlink(missing_ok=True)
+                    why = str(error) or type(error).__name__
+                    progress({"event": "note", "text": f"The module is not measured: {why}"})
+        case OutputJob():
+            weights, report = _output(job, data, upstream, arithmetic, control)
+            write_module(part, job.module, weights)
+            _write_report(part, report)
+        case EndToEndJob():
+            part.mkdir()
+            report = train_end_to_end(job.network, data, arithmetic=arithmetic, control=control)
+            _write_report(part, report)
+        case MeasureJob():
+            part.mkdir()
+            _measure(job, upstream, data, arithmetic, stop, part)
+        case JudgeJob():
+            part.mkdir()
+            cache = _cache(job)
+            found = judge(
+                job.judgment, upstream, data, arithmetic=arithmetic, control=control, cache=cache
+            )
+            (part / JUDGMENT_FILE).write_text(found.model_dump_json(indent=1) + "\n")
     os.replace(part, job.result)
 
 
 def _check_data(job: Job, data: Dataset) -> None:
-    planned = job.fingerprint if job.module is None else job.module.dataset.fingerprint
-    if data.fingerprint != planned:
+    if data.fingerprint != job.fingerprint:
         raise DataError(
             f"Data set '{data.name}' has changed since this training was planned: "
-            "run the command again, so that it is planned anew."
+            "run the command again, so that it is planned again."
         )
 
 
 def _recipe(job: Job, upstream: list[StoredModule]) -> Recipe:
-    if job.network is not None:
-        return job.network.hidden[-1].recipe
-    spec = job.module or upstream[-1].spec
-    trained = spec.hidden or spec.output
-    assert trained is not None
-    return trained.recipe
+    """How what the job is about was trained, or is to be: its number format is used."""
+    match job:
+        case EndToEndJob():
+            return job.network.hidden[-1].recipe
+        case HiddenJob() | OutputJob():
+            return job.module.recipe
+        case MeasureJob() | JudgeJob():
+            return upstream[-1].spec.recipe
 
 
 def _cache(job: Job) -> FeatureCache | None:
@@ -121,16 +125,15 @@ def _cache(job: Job) -> FeatureCache | None:
 
 
 def _hidden(
-    job: Job,
-    module: ModuleSpec,
+    job: HiddenJob,
     data: Dataset,
     upstream: list[StoredModule],
     arithmetic: Arithmetic,
     control: Control,
 ) -> tuple[dict[str, Tensor], TrainReport]:
-    train, validation = _pairs(job, module, data)
+    train, validation = _pairs(job, data)
     return train_hidden(
-        module,
+        job.module,
         train,
         validation,
         upstream,
@@ -140,13 +143,14 @@ def _hidden(
     )
 
 
-def _pairs(job: Job, module: ModuleSpec, data: Dataset) -> tuple[PairData, PairData]:
+def _pairs(job: HiddenJob, data: Dataset) -> tuple[PairData, PairData]:
     """Training and validation pairs: from the labels, whose identities end here, or a pair file."""
-    _check_given("pairs", job.pairs, module.dataset.pairs_fingerprint)
+    planned = job.module.dataset.pairs_fingerprint
+    _check_given("pairs", job.pairs, planned)
     if job.pairs is not None:
         spec, part = job.dataset, data.training_part()
         table = read_pairs(job.pairs, part.ids, spec.path, data.test.ids)
-        _check_same("pairs", job.pairs, table.fingerprint, module.dataset.pairs_fingerprint)
+        _check_same("pairs", job.pairs, table.fingerprint, planned)
         source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
         first, second = source.split(spec.validation_fraction, spec.split_seed)
         return (
@@ -166,13 +170,13 @@ def _pairs(job: Job, module: ModuleSpec, data: Dataset) -> tuple[PairData, PairD
 
 
 def _output(
-    job: Job,
-    module: ModuleSpec,
+    job: OutputJob,
     data: Dataset,
     upstream: list[StoredModule],
     arithmetic: Arithmetic,
     control: Control,
 ) -> tuple[dict[str, Tensor], TrainReport]:
+    module = job.module
     _check_given("labels", job.labels, module.dataset.labels_fingerprint)
     given = None if job.labels is None else _given(job.labels, job.dataset, module, data)
     part, split = data.train, "train"
@@ -191,7 +195,7 @@ def _output(
     )
 
 
-def _given(path: str, spec: DatasetSpec, module: ModuleSpec, data: Dataset) -> GivenLabels:
+def _given(path: str, spec: DatasetSpec, module: OutputModuleSpec, data: Dataset) -> GivenLabels:
     found = read_labels(path, data.training_part().ids, data.classes, spec.path, data.test.ids)
     _check_same("labels", path, found.fingerprint, module.dataset.labels_fingerprint)
     return GivenLabels(found.rows, found.labels)
@@ -209,7 +213,7 @@ def _check_same(what: str, path: str, found: str, planned: str | None) -> None:
     if found != planned:
         raise DataError(
             f"The {what} in {path} have changed since this training was planned: run the command "
-            "again, so that it is planned anew."
+            "again, so that it is planned again."
         )
 
 
@@ -228,5 +232,5 @@ def _measure(
 def _write_report(folder: Path, report: TrainReport) -> None:
     memory = peak_memory()
     peak = memory["peak_gpu_memory_bytes" if torch.cuda.is_initialized() else "peak_memory_bytes"]
-    report = report.model_copy(update={"peak_memory_bytes": peak})
+    report = report.changed(peak_memory_bytes=peak)
     (folder / REPORT).write_text(report.model_dump_json(indent=1) + "\n")

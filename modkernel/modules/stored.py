@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from modkernel.backbones import build_skeleton
 from modkernel.errors import ArtifactError, InterfaceError
 from modkernel.modules.output import OutputModule
-from modkernel.spec import FORMAT_VERSION, ModuleSpec, Shape
+from modkernel.spec import FORMAT_VERSION, HiddenModuleSpec, ModuleSpec, Shape, parse_module_spec
 from modkernel.system.files import write_new
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -153,7 +153,7 @@ def build_module(stored: StoredModule) -> nn.Module:
 def _skeleton(stored: StoredModule) -> tuple[nn.Module, Shape] | None:
     """A hidden module without weights, and what it gives; none for an output module."""
     spec = stored.spec
-    if spec.backbone is None:
+    if not isinstance(spec, HiddenModuleSpec):
         return None
     try:
         return build_skeleton(spec.backbone, spec.blocks, spec.interface.takes)
@@ -209,7 +209,7 @@ def _parse_spec(path: Path, content: bytes) -> ModuleSpec:
             f"{FORMAT_VERSION}: use the modkernel that wrote it, or train the module again."
         )
     try:
-        spec = ModuleSpec.model_validate_json(content, strict=True)
+        spec = parse_module_spec(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

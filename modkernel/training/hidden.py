@@ -21,7 +21,7 @@ from modkernel.modules.projection import build_projection
 from modkernel.modules.stored import StoredModule
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.source import PairSource
-from modkernel.spec import ModuleSpec
+from modkernel.spec import HiddenModuleSpec
 from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training.loop import minimise
@@ -69,9 +69,7 @@ def _flat(kernel: Kernel, h: Tensor) -> Tensor:
     return kernel.features(h) if kernel.has_features else h.flatten(1)
 
 
-def _judged(spec: ModuleSpec) -> tuple[Judged, Kernel]:
-    assert spec.backbone is not None
-    assert spec.hidden is not None
+def _judged(spec: HiddenModuleSpec) -> tuple[Judged, Kernel]:
     module = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, spec.seed)
     kernel = make_kernel(spec.interface.kernel)
     units = spec.hidden.projection
@@ -86,7 +84,7 @@ def _judged(spec: ModuleSpec) -> tuple[Judged, Kernel]:
 
 
 def train_hidden(
-    spec: ModuleSpec,
+    spec: HiddenModuleSpec,
     train: PairData,
     validation: PairData,
     upstream: Sequence[StoredModule] = (),
@@ -121,8 +119,6 @@ def train_hidden(
         SpecError: not the spec of a hidden module, or fixed views without an upstream.
         SettingsError: see `compute_features`.
     """
-    if spec.kind != "hidden" or spec.hidden is None:
-        raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
     recipe = spec.hidden.recipe
     if recipe.views is not None and not upstream:
         raise SpecError("Fixed views are for modules on stored ones: leave 'views' out.")

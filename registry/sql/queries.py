@@ -11,7 +11,7 @@ from modkernel.errors import NotFoundError
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow
-from modkernel.spec import ModuleSpec, Shape
+from modkernel.spec import Shape, parse_module_spec
 
 
 def record_of(row: ModuleRow) -> ModuleRecord:
@@ -19,7 +19,7 @@ def record_of(row: ModuleRow) -> ModuleRecord:
     values = {
         name: getattr(row, name) for name in ModuleRecord.model_fields if name not in ("spec",)
     }
-    return ModuleRecord(spec=ModuleSpec.model_validate_json(row.spec), **values)
+    return ModuleRecord(spec=parse_module_spec(row.spec), **values)
 
 
 def shape_text(shape: Shape) -> str:

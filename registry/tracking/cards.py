@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from modkernel.registry.records import ModuleRecord
-from modkernel.spec import ModuleSpec, Shape
+from modkernel.spec import ModuleSpec, OutputModuleSpec, Shape
 from modkernel.training.report import TrainReport
 
 LIMIT = 5000
@@ -18,14 +18,12 @@ NAMED_ANCESTORS = 10
 def sentence(name: str, spec: ModuleSpec) -> str:
     """What the module is, in one plain sentence: lists show a description's first line."""
     data = spec.dataset.name
-    if spec.output is not None and spec.classes is not None:
+    if isinstance(spec, OutputModuleSpec):
         return (
             f"Output module of {name.rpartition('.')[0] or name}: {len(spec.classes)} classes of "
             f"{data}, trained by {spec.output.method} on "
             f"{_labels(spec.output.labels_per_class)}."
         )
-    assert spec.hidden is not None  # ModuleSpec's validator holds it
-    assert spec.backbone is not None
     blocks = spec.blocks[0] if len(spec.blocks) == 1 else f"{spec.blocks[0]} to {spec.blocks[-1]}"
     return (
         f"Hidden module {name}: {blocks} of {spec.backbone.name}, trained on {data} to maximise "

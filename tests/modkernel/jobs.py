@@ -12,14 +12,13 @@ import torch
 
 from modkernel.control import Progress, Stop
 from modkernel.errors import ModkernelError, PairError, StoppedError, UnknownNameError
-from modkernel.jobs.job import Job
+from modkernel.jobs.job import EndToEndJob, Job
 from modkernel.spec import DatasetSpec, NetworkSpec
 
 
-def make_job(work: Path, what: str = "count", **fields: object) -> Job:
+def make_job(work: Path, what: str = "count", **fields: object) -> EndToEndJob:
     """A job whose network's name says what `run` does."""
-    return Job(
-        kind="end_to_end",
+    return EndToEndJob(
         network=NetworkSpec(name=what),
         dataset=DatasetSpec(),
         fingerprint="0" * 64,
@@ -34,7 +33,7 @@ def make_job(work: Path, what: str = "count", **fields: object) -> Job:
 
 def run(job: Job, progress: Progress, stop: Stop) -> None:
     """Do what the network's name says."""
-    assert job.network is not None
+    assert isinstance(job, EndToEndJob)
     what = job.network.name
     work = Path(job.work)
     if what in ERRORS:

@@ -13,10 +13,12 @@ from modkernel.modules.stored import StoredModule, write_module
 from modkernel.spec import (
     BackboneSpec,
     DatasetFacts,
+    HiddenModuleSpec,
     HiddenSpec,
     Interface,
     KernelSpec,
     ModuleSpec,
+    OutputModuleSpec,
     OutputSpec,
     Preprocessing,
     Shape,
@@ -36,8 +38,7 @@ def hidden_spec(
     seed: int = 0,
     backbone: BackboneSpec = RESNET,
 ) -> ModuleSpec:
-    return ModuleSpec(
-        kind="hidden",
+    return HiddenModuleSpec(
         interface=Interface(upstream=upstream, takes=takes, gives=gives, kernel=KernelSpec()),
         dataset=FACTS,
         seed=seed,
@@ -70,8 +71,7 @@ def store_hidden(
 
 
 def output_spec(takes: Shape, upstream: str, kernel: KernelSpec) -> ModuleSpec:
-    return ModuleSpec(
-        kind="output",
+    return OutputModuleSpec(
         interface=Interface(upstream=upstream, takes=takes, gives=(3,), kernel=kernel),
         dataset=FACTS,
         seed=0,

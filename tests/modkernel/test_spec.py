@@ -17,12 +17,13 @@ from modkernel.lookup import import_object, is_import_path, lookup
 from modkernel.spec import (
     DatasetFacts,
     DatasetSpec,
+    HiddenModuleSpec,
     HiddenSpec,
-    ModuleSpec,
     NetworkSpec,
     OutputSpec,
     Preprocessing,
     Recipe,
+    parse_module_spec,
 )
 from tests.modkernel.stored_examples import hidden_spec
 
@@ -32,7 +33,7 @@ SPEC = hidden_spec(("stem",), (1, 8, 8), (2, 8, 8), "preprocessing-x")
 def test_the_digest_is_that_of_the_canonical_json() -> None:
     text = SPEC.canonical_json()
     assert SPEC.digest() == hashlib.sha256(text.encode()).hexdigest()
-    assert ModuleSpec.model_validate_json(text) == SPEC
+    assert parse_module_spec(text) == SPEC
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
 
 
@@ -54,7 +55,7 @@ def test_equal_specs_have_equal_digests_and_others_do_not(a: int, b: int) -> Non
     ids=lambda change: next(iter(change)),
 )
 def test_everything_that_decides_training_is_in_the_digest(change: dict[str, Any]) -> None:
-    other = ModuleSpec.model_validate({**SPEC.model_dump(mode="json"), **change})
+    other = HiddenModuleSpec.model_validate({**SPEC.model_dump(mode="json"), **change})
     assert other.digest() != SPEC.digest()
 
 
@@ -132,7 +133,15 @@ def test_milestones_go_with_multistep() -> None:
 def test_a_module_is_hidden_or_output_and_not_both() -> None:
     for change in ({"kind": "output"}, {"hidden": None}, {"blocks": ()}, {"classes": ("a",)}):
         with pytest.raises(ValidationError):
-            ModuleSpec.model_validate({**SPEC.model_dump(), **change})
+            parse_module_spec(json.dumps({**SPEC.model_dump(mode="json"), **change}))
+
+
+def test_a_changed_spec_is_validated() -> None:
+    assert SPEC.changed(seed=7).seed == 7
+    assert SPEC.seed == 0
+    for fields in ({"seed": "seven"}, {"blocks": ()}, {"no_such_field": 1}):
+        with pytest.raises(ValidationError):
+            SPEC.changed(**fields)
 
 
 def test_the_preprocessing_s_id_is_its_content() -> None:

@@ -18,6 +18,7 @@ from modkernel.spec import (
     Interface,
     KernelSpec,
     ModuleSpec,
+    OutputModuleSpec,
     OutputSpec,
     Preprocessing,
     Recipe,
@@ -74,8 +75,7 @@ def output_spec_on(
     below: StoredModule, output: OutputSpec, kernel: KernelSpec | None = None
 ) -> ModuleSpec:
     interface = below.spec.interface
-    return ModuleSpec(
-        kind="output",
+    return OutputModuleSpec(
         interface=Interface(
             upstream=below.id,
             takes=interface.gives,
