@@ -21,7 +21,7 @@ from modkernel.modules.projection import build_projection
 from modkernel.modules.stored import StoredModule
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.source import PairSource
-from modkernel.spec import HiddenModuleSpec
+from modkernel.spec import HiddenModuleSpec, ModuleSpec
 from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training.loop import minimise
@@ -84,7 +84,7 @@ def _judged(spec: HiddenModuleSpec) -> tuple[Judged, Kernel]:
 
 
 def train_hidden(
-    spec: HiddenModuleSpec,
+    spec: ModuleSpec,
     train: PairData,
     validation: PairData,
     upstream: Sequence[StoredModule] = (),
@@ -119,6 +119,8 @@ def train_hidden(
         SpecError: not the spec of a hidden module, or fixed views without an upstream.
         SettingsError: see `compute_features`.
     """
+    if spec.kind != "hidden":
+        raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
     recipe = spec.hidden.recipe
     if recipe.views is not None and not upstream:
         raise SpecError("Fixed views are for modules on stored ones: leave 'views' out.")

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from modkernel.control import UNWATCHED, Control
 from modkernel.data.label_budget import check_label_budget, draw_labels
-from modkernel.errors import ClassError, DataError
+from modkernel.errors import ClassError, DataError, SpecError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.compute import compute_features, keeping
 from modkernel.features.extractor import front_name, frozen_upstream, make_front
 from modkernel.features.sources import Examples, Picked
 from modkernel.modules.stored import StoredModule
-from modkernel.spec import ModuleSpec, OutputModuleSpec, OutputSpec
+from modkernel.spec import ModuleSpec, OutputSpec
 from modkernel.system.precision import Arithmetic
 from modkernel.training.evaluation import confusion_matrix, evaluation_from
 from modkernel.training.heads import Fit, fit_heads, predict_heads
@@ -44,7 +44,7 @@ class GivenLabels:
 
 
 def train_output(
-    spec: OutputModuleSpec,
+    spec: ModuleSpec,
     train: LabelledData,
     test: LabelledData | None,
     upstream: Sequence[StoredModule],
@@ -82,6 +82,8 @@ def train_output(
         NonFiniteError, StoppedError: see `minimise`.
         SettingsError: see `compute_features`.
     """
+    if spec.kind != "output":
+        raise SpecError("train_output takes the spec of an output module: use train_hidden.")
     if len(spec.classes) < 2:
         raise ClassError("An output module tells classes apart: give at least two of them.")
     output, classes = spec.output, len(spec.classes)

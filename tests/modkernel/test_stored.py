@@ -271,8 +271,8 @@ def rewrite(stored: StoredModule, **changes: Any) -> None:
     [
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
         ({"seed": "0"}, "seed: Input should be a valid integer"),
-        ({"blocks": []}, "neither has the other's"),
-        ({"kind": "both"}, "kind: Input should be"),
+        ({"blocks": []}, "hidden.blocks: Tuple should have at least 1 item"),
+        ({"kind": "both"}, "Input tag 'both'"),
     ],
 )
 def test_specs_are_parsed_strictly(example, changes, message):
