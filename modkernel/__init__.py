@@ -1,84 +1,102 @@
-"""modkernel: networks built from separately trained modules, judged by kernels on pairs.
+"""modkernel: networks built from separately trained modules, compared by kernels on pairs.
 
-The core: torch, torchvision, numpy, pydantic and safetensors are all that it needs. `registry`
-stores what it trains, `flows` runs it. The names below are imported when they are first used, so
-that a program that wants one of them does not wait for all of torch.
+The core: torch, torchvision, numpy, pydantic and safetensors are all that it needs.
+`modkernel.registry` stores what it trains, `modkernel.flows` runs it.
+
+>>> import torch
+>>> import modkernel
+>>> h = torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 3.0], [0.2, 1.0]])
+>>> kernel = modkernel.make_kernel(modkernel.KernelSpec(name="relu"))
+>>> pairs = modkernel.PairLabels.from_classes(torch.tensor([0, 0, 1, 1]))
+>>> objective = modkernel.make_objective(modkernel.ObjectiveSpec(name="pair_correlation"), kernel)
+>>> round(objective(kernel.gram(h, h), pairs).item(), 2)
+0.98
 """
 
+import ast
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modkernel.data import DataPlaces, describe_dataset, load_dataset
-    from modkernel.errors import ModkernelError
-    from modkernel.kernels import make_kernel
-    from modkernel.modules.network import Network
-    from modkernel.modules.stored import StoredModule, read_module, write_module
-    from modkernel.objectives.table import make_objective
-    from modkernel.pairs.source import PairSource
-    from modkernel.reuse.moments import ClassMoments
-    from modkernel.reuse.scores import SCORES, reusability
-    from modkernel.reuse.task import Task, parse_task
-    from modkernel.spec import DatasetSpec, ModuleSpec, NetworkSpec
-    from modkernel.training import evaluate, train_end_to_end, train_hidden, train_output
+    # The public surface, listed here alone. A name is imported when it is first used: a program
+    # that wants one of them, such as the command line, does not wait for all of torch.
+    from modkernel.control import Control as Control
+    from modkernel.data import DataPlaces as DataPlaces
+    from modkernel.data import Dataset as Dataset
+    from modkernel.data import DatasetInfo as DatasetInfo
+    from modkernel.data import RawData as RawData
+    from modkernel.data import describe_dataset as describe_dataset
+    from modkernel.data import load_dataset as load_dataset
+    from modkernel.data import place_dataset as place_dataset
+    from modkernel.errors import ModkernelError as ModkernelError
+    from modkernel.features.measure import measure as measure
+    from modkernel.kernels import Kernel as Kernel
+    from modkernel.kernels import make_kernel as make_kernel
+    from modkernel.modules.network import Network as Network
+    from modkernel.modules.network import assemble as assemble
+    from modkernel.modules.stored import StoredModule as StoredModule
+    from modkernel.modules.stored import read_module as read_module
+    from modkernel.modules.stored import write_module as write_module
+    from modkernel.objectives.table import make_objective as make_objective
+    from modkernel.pairs.labels import PairLabels as PairLabels
+    from modkernel.pairs.source import PairSource as PairSource
+    from modkernel.plan import facts as facts
+    from modkernel.plan import output_spec as output_spec
+    from modkernel.plan import plan_network as plan_network
+    from modkernel.reuse.moments import ClassMoments as ClassMoments
+    from modkernel.reuse.scores import SCORES as SCORES
+    from modkernel.reuse.scores import reusability as reusability
+    from modkernel.reuse.task import Task as Task
+    from modkernel.reuse.task import parse_task as parse_task
+    from modkernel.spec import BackboneSpec as BackboneSpec
+    from modkernel.spec import DatasetSpec as DatasetSpec
+    from modkernel.spec import HiddenModuleSpec as HiddenModuleSpec
+    from modkernel.spec import HiddenSpec as HiddenSpec
+    from modkernel.spec import KernelSpec as KernelSpec
+    from modkernel.spec import ModuleSpec as ModuleSpec
+    from modkernel.spec import NetworkSpec as NetworkSpec
+    from modkernel.spec import ObjectiveSpec as ObjectiveSpec
+    from modkernel.spec import OutputModuleSpec as OutputModuleSpec
+    from modkernel.spec import OutputSpec as OutputSpec
+    from modkernel.spec import Recipe as Recipe
+    from modkernel.system.precision import Arithmetic as Arithmetic
+    from modkernel.system.precision import choose_arithmetic as choose_arithmetic
+    from modkernel.training import Evaluation as Evaluation
+    from modkernel.training import TrainedNetwork as TrainedNetwork
+    from modkernel.training import TrainReport as TrainReport
+    from modkernel.training import evaluate as evaluate
+    from modkernel.training import train_end_to_end as train_end_to_end
+    from modkernel.training import train_hidden as train_hidden
+    from modkernel.training import train_network as train_network
+    from modkernel.training import train_output as train_output
+    from modkernel.training.hidden import PairData as PairData
+    from modkernel.training.output import LabelledData as LabelledData
 
-__all__ = [
-    "SCORES",
-    "ClassMoments",
-    "DataPlaces",
-    "DatasetSpec",
-    "ModkernelError",
-    "ModuleSpec",
-    "Network",
-    "NetworkSpec",
-    "PairSource",
-    "StoredModule",
-    "Task",
-    "describe_dataset",
-    "evaluate",
-    "load_dataset",
-    "make_kernel",
-    "make_objective",
-    "parse_task",
-    "read_module",
-    "reusability",
-    "train_end_to_end",
-    "train_hidden",
-    "train_output",
-    "write_module",
-]
 
-_HOMES = {
-    "ClassMoments": "moments",
-    "DataPlaces": "data",
-    "DatasetSpec": "spec",
-    "ModkernelError": "errors",
-    "ModuleSpec": "spec",
-    "Network": "assemble",
-    "NetworkSpec": "spec",
-    "PairSource": "pairs",
-    "SCORES": "scores",
-    "StoredModule": "stored",
-    "Task": "task",
-    "describe_dataset": "data",
-    "evaluate": "training",
-    "load_dataset": "data",
-    "make_kernel": "kernels",
-    "make_objective": "objectives",
-    "parse_task": "task",
-    "read_module": "stored",
-    "reusability": "scores",
-    "train_end_to_end": "training",
-    "train_hidden": "training",
-    "train_output": "training",
-    "write_module": "stored",
-}
+def _homes() -> dict[str, str]:
+    """The module that each public name is from: read off the imports above, which never run."""
+    (block,) = (
+        node
+        for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.If)
+    )
+    return {
+        name.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in node.names
+    }
+
+
+_HOMES = _homes()
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'modkernel' has no attribute '{name}'")
-    return getattr(import_module(f"modkernel.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

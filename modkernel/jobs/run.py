@@ -17,14 +17,12 @@ from modkernel.data import (
     load_dataset,
     place_dataset,
     read_labels,
-    read_pairs,
 )
 from modkernel.errors import DataError, StoppedError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.measure import measure
 from modkernel.jobs.job import EndToEndJob, HiddenJob, Job, JudgeJob, MeasureJob, OutputJob
 from modkernel.modules.stored import StoredModule, read_module, write_module
-from modkernel.pairs.source import PairSource
 from modkernel.reuse.ground_truth import JUDGMENT_FILE
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
 from modkernel.spec import DatasetSpec, OutputModuleSpec, Recipe
@@ -33,6 +31,7 @@ from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
 from modkernel.training.ground_truth import judge
 from modkernel.training.hidden import PairData
+from modkernel.training.inputs import class_pairs, labelled_data, listed_pairs
 from modkernel.training.output import GivenLabels, LabelledData
 
 REPORT = "report.json"
@@ -147,26 +146,11 @@ def _pairs(job: HiddenJob, data: Dataset) -> tuple[PairData, PairData]:
     """Training and validation pairs: from the labels, whose identities end here, or a pair file."""
     planned = job.module.dataset.pairs_fingerprint
     _check_given("pairs", job.pairs, planned)
-    if job.pairs is not None:
-        spec, part = job.dataset, data.training_part()
-        table = read_pairs(job.pairs, part.ids, spec.path, data.test.ids)
-        _check_same("pairs", job.pairs, table.fingerprint, planned)
-        source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
-        first, second = source.split(spec.validation_fraction, spec.split_seed)
-        return (
-            PairData(part.images, first, TRAINING_PART),
-            PairData(part.images, second, TRAINING_PART),
-        )
-    if data.train.labels is None or data.validation.labels is None:
-        raise DataError(
-            f"Data set '{data.name}' has no class labels: give a file of pairs in 'pairs'."
-        )
-    return (
-        PairData(data.train.images, PairSource.from_classes(data.train.labels), "train"),
-        PairData(
-            data.validation.images, PairSource.from_classes(data.validation.labels), "validation"
-        ),
-    )
+    if job.pairs is None:
+        return class_pairs(data)
+    train, validation, found = listed_pairs(data, job.dataset, job.pairs)
+    _check_same("pairs", job.pairs, found, planned)
+    return train, validation
 
 
 def _output(
@@ -179,14 +163,14 @@ def _output(
     module = job.module
     _check_given("labels", job.labels, module.dataset.labels_fingerprint)
     given = None if job.labels is None else _given(job.labels, job.dataset, module, data)
-    part, split = data.train, "train"
+    train, test = labelled_data(data)
     if given is not None:
-        part, split = data.training_part(), TRAINING_PART
-    test = data.test.labels
+        part = data.training_part()
+        train = LabelledData(part.images, part.labels, TRAINING_PART)
     return train_output(
         module,
-        LabelledData(part.images, part.labels, split),
-        None if test is None else LabelledData(data.test.images, test, "test"),
+        train,
+        test,
         upstream,
         given=given,
         arithmetic=arithmetic,

@@ -3,6 +3,7 @@
 from modkernel.training.end_to_end import train_end_to_end
 from modkernel.training.evaluation import Evaluation, evaluate
 from modkernel.training.hidden import train_hidden
+from modkernel.training.network import TrainedNetwork, train_network
 from modkernel.training.output import train_output
 from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
 
@@ -11,8 +12,10 @@ __all__ = [
     "Evaluation",
     "OutputEvaluation",
     "TrainReport",
+    "TrainedNetwork",
     "evaluate",
     "train_end_to_end",
     "train_hidden",
+    "train_network",
     "train_output",
 ]

@@ -1,0 +1,60 @@
+"""What a loaded data set gives to train on: pairs for hidden modules, labels for an output one."""
+
+from __future__ import annotations
+
+from modkernel.data import TRAINING_PART, Dataset, read_pairs
+from modkernel.errors import DataError
+from modkernel.pairs.source import PairSource
+from modkernel.spec import DatasetSpec
+from modkernel.training.hidden import PairData
+from modkernel.training.output import LabelledData
+
+
+def class_pairs(data: Dataset) -> tuple[PairData, PairData]:
+    """Training and validation pairs by the class labels, whose identities end here.
+
+    Raises:
+        DataError: the data set has no class labels.
+    """
+    train, validation = data.train, data.validation
+    if train.labels is None or validation.labels is None:
+        raise DataError(
+            f"Data set '{data.name}' has no class labels: give a file of pairs in 'pairs'."
+        )
+    return (
+        PairData(train.images, PairSource.from_classes(train.labels), "train"),
+        PairData(validation.images, PairSource.from_classes(validation.labels), "validation"),
+    )
+
+
+def listed_pairs(data: Dataset, spec: DatasetSpec, path: str) -> tuple[PairData, PairData, str]:
+    """Training and validation pairs of a file, and the file's fingerprint.
+
+    A list of pairs is over the training and validation examples, and is split itself.
+
+    Args:
+        data: the loaded data set.
+        spec: what it was loaded by: the share of validation and the seed of the split.
+        path: of the CSV or Parquet file.
+
+    Raises:
+        DataError, PairError: see `read_pairs`.
+    """
+    part = data.training_part()
+    table = read_pairs(path, part.ids, spec.path, data.test.ids)
+    source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
+    train, validation = source.split(spec.validation_fraction, spec.split_seed)
+    return (
+        PairData(part.images, train, TRAINING_PART),
+        PairData(part.images, validation, TRAINING_PART),
+        table.fingerprint,
+    )
+
+
+def labelled_data(data: Dataset) -> tuple[LabelledData, LabelledData | None]:
+    """Training examples and labels, and those of the test part where it is labelled."""
+    test = data.test.labels
+    return (
+        LabelledData(data.train.images, data.train.labels, "train"),
+        None if test is None else LabelledData(data.test.images, test, "test"),
+    )

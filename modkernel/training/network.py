@@ -1,0 +1,179 @@
+"""A whole network, module by module, in this process and into a folder: no servers, no children.
+
+The flows do the same with every module in a child process of its own, recorded and reusable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from modkernel.control import UNWATCHED, Control
+from modkernel.data import DataPlaces, Dataset, describe_dataset, load_dataset, place_dataset
+from modkernel.errors import ArtifactError
+from modkernel.features.cache import FeatureCache
+from modkernel.features.measure import measure
+from modkernel.modules.network import Network, assemble
+from modkernel.modules.stored import StoredModule, read_module, write_module
+from modkernel.plan import facts, output_spec, plan_network
+from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
+from modkernel.spec import HiddenModuleSpec, ModuleSpec, NetworkSpec
+from modkernel.system.files import replace_file
+from modkernel.system.precision import Arithmetic, choose_arithmetic
+from modkernel.training.hidden import PairData, train_hidden
+from modkernel.training.inputs import class_pairs, labelled_data, listed_pairs
+from modkernel.training.output import train_output
+from modkernel.training.report import TrainReport
+
+REPORTS = "reports"
+"""Folder of the modules' reports: each is written before its module."""
+FEATURE_BYTES = 10 << 30
+"""Bytes of features that are kept on disk while a network is trained, as flows do by default."""
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """The modules of a network in order, each with how it was trained."""
+
+    modules: tuple[StoredModule, ...]
+    reports: tuple[TrainReport, ...]
+
+    def assemble(self) -> Network:
+        """The network that they make up; see `modkernel.assemble`."""
+        return assemble(self.modules)
+
+
+def train_network(
+    spec: NetworkSpec,
+    folder: Path | str,
+    places: DataPlaces | None = None,
+    *,
+    device: str = "auto",
+    control: Control = UNWATCHED,
+) -> TrainedNetwork:
+    """Train a network's modules one after the other, each into a folder below `folder`.
+
+    A module that is there already, of this very recipe and data, is read and not trained again:
+    an interrupted call goes on with the module that it was at. Hidden modules of labelled data
+    leave their class moments too, which tell what they are worth for another task.
+
+    Args:
+        spec: of the network.
+        folder: made if need be. Each module gets a folder in it, `hidden-1`, `hidden-2`, … and
+            `output`, with `weights.safetensors` and `spec.json`; `reports` has how each was
+            trained.
+        places: of data sets; `data` and `cache` in the folder if left out.
+        device: 'auto', 'cpu' or 'cuda'.
+        control: progress and stop; with a folder of checkpoints, an interrupted module goes on
+            from its last one.
+
+    Raises:
+        ModkernelError: bad specs or data, before anything is trained; numbers that are not finite;
+            a folder that cannot be written, or that holds another module.
+    """
+    folder = Path(folder)
+    places = places or DataPlaces(root=folder / "data", cache=folder / "cache")
+    info = describe_dataset(spec.dataset, places)
+    plans = plan_network(spec, info)
+    data = load_dataset(spec.dataset, places)
+    work = _Folder(folder, place_dataset(data, choose_arithmetic(device).device), device, control)
+    if spec.pairs is None:
+        train, validation = class_pairs(work.data)
+        known = facts(info)
+    else:
+        train, validation, fingerprint = listed_pairs(work.data, spec.dataset, spec.pairs)
+        known = facts(info, fingerprint)
+    chain: list[StoredModule] = []
+    reports: list[TrainReport] = []
+    for number, plan in enumerate(plans, start=1):
+        upstream = chain[-1].id if chain else info.preprocessing.id
+        module = plan.spec(upstream, info.preprocessing, known, spec.seed)
+        stored, report = work.hidden(f"hidden-{number}", module, (train, validation), chain)
+        chain.append(stored)
+        reports.append(report)
+    if spec.output is not None:
+        last = output_spec(spec.output, chain[-1].spec, chain[-1].id, info, spec.seed)
+        stored, report = work.output("output", last, chain)
+        chain.append(stored)
+        reports.append(report)
+    return TrainedNetwork(tuple(chain), tuple(reports))
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """Where modules are trained into, and what with."""
+
+    folder: Path
+    data: Dataset
+    device: str
+    control: Control
+
+    @property
+    def cache(self) -> FeatureCache:
+        return FeatureCache(self.folder / "features", FEATURE_BYTES)
+
+    def hidden(
+        self,
+        name: str,
+        spec: HiddenModuleSpec,
+        pairs: tuple[PairData, PairData],
+        chain: list[StoredModule],
+    ) -> tuple[StoredModule, TrainReport]:
+        found = self._find(name, spec)
+        if found is not None:
+            return found
+        arithmetic, control = self._for(name, spec)
+        weights, report = train_hidden(
+            spec, *pairs, chain, arithmetic=arithmetic, control=control, cache=self.cache
+        )
+        stored = self._write(name, spec, weights, report)
+        if self.data.train.labels is not None:
+            modules = [*chain, stored]
+            moments = measure(
+                modules, self.data, arithmetic, cache=self.cache, stop=self.control.stop
+            )
+            write_moments(stored.folder / MOMENTS_FILE, moments)
+        return stored, report
+
+    def output(
+        self, name: str, spec: ModuleSpec, chain: list[StoredModule]
+    ) -> tuple[StoredModule, TrainReport]:
+        found = self._find(name, spec)
+        if found is not None:
+            return found
+        arithmetic, control = self._for(name, spec)
+        train, test = labelled_data(self.data)
+        weights, report = train_output(
+            spec, train, test, chain, arithmetic=arithmetic, control=control, cache=self.cache
+        )
+        return self._write(name, spec, weights, report), report
+
+    def _for(self, name: str, spec: ModuleSpec) -> tuple[Arithmetic, Control]:
+        control, checkpoints = self.control, self.control.checkpoints
+        if checkpoints is not None:
+            control = replace(control, checkpoints=checkpoints / f"{name}-{spec.digest()[:12]}")
+        return choose_arithmetic(self.device, spec.recipe.precision), control
+
+    def _find(self, name: str, spec: ModuleSpec) -> tuple[StoredModule, TrainReport] | None:
+        """What is there of this recipe; none where there is nothing yet."""
+        module = self.folder / name
+        if not module.is_dir():
+            return None
+        stored = read_module(module)
+        if stored.spec_sha256 != spec.digest():
+            raise ArtifactError(
+                f"{module} holds a module of another recipe or other data: name another folder, "
+                "or remove that one."
+            )
+        return stored, TrainReport.model_validate_json(self._report(name).read_bytes())
+
+    def _report(self, name: str) -> Path:
+        return self.folder / REPORTS / f"{name}.json"
+
+    def _write(
+        self, name: str, spec: ModuleSpec, weights: dict[str, Tensor], report: TrainReport
+    ) -> StoredModule:
+        replace_file(self._report(name), report.model_dump_json(indent=1).encode())
+        return write_module(self.folder / name, spec, weights)

@@ -1,0 +1,105 @@
+"""A whole network from a spec into a folder, in this process, and the example that does it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from modkernel import (
+    BackboneSpec,
+    Control,
+    DataPlaces,
+    HiddenSpec,
+    KernelSpec,
+    NetworkSpec,
+    OutputSpec,
+    Recipe,
+    describe_dataset,
+    load_dataset,
+    train_network,
+)
+from modkernel.errors import ArtifactError, StoppedError
+from modkernel.modules.stored import WEIGHTS_FILE
+from modkernel.reuse.moments_file import MOMENTS_FILE
+
+EXAMPLE = Path(__file__).parents[2] / "examples/train.py"
+ONE = HiddenSpec(kernel=KernelSpec(name="relu"), recipe=Recipe(epochs=2, precision="float32"))
+SPEC = NetworkSpec(
+    name="digits",
+    backbone=BackboneSpec(name="mlp", width=16, depth=2),
+    hidden=(ONE, ONE),
+    output=OutputSpec(method="ridge", labels_per_class=2, draws=3),
+)
+
+
+def test_a_network_is_trained_into_a_folder_once(tmp_path: Path) -> None:
+    trained = train_network(SPEC, tmp_path, device="cpu")
+    assert [module.folder.name for module in trained.modules] == ["hidden-1", "hidden-2", "output"]
+    assert [module.spec.kind for module in trained.modules] == ["hidden", "hidden", "output"]
+    assert all((module.folder / MOMENTS_FILE).is_file() for module in trained.modules[:2])
+    data = load_dataset(SPEC.dataset, DataPlaces(tmp_path / "data", tmp_path / "cache"))
+    every = torch.arange(len(data.test))
+    (raw,) = data.test.images.batches([every], torch.device("cpu"))
+    right = trained.assemble()(raw).argmax(1) == data.test.labels
+    evaluation = trained.reports[-1].evaluation
+    assert evaluation is not None
+    assert right.double().mean().item() == pytest.approx(evaluation.accuracy)
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(WEIGHTS_FILE)}
+    assert train_network(SPEC, tmp_path, device="cpu") == trained
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob(WEIGHTS_FILE)} == before
+    with pytest.raises(ArtifactError, match="another recipe"):
+        train_network(SPEC.changed(seed=1), tmp_path, device="cpu")
+
+
+def test_an_interrupted_call_goes_on_with_the_same_weights(tmp_path: Path) -> None:
+    plain = train_network(SPEC, tmp_path / "plain", device="cpu")
+    seen: list[Mapping[str, Any]] = []
+    control = Control(tmp_path / "checkpoints", seen.append, lambda: len(seen) == 3)
+    with pytest.raises(StoppedError):
+        train_network(SPEC, tmp_path / "stopped", device="cpu", control=control)
+    assert not (tmp_path / "stopped/hidden-2").exists()
+    control = Control(tmp_path / "checkpoints", seen.append)
+    resumed = train_network(SPEC, tmp_path / "stopped", device="cpu", control=control)
+    epochs = [event["epoch"] for event in seen]
+    assert epochs[:4] == [1, 2, 1, 2], "every epoch once"
+    assert [module.id for module in resumed.modules] == [module.id for module in plain.modules]
+
+
+def test_nothing_is_trained_on_a_plan_that_cannot_be(tmp_path: Path) -> None:
+    info = describe_dataset(SPEC.dataset, DataPlaces(tmp_path / "data", tmp_path / "cache"))
+    assert info.train_counts is not None
+    asked = SPEC.changed(output=OutputSpec(labels_per_class=max(info.train_counts) + 1))
+    with pytest.raises(Exception, match="labels"):
+        train_network(asked, tmp_path / "net", device="cpu")
+    assert not (tmp_path / "net/hidden-1").exists()
+
+
+def test_the_example_needs_modkernel_alone(tmp_path: Path) -> None:
+    source = EXAMPLE.read_text()
+    assert len(source.splitlines()) <= 20
+    imported = {
+        node.module if isinstance(node, ast.ImportFrom) else name.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    assert imported == {"sys", "modkernel"}
+    done = subprocess.run(
+        [sys.executable, EXAMPLE, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(EXAMPLE.parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last.endswith("of the test part, on ten labels")
+    assert float(last.split("%")[0]) > 90
