@@ -27,7 +27,9 @@ from modkernel.registry.sql.tables import SCHEMA_VERSION
 from modkernel.system.locks import locked
 
 VERSION_TABLE = "modkernel_schema"
+"""Beside alembic's own in one database."""
 BUSY_MILLISECONDS = 30_000
+"""How long a writer waits for another one of a SQLite database."""
 MIGRATION_LOCK = 0x6D6F646B
 """Key of PostgreSQL's advisory lock while an empty database is migrated."""
 
