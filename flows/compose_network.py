@@ -51,8 +51,8 @@ def compose_network(
     began = time.perf_counter()
     fork_server().start()
     registry = open_registry()
-    registry.sync_promotions()
-    top = registry.resolve(hidden)
+    registry.promotions.sync()
+    top = registry.modules.resolve(hidden)
     if top.kind != "hidden":
         raise InterfaceError(
             f"'{hidden}' is an output module: name the hidden module "
@@ -64,12 +64,12 @@ def compose_network(
     else:
         check_whole(output)
     given = None if labels is None else datasets.check_labels(registry, dataset, labels)
-    chain = registry.chain(top)
+    chain = registry.modules.chain(top)
     module = output_spec(output, top.spec, top.id, info, seed, labels=given)
     own = f"{name}.output"
     emit({"event": "plan", "modules": [own]})
-    results = [ModuleResult.of(record, registry.report(record), True) for record in chain]
-    ready = registry.find_ready(module.digest())
+    results = [ModuleResult.of(record, registry.modules.report(record), True) for record in chain]
+    ready = registry.modules.find_ready(module.digest())
     needed = ready is None or not is_recorded(registry, name, [*chain, ready])
     with network_run(registry, name, f"compose {module.digest()}", needed) as run_id:
         trained = train_stored_module.submit(own, module, dataset, None, run_id, labels=labels)

@@ -115,7 +115,7 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
         ModkernelError: what ended measuring or storing.
     """
     registry = open_registry()
-    record = registry.resolve(module_id)
+    record = registry.modules.resolve(module_id)
     fingerprint = datasets.describe(registry, dataset).fingerprint
 
     def find() -> bool | None:
@@ -135,7 +135,7 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
 def _is_measured(
     registry: Registry, record: ModuleRecord, fingerprint: str, features: bool
 ) -> bool:
-    if not registry.has_moments(record, fingerprint):
+    if not registry.moments.has(record, fingerprint):
         return False
     cache = feature_cache(registry.settings)
     return not features or measured_features(cache, record.id, fingerprint) is not None
@@ -158,7 +158,7 @@ def _measure(
         upstream=chain_files(registry, record),
     )
     run_watched(job, label(record), "measuring", lost)
-    registry.keep_moments(record, job.result / MOMENTS_FILE, dataset.name)
+    registry.moments.store(record, job.result / MOMENTS_FILE, dataset.name)
 
 
 def label(record: ModuleRecord) -> str:
@@ -168,8 +168,8 @@ def label(record: ModuleRecord) -> str:
 
 def _hidden(registry: Registry, references: Sequence[str] | None) -> tuple[ModuleRecord, ...]:
     if references is None:
-        return registry.find(kind="hidden")
-    records = {record.id: record for record in map(registry.resolve, references)}
+        return registry.modules.find(kind="hidden")
+    records = {record.id: record for record in map(registry.modules.resolve, references)}
     for record in records.values():
         if record.kind != "hidden":
             raise InterfaceError(

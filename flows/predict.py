@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from modkernel.data.images import read_images
 from modkernel.errors import InterfaceError
-from modkernel.modules.network import Network, assemble
-from modkernel.registry import NetworkRecord, Registry
+from modkernel.modules.network import Network
 
 BATCH = 256
 
@@ -24,16 +23,6 @@ class Prediction(BaseModel):
     label: str = Field(description="The most probable class.")
     probability: float = Field(description="Of that class.")
     probabilities: dict[str, float] = Field(description="Of every class.")
-
-
-def load_network(registry: Registry, record: NetworkRecord) -> Network:
-    """Fetch, verify and assemble the modules that a stored network pins.
-
-    Raises:
-        NotFoundError: a module is lost.
-        ArtifactError: bytes are missing or altered.
-    """
-    return assemble([registry.fetch(module) for module in registry.members(record)])
 
 
 def predict(network: Network, images: Sequence[Path]) -> Iterator[Prediction]:

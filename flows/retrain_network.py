@@ -60,7 +60,7 @@ def retrain_network(
     began = time.perf_counter()
     fork_server().start()
     registry = open_registry()
-    old = registry.network(network)
+    old = registry.networks.resolve(network)
     wishes = Wishes(
         hidden=hidden,
         output=output,
@@ -74,7 +74,7 @@ def retrain_network(
     steps = plan_again(registry, old, stage, name, wishes)
     emit({"event": "plan", "modules": [step.name for step in steps.steps]})
     ready = _stored_already(registry, steps)
-    results = [ModuleResult.of(kept, registry.report(kept), True) for kept in steps.kept]
+    results = [ModuleResult.of(kept, registry.modules.report(kept), True) for kept in steps.kept]
     missing = len(ready) < len(steps.steps)
     needed = missing or not is_recorded(registry, name, [*steps.kept, *ready])
     below = steps.below
@@ -97,7 +97,7 @@ def _stored_already(registry: Registry, steps: RetrainPlan) -> list[ModuleRecord
     found: list[ModuleRecord] = []
     below = steps.below
     for step in steps.steps:
-        record = registry.find_ready(step.spec_on(below).digest())
+        record = registry.modules.find_ready(step.spec_on(below).digest())
         if record is None:
             break
         found.append(record)

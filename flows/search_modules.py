@@ -83,7 +83,7 @@ class _Run:
 
     def for_modules(self, modules: Sequence[ModuleSpec]) -> str | None:
         """The run, if it is there already or one of these modules is to be trained."""
-        if any(self._registry.find_ready(module.digest()) is None for module in modules):
+        if any(self._registry.modules.find_ready(module.digest()) is None for module in modules):
             self.start()
         return self.id
 
@@ -101,8 +101,10 @@ def _finish(
     """Train the output module on the best chain and record the network of both."""
     spec = plan.spec
     module = output_spec(spec.output, best.record.spec, best.record.id, plan.info, spec.seed)
-    ready = registry.find_ready(module.digest())
-    if ready is None or not is_recorded(registry, spec.name, [*registry.chain(best.record), ready]):
+    ready = registry.modules.find_ready(module.digest())
+    if ready is None or not is_recorded(
+        registry, spec.name, [*registry.modules.chain(best.record), ready]
+    ):
         run.start()
     output = train_stored_module.submit(
         f"{spec.name}.output", module, spec.dataset, None, run.id

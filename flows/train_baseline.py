@@ -69,7 +69,7 @@ def train_whole(
         registry,
         digest,
         name,
-        lambda: registry.find_baseline(spec.name, digest),
+        lambda: registry.baselines.find(spec.name, digest),
         lambda lost: _train(registry, name, spec, digest, fingerprint, lost),
     )
     return not trained, baseline
@@ -92,7 +92,7 @@ def _train(
         dataset=spec.dataset,
         fingerprint=fingerprint,
     )
-    run_id = registry.start_baseline_run(spec.name, spec, digest)
+    run_id = registry.baselines.start_run(spec.name, spec, digest)
     with ending_with(registry, run_id):
         report = run_followed(job, name, registry, run_id, lost)
-        return registry.keep_baseline(run_id, report, module_pictures(report, None))
+        return registry.baselines.store(run_id, report, module_pictures(report, None))

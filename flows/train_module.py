@@ -44,7 +44,7 @@ def train_module(
     """
     fork_server().start()
     registry = open_registry()
-    below = None if upstream is None else registry.resolve(upstream)
+    below = None if upstream is None else registry.modules.resolve(upstream)
     if below is None:
         dataset, backbone = dataset or DatasetSpec(), backbone or BackboneSpec()
         info = datasets.describe(registry, dataset)

@@ -6,23 +6,19 @@ costs time here is reading and hashing files and one small eigenvalue problem a 
 
 from __future__ import annotations
 
-import gc
 import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from sqlalchemy import and_, select
 from sqlalchemy.orm import defer
 
 from modkernel.data import DATASETS, DatasetInfo
 from modkernel.errors import ArtifactError, MomentsError, ScoreError
 from modkernel.features.measure import MeasuredFeatures, measured_features
-from modkernel.registry import moments
-from modkernel.registry.backends import Stores, feature_cache
+from modkernel.registry.backends import Backends, feature_cache
+from modkernel.registry.moments import StoredMoments, none_of, record_of
 from modkernel.registry.records import (
     Advice,
     LeftOut,
@@ -46,7 +42,6 @@ LARGE_BYTES = 1 << 20
 """Of a file of moments from which on several threads help: they work outside the interpreter."""
 FILES = ("image_folder", "arrays")
 """Data sets whose name does not tell what is in them."""
-_ranking = threading.Lock()
 _Measured = tuple[ModuleRecord, MomentsRecord, tuple[DatasetFacts, ...]]
 
 
@@ -60,96 +55,155 @@ class _Question:
 @dataclass(frozen=True)
 class _Scored:
     record: ModuleRecord
-    there: MomentsRecord
+    stored: MomentsRecord
     score: float
     facts: tuple[DatasetFacts, ...]
     """What it and the modules under it were trained on, its own first."""
 
 
-def rank_for_task(
-    stores: Stores,
-    task: Task,
-    data: DatasetInfo,
-    score: str = DEFAULT_SCORE,
-    *,
-    top: int = 10,
-) -> Advice:
-    """Rank every stored hidden module for a task.
+@dataclass(frozen=True)
+class _Look:
+    """What the cached features of a module tell."""
 
-    A module is left out where its chain takes other examples than those of the data ('interface'),
-    where it has no moments of the data ('moments'), or where the score is undefined for it
-    ('score').
-
-    Args:
-        stores: Both stores; MLflow is asked only for moments that are not in the private cache.
-        task: A choice or grouping of the classes of `data`.
-        data: The whole data set: moments are kept by its fingerprint.
-        score: Name of a score that is computed from moments.
-        top: How many of the best get an accuracy, and with at most `FEW_EXAMPLES` an interval,
-            if their features are still kept.
-
-    Raises:
-        UnknownNameError: there is no such score.
-        ScoreError: the score is not computed from moments.
-        ClassError: the task does not fit the classes of the data.
-    """
-    moment_score(score)
-    task.assign(data.classes)
-    with _undisturbed():
-        return _answer(stores, _Question(task, data, score), top)
+    interval: tuple[float, float] | None = None
+    accuracy: float | None = None
+    reason: NoAccuracy | None = None
+    message: str | None = None
 
 
-def _answer(stores: Stores, asked: _Question, top: int) -> Advice:
-    data = asked.data
-    left_out, measured = [], []
-    modules = _hidden_modules(stores, data.fingerprint)
-    records = {record.id: record for record, _ in modules}
-    for record, there in modules:
-        if not _takes(record.spec.preprocessing, data.preprocessing):
-            left_out.append(LeftOut(module=record, reason="interface", message=_other(record)))
-        elif there is None:
-            message = moments.none_of(record, f"'{data.name}'")
-            left_out.append(LeftOut(module=record, reason="moments", message=message))
-        else:
-            measured.append((record, there, _facts(record, records)))
-    scored = []
-    for outcome in _score_all(stores, measured, asked):
-        if isinstance(outcome, LeftOut):
-            left_out.append(outcome)
-        else:
-            scored.append(outcome)
-    scored.sort(key=lambda one: -one.score)
-    return Advice(
-        task=asked.task,
-        dataset=data.name,
-        fingerprint=data.fingerprint,
-        score=asked.score,
-        ranked=tuple(
-            _ranked(stores, one, asked, closely=place < top) for place, one in enumerate(scored)
-        ),
-        left_out=tuple(left_out),
-    )
+@dataclass(frozen=True)
+class Adviser:
+    """Ranks modules. Raises StoreError where the database or MLflow fails."""
 
+    backends: Backends
+    moments: StoredMoments
 
-def _hidden_modules(
-    stores: Stores, fingerprint: str
-) -> list[tuple[ModuleRecord, MomentsRecord | None]]:
-    """All ready hidden modules by name and age, with their moments of the data, in one query."""
-    query = (
-        select(ModuleRow, MomentsRow)
-        .outerjoin(
-            MomentsRow,
-            and_(MomentsRow.module_id == ModuleRow.id, MomentsRow.fingerprint == fingerprint),
+    def rank(
+        self, task: Task, data: DatasetInfo, score: str = DEFAULT_SCORE, *, top: int = 10
+    ) -> Advice:
+        """Rank every stored hidden module for a task, from stored moments, without training.
+
+        A module is left out where its chain takes other examples than those of the data
+        ('interface'), where it has no moments of the data ('moments'), or where the score is
+        undefined for it ('score').
+
+        Args:
+            task: A choice or grouping of the classes of `data`.
+            data: The whole data set: moments are stored by its fingerprint. MLflow is read only
+                for moments that are not in the private cache.
+            score: Name of a score that is computed from moments.
+            top: How many of the best get an accuracy, and with at most `FEW_EXAMPLES` an
+                interval, if their features are still cached.
+
+        Raises:
+            UnknownNameError: there is no such score.
+            ScoreError: the score is not computed from moments.
+            ClassError: the task does not fit the classes of the data.
+        """
+        moment_score(score)
+        task.assign(data.classes)
+        question = _Question(task, data, score)
+        measured, left_out = self._sorted_out(data)
+        scored = []
+        for outcome in self._score_all(measured, question):
+            if isinstance(outcome, LeftOut):
+                left_out.append(outcome)
+            else:
+                scored.append(outcome)
+        scored.sort(key=lambda one: -one.score)
+        return Advice(
+            task=task,
+            dataset=data.name,
+            fingerprint=data.fingerprint,
+            score=score,
+            ranked=tuple(
+                self._ranked(one, question, closely=place < top) for place, one in enumerate(scored)
+            ),
+            left_out=tuple(left_out),
         )
-        .where(ModuleRow.kind == "hidden", ModuleRow.state == "READY")
-        .order_by(ModuleRow.name, ModuleRow.created_at)
-        .options(defer(ModuleRow.report))
-    )
-    with stores.database.reading() as session:
-        return [
-            (queries.record_of(module), None if row is None else moments.record_of(row))
-            for module, row in session.execute(query)
-        ]
+
+    def _sorted_out(self, data: DatasetInfo) -> tuple[list[_Measured], list[LeftOut]]:
+        """The modules that can be scored on some data, and the others."""
+        measured, left_out = [], []
+        modules = self._hidden_modules(data.fingerprint)
+        records = {record.id: record for record, _ in modules}
+        for record, stored in modules:
+            if not _takes(record.spec.preprocessing, data.preprocessing):
+                left_out.append(LeftOut(module=record, reason="interface", message=_other(record)))
+            elif stored is None:
+                message = none_of(record, f"'{data.name}'")
+                left_out.append(LeftOut(module=record, reason="moments", message=message))
+            else:
+                measured.append((record, stored, _facts(record, records)))
+        return measured, left_out
+
+    def _hidden_modules(self, fingerprint: str) -> list[tuple[ModuleRecord, MomentsRecord | None]]:
+        """All ready hidden modules by name and age, with their moments of the data."""
+        query = (
+            select(ModuleRow, MomentsRow)
+            .outerjoin(
+                MomentsRow,
+                and_(MomentsRow.module_id == ModuleRow.id, MomentsRow.fingerprint == fingerprint),
+            )
+            .where(ModuleRow.kind == "hidden", ModuleRow.state == "READY")
+            .order_by(ModuleRow.name, ModuleRow.created_at)
+            .options(defer(ModuleRow.report))
+        )
+        with self.backends.database.reading() as session:
+            return [
+                (queries.record_of(module), None if row is None else record_of(row))
+                for module, row in session.execute(query)
+            ]
+
+    def _score_all(
+        self, measured: Sequence[_Measured], question: _Question
+    ) -> Iterable[_Scored | LeftOut]:
+        def score(one: _Measured) -> _Scored | LeftOut:
+            record, stored, facts = one
+            try:
+                found = self.moments.read(record, stored)
+                tasks, names = [question.task], [question.score]
+                value = score_tasks(found.train, tasks, names, found.validation)
+            except (ArtifactError, MomentsError) as error:
+                return LeftOut(module=record, reason="moments", message=str(error))
+            except ScoreError as error:
+                return LeftOut(module=record, reason="score", message=str(error))
+            return _Scored(record, stored, float(value[0, 0]), facts)
+
+        if all(stored.size_bytes < LARGE_BYTES for _, stored, _ in measured):
+            return map(score, measured)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            return list(pool.map(score, measured))
+
+    def _ranked(self, one: _Scored, question: _Question, closely: bool) -> Ranked:
+        """A scored module; looked at closely, with what its cached features tell."""
+        look = self._look_closely(one, question) if closely else _Look()
+        task, data = question.task, question.data
+        return Ranked(
+            module=one.record,
+            score=one.score,
+            interval=look.interval,
+            accuracy=look.accuracy,
+            reason=look.reason,
+            message=look.message,
+            own=_is_own(one.facts[0], task, data),
+            fitted=any(_is_fitted(facts, task, data) for facts in one.facts),
+        )
+
+    def _look_closely(self, one: _Scored, question: _Question) -> _Look:
+        data, interval = question.data, None
+        cache = feature_cache(self.backends.settings)
+        features = measured_features(cache, one.record.id, data.fingerprint)
+        if features is None:
+            return _Look(reason="features", message=_not_cached(one.record))
+        try:
+            grouped = self.moments.read(one.record, one.stored).train.grouped(question.task)
+            interval = _interval(grouped, features, question)
+            if any(facts.saw_validation(data.name, data.fingerprint) for facts in one.facts):
+                return _Look(interval=interval, reason="pairs", message=_saw_pairs(one.record))
+            return _Look(interval=interval, accuracy=_accuracy(grouped, features, question))
+        except (ArtifactError, MomentsError, ScoreError) as error:
+            return _Look(interval=interval, reason="score", message=str(error))
 
 
 def _facts(record: ModuleRecord, records: Mapping[str, ModuleRecord]) -> tuple[DatasetFacts, ...]:
@@ -178,97 +232,22 @@ def _other(record: ModuleRecord) -> str:
     )
 
 
-def _score_all(
-    stores: Stores, measured: Sequence[_Measured], asked: _Question
-) -> list[_Scored | LeftOut]:
-    def score(one: _Measured) -> _Scored | LeftOut:
-        record, there, facts = one
-        try:
-            found = moments.load(stores, record, there)
-            value = score_tasks(found.train, [asked.task], [asked.score], found.validation)
-        except (ArtifactError, MomentsError) as error:
-            return LeftOut(module=record, reason="moments", message=str(error))
-        except ScoreError as error:
-            return LeftOut(module=record, reason="score", message=str(error))
-        return _Scored(record, there, float(value[0, 0]), facts)
-
-    if all(there.size_bytes < LARGE_BYTES for _, there, _ in measured):
-        return list(map(score, measured))
-    cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(score, measured))
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Without what takes longer than the work when a thousand small problems are solved in a row.
-
-    Torch's own threads would share each of them and wait for one another. The garbage collector
-    would look at all that torch and MLflow have imported, a quarter of a second each time. Both
-    belong to the whole process, so one ranks at a time.
-    """
-    with _ranking:
-        threads, collects = torch.get_num_threads(), gc.isenabled()
-        gc.disable()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            if collects:
-                gc.enable()
-
-
-def _ranked(stores: Stores, one: _Scored, asked: _Question, closely: bool) -> Ranked:
-    """A scored module; looked at closely, with what its kept features tell."""
-    accuracy: float | None = None
-    interval: tuple[float, float] | None = None
-    reason: NoAccuracy | None = None
-    message: str | None = None
-    data = asked.data
-    if closely:
-        cache = feature_cache(stores.settings)
-        features = measured_features(cache, one.record.id, data.fingerprint)
-        if features is None:
-            reason, message = "features", _not_kept(one.record)
-        else:
-            try:
-                grouped = moments.load(stores, one.record, one.there).train.grouped(asked.task)
-                interval = _interval(grouped, features, asked)
-                if any(facts.saw_validation(data.name, data.fingerprint) for facts in one.facts):
-                    reason, message = "pairs", _saw_pairs(one.record)
-                else:
-                    accuracy = _accuracy(grouped, features, asked)
-            except (ArtifactError, MomentsError, ScoreError) as error:
-                reason, message = "score", str(error)
-    return Ranked(
-        module=one.record,
-        score=one.score,
-        interval=interval,
-        accuracy=accuracy,
-        reason=reason,
-        message=message,
-        own=_is_own(one.facts[0], asked.task, data),
-        fitted=any(_is_fitted(facts, asked.task, data) for facts in one.facts),
-    )
-
-
-def _accuracy(grouped: ClassMoments, features: MeasuredFeatures, asked: _Question) -> float:
-    side = asked.task.assign(asked.data.classes)
+def _accuracy(grouped: ClassMoments, features: MeasuredFeatures, question: _Question) -> float:
+    side = question.task.assign(question.data.classes)
     weight, bias = ridge_head(grouped)
     return head_accuracy(weight, bias, features.validation, side[features.validation_labels])
 
 
 def _interval(
-    grouped: ClassMoments, features: MeasuredFeatures, asked: _Question
+    grouped: ClassMoments, features: MeasuredFeatures, question: _Question
 ) -> tuple[float, float] | None:
-    if grouped.examples > FEW_EXAMPLES or moment_score(asked.score).needs != "moments":
+    if grouped.examples > FEW_EXAMPLES or moment_score(question.score).needs != "moments":
         return None
-    side = asked.task.assign(asked.data.classes)
-    return bootstrap(features.train, side[features.train_labels], grouped.classes, asked.score)
+    side = question.task.assign(question.data.classes)
+    return bootstrap(features.train, side[features.train_labels], grouped.classes, question.score)
 
 
-def _not_kept(record: ModuleRecord) -> str:
+def _not_cached(record: ModuleRecord) -> str:
     return (
         f"The measured features of module {record.short_id} ({record.name}) are not in the cache "
         "any more: 'modkernel advise' without --stored-only computes them again."

@@ -1,4 +1,4 @@
-"""The two stores behind the registry, opened together."""
+"""What is behind the registry, opened together: a database and MLflow."""
 
 from __future__ import annotations
 
@@ -10,20 +10,38 @@ from mlflow import MlflowClient
 
 from modkernel.features.cache import FeatureCache
 from modkernel.registry.settings import Settings
+from modkernel.registry.sql.claims import Claim, wait_for
 from modkernel.registry.sql.engine import Database
+from modkernel.registry.tracking.models import Models
+from modkernel.registry.tracking.runs import Runs
 
 
 @dataclass(frozen=True)
-class Stores:
+class Backends:
     """SQL for identity, MLflow for runs and bytes. Safe to share between threads."""
 
     settings: Settings
     database: Database
     client: MlflowClient
 
+    @property
+    def runs(self) -> Runs:
+        """MLflow's runs."""
+        return Runs(self.client, self.settings)
+
+    @property
+    def models(self) -> Models:
+        """MLflow's models."""
+        return Models(self.client, self.settings)
+
+    def wait_for_claim(self, module_id: str) -> Claim:
+        """The right to write a module, waited for while another has it."""
+        lease = self.settings.lease_seconds
+        return wait_for(self.database, module_id, this_process(), lease)
+
 
 def feature_cache(settings: Settings) -> FeatureCache:
-    """The features that are kept on this machine."""
+    """The features that are cached on this machine."""
     return FeatureCache(settings.features_dir, settings.feature_cache_bytes)
 
 

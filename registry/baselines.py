@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from modkernel.registry.backends import Stores
-from modkernel.registry.modules import metrics_of
-from modkernel.registry.tracking import runs
+from modkernel.registry.tracking.fields import metrics_of
+from modkernel.registry.tracking.runs import Runs
+from modkernel.spec import NetworkSpec
 from modkernel.training.report import TrainReport
 
 REPORT = "report.json"
+"""File of a baseline's run."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,27 @@ class Baseline:
     report: TrainReport
 
 
-def find_baseline(stores: Stores, name: str, digest: str) -> Baseline | None:
-    """The finished baseline of a recipe among the runs of a network, if there is one."""
-    client = stores.client
-    experiment_id = runs.experiment(client, stores.settings, name)
-    run = runs.find_run(client, experiment_id, digest, finished=True)
-    if run is None:
-        return None
-    content = Path(client.download_artifacts(run.info.run_id, REPORT)).read_bytes()
-    return Baseline(run.info.run_id, TrainReport.model_validate_json(content))
+@dataclass(frozen=True)
+class Baselines:
+    """The baselines. Every method raises StoreError where MLflow does not answer."""
 
+    runs: Runs
 
-def keep_baseline(
-    stores: Stores, run_id: str, report: TrainReport, figures: Mapping[str, bytes]
-) -> Baseline:
-    """Put a report and pictures on a baseline's run; it can be found once the run is finished."""
-    runs.log_figures(stores.client, run_id, figures)
-    runs.log_metrics(stores.client, run_id, metrics_of(report))
-    stores.client.log_text(run_id, report.model_dump_json(indent=1), REPORT)
-    return Baseline(run_id, report)
+    def find(self, name: str, digest: str) -> Baseline | None:
+        """The finished baseline of a recipe among the runs of a network, if there is one."""
+        run_id = self.runs.find_finished(name, digest)
+        if run_id is None:
+            return None
+        content = self.runs.read_file(run_id, REPORT)
+        return Baseline(run_id, TrainReport.model_validate_json(content))
+
+    def start_run(self, name: str, spec: NetworkSpec, digest: str) -> str:
+        """The MLflow run of a baseline, resumed if it died. Returns its id."""
+        return self.runs.start_network(name, spec, digest, kind="baseline")
+
+    def store(self, run_id: str, report: TrainReport, figures: Mapping[str, bytes]) -> Baseline:
+        """Put a report and pictures on a baseline's run; it is found once the run is finished."""
+        self.runs.log_figures(run_id, figures)
+        self.runs.log_metrics(run_id, metrics_of(report))
+        self.runs.log_text(run_id, report.model_dump_json(indent=1), REPORT)
+        return Baseline(run_id, report)

@@ -21,8 +21,6 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, Schema, TensorSpec
@@ -33,7 +31,7 @@ from modkernel.kernels import make_kernel
 from modkernel.modules.network import Network, assemble
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
 from modkernel.registry.records import ModuleRecord
-from modkernel.registry.tracking.artifacts import fetch_module
+from modkernel.registry.tracking.artifacts import download, fetch_module
 from modkernel.spec import ModuleSpec
 
 FLAVOR = "modkernel"
@@ -121,15 +119,17 @@ def load_model(model_uri: str) -> Network:
     Raises:
         ArtifactError: files are missing or altered, here or in the chain, or are no such model.
         InterfaceError: the named chain is not the one that the module was trained on.
+        StoreError: MLflow does not answer.
     """
+    client = MlflowClient()
     with tempfile.TemporaryDirectory() as folder:
         for name in (MLMODEL_FILE_NAME, WEIGHTS_FILE, SPEC_FILE):
             try:
-                local = download_artifacts(artifact_uri=f"{model_uri}/{name}", dst_path=folder)
-            except (MlflowException, OSError) as error:
+                local = download(client, f"{model_uri}/{name}", Path(folder))
+            except ArtifactError as error:
                 raise ArtifactError(
-                    f"Cannot read {name} of {model_uri}: {str(error).splitlines()[0]} "
-                    "Check the reference ('modkernel modules list')."
+                    f"MLflow has no {name} of {model_uri}: check the reference ('modkernel modules "
+                    "list')."
                 ) from error
             shutil.move(local, Path(folder) / name)
         return _network(Path(folder))

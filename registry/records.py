@@ -16,8 +16,8 @@ State = Literal["PENDING", "READY", "LOST"]
 
 
 NoAccuracy = Literal["features", "pairs", "score"]
-"""Why a module has no accuracy: its measured features are not kept any more; a list of pairs let it
-see the held-out examples; they are too few."""
+"""Why a module has no accuracy: its measured features are not cached any more; a list of pairs let
+it see the held-out examples; they are too few."""
 
 
 class Record(BaseModel):
@@ -52,7 +52,7 @@ class ModuleRecord(Record):
 
 
 class MomentsRecord(Record):
-    """Class moments of a module's features on one data set, as they are kept."""
+    """Class moments of a module's features on one data set, as they are stored."""
 
     module_id: str
     fingerprint: str = Field(description="Of the data set.")

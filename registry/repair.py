@@ -3,188 +3,159 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from mlflow.exceptions import MlflowException
 from sqlalchemy import select
 
-from modkernel.errors import ArtifactError
-from modkernel.registry import moments
-from modkernel.registry.backends import Stores, this_process
-from modkernel.registry.modules import (
-    MODULE_TAG,
-    bytes_at_hand,
-    ensure_model,
-    ensure_version,
-    finish,
-    is_intact,
-    update,
-    versions_of,
-)
+from modkernel.errors import ArtifactError, NotFoundError
+from modkernel.registry import saga
+from modkernel.registry.backends import Backends, this_process
+from modkernel.registry.moments import StoredMoments
 from modkernel.registry.records import Action, ModuleRecord, Problem
 from modkernel.registry.sql import claims, queries
 from modkernel.registry.sql.tables import ClaimRow, LineageRow, ModuleRow, NetworkModuleRow
 from modkernel.registry.tracking import artifacts
-from modkernel.registry.tracking.artifacts import is_absent
-from modkernel.registry.tracking.runs import experiment, network_of
+from modkernel.registry.tracking.models import MODULE_TAG
 
 
-def verify(stores: Stores) -> tuple[Problem, ...]:
-    """All that is wrong with the stored modules; every byte in MLflow's store is hashed.
+@dataclass(frozen=True)
+class Repair:
+    """Problems, and what is done about each."""
 
-    A module that a live process is storing at this moment is no problem.
-    """
-    problems = [
-        _problem(
-            "unfinished",
-            record,
-            "was being stored when its process died: 'modkernel repair' finishes or undoes it.",
-        )
-        for record in queries.in_state(stores.database, "PENDING")
-        if not _is_claimed(stores, record.id)
-    ]
-    for record in queries.in_state(stores.database, "READY"):
-        try:
-            assert record.model_id is not None
-            artifacts.check(
-                stores.client, record.model_id, record.weights_sha256, record.spec_sha256
-            )
-        except ArtifactError as error:
-            problems.append(_problem("artifact", record, f"has lost its bytes: {error}"))
-            continue
-        if not _has_version(stores, record):
-            problems.append(
-                _problem(
-                    "version",
+    backends: Backends
+    moments: StoredMoments
+
+    def problems(self) -> Iterator[Problem]:
+        """Each problem of the modules, as they are gone through by their state."""
+        database = self.backends.database
+        for record in queries.in_state(database, "PENDING"):
+            if not self._is_claimed(record.id):
+                yield _problem(
+                    "unfinished",
                     record,
-                    f"has no version {record.version} in MLflow any more: 'modkernel "
-                    "repair' registers it again.",
+                    "was being stored when its process died: 'modkernel repair' finishes or "
+                    "undoes it.",
                 )
-            )
-        problems += [
-            _problem(
-                "moments",
-                record,
-                f"has lost its moments of data {there.fingerprint[:12]}: 'modkernel repair' "
-                "restores or drops them, and 'modkernel advise' computes them again.",
-            )
-            for there in moments.moments_of(stores, record.id)
-            if not moments.is_intact(stores, record, there)
-        ]
-    problems += [
-        _problem("lost", record, "is lost: its bytes are nowhere. Train it again.")
-        for record in queries.in_state(stores.database, "LOST")
-    ]
-    return tuple(problems)
+        for record in queries.in_state(database, "READY"):
+            yield from self._of_ready(record)
+        for record in queries.in_state(database, "LOST"):
+            yield _problem("lost", record, "is lost: its bytes are nowhere. Train it again.")
 
-
-def repair(stores: Stores) -> tuple[Action, ...]:
-    """Finish or undo what is unfinished, restore bytes from the cache, register versions again.
-
-    What cannot be mended is marked LOST, so that it is never reused and can be trained again; it
-    is READY again when its bytes are back, such as those of a disk that was not mounted.
-    Running it twice does nothing the second time.
-    """
-    actions = []
-    for problem in verify(stores):
+    def fix(self, problem: Problem) -> Iterator[Action]:
+        """What was done about a problem; nothing while another process works on its module."""
         claim = claims.take(
-            stores.database, problem.module_id, this_process(), stores.settings.lease_seconds
+            self.backends.database,
+            problem.module_id,
+            this_process(),
+            self.backends.settings.lease_seconds,
         )
         if claim is None:
-            continue
-        with claim.kept():
-            record = queries.by_id(stores.database, problem.module_id)
+            return
+        with claim.renewed():
+            record = queries.by_id(self.backends.database, problem.module_id)
             if record is None:
-                continue
+                return
             if record.state == "LOST":
-                if is_intact(stores, record.model_id or "", record):
-                    record = _register(stores, update(stores, record, state="READY"))
-                    actions.append(_action("restored", record, "has its bytes again."))
+                if saga.is_intact(self.backends, record.model_id or "", record):
+                    record = saga.update(self.backends, record, state="READY")
+                    record = saga.ensure_version(self.backends, record)
+                    yield _action("restored", record, "has its bytes again.")
             elif record.state == "PENDING":
-                actions.append(_finish_or_undo(stores, record))
+                yield self._finish_or_undo(record)
             elif problem.kind == "artifact":
-                actions.append(_restore(stores, record))
+                yield self._restore(record)
             elif problem.kind == "version":
-                record = _register(stores, record)
-                actions.append(_action("registered", record, f"is version {record.version} again."))
+                record = saga.ensure_version(self.backends, record)
+                yield _action("registered", record, f"is version {record.version} again.")
             # Its MLflow model may be another by now.
-            ready = queries.by_id(stores.database, record.id)
+            ready = queries.by_id(self.backends.database, record.id)
             if ready is not None and ready.state == "READY":
-                actions += _mend_moments(stores, ready)
-    return tuple(actions)
+                yield from self._fix_moments(ready)
 
+    def _of_ready(self, record: ModuleRecord) -> Iterator[Problem]:
+        hashes = record.weights_sha256, record.spec_sha256
+        try:
+            artifacts.check(self.backends.client, record.model_id or "", *hashes)
+        except ArtifactError as error:
+            yield _problem("artifact", record, f"has lost its bytes: {error}")
+            return
+        if not self._has_version(record):
+            yield _problem(
+                "version",
+                record,
+                f"has no version {record.version} in MLflow any more: 'modkernel repair' registers "
+                "it again.",
+            )
+        for moments in self.moments.of(record):
+            if not self.moments.is_intact(record, moments):
+                yield _problem(
+                    "moments",
+                    record,
+                    f"has lost its moments of data {moments.fingerprint[:12]}: 'modkernel repair' "
+                    "restores or drops them, and 'modkernel advise' computes them again.",
+                )
 
-def _mend_moments(stores: Stores, record: ModuleRecord) -> Iterator[Action]:
-    for there, restored in moments.mend(stores, record):
-        kind = "restored" if restored else "dropped"
-        text = "has" if restored else "has no longer"
-        yield _action(kind, record, f"{text} its moments of data {there.fingerprint[:12]}.")
+    def _fix_moments(self, record: ModuleRecord) -> Iterator[Action]:
+        for moments, restored in self.moments.fix(record):
+            kind = "restored" if restored else "dropped"
+            text = "has" if restored else "has no longer"
+            yield _action(kind, record, f"{text} its moments of data {moments.fingerprint[:12]}.")
 
+    def _finish_or_undo(self, record: ModuleRecord) -> Action:
+        try:
+            finished = saga.finish(self.backends, record, {})
+        except ArtifactError:
+            self._undo(record)
+            return _action("undone", record, "was half-stored and its bytes are gone: removed.")
+        assert finished.run_id is not None
+        self.backends.runs.finish(finished.run_id)
+        return _action("finished", finished, f"is stored as version {finished.version}.")
 
-def _finish_or_undo(stores: Stores, record: ModuleRecord) -> Action:
-    try:
-        finished = finish(stores, record, {})
-    except ArtifactError:
-        _undo(stores, record)
-        return _action("undone", record, "was half-stored and its bytes are gone: removed.")
-    assert finished.run_id is not None
-    stores.client.set_terminated(finished.run_id, "FINISHED")
-    return _action("finished", finished, f"is stored as version {finished.version}.")
+    def _restore(self, record: ModuleRecord) -> Action:
+        try:
+            saga.bytes_at_hand(self.backends, record)
+        except ArtifactError:
+            saga.update(self.backends, record, state="LOST")
+            return _action("lost", record, "is lost: its bytes are nowhere. Train it again.")
+        record = saga.ensure_model(self.backends, record)
+        record = saga.ensure_version(self.backends, record)
+        return _action("restored", record, f"has its bytes again, as version {record.version}.")
 
+    def _undo(self, record: ModuleRecord) -> None:
+        models = self.backends.models
+        for version in models.versions(record):
+            models.delete_version(version)
+        for model_id in models.logged(record):
+            models.delete(model_id)
+        if record.run_id is not None:
+            self.backends.runs.finish(record.run_id, "FAILED")
+        with self.backends.database.writing() as session:
+            row = session.get_one(ModuleRow, record.id)
+            in_network = select(NetworkModuleRow).where(NetworkModuleRow.module_id == record.id)
+            under_another = select(LineageRow).where(
+                LineageRow.member_id == record.id, LineageRow.module_id != record.id
+            )
+            if any(
+                session.scalars(query.limit(1)).first() for query in (in_network, under_another)
+            ):
+                row.state = "LOST"
+            else:
+                session.delete(row)
 
-def _restore(stores: Stores, record: ModuleRecord) -> Action:
-    try:
-        bytes_at_hand(stores, record)
-    except ArtifactError:
-        update(stores, record, state="LOST")
-        return _action("lost", record, "is lost: its bytes are nowhere. Train it again.")
-    chain = queries.chain(stores.database, record.id)[:-1]
-    record = update(stores, record, model_id=ensure_model(stores, record, chain))
-    record = _register(stores, record)
-    return _action("restored", record, f"has its bytes again, as version {record.version}.")
+    def _has_version(self, record: ModuleRecord) -> bool:
+        try:
+            version = self.backends.models.version(record.name, str(record.version))
+        except NotFoundError:
+            return False
+        return bool(version.tags.get(MODULE_TAG) == record.id)
 
-
-def _register(stores: Stores, record: ModuleRecord) -> ModuleRecord:
-    chain = queries.chain(stores.database, record.id)[:-1]
-    return update(stores, record, version=ensure_version(stores, record, chain))
-
-
-def _undo(stores: Stores, record: ModuleRecord) -> None:
-    client = stores.client
-    for version in versions_of(stores, record):
-        client.delete_model_version(record.name, version.version)
-    experiment_id = experiment(client, stores.settings, network_of(record.name))
-    for model in client.search_logged_models([experiment_id], f"tags.{MODULE_TAG} = '{record.id}'"):
-        client.delete_logged_model(model.model_id)
-    if record.run_id is not None:
-        client.set_terminated(record.run_id, "FAILED")
-    with stores.database.writing() as session:
-        row = session.get_one(ModuleRow, record.id)
-        in_network = select(NetworkModuleRow).where(NetworkModuleRow.module_id == record.id)
-        under_another = select(LineageRow).where(
-            LineageRow.member_id == record.id, LineageRow.module_id != record.id
+    def _is_claimed(self, module_id: str) -> bool:
+        database = self.backends.database
+        query = select(ClaimRow.key).where(
+            ClaimRow.key == module_id, ClaimRow.expires_at >= database.now
         )
-        if any(session.scalars(query.limit(1)).first() for query in (in_network, under_another)):
-            row.state = "LOST"
-        else:
-            session.delete(row)
-
-
-def _has_version(stores: Stores, record: ModuleRecord) -> bool:
-    try:
-        version = stores.client.get_model_version(record.name, str(record.version))
-    except MlflowException as error:
-        if not is_absent(error):
-            raise
-        return False
-    return bool(version.tags.get(MODULE_TAG) == record.id)
-
-
-def _is_claimed(stores: Stores, module_id: str) -> bool:
-    query = select(ClaimRow.key).where(
-        ClaimRow.key == module_id, ClaimRow.expires_at >= stores.database.now
-    )
-    with stores.database.reading() as session:
-        return session.scalars(query).first() is not None
+        with database.reading() as session:
+            return session.scalars(query).first() is not None
 
 
 def _problem(kind: str, record: ModuleRecord, text: str) -> Problem:

@@ -45,7 +45,9 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-        Path(DEFAULT_HOME), validate_default=True, description="Folder of everything that is kept."
+        Path(DEFAULT_HOME),
+        validate_default=True,
+        description="Folder of everything that is stored.",
     )
     database_url: SecretStr | None = Field(
         None, description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
@@ -71,7 +73,7 @@ class Settings(BaseSettings):
         None, ge=0, description="Bytes up to which a data set is kept on the device."
     )
     feature_cache_bytes: int = Field(
-        10 * 2**30, ge=0, description="Bytes of modules' features that are kept; 0 keeps none."
+        10 * 2**30, ge=0, description="Bytes of modules' features that are cached; 0 caches none."
     )
     mlflow_port: int = Field(5000, ge=1, le=65535)
     prefect_port: int = Field(4200, ge=1, le=65535)
@@ -98,7 +100,7 @@ class Settings(BaseSettings):
             from_file = TomlConfigSettingsSource(settings_cls, path)
         except (OSError, ValueError) as error:
             raise SettingsError(
-                f"Cannot read the settings file {path}: {error}. Mend it, or unset {FILE_VARIABLE}."
+                f"Cannot read the settings file {path}: {error}. Fix it, or unset {FILE_VARIABLE}."
             ) from None
         return init_settings, env_settings, from_file
 
@@ -136,7 +138,7 @@ class Settings(BaseSettings):
 
     @property
     def features_dir(self) -> Path:
-        """Folder of modules' features that are kept for the next question."""
+        """Folder of modules' features that are cached for the next question."""
         return self.cache_dir / "features"
 
     @property

@@ -84,7 +84,7 @@ def advise(
             "the images into one folder a class."
         )
     task = task or Task.of_classes(info.classes)
-    advice = registry.rank_for_task(task, info, score or DEFAULT_SCORE, top=top)
+    advice = registry.advice.rank(task, info, score or DEFAULT_SCORE, top=top)
     reasons: dict[str, str] = {}
     # The second time for those that are shown, but whose features are not kept any more.
     for features in () if stored_only else (False, True):
@@ -100,7 +100,7 @@ def advise(
                 done = measure_modules(base, wanted, features)
             reasons |= dict.fromkeys(wanted, TOO_MANY) if features else {}
             reasons |= {one.module_id: one.reason for one in done.left_out}
-            advice = registry.rank_for_task(task, info, score or DEFAULT_SCORE, top=top)
+            advice = registry.advice.rank(task, info, score or DEFAULT_SCORE, top=top)
     advice = _explained(advice, reasons)
     if json:
         print_json(advice.model_dump(mode="json"))

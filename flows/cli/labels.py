@@ -61,7 +61,7 @@ def suggest(
     from modkernel.flows.runtime.shared import open_registry
 
     registry = open_registry()
-    top = registry.resolve(module)
+    top = registry.modules.resolve(module)
     asked = wishes(dataset, data, image_size, channels)
     found = suggest_examples(
         registry,

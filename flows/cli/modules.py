@@ -38,7 +38,7 @@ def list_modules(json: Json = False) -> None:
     --json: a list of {id, name, version, kind, spec, recipe_digest, weights_sha256,
     spec_sha256, size_bytes, state, created_at, seconds, run_id, model_id, metrics}.
     """
-    _print_modules(_registry().find(), json)
+    _print_modules(_registry().modules.find(), json)
 
 
 @modules.command("find")
@@ -58,10 +58,10 @@ def find_modules(
     --json: as of 'modules list'.
     """
     registry = _registry()
-    found = registry.find(
+    found = registry.modules.find(
         name=name,
         kind=_kind(kind),
-        upstream=None if upstream is None else registry.resolve(upstream).id,
+        upstream=None if upstream is None else registry.modules.resolve(upstream).id,
         takes=_shape(takes),
     )
     _print_modules(found, json)
@@ -74,8 +74,8 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
     --json: one object as of 'modules list', and chain: ids from the first module to this one.
     """
     registry = _registry()
-    record = registry.resolve(module)
-    chain = registry.chain(record)
+    record = registry.modules.resolve(module)
+    chain = registry.modules.chain(record)
     if json:
         print_json(record.model_dump(mode="json") | {"chain": [one.id for one in chain]})
         return
@@ -108,7 +108,7 @@ def list_networks(json: Json = False) -> None:
 
     --json: a list of {id, name, module_ids, created_at, run_id, evaluation, spec}.
     """
-    records = _registry().networks()
+    records = _registry().networks.find()
     if json:
         print_json([record.model_dump(mode="json") for record in records])
         return
@@ -127,9 +127,9 @@ def show_network(network: NetworkRef, json: Json = False) -> None:
     for each module a list of the ids of the other networks that have it.
     """
     registry = _registry()
-    record = registry.network(network)
-    chain = registry.members(record)
-    sharing = registry.sharing(record)
+    record = registry.networks.resolve(network)
+    chain = registry.networks.members(record)
+    sharing = registry.networks.sharing(record)
     if json:
         print_json(
             record.model_dump(mode="json")
@@ -165,11 +165,10 @@ def predict(
 
     --json: a list of {image, label, probability, probabilities}.
     """
-    from modkernel.flows.predict import load_network
     from modkernel.flows.predict import predict as predict_images
 
     registry = _registry()
-    assembled = load_network(registry, registry.network(network))
+    assembled = registry.networks.load(registry.networks.resolve(network))
     predictions = list(predict_images(assembled, images))
     if json:
         print_json([prediction.model_dump() for prediction in predictions])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlflow.exceptions import MlflowException
 from prefect.logging import get_run_logger
 
 from modkernel.data import (
@@ -15,14 +14,13 @@ from modkernel.data import (
     read_labels,
     read_pairs,
 )
-from modkernel.errors import InterfaceError, SpecError
+from modkernel.errors import InterfaceError, NotFoundError, SpecError
 from modkernel.flows.runtime.events import emit
 from modkernel.flows.runtime.shared import places
 from modkernel.kernels import make_kernel
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.source import PairSource
 from modkernel.registry import ModuleRecord, Registry
-from modkernel.registry.tracking.errors import asks_mlflow
 from modkernel.spec import DatasetSpec, HiddenSpec
 
 TAG = "dataset_spec"
@@ -79,20 +77,22 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
     return found
 
 
-@asks_mlflow
 def remember(registry: Registry, run_id: str, dataset: DatasetSpec) -> None:
     """Write on a module's run which data set it is trained on: its facts do not say where it is."""
-    registry.stores.client.set_tag(run_id, TAG, dataset.canonical_json())
+    registry.runs.set_tag(run_id, TAG, dataset.canonical_json())
 
 
-@asks_mlflow
 def remember_pairs(registry: Registry, run_id: str, pairs: str) -> None:
     """Write on a module's run which file of pairs it is trained on."""
-    registry.stores.client.set_tag(run_id, PAIRS_TAG, pairs)
+    registry.runs.set_tag(run_id, PAIRS_TAG, pairs)
 
 
 def recall_pairs(registry: Registry, record: ModuleRecord) -> str | None:
-    """The file of pairs that a stored module was trained on, if that is known."""
+    """The file of pairs that a stored module was trained on, if that is known.
+
+    Raises:
+        StoreError: MLflow does not answer, so it is not known.
+    """
     return _tag(registry, record, PAIRS_TAG)
 
 
@@ -101,6 +101,7 @@ def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
 
     Raises:
         SpecError: it was not trained by a flow, or its run is gone.
+        StoreError: MLflow does not answer, so it is not known.
     """
     text = _tag(registry, record, TAG)
     if text is None:
@@ -148,12 +149,12 @@ def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
 
 
 def _tag(registry: Registry, record: ModuleRecord, name: str) -> str | None:
-    client = registry.stores.client
+    if record.run_id is None:
+        return None
     try:
-        run = None if record.run_id is None else client.get_run(record.run_id)
-    except MlflowException:
-        run = None
-    return None if run is None else run.data.tags.get(name)
+        return registry.runs.tags(record.run_id).get(name)
+    except NotFoundError:  # a person deleted the run
+        return None
 
 
 def _note(text: str) -> None:

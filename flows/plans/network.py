@@ -60,7 +60,7 @@ def stored_already(registry: Registry, plan: NetworkPlan) -> tuple[ModuleRecord,
     found: list[ModuleRecord] = []
     while len(found) < len(plan.names):
         module = plan.module([(record.id, record.spec) for record in found])
-        record = registry.find_ready(module.digest())
+        record = registry.modules.find_ready(module.digest())
         if record is None:
             break
         found.append(record)

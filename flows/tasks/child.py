@@ -102,7 +102,7 @@ def chain_files(registry: Registry, top: ModuleRecord) -> tuple[UpstreamFiles, .
             weights_sha256=stored.weights_sha256,
             spec_sha256=stored.spec_sha256,
         )
-        for stored in map(registry.fetch, registry.chain(top))
+        for stored in map(registry.modules.fetch, registry.modules.chain(top))
     )
 
 
@@ -157,7 +157,7 @@ def run_followed(
     report = TrainReport.model_validate_json((job.result / "report.json").read_bytes())
     epochs = len(report.history)
     # Those that were not followed, too: of a flow that was killed before it could log them.
-    registry.log_epochs(run_id, [line.event(epochs) for line in report.history])
+    registry.runs.log_epochs(run_id, [line.event(epochs) for line in report.history])
     return report
 
 
@@ -181,6 +181,6 @@ class _Epochs:
         self._bar.show(epoch, epochs)
         self._lines.append(event)
         if time.monotonic() - self._logged >= LOG_SECONDS:
-            self._registry.log_epochs(self._run_id, self._lines)
+            self._registry.runs.log_epochs(self._run_id, self._lines)
             self._lines = []
             self._logged = time.monotonic()

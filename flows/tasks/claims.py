@@ -126,7 +126,7 @@ def sweep_work(registry: Registry) -> None:
     for folder in registry.settings.work_dir.iterdir():
         job = read_json(folder / "job.json")
         resumes = isinstance(job, dict) and job.get("kind") in RESUMED
-        if not resumes or registry.find_ready(folder.name) is not None:
+        if not resumes or registry.modules.find_ready(folder.name) is not None:
             remove_work(registry, folder.name)
 
 
@@ -138,7 +138,7 @@ def kept(claim: Claim) -> Iterator[threading.Event]:
         StoreError: the block was stopped because the claim was lost.
     """
     lost = threading.Event()
-    with claim.kept(lost):
+    with claim.renewed(lost):
         try:
             yield lost
         except StoppedError:

@@ -79,7 +79,7 @@ def _judge(
         judgment=spec,
         fingerprint=spec.fingerprint,
         dataset=dataset,
-        upstream=chain_files(registry, registry.resolve(spec.module_id)),
+        upstream=chain_files(registry, registry.modules.resolve(spec.module_id)),
     )
     log = get_run_logger()
 

@@ -52,14 +52,14 @@ def train_stored_module(
         return _train(registry, name, label, module, dataset, pairs, labels, parent_run_id, lost)
 
     record, trained = find_or_make(
-        registry, digest, label, lambda: registry.find_ready(digest), train
+        registry, digest, label, lambda: registry.modules.find_ready(digest), train
     )
     state = "stored" if trained else "reused"
-    report = registry.report(record)
+    report = registry.modules.report(record)
     log.info("%s: %s, module %s.", label, state, record.short_id)
     artifacts.show_module(
         record,
-        registry.chain(record)[:-1],
+        registry.modules.chain(record)[:-1],
         report,
         module_pictures(report, record.spec.classes),
     )
@@ -87,13 +87,15 @@ def _train(
         job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
     else:
         job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
-    run_id = registry.start_run(name, module, parent_run_id, datasets.describe(registry, dataset))
+    run_id = registry.runs.start_module(
+        name, module, parent_run_id, datasets.describe(registry, dataset)
+    )
     datasets.remember(registry, run_id, dataset)
     if pairs is not None:
         datasets.remember_pairs(registry, run_id, pairs)
     with ending_with(registry, run_id):
         report = run_followed(job, label, registry, run_id, lost)
-        return registry.store(
+        return registry.modules.store(
             job.result,
             name=name,
             report=report,
@@ -106,4 +108,4 @@ def _upstream(registry: Registry, module: ModuleSpec) -> tuple[UpstreamFiles, ..
     """Where the modules under this one lie, fetched and verified."""
     if module.interface.upstream == module.preprocessing.id:
         return ()
-    return chain_files(registry, registry.resolve(module.interface.upstream))
+    return chain_files(registry, registry.modules.resolve(module.interface.upstream))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -39,3 +41,31 @@ def replace_file(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file in one step, in a folder that is made if need be; an old one stays until then.
+
+    Not down to the disk: for copies that are checked by their hash whenever they are read.
+
+    Raises:
+        OSError: it cannot be read or written; nothing is left beside it.
+    """
+    temporary = target.with_name(f".{target.name}-{uuid4().hex}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

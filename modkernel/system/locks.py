@@ -45,7 +45,9 @@ def release(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, waiting: Callable[[], None], shared: bool = False) -> Iterator[None]:
+def locked(
+    path: Path, waiting: Callable[[], None] | None = None, shared: bool = False
+) -> Iterator[None]:
     """Hold a lock for the time of a block.
 
     Args:
@@ -57,7 +59,8 @@ def locked(path: Path, waiting: Callable[[], None], shared: bool = False) -> Ite
         OSError: see `try_lock`.
     """
     while (descriptor := try_lock(path, shared)) is None:
-        waiting()
+        if waiting is not None:
+            waiting()
         time.sleep(POLL_SECONDS)
     try:
         yield

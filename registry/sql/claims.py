@@ -24,7 +24,9 @@ from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import ClaimRow
 
 INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+"""How a row is inserted unless it is there, by the database's dialect."""
 POLL_SECONDS = 0.1
+"""Between two tries to take a claim that another has."""
 
 
 class _TakenError(StoreError):
@@ -60,7 +62,7 @@ class Claim:
         if renewed is None:
             raise _TakenError(
                 f"The claim of {self.owner} on {self.key[:12]} had expired and is another's now: "
-                "stop, the other goes on. A larger MODKERNEL_LEASE_SECONDS avoids it."
+                "stop, the other continues. A larger MODKERNEL_LEASE_SECONDS avoids it."
             )
 
     def release(self) -> None:
@@ -71,23 +73,23 @@ class Claim:
             )
 
     @contextmanager
-    def kept(self, lost: threading.Event | None = None) -> Iterator[Self]:
+    def renewed(self, lost: threading.Event | None = None) -> Iterator[Self]:
         """Renewed by a thread until the block ends, then released.
 
         Args:
             lost: set if it cannot be renewed: what is done under it must stop.
         """
         ended = threading.Event()
-        keeper = threading.Thread(target=self._keep, args=(ended, lost), daemon=True)
-        keeper.start()
+        renewer = threading.Thread(target=self._renew_until, args=(ended, lost), daemon=True)
+        renewer.start()
         try:
             yield self
         finally:
             ended.set()
-            keeper.join()
+            renewer.join()
             self.release()
 
-    def _keep(self, ended: threading.Event, lost: threading.Event | None) -> None:
+    def _renew_until(self, ended: threading.Event, lost: threading.Event | None) -> None:
         renewed = time.monotonic()
         while not ended.wait(self.lease_seconds / 3):
             try:

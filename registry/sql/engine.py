@@ -22,12 +22,14 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from modkernel.errors import SchemaVersionError, StoreError
-from modkernel.registry.locks import file_lock
 from modkernel.registry.settings import Settings, masked
 from modkernel.registry.sql.tables import SCHEMA_VERSION
+from modkernel.system.locks import locked
 
 VERSION_TABLE = "modkernel_schema"
+"""Beside alembic's own in one database."""
 BUSY_MILLISECONDS = 30_000
+"""How long a writer waits for another one of a SQLite database."""
 MIGRATION_LOCK = 0x6D6F646B
 """Key of PostgreSQL's advisory lock while an empty database is migrated."""
 
@@ -87,7 +89,7 @@ def open_database(settings: Settings) -> Database:
     with _translated(engine):
         found = _found_version(engine)
         if found is None:
-            with file_lock(settings.home / "registry.lock"):
+            with locked(settings.home / "registry.lock"):
                 _migrate(engine, only_if_empty=True)
             found = _found_version(engine)
     if found != SCHEMA_VERSION:
@@ -106,7 +108,7 @@ def upgrade_database(settings: Settings) -> str:
     settings.ensure_home()
     engine = _engine(settings.registry_url)
     try:
-        with _translated(engine), file_lock(settings.home / "registry.lock"):
+        with _translated(engine), locked(settings.home / "registry.lock"):
             found = _found_version(engine)
             if found is not None and found > SCHEMA_VERSION:
                 raise SchemaVersionError(_version_message(settings, found))

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from modkernel.errors import NotFoundError
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql.engine import Database
-from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow
+from modkernel.registry.sql.tables import LineageRow, ModuleRow
 from modkernel.spec import Shape, parse_module_spec
 
 
@@ -52,42 +52,6 @@ def required(database: Database, module_id: str) -> ModuleRecord:
             "'modkernel repair', or train it again."
         )
     return record
-
-
-def find_ready(database: Database, recipe_digest: str) -> ModuleRecord | None:
-    """The oldest ready module that was trained by a recipe."""
-    query = select(ModuleRow).where(
-        ModuleRow.recipe_digest == recipe_digest, ModuleRow.state == "READY"
-    )
-    with database.reading() as session:
-        row = session.scalars(query.order_by(ModuleRow.created_at).limit(1)).first()
-        return None if row is None else record_of(row)
-
-
-def find(
-    database: Database,
-    *,
-    name: str | None = None,
-    kind: str | None = None,
-    upstream: str | None = None,
-    takes: Shape | None = None,
-    gives: Shape | None = None,
-) -> tuple[ModuleRecord, ...]:
-    """The ready modules that have all of what is asked for, by name and then by age."""
-    query = select(ModuleRow).join(InterfaceRow).where(ModuleRow.state == "READY")
-    wanted = {
-        ModuleRow.name: name,
-        ModuleRow.kind: kind,
-        InterfaceRow.upstream: upstream,
-        InterfaceRow.takes: None if takes is None else shape_text(takes),
-        InterfaceRow.gives: None if gives is None else shape_text(gives),
-    }
-    for column, value in wanted.items():
-        if value is not None:
-            query = query.where(column == value)
-    with database.reading() as session:
-        rows = session.scalars(query.order_by(ModuleRow.name, ModuleRow.created_at))
-        return tuple(map(record_of, rows))
 
 
 def in_state(database: Database, state: str) -> tuple[ModuleRecord, ...]:

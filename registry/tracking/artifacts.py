@@ -1,28 +1,31 @@
-"""A module's two files as MLflow keeps them: hash them there, bring them here."""
+"""Files of MLflow's models: hash them where they are, bring them here.
+
+A file that MLflow's store does not have, or has otherwise than it was stored, is lost; one that
+cannot be read at the moment is not. The first is an ArtifactError, the second a StoreError.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
 
-from modkernel.errors import ArtifactError, StoreError
+from modkernel.errors import ArtifactError, NotFoundError, StoreError
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
+from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, translated
+from modkernel.system.files import hash_file, replace_file
 
 FILES = (WEIGHTS_FILE, SPEC_FILE)
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""Codes by which MLflow answers that there is none of a name, an alias, a version or an id."""
 
 
 def location_of(client: MlflowClient, model_id: str) -> str:
@@ -33,28 +36,15 @@ def location_of(client: MlflowClient, model_id: str) -> str:
         StoreError: MLflow does not answer, which says nothing about the model.
     """
     try:
-        return str(client.get_logged_model(model_id).artifact_location)
-    except MlflowException as error:
-        if not is_absent(error):
-            raise StoreError(
-                f"MLflow did not say where model {model_id} is: {first_line(error)}. "
-                "Try again when it answers ('modkernel doctor')."
-            ) from error
+        if not model_id:
+            raise NotFoundError("a module that was not stored to the end has no model")
+        with translated(client.tracking_uri):
+            return str(client.get_logged_model(model_id).artifact_location)
+    except NotFoundError as error:
         raise ArtifactError(
             f"MLflow has no model {model_id} any more: run 'modkernel repair', "
             "or train the module again."
         ) from error
-
-
-def download(client: MlflowClient, model_id: str, folder: Path) -> None:
-    """Copy a model's two files, and nothing else, into a folder of our own.
-
-    Raises:
-        ArtifactError: a file is missing in MLflow's store or cannot be fetched.
-    """
-    location = location_of(client, model_id)
-    for name in FILES:
-        _fetch(client, location, name, folder)
 
 
 def download_file(
@@ -64,14 +54,13 @@ def download_file(
 
     Raises:
         ArtifactError: it is missing or altered in MLflow's store.
+        StoreError: it cannot be read at the moment.
     """
     location = location_of(client, model_id)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as temporary:
-        path = _fetch(client, location, name, Path(temporary))
-        with path.open("rb") as file:
-            _require(file, name, model_id, sha256)
-        os.replace(path, target)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = download(client, f"{location}/{name}", Path(temporary))
+        _require(path, name, model_id, sha256)
+        replace_file(target, path.read_bytes())
 
 
 def check(client: MlflowClient, model_id: str, weights_sha256: str, spec_sha256: str) -> None:
@@ -79,6 +68,7 @@ def check(client: MlflowClient, model_id: str, weights_sha256: str, spec_sha256:
 
     Raises:
         ArtifactError: a file is missing or altered.
+        StoreError: a file cannot be read at the moment.
     """
     check_files(client, model_id, dict(zip(FILES, (weights_sha256, spec_sha256), strict=True)))
 
@@ -88,11 +78,12 @@ def check_files(client: MlflowClient, model_id: str, sha256: Mapping[str, str]) 
 
     Raises:
         ArtifactError: a file is missing or altered.
+        StoreError: a file cannot be read at the moment.
     """
     location = location_of(client, model_id)
     for name, expected in sha256.items():
-        with _readable(client, location, name) as path, path.open("rb") as file:
-            _require(file, name, model_id, expected)
+        with _readable(client, f"{location}/{name}") as path:
+            _require(path, name, model_id, expected)
 
 
 def fetch_module(
@@ -108,6 +99,7 @@ def fetch_module(
 
     Raises:
         ArtifactError: the files are missing or altered in MLflow's store.
+        StoreError: they cannot be read at the moment.
     """
     module_id, *hashes = module
     folder = cache / module_id
@@ -116,20 +108,66 @@ def fetch_module(
             return read_module(folder, *hashes)
         except ArtifactError:
             shutil.rmtree(folder, ignore_errors=True)
+    location = location_of(client, model_id)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as temporary:
         new = Path(temporary) / module_id
         new.mkdir()
-        download(client, model_id, new)
         for name, expected in zip(FILES, hashes, strict=True):
-            with (new / name).open("rb") as file:
-                _require(file, name, model_id, expected)
+            _require(download(client, f"{location}/{name}", new), name, model_id, expected)
         _publish(new, folder)
     return read_module(folder, *hashes)
 
 
-def _require(file: BufferedReader, name: str, model_id: str, expected: str) -> None:
-    found = hashlib.file_digest(file, "sha256").hexdigest()
+def download(client: MlflowClient, uri: str, folder: Path) -> Path:
+    """Copy one file of MLflow's store into a folder of our own.
+
+    Raises:
+        ArtifactError: the store does not have it.
+        StoreError: it cannot be fetched at the moment.
+    """
+    try:
+        return Path(
+            download_artifacts(
+                artifact_uri=uri, dst_path=str(folder), tracking_uri=client.tracking_uri
+            )
+        )
+    except (MlflowException, OSError) as error:
+        # A server's error for a missing file looks like that of a broken disk: so the folder is
+        # listed, which fails too where the store is away.
+        if _is_listed(client, uri):
+            raise _unread(uri, error) from error
+        raise _missing(uri) from error
+
+
+def _is_listed(client: MlflowClient, uri: str) -> bool:
+    folder, name = uri.rsplit("/", 1)
+    try:
+        listed = list_artifacts(artifact_uri=folder, tracking_uri=client.tracking_uri)
+    except (MlflowException, OSError) as error:
+        if getattr(error, "error_code", None) in (ABSENT, UNFIT):
+            return False
+        raise _unread(uri, error) from error
+    return name in {posixpath.basename(file.path) for file in listed}
+
+
+@contextmanager
+def _readable(client: MlflowClient, uri: str) -> Iterator[Path]:
+    parsed = urlparse(uri)
+    if parsed.scheme not in ("", "file"):
+        with tempfile.TemporaryDirectory() as folder:
+            yield download(client, uri, Path(folder))
+        return
+    try:
+        yield Path(url2pathname(parsed.path))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise _missing(uri) from error
+    except OSError as error:
+        raise _unread(uri, error) from error
+
+
+def _require(path: Path, name: str, model_id: str, expected: str) -> None:
+    found = hash_file(path)
     if found != expected:
         raise ArtifactError(
             f"{name} differs from what was stored, in MLflow's model {model_id}: its sha256 is "
@@ -146,45 +184,17 @@ def _publish(new: Path, folder: Path) -> None:
             raise
 
 
-def _fetch(client: MlflowClient, location: str, name: str, folder: Path) -> Path:
-    try:
-        return Path(
-            download_artifacts(
-                artifact_uri=f"{location}/{name}",
-                dst_path=str(folder),
-                tracking_uri=client.tracking_uri,
-            )
-        )
-    except (MlflowException, OSError) as error:
-        raise _missing(location, name, error) from error
-
-
-@contextmanager
-def _readable(client: MlflowClient, location: str, name: str) -> Iterator[Path]:
-    parsed = urlparse(location)
-    if parsed.scheme in ("", "file"):
-        path = Path(url2pathname(parsed.path)) / name
-        if not path.is_file():
-            raise _missing(location, name, FileNotFoundError("no such file"))
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield _fetch(client, location, name, Path(folder))
-
-
-def is_absent(error: MlflowException) -> bool:
-    """Whether MLflow answered that there is no such thing, rather than not at all."""
-    return error.error_code in ABSENT
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line without a full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _missing(location: str, name: str, error: Exception) -> ArtifactError:
-    reason = first_line(error)
+def _missing(uri: str) -> ArtifactError:
+    location, name = uri.rsplit("/", 1)
     return ArtifactError(
-        f"Cannot read {name} in MLflow's store at {location}: {reason}. Run 'modkernel "
-        "repair', or train the module again."
+        f"MLflow's store at {location} has no {name} any more: run 'modkernel repair', or train "
+        "the module again."
+    )
+
+
+def _unread(uri: str, error: Exception) -> StoreError:
+    location, name = uri.rsplit("/", 1)
+    return StoreError(
+        f"{name} in MLflow's store at {location} cannot be read now: {first_line(error)}. Try "
+        "again once that is fixed ('modkernel doctor')."
     )

@@ -9,10 +9,12 @@ from modkernel.registry.records import ModuleRecord
 from modkernel.spec import ModuleSpec, OutputModuleSpec, Shape
 from modkernel.training.report import TrainReport
 
-LIMIT = 5000
+LIMIT_CHARACTERS = 5000
 """Characters that MLflow keeps of a description."""
 NAMED_CLASSES = 12
+"""Classes that a card names; the others are counted."""
 NAMED_ANCESTORS = 10
+"""Rows of a card's lineage; those in the middle are counted."""
 
 
 def sentence(name: str, spec: ModuleSpec) -> str:
@@ -73,7 +75,7 @@ def module_card(
         _training(report),
     ]
     card = "\n\n".join(parts)
-    return card if len(card) <= LIMIT else card[: LIMIT - 2].rstrip() + " …"
+    return card if len(card) <= LIMIT_CHARACTERS else card[: LIMIT_CHARACTERS - 2].rstrip() + " …"
 
 
 def _lineage(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> str:
@@ -83,8 +85,8 @@ def _lineage(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> str:
         for position, member in enumerate((*chain, record), start=1)
     ]
     if len(rows) > NAMED_ANCESTORS:
-        kept = NAMED_ANCESTORS // 2
-        rows = [*rows[:kept], ("…", f"{len(rows) - 2 * kept} more", ""), *rows[-kept:]]
+        ends = NAMED_ANCESTORS // 2
+        rows = [*rows[:ends], ("…", f"{len(rows) - 2 * ends} more", ""), *rows[-ends:]]
     return _table(("position", "module", "id"), rows)
 
 

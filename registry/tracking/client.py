@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -17,9 +16,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from modkernel.errors import SchemaVersionError, StoreError
-from modkernel.registry.locks import file_lock
 from modkernel.registry.settings import Settings, masked, sqlite_path
-from modkernel.registry.tracking.artifacts import first_line
+from modkernel.registry.tracking.errors import failure, first_line
+from modkernel.system.files import replace_file
+from modkernel.system.locks import locked
 
 
 def open_mlflow(settings: Settings) -> MlflowClient:
@@ -40,16 +40,9 @@ def open_mlflow(settings: Settings) -> MlflowClient:
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise StoreError(
-            f"{failure(settings, error)} Start it, or correct MODKERNEL_MLFLOW_URI."
+            f"{failure(settings.mlflow_uri, error)} Start it, or correct MODKERNEL_MLFLOW_URI."
         ) from error
     return client
-
-
-def failure(settings: Settings, error: Exception) -> str:
-    """One sentence on what MLflow did not do, without the password of its URI."""
-    shown = masked(settings.mlflow_uri)
-    reason = first_line(error).replace(settings.mlflow_uri.rstrip("/"), shown.rstrip("/"))
-    return f"MLflow at {shown} failed: {reason}."
 
 
 def upgrade_mlflow(settings: Settings) -> None:
@@ -66,9 +59,10 @@ def upgrade_mlflow(settings: Settings) -> None:
     path = sqlite_path(settings.mlflow_uri)
     if path is not None:
         _make_sqlite(path, settings)
+    settings.ensure_home()
     engine = create_engine(settings.mlflow_uri)
     try:
-        with file_lock(settings.home / "mlflow.lock"):
+        with locked(settings.home / "mlflow.lock"):
             _upgrade_db(engine)
     except Exception as error:  # alembic raises its own errors beside SQLAlchemy's
         raise StoreError(
@@ -80,25 +74,24 @@ def upgrade_mlflow(settings: Settings) -> None:
 
 
 def _make_sqlite(path: Path, settings: Settings) -> None:
-    """Make MLflow's tables in a temporary file and rename it: nobody sees it half-made.
+    """Make MLflow's tables in a temporary file and put it there whole: nobody sees it half-made.
 
     Several processes that migrate one empty file leave it unusable, and so does one that is killed.
     """
     if _has_tables(path):
         return
     settings.ensure_home()
-    with file_lock(settings.home / "mlflow.lock"):
+    with locked(settings.home / "mlflow.lock"):
         if _has_tables(path):
             return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+            with tempfile.TemporaryDirectory() as folder:
                 new = Path(folder) / "mlflow.db"
                 store = SqlAlchemyStore(f"sqlite:///{new}", settings.artifact_root.as_uri())
                 store.engine.dispose()
                 with closing(sqlite3.connect(new)) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
-                os.replace(new, path)
+                replace_file(path, new.read_bytes())
         except OSError as error:
             raise StoreError(
                 f"MLflow's database {path} cannot be made: {error.strerror}. Correct "

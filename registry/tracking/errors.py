@@ -1,36 +1,75 @@
-"""What MLflow says when it is asked in vain, as one of our own errors."""
+"""MLflow's errors as our own: what it does not have is not found, all else is a failure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
-from modkernel.errors import StoreError
-from modkernel.registry.tracking.client import failure
+from modkernel.errors import NotFoundError, StoreError
+from modkernel.registry.settings import masked
 
-if TYPE_CHECKING:
-    from modkernel.registry.registry import Registry
+ABSENT = "RESOURCE_DOES_NOT_EXIST"
+"""Code by which MLflow answers that it has no such thing."""
+UNFIT = "INVALID_PARAMETER_VALUE"
+"""Code by which it refuses a text; also for an alias that nobody set, and a version 'abc'."""
+
+
+class HasClient(Protocol):
+    """Whatever speaks with MLflow."""
+
+    @property
+    def client(self) -> MlflowClient:
+        """Its connection."""
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S", bound=HasClient)
 
 
-def asks_mlflow(
-    method: Callable[Concatenate[Registry, P], T],
-) -> Callable[Concatenate[Registry, P], T]:
-    """Make MLflow's own errors ours: they are no traceback, and show no password."""
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Within the block MLflow's errors become ours: they are no traceback, and show no password.
+
+    Raises:
+        NotFoundError: MLflow answered that it has no such thing.
+        StoreError: anything else, which says nothing about what MLflow has.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        said = failure(uri, error)
+        if getattr(error, "error_code", None) == ABSENT:
+            raise NotFoundError(said) from error
+        raise StoreError(f"{said} Run it again once that is fixed ('modkernel doctor').") from error
+
+
+def speaks_with_mlflow(
+    method: Callable[Concatenate[S, P], T],
+) -> Callable[Concatenate[S, P], T]:
+    """Run a method of an object that has a `client` within `translated`."""
 
     @wraps(method)
-    def translated(registry: Registry, /, *arguments: P.args, **named: P.kwargs) -> T:
-        try:
-            return method(registry, *arguments, **named)
-        except MlflowException as error:
-            raise StoreError(
-                f"{failure(registry.settings, error)} Run it again once that is mended "
-                "('modkernel doctor')."
-            ) from error
+    def speaking(self: S, /, *arguments: P.args, **named: P.kwargs) -> T:
+        with translated(self.client.tracking_uri):
+            return method(self, *arguments, **named)
 
-    return translated
+    return speaking
+
+
+def failure(uri: str, error: Exception) -> str:
+    """One sentence on what MLflow did not do, without the password of its URI."""
+    shown = masked(uri)
+    reason = first_line(error).replace(uri.rstrip("/"), shown.rstrip("/"))
+    return f"MLflow at {shown} failed: {reason}."
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line without a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -4,7 +4,7 @@ import pytest
 
 from modkernel.modules.stored import StoredModule
 from modkernel.registry import Registry
-from modkernel.registry.tracking.cards import LIMIT, module_card, sentence
+from modkernel.registry.tracking.cards import LIMIT_CHARACTERS, module_card, sentence
 from modkernel.spec import DatasetFacts, ModuleSpec
 from tests.registry.examples import Examples, report_of, store_chain
 
@@ -53,6 +53,6 @@ def test_a_card_fits_into_a_description(registry: Registry, examples: Examples, 
         update={"history": tuple(line.model_copy(update={"epoch": i}) for i in range(1, 301))}
     )
     card = module_card(big, [big] * depth, report, [f"figures/{i}.png" for i in range(3)])
-    assert len(card) <= LIMIT
+    assert len(card) <= LIMIT_CHARACTERS
     assert card.endswith(f"| recipe digest&emsp; | `{stored.spec_sha256}` |")
     assert "and 988 more" in card

@@ -1,17 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import mlflow
 import numpy as np
@@ -27,9 +19,9 @@ from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
 from tests.registry.conftest import free_port
 from tests.registry.examples import Examples, store_chain, store_one
+from tests.registry.servers import mlflow_server, serving
 from tests.registry.test_store import alter, kept_folder
 
-ROOT = Path(__file__).parents[2]
 RAW = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
 
 
@@ -67,7 +59,7 @@ class TestPyfunc:
     def test_an_output_module_gives_probabilities_by_class(
         self, registry: Registry, records: tuple[ModuleRecord, ...], expected: Any
     ) -> None:
-        registry.promote("net.output", "champion", 1)
+        registry.promotions.promote("net.output", "champion", 1)
         table = pyfunc_predict("models:/net.output@champion", RAW)
         assert list(table.columns) == ["0", "1", "2"]
         np.testing.assert_array_equal(table.to_numpy(), expected)
@@ -140,7 +132,7 @@ def test_code_named_by_a_hostile_model_is_not_run(
     )
     network = load_model(uri(records[-1]))
     np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)).numpy(), expected)
-    assert registry.fetch(records[-1]).id == records[-1].id
+    assert registry.modules.fetch(records[-1]).id == records[-1].id
     assert not (tmp_path / "ran").exists()
 
 
@@ -170,37 +162,6 @@ def test_a_hostile_chain_reaches_no_folder_outside(
     with pytest.raises(ArtifactError, match=r"1 fields that modkernel did not write"):
         load_model(uri(records[-1]))
     assert (treasure / "file").exists()
-
-
-@contextmanager
-def serving(command: list[str], health: str, environment: dict[str, str]) -> Iterator[None]:
-    """A real server as a child process, until it answers and then until the block ends."""
-    # MLflow looks for uvicorn on the path, as it is in an activated environment.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *command],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        while not _answers(health):
-            assert process.poll() is None, f"{command} ended"
-            time.sleep(0.2)
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        print(process.communicate()[0].decode())
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (URLError, OSError):
-        return False
 
 
 @pytest.mark.servers
@@ -233,19 +194,12 @@ def test_mlflow_serves_a_stored_network(
 def test_a_chain_goes_through_an_mlflow_server(
     settings: Settings, examples: Examples, expected: Any, tmp_path: Path
 ) -> None:
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    command = [
-        *("server", "--backend-store-uri", settings.mlflow_uri, "--host", "127.0.0.1"),
-        *("--port", str(port), "--workers", "1", "--artifacts-destination", str(tmp_path / "far")),
-    ]
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with serving(command, f"{address}/health", environment):
+    with mlflow_server(settings, free_port(), tmp_path / "far") as address:
         remote = Settings(home=tmp_path / "near", mlflow_uri=address, lease_seconds=1)
         with Registry.open(remote) as registry:
             records = store_chain(registry, examples.chain())
             assert registry.verify() == ()
-            assembled = assemble([registry.fetch(record) for record in records])
+            assembled = assemble([registry.modules.fetch(record) for record in records])
             predicted = assembled.predict(torch.from_numpy(RAW)).numpy()
             np.testing.assert_array_equal(predicted, expected)
             network = load_model(uri(records[-1]))

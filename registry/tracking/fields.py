@@ -1,0 +1,70 @@
+"""Specs and reports as MLflow holds them: flat parameters, numbers, a data set as an input."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from modkernel.spec import DatasetFacts, ModuleSpec
+from modkernel.training.report import TrainReport
+
+if TYPE_CHECKING:
+    from modkernel.data import DatasetInfo
+
+DIGEST_CHARACTERS = 36
+"""MLflow keeps this much of a data set's digest; the source holds the whole fingerprint."""
+
+
+def parameters_of(spec: ModuleSpec) -> dict[str, str]:
+    """What decided the training, flat: 'hidden.recipe.epochs' and so on."""
+    chosen = spec.model_dump(mode="json", exclude={"preprocessing", "dataset", "classes"})
+    flat = _flatten(chosen) | {"dataset.name": spec.dataset.name}
+    return {key: text for key, text in flat.items() if text not in ("None", "")}
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers among `values`; truth values are none."""
+    return {
+        key: float(value)
+        for key, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def metrics_of(report: TrainReport) -> dict[str, float]:
+    """The numbers of a report that a person compares modules by."""
+    best = next((line for line in report.history if line.epoch == report.best_epoch), None)
+    values: dict[str, object] = {}
+    if best is not None:
+        values |= {"objective": best.objective, "validation": best.validation}
+    if report.evaluation is not None:
+        values |= report.evaluation.model_dump(exclude={"confusion", "per_class"})
+    return numbers(values)
+
+
+def dataset_input(facts: DatasetFacts, info: DatasetInfo | None) -> DatasetInput:
+    """A module's data set as its run's input, with the numbers of examples where known."""
+    counts = {} if info is None else {"train": info.n_train, "validation": info.n_validation}
+    source = {"fingerprint": facts.fingerprint, "pairs_fingerprint": facts.pairs_fingerprint}
+    dataset = Dataset(
+        name=facts.name,
+        digest=facts.fingerprint[:DIGEST_CHARACTERS],
+        source_type="modkernel",
+        source=json.dumps(source),
+        profile=json.dumps(counts | {"classes": len(facts.classes)}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(value, dict):
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return {prefix: text}
+    flat: dict[str, str] = {}
+    for key, inner in value.items():
+        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else key)
+    return flat

@@ -1,0 +1,127 @@
+BEGIN TRANSACTION;
+CREATE TABLE claims (
+	"key" VARCHAR(64) NOT NULL, 
+	owner VARCHAR(255) NOT NULL, 
+	token VARCHAR(32) NOT NULL, 
+	expires_at FLOAT NOT NULL, 
+	CONSTRAINT pk_claims PRIMARY KEY ("key")
+);
+CREATE TABLE evaluations (
+	id INTEGER NOT NULL, 
+	network_id VARCHAR(64) NOT NULL, 
+	dataset VARCHAR(255) NOT NULL, 
+	fingerprint VARCHAR(128) NOT NULL, 
+	evaluation TEXT NOT NULL, 
+	created_at DATETIME NOT NULL, 
+	CONSTRAINT pk_evaluations PRIMARY KEY (id), 
+	CONSTRAINT fk_evaluations_network_id_networks FOREIGN KEY(network_id) REFERENCES networks (id)
+);
+INSERT INTO "evaluations" VALUES(1,'302056d4d2d80dbb718367b29d2cd5764a7b23dbe2f3bf400d5f7ffb93a52472','digits','0000000000000000000000000000000000000000000000000000000000000000','{"accuracy":0.75,"accuracy_all_labels":0.9,"accuracy_max":0.75,"accuracy_mean":0.7,"accuracy_min":0.65,"confusion":[[3,1,0],[0,4,0],[1,1,2]],"draws":2,"labels":30,"per_class":[0.75,1.0,0.5]}','2026-11-26 15:38:14.953469');
+CREATE TABLE interfaces (
+	module_id VARCHAR(64) NOT NULL, 
+	upstream VARCHAR(80) NOT NULL, 
+	takes VARCHAR(64) NOT NULL, 
+	gives VARCHAR(64) NOT NULL, 
+	dtype VARCHAR(16) NOT NULL, 
+	kernel VARCHAR(64) NOT NULL, 
+	CONSTRAINT pk_interfaces PRIMARY KEY (module_id), 
+	CONSTRAINT fk_interfaces_module_id_modules FOREIGN KEY(module_id) REFERENCES modules (id) ON DELETE CASCADE
+);
+INSERT INTO "interfaces" VALUES('e2548862cb606846dae4cd10b8d857c0414bb0607301fdd000373ffce420566e','preprocessing-9c7f0362dd8f3153a2ebd9f7095bf29c74daa62b894b2c233dbd40f05b564c27','1x8x8','2x8x8','float32','relu_avgpool');
+INSERT INTO "interfaces" VALUES('8e5f9419e7e12b7fd19aba8bea61a0781fb751d048d5057dfd66e911275faa32','e2548862cb606846dae4cd10b8d857c0414bb0607301fdd000373ffce420566e','2x8x8','3','float32','relu_avgpool');
+CREATE TABLE lineage (
+	module_id VARCHAR(64) NOT NULL, 
+	position INTEGER NOT NULL, 
+	member_id VARCHAR(64) NOT NULL, 
+	CONSTRAINT pk_lineage PRIMARY KEY (module_id, position), 
+	CONSTRAINT fk_lineage_module_id_modules FOREIGN KEY(module_id) REFERENCES modules (id) ON DELETE CASCADE, 
+	CONSTRAINT fk_lineage_member_id_modules FOREIGN KEY(member_id) REFERENCES modules (id)
+);
+INSERT INTO "lineage" VALUES('e2548862cb606846dae4cd10b8d857c0414bb0607301fdd000373ffce420566e',1,'e2548862cb606846dae4cd10b8d857c0414bb0607301fdd000373ffce420566e');
+INSERT INTO "lineage" VALUES('8e5f9419e7e12b7fd19aba8bea61a0781fb751d048d5057dfd66e911275faa32',1,'e2548862cb606846dae4cd10b8d857c0414bb0607301fdd000373ffce420566e');
+INSERT INTO "lineage" VALUES('8e5f9419e7e12b7fd19aba8bea61a0781fb751d048d5057dfd66e911275faa32',2,'8e5f9419e7e12b7fd19aba8bea61a0781fb751d048d5057dfd66e911275faa32');
+CREATE TABLE modkernel_schema (
+	version_num VARCHAR(32) NOT NULL, 
+	CONSTRAINT modkernel_schema_pkc PRIMARY KEY (version_num)
+);
+INSERT INTO "modkernel_schema" VALUES('0002');
+CREATE TABLE modules (
+	id VARCHAR(64) NOT NULL, 
+	recipe_digest VARCHAR(64) NOT NULL, 
+	name VARCHAR(255) NOT NULL, 
+	version INTEGER, 
+	kind VARCHAR(16) NOT NULL, 
+	state VARCHAR(16) NOT NULL, 
+	weights_sha256 VARCHAR(64) NOT NULL, 
+	spec_sha256 VARCHAR(64) NOT NULL, 
+	size_bytes BIGINT NOT NULL, 
+	spec TEXT NOT NULL, 
+	report TEXT NOT NULL, 
+	metrics JSON NOT NULL, 
+	source TEXT NOT NULL, 
+	seconds FLOAT NOT NULL, 
+	created_at DATETIME NOT NULL, 
+	run_id VARCHAR(64), 
+	model_id VARCHAR(64), 
+	CONSTRAINT pk_modules PRIMARY KEY (id)
+);
+INSERT INTO "modules" VALUES('e2548862cb606846dae4cd10b8d857c0414bb0607301fdd000373ffce420566e','f266da3175d1b4552a3d0f68c13f6c89859914cbc3e42ce89b4f338cb9279a9b','old.hidden-1',1,'hidden','READY','5182c38cb60e0388e492608fbe102cf8b00feff832733715641c1e9391639d97','f266da3175d1b4552a3d0f68c13f6c89859914cbc3e42ce89b4f338cb9279a9b',560,'{"backbone":{"activation":"relu","depth":2,"name":"resnet18","options":{},"width":2},"blocks":["stem"],"classes":null,"dataset":{"classes":["0","1","2"],"fingerprint":"0000000000000000000000000000000000000000000000000000000000000000","name":"digits","pairs_fingerprint":null},"format":1,"hidden":{"kernel":{"centres":256,"name":"relu_avgpool","pool":null,"sigma":1.0},"objective":{"include_diagonal":null,"name":"anchor_contrastive","temperature":null},"projection":null,"recipe":{"batch_size":256,"clip_norm":null,"crop_padding":0,"epochs":10,"flip":false,"learning_rate":0.1,"milestones":[],"momentum":0.9,"optimizer":"sgd","precision":"auto","schedule":"one_cycle","weight_decay":0.0005},"until":null},"interface":{"dtype":"float32","gives":[2,8,8],"kernel":{"centres":256,"name":"relu_avgpool","pool":null,"sigma":1.0},"takes":[1,8,8],"upstream":"preprocessing-9c7f0362dd8f3153a2ebd9f7095bf29c74daa62b894b2c233dbd40f05b564c27"},"kind":"hidden","output":null,"preprocessing":{"dtype":"uint8","mean":[0.3],"shape":[1,8,8],"std":[0.2]},"seed":0}','{"recipe_digest":"f266da3175d1b4552a3d0f68c13f6c89859914cbc3e42ce89b4f338cb9279a9b","history":[{"epoch":1,"objective":0.25,"validation":0.4,"learning_rate":0.1,"seconds":0.5},{"epoch":2,"objective":0.5,"validation":0.4,"learning_rate":0.1,"seconds":0.5}],"best_epoch":2,"seconds":1.5,"device":"cpu","precision":"float32","examples":100,"parameters":1234,"peak_memory_bytes":null,"evaluation":null}','{"objective": 0.5, "validation": 0.4}','/where/it/was/trained',1.5,'2026-11-26 15:38:04.994665','f58fc29da2e6410d84292be50525bb49','m-6de7e3d99bfe4bb08abc4abe104addd7');
+INSERT INTO "modules" VALUES('8e5f9419e7e12b7fd19aba8bea61a0781fb751d048d5057dfd66e911275faa32','2fae8367295b1f9d5948961fae269e75f2a24cdbea2d7ce15e641e74b8c4f893','old.output',1,'output','READY','eba3e2daf1af6e648f92a59c94da7baea1988f937f61a62fbf7a80060bbb7c30','2fae8367295b1f9d5948961fae269e75f2a24cdbea2d7ce15e641e74b8c4f893',164,'{"backbone":null,"blocks":[],"classes":["0","1","2"],"dataset":{"classes":["0","1","2"],"fingerprint":"0000000000000000000000000000000000000000000000000000000000000000","name":"digits","pairs_fingerprint":null},"format":1,"hidden":null,"interface":{"dtype":"float32","gives":[3],"kernel":{"centres":256,"name":"relu_avgpool","pool":null,"sigma":1.0},"takes":[2,8,8],"upstream":"e2548862cb606846dae4cd10b8d857c0414bb0607301fdd000373ffce420566e"},"kind":"output","output":{"draws":1,"labels_per_class":null,"method":"cross_entropy","minimum_steps":200,"recipe":{"batch_size":256,"clip_norm":null,"crop_padding":0,"epochs":20,"flip":false,"learning_rate":0.02,"milestones":[],"momentum":0.9,"optimizer":"adam","precision":"auto","schedule":"one_cycle","weight_decay":0.0},"ridge":0.001},"preprocessing":{"dtype":"uint8","mean":[0.3],"shape":[1,8,8],"std":[0.2]},"seed":0}','{"recipe_digest":"2fae8367295b1f9d5948961fae269e75f2a24cdbea2d7ce15e641e74b8c4f893","history":[{"epoch":1,"objective":0.25,"validation":0.4,"learning_rate":0.1,"seconds":0.5},{"epoch":2,"objective":0.5,"validation":0.4,"learning_rate":0.1,"seconds":0.5}],"best_epoch":2,"seconds":1.5,"device":"cpu","precision":"float32","examples":100,"parameters":1234,"peak_memory_bytes":null,"evaluation":{"accuracy":0.75,"accuracy_all_labels":0.9,"labels":30,"draws":2,"accuracy_mean":0.7,"accuracy_min":0.65,"accuracy_max":0.75,"confusion":[[3,1,0],[0,4,0],[1,1,2]],"per_class":[0.75,1.0,0.5]}}','{"objective": 0.5, "validation": 0.4, "accuracy": 0.75, "accuracy_all_labels": 0.9, "labels": 30.0, "draws": 2.0, "accuracy_mean": 0.7, "accuracy_min": 0.65, "accuracy_max": 0.75}','/where/it/was/trained',1.5,'2026-11-26 15:38:11.395406','c2c09ad909fd4c61a475034d0f89d82d','m-2736df8eea13496289d252c582b0ecd6');
+CREATE TABLE moments (
+	module_id VARCHAR(64) NOT NULL, 
+	fingerprint VARCHAR(128) NOT NULL, 
+	dataset VARCHAR(255), 
+	classes JSON NOT NULL, 
+	examples INTEGER NOT NULL, 
+	dimension INTEGER NOT NULL, 
+	sha256 VARCHAR(64) NOT NULL, 
+	size_bytes BIGINT NOT NULL, 
+	path TEXT NOT NULL, 
+	seconds FLOAT NOT NULL, 
+	created_at DATETIME NOT NULL, 
+	CONSTRAINT pk_moments PRIMARY KEY (module_id, fingerprint), 
+	CONSTRAINT fk_moments_module_id_modules FOREIGN KEY(module_id) REFERENCES modules (id) ON DELETE CASCADE
+);
+INSERT INTO "moments" VALUES('e2548862cb606846dae4cd10b8d857c0414bb0607301fdd000373ffce420566e','0000000000000000000000000000000000000000000000000000000000000000','digits','["0", "1", "2"]',120,4,'dd5183872e98a0b44ec8c9b93780c7c4fbfc63e2a668ac915e91cb1f7ccc4a12',1880,'moments/0000000000000000000000000000000000000000000000000000000000000000.safetensors',0.25,'2026-11-26 15:38:10.992825');
+CREATE TABLE network_modules (
+	network_id VARCHAR(64) NOT NULL, 
+	position INTEGER NOT NULL, 
+	module_id VARCHAR(64) NOT NULL, 
+	weights_sha256 VARCHAR(64) NOT NULL, 
+	spec_sha256 VARCHAR(64) NOT NULL, 
+	CONSTRAINT pk_network_modules PRIMARY KEY (network_id, position), 
+	CONSTRAINT fk_network_modules_network_id_networks FOREIGN KEY(network_id) REFERENCES networks (id), 
+	CONSTRAINT fk_network_modules_module_id_modules FOREIGN KEY(module_id) REFERENCES modules (id)
+);
+INSERT INTO "network_modules" VALUES('302056d4d2d80dbb718367b29d2cd5764a7b23dbe2f3bf400d5f7ffb93a52472',1,'e2548862cb606846dae4cd10b8d857c0414bb0607301fdd000373ffce420566e','5182c38cb60e0388e492608fbe102cf8b00feff832733715641c1e9391639d97','f266da3175d1b4552a3d0f68c13f6c89859914cbc3e42ce89b4f338cb9279a9b');
+INSERT INTO "network_modules" VALUES('302056d4d2d80dbb718367b29d2cd5764a7b23dbe2f3bf400d5f7ffb93a52472',2,'8e5f9419e7e12b7fd19aba8bea61a0781fb751d048d5057dfd66e911275faa32','eba3e2daf1af6e648f92a59c94da7baea1988f937f61a62fbf7a80060bbb7c30','2fae8367295b1f9d5948961fae269e75f2a24cdbea2d7ce15e641e74b8c4f893');
+CREATE TABLE networks (
+	id VARCHAR(64) NOT NULL, 
+	name VARCHAR(255) NOT NULL, 
+	created_at DATETIME NOT NULL, 
+	run_id VARCHAR(64), 
+	spec TEXT, made_again_at DATETIME, 
+	CONSTRAINT pk_networks PRIMARY KEY (id)
+);
+INSERT INTO "networks" VALUES('302056d4d2d80dbb718367b29d2cd5764a7b23dbe2f3bf400d5f7ffb93a52472','old','2026-11-26 15:38:14.809531',NULL,NULL,NULL);
+CREATE TABLE promotions (
+	id INTEGER NOT NULL, 
+	name VARCHAR(255) NOT NULL, 
+	alias VARCHAR(255) NOT NULL, 
+	serial INTEGER NOT NULL, 
+	version INTEGER, 
+	module_id VARCHAR(64), 
+	seen_at DATETIME NOT NULL, 
+	CONSTRAINT pk_promotions PRIMARY KEY (id), 
+	CONSTRAINT uq_promotions_name UNIQUE (name, alias, serial)
+);
+CREATE INDEX ix_modules_name ON modules (name);
+CREATE INDEX ix_modules_recipe_digest ON modules (recipe_digest);
+CREATE INDEX ix_modules_name_version ON modules (name, version);
+CREATE INDEX ix_interfaces_upstream ON interfaces (upstream);
+CREATE INDEX ix_lineage_member_id ON lineage (member_id);
+CREATE INDEX ix_networks_name ON networks (name);
+CREATE INDEX ix_network_modules_module_id ON network_modules (module_id);
+CREATE INDEX ix_evaluations_network_id ON evaluations (network_id);
+CREATE INDEX ix_moments_fingerprint ON moments (fingerprint);
+COMMIT;

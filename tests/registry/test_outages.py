@@ -1,0 +1,140 @@
+"""An MLflow that does not answer is never told as a module, a run or an alias that is gone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modkernel.errors import ArtifactError, NotFoundError, StoreError
+from modkernel.flows.plans.datasets import recall, recall_pairs
+from modkernel.modules.stored import WEIGHTS_FILE
+from modkernel.registry import ModuleRecord, Registry, Settings
+from modkernel.registry.flavor import load_model
+from modkernel.registry.tracking import artifacts
+from modkernel.reuse.moments_file import MOMENTS_FILE
+from tests.modkernel.stored_examples import FACTS
+from tests.registry.conftest import free_port
+from tests.registry.examples import Examples, store_one, write_example_moments
+from tests.registry.servers import mlflow_server
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+
+class Remote:
+    """A registry over a real MLflow server that can be stopped and started."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.files = folder / "far"
+        self._settings, self._port, self._running = settings, free_port(), ExitStack()
+        self.start()
+        address = f"http://127.0.0.1:{self._port}"
+        near = Settings(home=folder / "near", mlflow_uri=address, lease_seconds=1)
+        self.registry = Registry.open(near)
+
+    def start(self) -> None:
+        self._running.enter_context(mlflow_server(self._settings, self._port, self.files))
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def forget_copies(self) -> None:
+        """Empty the private cache, so that MLflow is needed."""
+        shutil.rmtree(self.registry.settings.cache_dir)
+
+
+@pytest.fixture
+def remote(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    made = Remote(settings, tmp_path)
+    yield made
+    made.registry.close()
+    made.stop()
+
+
+@pytest.fixture
+def record(remote: Remote, examples: Examples) -> ModuleRecord:
+    """A module with moments, whose only copy is MLflow's."""
+    stored = examples.first()
+    write_example_moments(stored.folder / MOMENTS_FILE, stored.id)
+    record = store_one(remote.registry, stored)
+    shutil.rmtree(stored.folder)
+    return record
+
+
+QUESTIONS: dict[str, Callable[[Registry, ModuleRecord], Any]] = {
+    "verify": lambda registry, _: registry.verify(),
+    "repair": lambda registry, _: registry.repair(),
+    "fetch": lambda registry, record: registry.modules.fetch(record),
+    "moments": lambda registry, record: registry.moments.load(record, FACTS.fingerprint),
+    "alias": lambda registry, record: registry.modules.resolve(f"{record.name}@champion"),
+    "version": lambda registry, record: registry.modules.resolve(f"{record.name}/1"),
+    "promote": lambda registry, record: registry.promotions.promote(record.name, "new", 1),
+    "sync": lambda registry, _: registry.promotions.sync(),
+    "tags": lambda registry, record: registry.runs.tags(record.run_id or ""),
+    "data set": recall,
+    "pairs": recall_pairs,
+    "loader": lambda _, record: load_model(f"models:/{record.name}/1"),
+}
+
+
+def test_a_stopped_server_is_an_outage_and_no_loss(remote: Remote, record: ModuleRecord) -> None:
+    registry = remote.registry
+    registry.promotions.promote(record.name, "champion", 1)
+    remote.forget_copies()
+    remote.stop()
+    for name, ask in QUESTIONS.items():
+        with pytest.raises(StoreError) as caught:
+            ask(registry, record)
+        assert type(caught.value) is StoreError, f"{name}: {caught.value!r}"
+        assert "modkernel doctor" in str(caught.value), name
+    assert registry.modules.resolve(record.id) == record, "the database alone answers"
+    remote.start()
+    assert (registry.verify(), registry.repair()) == ((), ())
+    assert registry.modules.fetch(record).id == record.id
+    assert registry.moments.has(record, FACTS.fingerprint)
+    assert registry.modules.resolve(f"{record.name}@champion") == record
+
+
+def test_what_the_server_does_not_have_is_a_loss(remote: Remote, record: ModuleRecord) -> None:
+    registry = remote.registry
+    remote.forget_copies()
+    (weights,) = remote.files.rglob(WEIGHTS_FILE)
+    weights.unlink()
+    with pytest.raises(ArtifactError, match=rf"no {WEIGHTS_FILE} any more.*modkernel repair"):
+        registry.modules.fetch(record)
+    assert [problem.kind for problem in registry.verify()] == ["artifact"]
+    with pytest.raises(NotFoundError):
+        registry.runs.tags("0" * 32)
+    assert recall_pairs(registry, record.model_copy(update={"run_id": "0" * 32})) is None
+    with pytest.raises(ArtifactError, match="check the reference"):
+        load_model("models:/nobody.output/1")
+
+
+def test_a_download_that_fails_for_a_moment_loses_nothing(
+    remote: Remote, record: ModuleRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = remote.registry
+    remote.forget_copies()
+
+    def breaks(**_: Any) -> str:
+        raise OSError("503 Server Error: try again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "download_artifacts", breaks)
+        for name in ("verify", "repair", "fetch", "moments"):
+            with pytest.raises(StoreError, match="cannot be read now: 503") as caught:
+                QUESTIONS[name](registry, record)
+            assert type(caught.value) is StoreError, name
+    location = artifacts.location_of(registry.backends.client, record.model_id or "")
+    remote.stop()  # between the question where the file is and the file
+    with pytest.raises(StoreError, match="cannot be read now") as caught:
+        artifacts.download(registry.backends.client, f"{location}/{WEIGHTS_FILE}", remote.files)
+    assert type(caught.value) is StoreError
+    remote.start()
+    assert (registry.verify(), registry.repair()) == ((), ())
+    assert registry.modules.resolve(record.id).state == "READY"
