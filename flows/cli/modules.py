@@ -165,8 +165,8 @@ def predict(
 
     --json: a list of {image, label, probability, probabilities}.
     """
-    from modkernel.flows.predict import load_network
-    from modkernel.flows.predict import predict as predict_images
+    from modkernel.flows.cli.networks import load_network
+    from modkernel.flows.cli.networks import predict as predict_images
 
     registry = _registry()
     assembled = load_network(registry, registry.network(network))

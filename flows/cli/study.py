@@ -31,7 +31,7 @@ def study(
     channels: Channels = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for results and pictures; HOME/studies/NAME if left out."),
+        typer.Option(help="Folder for results and figures; HOME/studies/NAME if left out."),
     ] = None,
     json: Json = False,
     verbose: Verbose = False,

@@ -1,4 +1,4 @@
-"""Pictures of training and of results, as PNG bytes."""
+"""Figures of training and of results, as PNG bytes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MAPPED_CLASSES = 12
 """A confusion matrix of more classes than this has no numbers in its cells."""
 
 
-def module_pictures(report: TrainReport, classes: Sequence[str] | None) -> dict[str, bytes]:
-    """The pictures of one module's card, by file name."""
-    pictures = {}
+def module_figures(report: TrainReport, classes: Sequence[str] | None) -> dict[str, bytes]:
+    """The figures of one module's card, by file name."""
+    figures = {}
     if report.history:
-        pictures["objective.png"] = objective_curve(report)
+        figures["objective.png"] = objective_curve(report)
     if report.evaluation is not None:
-        pictures["evaluation.png"] = evaluation_picture(report.evaluation, classes or ())
-    return pictures
+        figures["evaluation.png"] = evaluation_figure(report.evaluation, classes or ())
+    return figures
 
 
 def objective_curve(report: TrainReport) -> bytes:
@@ -36,7 +36,7 @@ def objective_curve(report: TrainReport) -> bytes:
     return png(figure)
 
 
-def evaluation_picture(evaluation: OutputEvaluation, classes: Sequence[str]) -> bytes:
+def evaluation_figure(evaluation: OutputEvaluation, classes: Sequence[str]) -> bytes:
     """The confusion matrix beside the accuracies by number of labels."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -45,7 +45,7 @@ def evaluation_picture(evaluation: OutputEvaluation, classes: Sequence[str]) -> 
     return png(figure)
 
 
-def network_picture(
+def network_figure(
     reports: Sequence[tuple[str, TrainReport]],
     evaluation: OutputEvaluation | None,
     classes: Sequence[str],

@@ -16,7 +16,7 @@ from modkernel.data import (
     read_pairs,
 )
 from modkernel.errors import InterfaceError, SpecError
-from modkernel.flows.runtime.events import emit
+from modkernel.flows.runtime.events import Note, emit
 from modkernel.flows.runtime.shared import places
 from modkernel.kernels import make_kernel
 from modkernel.objectives.table import make_objective
@@ -41,7 +41,7 @@ def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
 def check_pairs(
     registry: Registry, dataset: DatasetSpec, pairs: str, hidden: Sequence[HiddenSpec]
 ) -> str:
-    """See that a file of pairs can train hidden modules, and return its fingerprint.
+    """Check that a file of pairs can train hidden modules, and return its fingerprint.
 
     Raises:
         DataError: it cannot be read, or names an example that the data set does not have.
@@ -63,7 +63,7 @@ def check_pairs(
 
 
 def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> LabelList:
-    """See that a file of labels can train an output module, and read it.
+    """Check that a file of labels can train an output module, and read it.
 
     Raises:
         DataError: it cannot be read, or is wrong somewhere.
@@ -128,7 +128,7 @@ def for_chain(
 
 
 def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
-    """See that a stored module's chain takes the examples of a data set.
+    """Check that a stored module's chain takes the examples of a data set.
 
     Raises:
         InterfaceError: another shape, number of channels or type.
@@ -158,4 +158,4 @@ def _tag(registry: Registry, record: ModuleRecord, name: str) -> str | None:
 
 def _note(text: str) -> None:
     get_run_logger().warning(text)
-    emit({"event": "note", "text": text})
+    emit(Note(text))

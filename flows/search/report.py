@@ -16,13 +16,13 @@ from modkernel.registry.tracking.errors import asks_mlflow
 FIGURE, TABLE = "search.png", "search.json"
 
 
-def show_search(result: SearchResult, picture: bytes) -> None:
+def show_search(result: SearchResult, figure: bytes) -> None:
     """Leave the search's summary in Prefect."""
     evaluation = result.network.evaluation
     parts = [
         f"# Module search {result.name}",
         cost_sentence(result),
-        image(picture),
+        image(figure),
         table(
             ("stage", "candidate", "on", result.score, "training", "module", ""),
             [tuple(cells) for cells in rows_of(result)],
@@ -43,9 +43,9 @@ def show_search(result: SearchResult, picture: bytes) -> None:
 
 
 @asks_mlflow
-def log_search(registry: Registry, run_id: str, result: SearchResult, picture: bytes) -> None:
-    """Put picture, table and cost on the search's MLflow run."""
-    registry.log_figures(run_id, {FIGURE: picture})
+def log_search(registry: Registry, run_id: str, result: SearchResult, figure: bytes) -> None:
+    """Put figure, table and cost on the search's MLflow run."""
+    registry.log_figures(run_id, {FIGURE: figure})
     registry.log_metrics(
         run_id,
         {

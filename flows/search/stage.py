@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modkernel.errors import ChildError, NonFiniteError, ScoreError, TrainingError
+from modkernel.flows.plans.steps import Below
 from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.events import tell
 from modkernel.flows.search.plan import SearchPlan
@@ -110,7 +111,7 @@ def run_stage(
 
 def _attempts(plan: SearchPlan, stage: int, entry: Entry | None) -> list[_Attempt]:
     candidates = plan.spec.stages[stage].candidates
-    parent = None if entry is None else (entry.record.id, entry.record.spec)
+    below = Below.of_data(plan.info) if entry is None else Below.of_record(entry.record)
     return [
         _Attempt(
             row=CandidateResult(
@@ -122,7 +123,7 @@ def _attempts(plan: SearchPlan, stage: int, entry: Entry | None) -> list[_Attemp
                 score=None,
                 kept=False,
             ),
-            module=plan.module(stage, candidate, parent),
+            module=plan.module(stage, candidate, below),
             below=() if entry is None else entry.chain,
             path=(number,) if entry is None else (*entry.path, number),
         )

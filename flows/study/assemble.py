@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from modkernel.flows.results import ModuleResult
+from modkernel.flows.study.figures import heat_maps, task_trees
 from modkernel.flows.study.files import HEAT_MAPS, TREES
-from modkernel.flows.study.pictures import heat_maps, task_trees
 from modkernel.flows.study.plan import StudyPlan
 from modkernel.flows.study.result import Rows, ScoreResult, Seconds, StudyResult, TaskResult
-from modkernel.flows.study.scoring import ON_MOMENTS, score_all
+from modkernel.flows.study.scoring import score_all
 from modkernel.flows.study.statistics import Matrix, agreement, order_by_structure
 from modkernel.registry import Registry
 from modkernel.reuse.ground_truth import Judgment
 from modkernel.reuse.scores import DEFAULT_SCORE, SCORES
+from modkernel.reuse.scores.table import ON_MOMENTS
 
 
-def put_together(
+def assemble_result(
     registry: Registry,
     plan: StudyPlan,
     modules: Sequence[ModuleResult],
@@ -92,13 +93,13 @@ def put_together(
     )
 
 
-def picture_study(result: StudyResult) -> dict[str, bytes]:
-    """The pictures of a study, by file name."""
+def study_figures(result: StudyResult) -> dict[str, bytes]:
+    """The figures of a study, by file name."""
     names = [task.name for task in result.tasks]
     truth = np.array(result.truth)
     scores = [(score.name, np.array(score.matrix), score.agreement) for score in result.best_first]
-    pictures = {HEAT_MAPS: heat_maps(names, truth, scores)}
+    figures = {HEAT_MAPS: heat_maps(names, truth, scores)}
     by_name = {name: matrix for name, matrix, _ in scores}
     if DEFAULT_SCORE in by_name:
-        pictures[TREES] = task_trees(names, truth, DEFAULT_SCORE, by_name[DEFAULT_SCORE])
-    return pictures
+        figures[TREES] = task_trees(names, truth, DEFAULT_SCORE, by_name[DEFAULT_SCORE])
+    return figures

@@ -1,4 +1,4 @@
-"""A study's files: results.json, scores.csv and the pictures, in one folder."""
+"""A study's files: results.json, scores.csv and the figures, in one folder."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def scores_csv(result: StudyResult) -> str:
     return text.getvalue()
 
 
-def files_of(result: StudyResult, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+def files_of(result: StudyResult, figures: Mapping[str, bytes]) -> dict[str, bytes]:
     """All files by name."""
     return {
         RESULTS: (result.model_dump_json(indent=1) + "\n").encode(),
         SCORES: scores_csv(result).encode(),
-        **pictures,
+        **figures,
     }
 
 

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from modkernel.flows.display.figures import evaluation_picture, module_pictures, network_picture
-from modkernel.flows.study.pictures import heat_figure
+from modkernel.flows.display.figures import evaluation_figure, module_figures, network_figure
+from modkernel.flows.study.figures import heat_figure
 from modkernel.flows.study.statistics import agreement
 from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
 
@@ -50,9 +50,9 @@ def pixels(picture: bytes) -> np.ndarray:
 
 
 def test_a_module_has_the_pictures_that_it_has_data_for() -> None:
-    assert set(module_pictures(report(3), None)) == {"objective.png"}
-    assert set(module_pictures(report(0, EVALUATION), ("a", "b"))) == {"evaluation.png"}
-    assert set(module_pictures(report(1, EVALUATION), ("a", "b"))) == {
+    assert set(module_figures(report(3), None)) == {"objective.png"}
+    assert set(module_figures(report(0, EVALUATION), ("a", "b"))) == {"evaluation.png"}
+    assert set(module_figures(report(1, EVALUATION), ("a", "b"))) == {
         "objective.png",
         "evaluation.png",
     }
@@ -60,19 +60,19 @@ def test_a_module_has_the_pictures_that_it_has_data_for() -> None:
 
 @pytest.mark.parametrize("classes", [(), ("cat", "dog")])
 def test_an_evaluation_is_drawn_with_and_without_names(classes: tuple[str, ...]) -> None:
-    drawn = pixels(evaluation_picture(EVALUATION, classes))
+    drawn = pixels(evaluation_figure(EVALUATION, classes))
     other = EVALUATION.model_copy(update={"confusion": ((1, 3), (3, 1))})
     assert (drawn < 128).any()
-    assert (pixels(evaluation_picture(other, classes)) != drawn).any()
+    assert (pixels(evaluation_figure(other, classes)) != drawn).any()
 
 
 def test_a_network_has_two_panels_a_row() -> None:
     """One for each curve, two for its evaluation."""
     hidden, output = ("net.hidden-1", report(3)), ("net.output", report(0, EVALUATION))
-    one = pixels(network_picture([hidden], None, ()))
-    three = pixels(network_picture([hidden, output], EVALUATION, ("a", "b")))
+    one = pixels(network_figure([hidden], None, ()))
+    three = pixels(network_figure([hidden, output], EVALUATION, ("a", "b")))
     assert three.shape == (2 * one.shape[0], one.shape[1])
-    assert pixels(network_picture([output], None, ())).any(), "nothing to draw is no error"
+    assert pixels(network_figure([output], None, ())).any(), "nothing to draw is no error"
 
 
 @pytest.mark.parametrize("tasks", [4, 15, 40])

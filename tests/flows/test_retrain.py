@@ -22,7 +22,7 @@ from modkernel.flows.cli.retrain import _wishes
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.results import NetworkResult
 from modkernel.flows.retrain_network import retrain_network
-from modkernel.flows.runtime.events import watch
+from modkernel.flows.runtime.events import Event, Note, Planned, watch
 from modkernel.flows.runtime.shared import places
 from modkernel.flows.specs.read import parse_spec
 from modkernel.flows.train_network import train_network
@@ -50,14 +50,14 @@ def test_a_stage_is_trained_anew_by_another_seed_and_nothing_before_it_changes(
 ) -> None:
     old = train_network(tiny("net"))
     kept = {module.id: registry.fetch(module) for module in registry.find(name="net.hidden-1")}
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     with watch(events.append):
         new = retrain_network("net", "2", seed=7)
     assert [module.reused for module in new.modules] == [True, False, False]
     assert [module.name for module in new.modules] == [module.name for module in old.modules]
     assert ids(new)[0] == ids(old)[0]
     assert len(set(ids(new) + ids(old))) == 5
-    assert events[0] == {"event": "plan", "modules": ["net.hidden-2", "net.output"]}
+    assert events[0] == Planned(("net.hidden-2", "net.output"))
     assert new.evaluation is not None
     assert new.evaluation.accuracy > 0.2
     assert registry.resolve(ids(new)[1]).spec.seed == 7
@@ -74,7 +74,7 @@ def test_a_stage_is_trained_anew_by_another_seed_and_nothing_before_it_changes(
     with watch(events.append):
         again = retrain_network(old.id, "net.hidden-2", seed=7)
     assert (again.id, again.trained_modules) == (new.id, 0)
-    (note,) = (event["text"] for event in events if event["event"] == "note")
+    (note,) = (event.text for event in events if isinstance(event, Note))
     assert "--seed" in note
     assert "--spec" in note
     assert retrain_network(old.id, "1").id == old.id

@@ -20,12 +20,12 @@ from pydantic import TypeAdapter
 from modkernel.data import DataPlaces, Dataset, load_dataset
 from modkernel.errors import ClassError, ModkernelError, MomentsError, SpecError
 from modkernel.features.extractor import frozen_chain
-from modkernel.flows.runtime.events import watch
+from modkernel.flows.runtime.events import EpochDone, Event, watch
 from modkernel.flows.specs.read import read_spec
 from modkernel.flows.study.plan import default_tasks, names_of, plan_study
 from modkernel.flows.study.result import StudyResult
 from modkernel.flows.study.spec import StudySpec, demo_study
-from modkernel.flows.tasks.claims import sweep_work
+from modkernel.flows.tasks.work_folder import sweep_work
 from modkernel.flows.transfer_study import transfer_study
 from modkernel.kernels import make_kernel
 from modkernel.registry import Registry
@@ -145,11 +145,11 @@ def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
 
 def test_a_later_call_makes_only_what_is_missing(registry: Registry) -> None:
     first = transfer_study(small())
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     with watch(events.append):
         second = transfer_study(small())
     assert (second.trained_modules, second.reused_modules, second.judged_modules) == (0, 3, 0)
-    assert not [event for event in events if event["event"] == "epoch"]
+    assert not [event for event in events if isinstance(event, EpochDone)]
     assert second.truth == first.truth
     assert [score.matrix for score in second.scores] == [score.matrix for score in first.scores]
     assert second.run_id == first.run_id

@@ -1,4 +1,4 @@
-"""The picture of a search: a column a stage, the score upwards, and who stands on whom."""
+"""The figure of a search: a column a stage, the score upwards, and who stands on whom."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEP = 0.035
 """Of a stage's column: how far apart points of one score stand."""
 
 
-def search_picture(result: SearchResult) -> bytes:
+def search_figure(result: SearchResult) -> bytes:
     """Every scored candidate as a point, joined to the one it stands on; the winners are strong."""
     scored = [row for row in result.candidates if row.score is not None]
     stages = max(row.stage for row in result.candidates)
