@@ -16,6 +16,7 @@ from modkernel.plan import check_output, check_whole
 from modkernel.spec import DatasetSpec, Name, OutputSpec
 
 OUTPUT = OutputSpec()
+"""What a form shows, and what is trained where nothing else is asked for."""
 
 
 @flow(name="compose-network", flow_run_name="{name}", persist_result=False)

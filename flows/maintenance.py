@@ -1,4 +1,4 @@
-"""The scheduled flow that follows promotions and mends what was left half-stored."""
+"""The scheduled flow that follows promotions and repairs what was left half-stored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MaintenanceResult(Spec):
 def maintenance() -> MaintenanceResult:
     """Record the aliases set in MLflow, check every stored byte, and finish or undo half-stores.
 
-    Work folders that killed flows have left, and nobody will go on with, are removed.
+    Work folders that killed flows have left, and nobody will resume, are removed.
 
     What a live process is storing at that moment is left alone.
 
@@ -37,7 +37,7 @@ def maintenance() -> MaintenanceResult:
     result = MaintenanceResult(promotions=registry.sync_promotions(), repairs=registry.repair())
     sweep_work(registry)
     for seen in result.promotions:
-        target = f"version {seen.version}" if seen.version else "no version any more"
+        target = f"version {seen.version}" if seen.version else "no version now"
         log.info("%s@%s is %s.", seen.name, seen.alias, target)
     for action in result.repairs:
         log.warning("%s", action.message)

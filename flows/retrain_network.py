@@ -17,6 +17,7 @@ NOTHING = (
     "Every module of this is stored already, so nothing was trained: give --seed for another "
     "try, or --spec for other modules."
 )
+"""Said after a call that found all that it would train."""
 
 
 @flow(name="retrain-network", flow_run_name="{network}", persist_result=False)

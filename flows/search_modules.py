@@ -36,7 +36,7 @@ AT_ONCE = 16
     task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE),  # type: ignore[arg-type]
 )
 def search_modules(spec: SearchSpec) -> SearchResult:
-    """Try several modules for each stage of a network, and go on with the best ones.
+    """Try several modules for each stage of a network, and build on the best ones.
 
     The candidates of a stage are trained in parallel on the same stored modules and judged on
     held-out examples: the search costs the sum over its stages, not the product. Every candidate
@@ -64,7 +64,7 @@ def search_modules(spec: SearchSpec) -> SearchResult:
             done = run_stage(registry, plan, stage, beam, run.for_modules)
             beam = done.beam
             stages.append(done.rows)
-            emit(Note(_told(done.rows, spec.score)))
+            emit(Note(_summary(done.rows, spec.score)))
         network, output = _finish(registry, plan, beam[0], run, began)
         result = _result(spec, stages, network, output, time.perf_counter() - began)
         figure = search_figure(result)
@@ -144,7 +144,7 @@ def _names(spec: SearchSpec) -> list[str]:
     return [*names, f"{spec.name}.output"]
 
 
-def _told(rows: Sequence[CandidateResult], score: str) -> str:
+def _summary(rows: Sequence[CandidateResult], score: str) -> str:
     kept = [row for row in rows if row.kept and row.score is not None]
     shown = "; ".join(f"{row.description} ({score} {row.score:.4g})" for row in kept)
-    return f"Stage {rows[0].stage}: of {len(rows)} candidates goes on {shown}."
+    return f"Stage {rows[0].stage}: of {len(rows)} candidates, the next stage builds on {shown}."

@@ -15,6 +15,7 @@ from modkernel.plan import check_hidden, facts, plan_hidden
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name
 
 HIDDEN = HiddenSpec()
+"""What a form shows, and what is trained where nothing else is asked for."""
 
 
 @flow(name="train-module", flow_run_name="{name}", persist_result=False)

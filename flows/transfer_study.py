@@ -1,4 +1,4 @@
-"""The flow that trains a module per task and compares what scores say of them with the truth."""
+"""The flow that trains a module per task and compares scores of them with the ground truth."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ IN_HAND = 2
 def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
     """Train a module for every task, judge each for every task, and compare scores with that.
 
-    What was trained, measured or judged before is reused: a flow that was killed goes on where it
-    was, and a second call trains nothing.
+    What was trained, measured or judged before is reused: a flow that was killed is resumed
+    by the next call, and a call after that trains nothing.
 
     Args:
         spec: the study.

@@ -20,10 +20,11 @@ from modkernel.registry.tracking.cards import module_card
 from modkernel.training.report import OutputEvaluation, TrainReport
 
 UPDATE_SECONDS = 2.0
+"""Least time between two moves of a bar: each is a request to the server."""
 
 
 class ProgressArtifact:
-    """A progress bar in Prefect, made with the first epoch and moved at most every two seconds."""
+    """A progress bar in Prefect, made with the first epoch."""
 
     def __init__(self, name: str) -> None:
         self._name = name

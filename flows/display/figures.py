@@ -30,7 +30,7 @@ def module_figures(report: TrainReport, classes: Sequence[str] | None) -> dict[s
 
 
 def objective_curve(report: TrainReport) -> bytes:
-    """What was maximised, by epoch, with the epoch that was kept."""
+    """What was maximised, by epoch, with the epoch whose weights were stored."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     _draw_history(figure.add_subplot(), report)
     return png(figure)

@@ -72,18 +72,7 @@ def suggest(
         InterfaceError: the module does not take the data, or is no hidden module.
     """
     check_is_hidden(module)
-    if output.suffix.lower() != ".csv":
-        raise DataError(
-            f"{output} is to be a CSV file, with a page beside it: name one that ends in .csv "
-            "with --output."
-        )
-    page = output.with_suffix(".html")
-    for path in (output, page):
-        if path.exists():
-            raise DataError(
-                f"{path} is there already, perhaps with labels in it: remove it, or name another "
-                "file with --output."
-            )
+    page = _page_beside(output)
     dataset, info = datasets.for_chain(registry, module, dataset)
     data = load_dataset(dataset, places(registry.settings))
     part = data.training_part()
@@ -102,6 +91,27 @@ def suggest(
         candidates=len(part),
         ids=ids,
     )
+
+
+def _page_beside(output: Path) -> Path:
+    """Where the page of a CSV file goes, once neither is there.
+
+    Raises:
+        DataError: the file is no .csv, or one of the two is there already.
+    """
+    if output.suffix.lower() != ".csv":
+        raise DataError(
+            f"{output} is to be a CSV file, with a page beside it: name one that ends in .csv "
+            "with --output."
+        )
+    page = output.with_suffix(".html")
+    for path in (output, page):
+        if path.exists():
+            raise DataError(
+                f"{path} is there already, perhaps with labels in it: remove it, or name another "
+                "file with --output."
+            )
+    return page
 
 
 def _features(

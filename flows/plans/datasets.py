@@ -27,6 +27,7 @@ from modkernel.spec import DatasetSpec, HiddenSpec
 
 TAG = "dataset_spec"
 PAIRS_TAG = "pairs_file"
+"""Tags of a module's MLflow run: what it was trained on, and where that is."""
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:

@@ -14,6 +14,7 @@ from modkernel.flows.search.spec import ACCURACY
 Places = dict[str, tuple[float, float]]
 """Of each module's point, by the module's id."""
 WON, KEPT, LOST = "C0", "#7fb0d6", "#b5b5b5"
+"""Colours of modules of the network, of others of the beam, and of the rest."""
 LABELLED = 14
 """A stage of more modules than this names only those that were kept."""
 GAP = 0.045

@@ -85,7 +85,7 @@ def plan_search(registry: Registry, spec: SearchSpec) -> SearchPlan:
         DataError, LabelBudgetError: data that is missing, has no labels, or too few.
         CutError, InterfaceError: a candidate does not fit on one of the stage before it, or one of
             the last stage does not reach the backbone's end; the message names it.
-        MomentsError: a candidate has more features than class moments are kept of.
+        MomentsError: a candidate has more features than class moments are stored of.
         SettingsError: the feature cache is too small to judge a candidate by its accuracy.
     """
     check_score(spec.score)

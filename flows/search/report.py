@@ -14,6 +14,7 @@ from modkernel.registry import Registry
 from modkernel.registry.tracking.errors import asks_mlflow
 
 FIGURE, TABLE = "search.png", "search.json"
+"""File names on the search's MLflow run."""
 
 
 def show_search(result: SearchResult, figure: bytes) -> None:

@@ -23,6 +23,7 @@ from modkernel.flows.study.statistics import (
 )
 
 COLOURS = "viridis"
+"""Matplotlib's colour map."""
 LIMIT = 2.0
 """Standard deviations at which the colours end."""
 NUMBERED_TASKS = 24
@@ -172,7 +173,7 @@ def _shortened(task: str) -> str:
 def _grid(panels: int) -> tuple[int, int]:
     """Rows and columns, with few empty places and wider than high.
 
-    The ground truth takes two panels by two, at the left above; the scores go on from there.
+    The ground truth takes two panels by two, at the left above; the scores follow from there.
     """
 
     def rows(columns: int) -> int:

@@ -12,7 +12,9 @@ from modkernel.errors import SettingsError
 from modkernel.flows.study.result import StudyResult
 
 RESULTS, SCORES, HEAT_MAPS, TREES = "results.json", "scores.csv", "heat_maps.png", "tasks.png"
+"""File names in a study's folder."""
 TRUTH = "ground_truth"
+"""Column of scores.csv."""
 
 
 def scores_csv(result: StudyResult) -> str:

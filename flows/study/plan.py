@@ -24,9 +24,11 @@ from modkernel.spec import DatasetSpec, ModuleSpec
 PAPER_CLASSES = ("deer", "horse", "cat", "dog", "automobile", "truck")
 """All pairs of these classes of CIFAR-10 are the paper's 15 tasks."""
 DEFAULT_CLASSES = 6
+"""Of data without these, so many first classes are paired."""
 FEWEST_TASKS = 3
 """Each task ranks the modules of the others, which must be two at least."""
 LONGEST_NAME = 100
+"""Characters of a registered name."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def plan_study(registry: Registry, spec: StudySpec) -> StudyPlan:
         ClassError: a task that the data set's classes do not allow.
         DataError, CutError, InterfaceError, ObjectiveError: see `check_hidden`
             and `plan_hidden`.
-        MomentsError: the modules have more features than moments of all classes are kept of.
+        MomentsError: the modules have more features than moments of all classes are stored of.
     """
     base = datasets.describe(registry, spec.dataset)
     check_labelled(base, "of which a study's tasks are made")

@@ -13,6 +13,7 @@ from modkernel.registry.tracking.errors import asks_mlflow
 from modkernel.reuse.scores import DEFAULT_SCORE
 
 HEAD = ("score", "Spearman", "Kendall", "weighted τ", "points lost", "Spearman with own", "seconds")
+"""Columns of the table of scores."""
 
 
 def summary(result: StudyResult, figures: Mapping[str, bytes]) -> str:

@@ -34,7 +34,7 @@ def claim_unless(
     Raises:
         StoppedError: interrupted while waiting.
     """
-    told, stop = False, threading.Event()
+    waits, stop = False, threading.Event()
     with stoppable(stop):
         while True:
             found = find()
@@ -47,9 +47,9 @@ def claim_unless(
                     return claim
                 claim.release()
                 return found
-            if not told:
+            if not waits:
                 waiting()
-                told = True
+                waits = True
             if stop.wait(POLL_SECONDS):
                 raise StoppedError("Waiting for another flow was interrupted: run it again.")
 

@@ -22,7 +22,7 @@ from modkernel.system.files import replace_file
 
 
 def judgment_path(settings: Settings, spec: JudgmentSpec) -> Path:
-    """Where the judgment that a spec asks for is kept, for all studies of this home."""
+    """Where the judgment that a spec asks for is stored, for all studies of this home."""
     return settings.home / "judgments" / f"{spec.digest()}.json"
 
 

@@ -50,7 +50,7 @@ def test_a_claim_is_renewed_while_training_takes_longer_than_its_lease(registry:
     assert registry.claim(DIGEST, "other") is not None
 
 
-def test_who_lost_a_claim_is_stopped_and_told(registry: Registry) -> None:
+def test_whoever_lost_a_claim_is_stopped_with_the_reason(registry: Registry) -> None:
     mine = registry.claim(DIGEST, "me")
     assert mine is not None
 

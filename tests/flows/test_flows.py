@@ -44,7 +44,7 @@ from modkernel.spec import (
 from tests.flows.specs import hidden, tiny
 
 
-def test_a_run_that_died_is_gone_on_with_where_there_is_no_spec(registry: Registry) -> None:
+def test_a_run_that_died_is_resumed_where_there_is_no_spec(registry: Registry) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         network_run(registry, "net", "compose this", True) as died,
@@ -257,7 +257,7 @@ def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(registry: Regist
         compose_network("plain", module.id)
 
 
-def test_keep_house_follows_promotions_and_mends_altered_bytes(registry: Registry) -> None:
+def test_maintenance_follows_promotions_and_repairs_altered_bytes(registry: Registry) -> None:
     spec = tiny("kept")
     first = train_network(spec.model_copy(update={"output": None})).modules[0]
     client = registry.stores.client

@@ -18,7 +18,7 @@ from modkernel.errors import (
     ObjectiveError,
     SpecError,
 )
-from modkernel.flows.cli.retrain import _wishes
+from modkernel.flows.cli.retrain import _changes
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.results import NetworkResult
 from modkernel.flows.retrain_network import retrain_network
@@ -45,7 +45,7 @@ def ids(result: NetworkResult) -> list[str]:
     return [module.id for module in result.modules]
 
 
-def test_a_stage_is_trained_anew_by_another_seed_and_nothing_before_it_changes(
+def test_a_stage_is_trained_again_by_another_seed_and_nothing_before_it_changes(
     registry: Registry,
 ) -> None:
     old = train_network(tiny("net"))
@@ -203,16 +203,16 @@ def test_a_file_of_labels_is_asked_for_again(registry: Registry, tmp_path: Path)
 
 
 def test_the_command_takes_what_the_file_names(registry: Registry, tmp_path: Path) -> None:
-    def wishes(text: str) -> dict[str, Any]:
-        return _wishes(parse_spec(text, name="x.yaml", folder=tmp_path), "x.yaml")
+    def changes(text: str) -> dict[str, Any]:
+        return _changes(parse_spec(text, name="x.yaml", folder=tmp_path), "x.yaml")
 
-    assert wishes("name: a") == {}
-    assert wishes("name: a\nseed: 3\noutput: {draws: 2}") == {
+    assert changes("name: a") == {}
+    assert changes("name: a\nseed: 3\noutput: {draws: 2}") == {
         "seed": 3,
         "output": OutputSpec(draws=2),
     }
     with pytest.raises(SpecError, match=r"x\.yaml: 'output: null'"):
-        wishes("name: a\noutput: null")
-    assert json.dumps(wishes("name: a\npairs: p.csv")) == json.dumps(
+        changes("name: a\noutput: null")
+    assert json.dumps(changes("name: a\npairs: p.csv")) == json.dumps(
         {"pairs": str(tmp_path / "p.csv")}
     )

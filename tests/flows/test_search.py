@@ -197,7 +197,7 @@ def test_modules_of_other_flows_are_reused(registry: Registry) -> None:
     assert result.reused_modules == 1
 
 
-def test_a_candidate_that_diverges_is_told_and_left_out(registry: Registry) -> None:
+def test_a_candidate_that_diverges_is_reported_and_left_out(registry: Registry) -> None:
     recipe = Recipe(epochs=1, learning_rate=1e30, schedule="constant")
     wild = candidate().model_copy(update={"recipe": recipe})
     events: list[Event] = []

@@ -184,7 +184,7 @@ def start_study(spec: StudySpec, folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def test_a_killed_study_goes_on(registry: Registry, tmp_path: Path) -> None:
+def test_a_killed_study_is_resumed(registry: Registry, tmp_path: Path) -> None:
     """Killed with a module stored and others in work: each is trained once in all."""
     spec = small("killed", epochs=60)
     study = start_study(spec, tmp_path)
