@@ -152,7 +152,7 @@ def _explained(rows: Sequence[Row], lack: str, reasons: Mapping[str, str]) -> tu
 
 
 def _print(advice: Advice, top: int, options: Mapping[str, object]) -> None:
-    """The best modules, who was left out, and what to type next."""
+    """The best modules, which were left out, and what to type next."""
     shown = advice.ranked[:top]
     columns = {
         "rank ": [str(rank) for rank in range(1, len(shown) + 1)],

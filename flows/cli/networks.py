@@ -46,7 +46,7 @@ def list_networks(json: Json = False) -> None:
 
 @networks.command("show")
 def show_network(network: NetworkRef, json: Json = False) -> None:
-    """Show one network: its modules in order, who else has them, and how it was evaluated.
+    """Show one network: its modules in order, which others share them, and how it was evaluated.
 
     --json: one object as of 'networks list', modules: a list as of 'modules list', and shared:
     for each module a list of the ids of the other networks that have it.

@@ -26,8 +26,9 @@ from modkernel.registry.tracking.errors import asks_mlflow
 from modkernel.spec import DatasetSpec, HiddenSpec
 
 TAG = "dataset_spec"
+"""Tag of a module's MLflow run: which data set it was trained on, and where that is."""
 PAIRS_TAG = "pairs_file"
-"""Tags of a module's MLflow run: what it was trained on, and where that is."""
+"""Tag of a module's MLflow run: the file of pairs that it was trained on."""
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:

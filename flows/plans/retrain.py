@@ -9,13 +9,7 @@ from modkernel.data import DatasetInfo
 from modkernel.errors import NotFoundError, SpecError
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.steps import Below, Plan, Step, hidden_step, output_step
-from modkernel.plan import (
-    check_hidden,
-    check_output,
-    check_whole,
-    facts,
-    plan_hidden,
-)
+from modkernel.plan import check_hidden, check_output, check_whole, facts, plan_hidden
 from modkernel.registry import ModuleRecord, NetworkRecord, Registry
 from modkernel.spec import (
     BackboneSpec,

@@ -1,4 +1,4 @@
-"""The figure of a search: a column a stage, the score upwards, and who stands on whom."""
+"""The figure of a search: a column a stage, the score upwards, and what stands on what."""
 
 from __future__ import annotations
 

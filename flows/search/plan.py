@@ -8,13 +8,7 @@ from dataclasses import dataclass
 
 from modkernel.backbones.cut import cut
 from modkernel.data import DatasetInfo
-from modkernel.errors import (
-    CutError,
-    InterfaceError,
-    MomentsError,
-    SettingsError,
-    SpecError,
-)
+from modkernel.errors import CutError, InterfaceError, MomentsError, SettingsError, SpecError
 from modkernel.features.measure import EXAMPLES_PER_CLASS, VALIDATION_PER_CLASS
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_labelled

@@ -1,4 +1,4 @@
-"""Where a search is told of: an artifact in Prefect, a figure and a table in MLflow."""
+"""How a search is reported: an artifact in Prefect, a figure and a table in MLflow."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Entry:
     """A candidate that was trained, or found, and scored.
 
     Attributes:
-        row: what is told of it.
+        row: what the report says of it.
         record: the stored module.
         chain: all modules of the chain that ends with it.
         path: its place among the candidates of its stage, after those of the modules under it.
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class StageDone:
-    """What a stage gave: its best entries, best first, and what is told of every candidate."""
+    """What a stage gave: its best entries, best first, and a row for every candidate."""
 
     beam: tuple[Entry, ...]
     rows: tuple[CandidateResult, ...]

@@ -43,7 +43,7 @@ class TargetJudged:
 
 @dataclass(frozen=True)
 class Remark:
-    """Something that the user should know."""
+    """A note of the child to the user."""
 
     text: str
 

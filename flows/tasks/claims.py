@@ -1,4 +1,4 @@
-"""Who works on a key: claim it or wait for the one who has, and renew the claim while working."""
+"""Work on a key: claim it or wait for the flow that has, and renew the claim while working."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def once(
 ) -> tuple[T, bool]:
     """What `find` finds, or else what `make` makes under the claim on a key; and which it was.
 
-    Every state on the way is told, and the key's work folder is removed at the end.
+    Every state on the way is emitted, and the key's work folder is removed at the end.
 
     Args:
         registry: keeps the claims.
@@ -63,17 +63,17 @@ def once(
         get_run_logger().info("Another flow works on this module: waiting for it.")
         tell(label, "waiting")
 
-    there = claim_unless(registry, key, find, waiting)
-    if isinstance(there, Claim):
+    ready = claim_unless(registry, key, find, waiting)
+    if isinstance(ready, Claim):
         try:
-            with renewed(there) as lost:
+            with renewed(ready) as lost:
                 tell(label, doing)
                 value, is_new = make(partial(run_child, label, doing, lost)), True
         except BaseException:
             tell(label, "failed")
             raise
     else:
-        value, is_new = there, False
+        value, is_new = ready, False
     remove_work(registry, key)
     tell(label, made if is_new else found)
     return value, is_new

@@ -13,11 +13,11 @@ RESUMED = ("hidden", "end_to_end")
 
 
 def remove_work(registry: Registry, key: str) -> None:
-    """Remove the work folder of a key, unless somebody is at work in it.
+    """Remove the work folder of a key, unless a flow is at work in it.
 
-    A claim that ended by a kill leaves its folder behind, beside what was stored from it. Another
-    flow finds what is stored before its maker has done all with the folder: so only who holds the
-    claim may remove it.
+    A claim that ended by a kill leaves its folder behind, beside what was stored from it. What is
+    stored is found before its maker is done with the folder: only the holder of the claim may
+    remove it.
     """
     folder = registry.settings.work_dir / key
     claim = registry.claim(key, this_process()) if folder.exists() else None

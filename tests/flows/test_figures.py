@@ -1,4 +1,4 @@
-"""Pictures: readable PNG files that show what they are given."""
+"""Figures: readable PNG files that show what they are given."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def report(epochs: int, evaluation: OutputEvaluation | None = None) -> TrainRepo
     )
 
 
-def pixels(picture: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
+def pixels(figure: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(figure)).convert("L"))
 
 
-def test_a_module_has_the_pictures_that_it_has_data_for() -> None:
+def test_a_module_has_the_figures_that_it_has_data_for() -> None:
     assert set(module_figures(report(3), None)) == {"objective.png"}
     assert set(module_figures(report(0, EVALUATION), ("a", "b"))) == {"evaluation.png"}
     assert set(module_figures(report(1, EVALUATION), ("a", "b"))) == {
@@ -77,7 +77,7 @@ def test_a_network_has_two_panels_a_row() -> None:
 
 @pytest.mark.parametrize("tasks", [4, 15, 40])
 @pytest.mark.parametrize("panels", [1, 8, 13, 15])
-def test_no_name_in_the_heat_maps_runs_into_another_or_out_of_the_picture(
+def test_no_name_in_the_heat_maps_runs_into_another_or_out_of_the_figure(
     tasks: int, panels: int
 ) -> None:
     rng = np.random.default_rng(0)

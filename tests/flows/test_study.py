@@ -162,7 +162,7 @@ def test_a_later_call_makes_only_what_is_missing(registry: Registry) -> None:
     assert transfer_study(more).trained_modules == 1
     other = transfer_study(small(output=OutputSpec(method="ridge", ridge=10)))
     assert (other.trained_modules, other.judged_modules) == (0, 3)
-    # Judgments of a time when the table had a score less are made anew, as lost ones are.
+    # Judgments of a time when the table had a score less are made again, as lost ones are.
     for place, path in enumerate(registry.settings.home.glob("judgments/*.json")):
         judgment = read_judgment(path)
         scores = {name: value for name, value in judgment.scores.items() if name != "leep"}
