@@ -79,7 +79,7 @@ def _draw_history(ax: Axes, report: TrainReport) -> None:
         ax.axvline(report.best_epoch, color="grey", linestyle=":", label="kept")
     ax.set(xlabel="epoch", ylabel="objective")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend()
+    ax.legend(loc="lower right")  # What is maximised rises; the best place is slow to find.
 
 
 def _draw_confusion(ax: Axes, evaluation: OutputEvaluation, classes: Sequence[str]) -> None:
