@@ -72,7 +72,7 @@ def store(registry: Registry, data: Dataset, spec: ModuleSpec) -> None:
         both = ModuleMoments(stored.id, moments(data.train), moments(data.validation), 0.01)
         write_moments(stored.folder / MOMENTS_FILE, both)
         report = report_of(spec)
-        registry.store(stored.folder, name=f"module-{spec.seed:04}.hidden-1", report=report)
+        registry.modules.store(stored.folder, name=f"module-{spec.seed:04}.hidden-1", report=report)
 
 
 def seconds(call: Callable[[], object], rounds: int) -> str:
@@ -112,7 +112,7 @@ def main() -> None:
             NetworkSpec(name="any").dataset,
             DataPlaces(settings.data_root, settings.cache_dir, download=False),
         )
-        there = {record.spec.seed for record in registry.find(kind="hidden")}
+        there = {record.spec.seed for record in registry.modules.find(kind="hidden")}
         missing = [spec for spec in specs(data, given.modules) if spec.seed not in there]
         began = time.perf_counter()
         with ThreadPoolExecutor(4) as pool:
@@ -123,7 +123,7 @@ def main() -> None:
         info = data.info()
         for title, text in TASKS.items():
             task = Task.of_classes(data.classes) if text is None else parse_task(text)
-            call = lambda task=task: registry.rank_for_task(task, info)  # noqa: E731
+            call = lambda task=task: registry.advice.rank(task, info)  # noqa: E731
             advice = call()
             assert len(advice.ranked) == given.modules, advice.left_out[:1]
             print(f"rank_for_task, {title:24} {seconds(call, given.rounds)}")

@@ -45,10 +45,10 @@ def maker(spec: ModuleSpec) -> Load:
 
 def loads(registry: Registry, record: ModuleRecord) -> dict[str, Load]:
     """The three ways, on the same file."""
-    make, path = maker(record.spec), registry.fetch(record).folder / WEIGHTS_FILE
+    make, path = maker(record.spec), registry.modules.fetch(record).folder / WEIGHTS_FILE
 
     def ours() -> nn.Module:
-        return assemble([registry.fetch(record)])
+        return assemble([registry.modules.fetch(record)])
 
     def bare() -> nn.Module:
         module = make()
@@ -83,9 +83,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=settings.home) as folder:
             stored = write_resnet(Path(folder, "result"), seed=0)
             report = report_of(stored.spec)
-            record = registry.store(stored.folder, name="benchmark.hidden-1", report=report)
+            record = registry.modules.store(stored.folder, name="benchmark.hidden-1", report=report)
         began = time.perf_counter()
-        registry.fetch(record)
+        registry.modules.fetch(record)
         first = time.perf_counter() - began
         ways = loads(registry, record)
         for load in ways.values():

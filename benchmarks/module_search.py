@@ -76,7 +76,7 @@ def affordable(network: NetworkResult, budget: float) -> int:
 
     registry = open_registry()
     reports = [
-        registry.report(registry.resolve(module.id))
+        registry.modules.report(registry.modules.resolve(module.id))
         for module in network.modules
         if module.kind == "hidden"
     ]

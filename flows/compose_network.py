@@ -50,8 +50,8 @@ def compose_network(
     began = time.perf_counter()
     fork_server().start()
     registry = open_registry()
-    registry.sync_promotions()
-    top = registry.resolve(hidden)
+    registry.promotions.sync()
+    top = registry.modules.resolve(hidden)
     check_is_hidden(top)
     dataset, info = datasets.for_chain(registry, top, dataset)
     if labels is None:
@@ -61,6 +61,6 @@ def compose_network(
     given = None if labels is None else datasets.check_labels(registry, dataset, labels)
     below = Below.of_record(top)
     step = output_step(f"{name}.output", output, info, seed, dataset, labels=labels, given=given)
-    plan = Plan(below, (step,), kept=registry.chain(top))
+    plan = Plan(below, (step,), kept=registry.modules.chain(top))
     recipe = f"compose {step.spec_on(below).digest()}"
     return train_network_of(registry, name, plan, recipe, began)

@@ -34,7 +34,7 @@ def maintenance() -> MaintenanceResult:
         StoreError: the database or MLflow cannot be used.
     """
     registry, log = open_registry(), get_run_logger()
-    result = MaintenanceResult(promotions=registry.sync_promotions(), repairs=registry.repair())
+    result = MaintenanceResult(promotions=registry.promotions.sync(), repairs=registry.repair())
     sweep_work(registry)
     for seen in result.promotions:
         target = f"version {seen.version}" if seen.version else "no version now"

@@ -100,8 +100,8 @@ def _hidden_modules(
     registry: Registry, references: Sequence[str] | None
 ) -> tuple[ModuleRecord, ...]:
     if references is None:
-        return registry.find(kind="hidden")
-    records = {record.id: record for record in map(registry.resolve, references)}
+        return registry.modules.find(kind="hidden")
+    records = {record.id: record for record in map(registry.modules.resolve, references)}
     for record in records.values():
         check_is_hidden(record)
     return tuple(records.values())

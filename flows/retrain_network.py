@@ -58,7 +58,7 @@ def retrain_network(
     began = time.perf_counter()
     fork_server().start()
     registry = open_registry()
-    old = registry.network(network)
+    old = registry.networks.resolve(network)
     changes = Changes(
         hidden=hidden,
         output=output,

@@ -83,7 +83,7 @@ class _Run:
 
     def for_modules(self, modules: Sequence[ModuleSpec]) -> str | None:
         """The run, if it is there already or one of these modules is to be trained."""
-        if any(self._registry.find_ready(module.digest()) is None for module in modules):
+        if any(self._registry.modules.find_ready(module.digest()) is None for module in modules):
             self.start()
         return self.id
 
@@ -101,7 +101,7 @@ def _finish(
     """Train the output module on the best chain and record the network of both."""
     spec = plan.spec
     step = output_step(f"{spec.name}.output", spec.output, plan.info, spec.seed, spec.dataset)
-    chain = registry.chain(best.record)
+    chain = registry.modules.chain(best.record)
     network = Plan(Below.of_record(best.record), (step,), kept=chain)
     if not is_done(registry, spec.name, network):
         run.start()

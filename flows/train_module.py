@@ -51,7 +51,7 @@ def train_module(
         info = datasets.describe(registry, dataset)
         below, start_after = Below.of_data(info), None
     else:
-        top = registry.resolve(upstream)
+        top = registry.modules.resolve(upstream)
         check_is_hidden(top)
         dataset, info = datasets.for_chain(registry, top, dataset)
         below = Below.of_record(top)

@@ -36,7 +36,6 @@ from modkernel.registry.sql.claims import Claim
 from modkernel.registry.sql.engine import open_database
 from modkernel.registry.tracking import runs
 from modkernel.registry.tracking.client import open_mlflow
-from modkernel.registry.tracking.errors import asks_mlflow
 from modkernel.reuse.moments import ModuleMoments
 from modkernel.reuse.scores import DEFAULT_SCORE
 from modkernel.reuse.task import Task

@@ -91,7 +91,7 @@ def repair(stores: Stores) -> tuple[Action, ...]:
         )
         if claim is None:
             continue
-        with claim.kept():
+        with claim.renewed():
             record = queries.by_id(stores.database, problem.module_id)
             if record is None:
                 continue

@@ -103,7 +103,7 @@ def _ranking(base: DatasetSpec, classes: str | None, score: str, top: int) -> Ca
     info = describe_dataset(base, places(registry.settings))
     check_labelled(info, "so no module can be scored on it")
     chosen = task or Task.of_classes(info.classes)
-    return lambda: registry.rank_for_task(chosen, info, score, top=top)
+    return lambda: registry.advice.rank(chosen, info, score, top=top)
 
 
 def _measured(

@@ -78,7 +78,7 @@ def compose(
         from modkernel.flows.runtime.shared import open_registry
 
         registry = open_registry()
-        top = registry.resolve(hidden)
+        top = registry.modules.resolve(hidden)
         result = compose_network(
             name=validated(Name, name or f"{top.name}-composed", "--name"),
             hidden=top.id,

@@ -68,7 +68,7 @@ def suggest(
     from modkernel.flows.runtime.shared import open_registry
 
     registry = open_registry()
-    top = registry.resolve(module)
+    top = registry.modules.resolve(module)
     fields = dataset_fields(dataset, data, image_size, channels)
     found = suggest_examples(
         registry,

@@ -47,10 +47,10 @@ def find_modules(
     --json: as of 'modules list'.
     """
     registry = stored()
-    found = registry.find(
+    found = registry.modules.find(
         name=name,
         kind=_kind(kind),
-        upstream=None if upstream is None else registry.resolve(upstream).id,
+        upstream=None if upstream is None else registry.modules.resolve(upstream).id,
         takes=_shape(takes),
     )
     print_records(found, json)
@@ -63,8 +63,8 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
     --json: one object as of 'modules list', and chain: ids from the first module to this one.
     """
     registry = stored()
-    record = registry.resolve(module)
-    chain = registry.chain(record)
+    record = registry.modules.resolve(module)
+    chain = registry.modules.chain(record)
     if json:
         print_json(record.model_dump(mode="json") | {"chain": [one.id for one in chain]})
         return

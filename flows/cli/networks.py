@@ -52,9 +52,9 @@ def show_network(network: NetworkRef, json: Json = False) -> None:
     for each module a list of the ids of the other networks that have it.
     """
     registry = stored()
-    record = registry.network(network)
-    chain = registry.members(record)
-    sharing = registry.sharing(record)
+    record = registry.networks.resolve(network)
+    chain = registry.networks.members(record)
+    sharing = registry.networks.sharing(record)
     if json:
         print_json(
             record.model_dump(mode="json")
@@ -91,7 +91,7 @@ def predict(
     --json: a list of {image, label, probability, probabilities}.
     """
     registry = stored()
-    predictions = list(predict_images(_load(registry, registry.network(network)), images))
+    predictions = list(predict_images(_load(registry, registry.networks.resolve(network)), images))
     if json:
         print_json(predictions)
         return
@@ -139,7 +139,9 @@ def _load(registry: Registry, record: NetworkRecord) -> Network:
     """Fetch, verify and assemble the modules that a stored network pins."""
     from modkernel.modules.network import assemble
 
-    return assemble([registry.fetch(module) for module in registry.members(record)])
+    return assemble(
+        [registry.modules.fetch(module) for module in registry.networks.members(record)]
+    )
 
 
 def _network_row(record: NetworkRecord) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ def train_module(
         from modkernel.flows.train_module import train_module as flow
 
         registry = open_registry()
-        below = registry.chain(registry.resolve(upstream)) if upstream else ()
+        below = registry.modules.chain(registry.modules.resolve(upstream)) if upstream else ()
         result = flow(
             name=name or f"{network.name}.hidden-{len(below) + 1}",
             hidden=network.hidden[0],

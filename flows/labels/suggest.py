@@ -119,7 +119,7 @@ def _features(
 ) -> Tensor:
     """φ of the training part, [N, d], from the cache that training an output module uses too."""
     settings: Settings = registry.settings
-    chain = [registry.fetch(record) for record in registry.chain(module)]
+    chain = [registry.modules.fetch(record) for record in registry.modules.chain(module)]
     examples = data.training_part().images
     with device_slot(
         settings.slots_dir, settings.device, settings.cpu_slots, never_stop, waiting

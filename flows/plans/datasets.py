@@ -22,7 +22,6 @@ from modkernel.kernels import make_kernel
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.source import PairSource
 from modkernel.registry import ModuleRecord, Registry
-from modkernel.registry.tracking.errors import asks_mlflow
 from modkernel.spec import DatasetSpec, HiddenSpec
 
 TAG = "dataset_spec"
@@ -81,16 +80,14 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
     return found
 
 
-@asks_mlflow
 def remember(registry: Registry, run_id: str, dataset: DatasetSpec) -> None:
     """Write on a module's run which data set it is trained on: its facts do not say where it is."""
-    registry.stores.client.set_tag(run_id, TAG, dataset.canonical_json())
+    registry.runs.set_tag(run_id, TAG, dataset.canonical_json())
 
 
-@asks_mlflow
 def remember_pairs(registry: Registry, run_id: str, pairs: str) -> None:
     """Write on a module's run which file of pairs it is trained on."""
-    registry.stores.client.set_tag(run_id, PAIRS_TAG, pairs)
+    registry.runs.set_tag(run_id, PAIRS_TAG, pairs)
 
 
 def recall_pairs(registry: Registry, record: ModuleRecord) -> str | None:
@@ -150,7 +147,7 @@ def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
 
 
 def _tag(registry: Registry, record: ModuleRecord, name: str) -> str | None:
-    client = registry.stores.client
+    client = registry.backends.client
     try:
         run = None if record.run_id is None else client.get_run(record.run_id)
     except MlflowException:

@@ -56,7 +56,7 @@ def plan_retraining(
         DataError, PairError, LabelBudgetError, InterfaceError, CutError, ObjectiveError,
         UnknownNameError: a module that cannot be trained.
     """
-    modules = registry.members(network)
+    modules = registry.networks.members(network)
     hidden = [module for module in modules if module.kind == "hidden"]
     first = _position(network, modules, stage, changes)
     at_output = first == len(hidden)

@@ -143,7 +143,7 @@ def stored_already(registry: Registry, plan: Plan) -> tuple[ModuleRecord, ...]:
     found: list[ModuleRecord] = []
     below = plan.below
     for step in plan.steps:
-        record = registry.find_ready(step.spec_on(below).digest())
+        record = registry.modules.find_ready(step.spec_on(below).digest())
         if record is None:
             break
         found.append(record)

@@ -21,9 +21,9 @@ def ending_with(registry: Registry, run_id: str) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = isinstance(error, StoppedError) or not isinstance(error, Exception)
-        registry.finish_run(run_id, "KILLED" if stopped else "FAILED")
+        registry.runs.finish(run_id, "KILLED" if stopped else "FAILED")
         raise
-    registry.finish_run(run_id, "FINISHED")
+    registry.runs.finish(run_id, "FINISHED")
 
 
 @contextmanager
@@ -43,9 +43,9 @@ def network_run(
         yield None
         return
     if isinstance(recipe, str):
-        run_id = registry.start_network_run(name, digest=sha256(recipe.encode()).hexdigest())
+        run_id = registry.runs.start_network(name, digest=sha256(recipe.encode()).hexdigest())
     else:
-        run_id = registry.start_network_run(name, recipe)
+        run_id = registry.runs.start_network(name, recipe)
     with ending_with(registry, run_id):
         yield run_id
 
@@ -56,4 +56,4 @@ def is_recorded(registry: Registry, name: str, modules: Sequence[ModuleRecord]) 
     A flow that died after its last module was stored has left none, and its run open.
     """
     ids = tuple(module.id for module in modules)
-    return any(network.module_ids == ids for network in registry.networks(name))
+    return any(network.module_ids == ids for network in registry.networks.find(name))

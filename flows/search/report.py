@@ -11,7 +11,6 @@ from modkernel.flows.display.artifacts import artifact_key, image, table
 from modkernel.flows.search.result import CandidateResult, SearchResult
 from modkernel.flows.search.spec import ACCURACY
 from modkernel.registry import Registry
-from modkernel.registry.tracking.errors import asks_mlflow
 
 FIGURE, TABLE = "search.png", "search.json"
 """File names on the search's MLflow run."""
@@ -43,11 +42,10 @@ def show_search(result: SearchResult, figure: bytes) -> None:
     )
 
 
-@asks_mlflow
 def log_search(registry: Registry, run_id: str, result: SearchResult, figure: bytes) -> None:
     """Put figure, table and cost on the search's MLflow run."""
-    registry.log_figures(run_id, {FIGURE: figure})
-    registry.log_metrics(
+    registry.runs.log_figures(run_id, {FIGURE: figure})
+    registry.runs.log_metrics(
         run_id,
         {
             "search_modules": len(result.candidates),
@@ -68,7 +66,7 @@ def log_search(registry: Registry, run_id: str, result: SearchResult, figure: by
         "error": lambda row: row.error,
     }
     data = {name: [value(row) for row in result.candidates] for name, value in columns.items()}
-    registry.stores.client.log_table(run_id, data, TABLE)
+    registry.runs.log_table(run_id, data, TABLE)
 
 
 def rows_of(result: SearchResult) -> list[tuple[str, ...]]:

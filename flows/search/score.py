@@ -37,9 +37,9 @@ def score_candidate(
         ScoreError: the score is undefined for the module's features.
         ModkernelError: the module was not measured yet, and cannot be.
     """
-    if not registry.has_moments(record, info.fingerprint):
+    if not registry.moments.has(record, info.fingerprint):
         measure_stored_module(record.id, dataset)
-    moments = registry.moments(record, info.fingerprint)
+    moments = registry.moments.load(record, info.fingerprint)
     if name != ACCURACY:
         return reusability(moments.validation, score=name)
     features = _features(registry, record, dataset, info)

@@ -91,7 +91,7 @@ def run_stage(
         try:
             module = future.result()
             row = row.model_copy(update={"module": module})
-            record = registry.resolve(module.id)
+            record = registry.modules.resolve(module.id)
             score = score_candidate(registry, record, plan.spec.dataset, plan.info, plan.spec.score)
         except (NonFiniteError, ScoreError, ChildError) as error:
             failed.append(row.model_copy(update={"error": str(error)}))

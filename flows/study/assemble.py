@@ -41,8 +41,8 @@ def assemble_result(
         run_id: the MLflow run.
         began: `time.perf_counter()` at the flow's start.
     """
-    records = [registry.resolve(module.id) for module in modules]
-    moments = [registry.moments(record, plan.info.fingerprint) for record in records]
+    records = [registry.modules.resolve(module.id) for module in modules]
+    moments = [registry.moments.load(record, plan.info.fingerprint) for record in records]
     judgments = [judgment for _, judgment in judged]
     truth = np.array([judgment.accuracy for judgment in judgments])
     found, left_out = score_all(moments, judgments, [task.task for task in plan.tasks])

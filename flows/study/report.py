@@ -9,7 +9,6 @@ from prefect.artifacts import create_markdown_artifact
 from modkernel.flows.display.artifacts import artifact_key, image, table
 from modkernel.flows.study.result import ScoreResult, Seconds, StudyResult
 from modkernel.registry import Registry
-from modkernel.registry.tracking.errors import asks_mlflow
 from modkernel.reuse.scores import DEFAULT_SCORE
 
 HEAD = ("score", "Spearman", "Kendall", "weighted τ", "points lost", "Spearman with own", "seconds")
@@ -84,7 +83,6 @@ def show_study(result: StudyResult, figures: Mapping[str, bytes]) -> None:
     )
 
 
-@asks_mlflow
 def log_study(
     registry: Registry, run_id: str, result: StudyResult, files: Mapping[str, bytes]
 ) -> None:
@@ -95,9 +93,9 @@ def log_study(
     for score in result.scores:
         agreement = score.agreement.model_dump()
         metrics |= {f"{measure}/{score.name}": value for measure, value in agreement.items()}
-    registry.log_metrics(run_id, metrics)
+    registry.runs.log_metrics(run_id, metrics)
     figures = {name: content for name, content in files.items() if name.endswith(".png")}
-    registry.log_figures(run_id, figures)
+    registry.runs.log_figures(run_id, figures)
     for name, content in files.items():
         if name not in figures:
-            registry.stores.client.log_text(run_id, content.decode(), name)
+            registry.runs.log_text(run_id, content.decode(), name)

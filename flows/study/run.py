@@ -27,11 +27,11 @@ def study_run(registry: Registry, plan: StudyPlan) -> Iterator[StudyRun]:
     spec = plan.spec
     facts = [plan.info.fingerprint, spec.digest(), *(task.module.digest() for task in plan.tasks)]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    finished = registry.find_study_run(spec.name, digest)
+    finished = registry.runs.find_finished(spec.name, digest)
     if finished is not None and _is_done(registry, plan):
         yield StudyRun(finished, is_new=False)
         return
-    run_id = registry.start_study_run(
+    run_id = registry.runs.start_study(
         spec.name,
         spec,
         digest,
@@ -48,8 +48,8 @@ def study_run(registry: Registry, plan: StudyPlan) -> Iterator[StudyRun]:
 
 def _is_done(registry: Registry, plan: StudyPlan) -> bool:
     for task in plan.tasks:
-        record = registry.find_ready(task.module.digest())
-        if record is None or not registry.has_moments(record, plan.info.fingerprint):
+        record = registry.modules.find_ready(task.module.digest())
+        if record is None or not registry.moments.has(record, plan.info.fingerprint):
             return False
         if find_judgment(registry.settings, plan.judgment(task, record.id)) is None:
             return False

@@ -99,7 +99,7 @@ def chain_files(registry: Registry, top: ModuleRecord) -> tuple[UpstreamFiles, .
             weights_sha256=stored.weights_sha256,
             spec_sha256=stored.spec_sha256,
         )
-        for stored in map(registry.fetch, registry.chain(top))
+        for stored in map(registry.modules.fetch, registry.modules.chain(top))
     )
 
 

@@ -62,7 +62,7 @@ def renewed(claim: Claim) -> Iterator[threading.Event]:
         StoreError: the block was stopped because the claim was lost.
     """
     lost = threading.Event()
-    with claim.kept(lost):
+    with claim.renewed(lost):
         try:
             yield lost
         except StoppedError:

@@ -34,7 +34,7 @@ def run_training(
     report = TrainReport.model_validate_json((job.result / "report.json").read_bytes())
     epochs = len(report.history)
     # Those that were not followed, too: of a flow that was killed before it could log them.
-    registry.log_epochs(run_id, [line.event(epochs) for line in report.history])
+    registry.runs.log_epochs(run_id, [line.event(epochs) for line in report.history])
     return report
 
 
@@ -57,7 +57,9 @@ class _Epochs:
         self._bar.show(line.epoch, epochs)
         self._lines.append(line)
         if time.monotonic() - self._logged >= LOG_SECONDS:
-            self._registry.log_epochs(self._run_id, [line.event(epochs) for line in self._lines])
+            self._registry.runs.log_epochs(
+                self._run_id, [line.event(epochs) for line in self._lines]
+            )
             self._lines = []
             self._logged = time.monotonic()
 

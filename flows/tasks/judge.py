@@ -64,7 +64,7 @@ def judge_stored_module(
             judgment=spec,
             fingerprint=spec.fingerprint,
             dataset=dataset,
-            upstream=chain_files(registry, registry.resolve(spec.module_id)),
+            upstream=chain_files(registry, registry.modules.resolve(spec.module_id)),
         )
         run(job, partial(_follow, name))
         judgment = read_judgment(job.result / JUDGMENT_FILE)

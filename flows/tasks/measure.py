@@ -29,7 +29,7 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
         ModkernelError: what ended measuring or storing.
     """
     registry = open_registry()
-    record = registry.resolve(module_id)
+    record = registry.modules.resolve(module_id)
     fingerprint = datasets.describe(registry, dataset).fingerprint
     key = sha256(f"measure {module_id} {fingerprint}".encode()).hexdigest()
 
@@ -46,7 +46,7 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
             upstream=chain_files(registry, record),
         )
         run(job)
-        registry.keep_moments(record, job.result / MOMENTS_FILE, dataset.name)
+        registry.moments.store(record, job.result / MOMENTS_FILE, dataset.name)
         return True
 
     _, is_new = once(registry, key, label(record), "measuring", find=find, make=measure)
@@ -55,7 +55,7 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
 
 def is_measured(registry: Registry, record: ModuleRecord, fingerprint: str, features: bool) -> bool:
     """Whether a module has moments on the data of a fingerprint, and cached features if wanted."""
-    if not registry.has_moments(record, fingerprint):
+    if not registry.moments.has(record, fingerprint):
         return False
     cache = feature_cache(registry.settings)
     return not features or measured_features(cache, record.id, fingerprint) is not None

@@ -30,10 +30,10 @@ def record_network(
         began: `time.perf_counter()` at the flow's start.
         spec: what it was trained from; none for a composition.
     """
-    records = [registry.resolve(module.id) for module in modules]
-    reports = [registry.report(record) for record in records]
+    records = [registry.modules.resolve(module.id) for module in modules]
+    reports = [registry.modules.report(record) for record in records]
     evaluation = reports[-1].evaluation
-    network = registry.add_network(
+    network = registry.networks.add(
         name, [record.id for record in records], evaluation, run_id, spec
     )
     result = NetworkResult(
@@ -52,8 +52,8 @@ def record_network(
         records[-1].spec.classes or (),
     )
     if run_id is not None:
-        registry.log_figures(run_id, {"network.png": figure})
+        registry.runs.log_figures(run_id, {"network.png": figure})
         if evaluation is not None:
-            registry.log_metrics(run_id, evaluation.model_dump(mode="json"))
+            registry.runs.log_metrics(run_id, evaluation.model_dump(mode="json"))
     show_network(result, figure)
     return result

@@ -58,13 +58,13 @@ def train_stored_module(
             upstream=_upstream(registry, module),
         )
         info = datasets.describe(registry, dataset)
-        run_id = registry.start_run(name, module, parent_run_id, info)
+        run_id = registry.runs.start_module(name, module, parent_run_id, info)
         datasets.remember(registry, run_id, dataset)
         if pairs is not None:
             datasets.remember_pairs(registry, run_id, pairs)
         with ending_with(registry, run_id):
             report = run_training(run, job, label, registry, run_id)
-            return registry.store(
+            return registry.modules.store(
                 job.result,
                 name=name,
                 report=report,
@@ -73,12 +73,20 @@ def train_stored_module(
             )
 
     record, trained = once(
-        registry, digest, label, "training", find=lambda: registry.find_ready(digest), make=train
+        registry,
+        digest,
+        label,
+        "training",
+        find=lambda: registry.modules.find_ready(digest),
+        make=train,
     )
-    report = registry.report(record)
+    report = registry.modules.report(record)
     log.info("%s: %s, module %s.", label, "stored" if trained else "reused", record.short_id)
     artifacts.show_module(
-        record, registry.chain(record)[:-1], report, module_figures(report, record.spec.classes)
+        record,
+        registry.modules.chain(record)[:-1],
+        report,
+        module_figures(report, record.spec.classes),
     )
     return ModuleResult.of(record, report, reused=not trained)
 
@@ -87,4 +95,4 @@ def _upstream(registry: Registry, module: ModuleSpec) -> tuple[UpstreamFiles, ..
     """Where the modules under this one lie, fetched and verified."""
     if module.interface.upstream == module.preprocessing.id:
         return ()
-    return chain_files(registry, registry.resolve(module.interface.upstream))
+    return chain_files(registry, registry.modules.resolve(module.interface.upstream))

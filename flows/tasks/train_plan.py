@@ -29,7 +29,7 @@ def train_network_of(
         began: `time.perf_counter()` at the flow's start.
     """
     emit(Planned(plan.names))
-    kept = [ModuleResult.of(record, registry.report(record), True) for record in plan.kept]
+    kept = [ModuleResult.of(record, registry.modules.report(record), True) for record in plan.kept]
     needed = not is_done(registry, name, plan)
     with network_run(registry, name, recipe, needed) as run_id:
         modules = [*kept, *train_in_order(plan, run_id)]

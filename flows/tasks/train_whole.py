@@ -42,17 +42,17 @@ def train_whole(
             dataset=spec.dataset,
             fingerprint=fingerprint,
         )
-        run_id = registry.start_baseline_run(spec.name, spec, digest)
+        run_id = registry.baselines.start_run(spec.name, spec, digest)
         with ending_with(registry, run_id):
             report = run_training(run, job, name, registry, run_id)
-            return registry.keep_baseline(run_id, report, module_figures(report, None))
+            return registry.baselines.store(run_id, report, module_figures(report, None))
 
     baseline, is_new = once(
         registry,
         digest,
         name,
         "training",
-        find=lambda: registry.find_baseline(spec.name, digest),
+        find=lambda: registry.baselines.find(spec.name, digest),
         make=train,
     )
     return not is_new, baseline

@@ -34,5 +34,5 @@ def sweep_work(registry: Registry) -> None:
     for folder in registry.settings.work_dir.iterdir():
         job = read_json(folder / "job.json")
         resumes = isinstance(job, dict) and job.get("kind") in RESUMED
-        if not resumes or registry.find_ready(folder.name) is not None:
+        if not resumes or registry.modules.find_ready(folder.name) is not None:
             remove_work(registry, folder.name)

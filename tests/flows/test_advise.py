@@ -63,7 +63,9 @@ def test_a_module_of_a_related_task_ranks_above_one_of_an_unrelated_task(
     related = train("related", "3", "5", "8", "9")
     unrelated = train("unrelated", "0", "1")
     own = train("own", "3", "8")
-    assert registry.moments_of(registry.resolve(related)) != (), "measured as it was trained"
+    assert registry.moments.of(registry.modules.resolve(related)) != (), (
+        "measured as it was trained"
+    )
     asked = ("--dataset", "digits", "--classes", "3, 8")
     before = json.loads(run(*asked, "--stored-only", "--json").out)
     assert before["ranked"] == []
@@ -88,7 +90,7 @@ def test_a_module_of_a_related_task_ranks_above_one_of_an_unrelated_task(
     assert "1 more are ranked below" in grouped.out
     assert "--dataset digits --classes 'low=0+1+2, high=7+8'" in grouped.out
     table = run(*asked).out
-    best = registry.resolve(order[0])
+    best = registry.modules.resolve(order[0])
     assert "trained on this task" in table
     assert f"Next: modkernel compose {best.name}/{best.version} --dataset digits" in table
     assert f"{100 * advice['ranked'][0]['accuracy']:.2f} %" in table
@@ -146,9 +148,9 @@ def test_accuracy_comes_back_and_why_there_is_none_is_said(registry: Registry, r
 
 
 def test_why_a_module_could_not_be_measured_is_said(registry: Registry, run: Run) -> None:
-    record = registry.resolve(train("one", "0", "1", epochs=1))
-    stored = registry.fetch(record)
-    client = registry.stores.client
+    record = registry.modules.resolve(train("one", "0", "1", epochs=1))
+    stored = registry.modules.fetch(record)
+    client = registry.backends.client
     kept = client.get_logged_model(record.model_id or "").artifact_location
     for folder in (stored.folder, Path(kept.removeprefix("file://"))):
         (folder / "weights.safetensors").write_bytes(b"altered")

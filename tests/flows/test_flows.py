@@ -89,8 +89,10 @@ def test_a_network_is_trained_once_and_then_reused(registry: Registry) -> None:
     assert first.evaluation is not None
     assert (first.evaluation.labels, first.evaluation.draws) == (10, 3)
     assert 0.2 < first.evaluation.accuracy_min <= first.evaluation.accuracy_all_labels
-    assert registry.network("once").module_ids == tuple(module.id for module in first.modules)
-    assert registry.network("once").evaluation == first.evaluation
+    assert registry.networks.resolve("once").module_ids == tuple(
+        module.id for module in first.modules
+    )
+    assert registry.networks.resolve("once").evaluation == first.evaluation
     assert not list(registry.settings.work_dir.iterdir()), "work folders go once all is stored"
 
     assert events[0] == Planned(tuple(module.name for module in first.modules))
@@ -99,7 +101,7 @@ def test_a_network_is_trained_once_and_then_reused(registry: Registry) -> None:
     states = [event for event in events if isinstance(event, StateChanged)]
     assert states[-1] == StateChanged("once.output", "stored")
 
-    client = registry.stores.client
+    client = registry.backends.client
     run = client.get_run(first.modules[0].run_id or "")
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.parentRunId"] == first.run_id
@@ -155,7 +157,7 @@ def test_composing_trains_the_output_module_alone(registry: Registry) -> None:
 
 
 def promoted(registry: Registry) -> str:
-    registry.promote("source.hidden-1", "champion", 1)
+    registry.promotions.promote("source.hidden-1", "champion", 1)
     return "champion"
 
 
@@ -172,7 +174,7 @@ def test_composing_refuses_before_it_trains(registry: Registry, tmp_path: Path) 
         with pytest.raises(error):
             compose_network(**{"name": "x", "hidden": "source.hidden-2", "output": output,
                                **arguments})  # fmt: skip
-    assert not registry.networks("x")
+    assert not registry.networks.find("x")
     assert not list(registry.settings.work_dir.iterdir())
 
 
@@ -180,8 +182,11 @@ def test_modules_are_trained_one_on_another(registry: Registry) -> None:
     backbone = BackboneSpec(name="mlp", width=16, depth=3)
     first = train_module("chain.hidden-1", hidden(until="linear1"), backbone=backbone)
     second = train_module("chain.hidden-2", hidden(), upstream="chain.hidden-1")
-    assert registry.resolve(second.id).spec.blocks == ("linear2", "linear3")
-    assert [m.id for m in registry.chain(registry.resolve(second.id))] == [first.id, second.id]
+    assert registry.modules.resolve(second.id).spec.blocks == ("linear2", "linear3")
+    assert [m.id for m in registry.modules.chain(registry.modules.resolve(second.id))] == [
+        first.id,
+        second.id,
+    ]
     assert train_module("chain.hidden-2", hidden(), upstream=first.id).reused
     with pytest.raises(CutError):
         train_module("chain.hidden-3", hidden(), upstream="chain.hidden-2")
@@ -190,7 +195,7 @@ def test_modules_are_trained_one_on_another(registry: Registry) -> None:
 def test_a_baseline_is_trained_once(registry: Registry) -> None:
     first = train_baseline(tiny("whole", epochs=(2, 2)))
     assert not first.reused
-    run = registry.stores.client.get_run(first.run_id)
+    run = registry.backends.client.get_run(first.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["accuracy"] == first.evaluation.accuracy
     second = train_baseline(tiny("whole", epochs=(2, 2)))
@@ -212,7 +217,7 @@ def test_hidden_modules_are_trained_on_a_file_of_pairs(registry: Registry, tmp_p
     result = train_network(with_pairs(registry, tmp_path / "pairs.csv", [0, 1] * 150))
     assert [module.name for module in result.modules] == ["pairs.hidden-1", "pairs.hidden-2"]
     assert result.evaluation is None
-    facts = registry.resolve(result.modules[0].id).spec.dataset
+    facts = registry.modules.resolve(result.modules[0].id).spec.dataset
     assert facts.pairs_fingerprint is not None
 
 
@@ -233,7 +238,7 @@ def test_a_network_is_refused_before_it_trains(registry: Registry, tmp_path: Pat
         with pytest.raises(error):
             train_network(spec.model_copy(update=change))
     assert not list(registry.settings.work_dir.iterdir())
-    assert not registry.find()
+    assert not registry.modules.find()
 
 
 def test_a_typed_error_of_a_child_reaches_the_caller(registry: Registry) -> None:
@@ -244,7 +249,7 @@ def test_a_typed_error_of_a_child_reaches_the_caller(registry: Registry) -> None
     with pytest.raises(ModkernelError, match="learning_rate") as caught:
         train_network(spec)
     assert type(caught.value).__name__ == "NonFiniteError"
-    client = registry.stores.client
+    client = registry.backends.client
     experiment = client.get_experiment_by_name("nan")
     statuses = {run.info.status for run in client.search_runs([experiment.experiment_id])}
     assert statuses == {"FAILED"}
@@ -252,7 +257,7 @@ def test_a_typed_error_of_a_child_reaches_the_caller(registry: Registry) -> None
 
 def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(registry: Registry) -> None:
     module = train_module("plain.hidden-1", hidden(), backbone=BackboneSpec(width=16, depth=1))
-    registry.stores.client.delete_tag(module.run_id or "", "dataset_spec")
+    registry.backends.client.delete_tag(module.run_id or "", "dataset_spec")
     with pytest.raises(SpecError, match="give 'dataset'"):
         compose_network("plain", module.id)
 
@@ -260,7 +265,7 @@ def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(registry: Regist
 def test_maintenance_follows_promotions_and_repairs_altered_bytes(registry: Registry) -> None:
     spec = tiny("kept")
     first = train_network(spec.model_copy(update={"output": None})).modules[0]
-    client = registry.stores.client
+    client = registry.backends.client
     client.set_registered_model_alias(first.name, "champion", str(first.version))
     found = maintenance()
     assert [(p.name, p.alias, p.module_id) for p in found.promotions] == [
@@ -269,7 +274,7 @@ def test_maintenance_follows_promotions_and_repairs_altered_bytes(registry: Regi
     assert not found.repairs
     assert not maintenance().promotions
 
-    record = registry.resolve(first.id)
+    record = registry.modules.resolve(first.id)
     assert record.model_id is not None
     folder = client.get_logged_model(record.model_id).artifact_location.removeprefix("file://")
     weights = Path(folder, "weights.safetensors")
@@ -279,7 +284,7 @@ def test_maintenance_follows_promotions_and_repairs_altered_bytes(registry: Regi
         "the weights, the moments"
     )
     assert registry.verify() == ()
-    assert registry.resolve(f"{first.name}@champion").id == first.id
+    assert registry.modules.resolve(f"{first.name}@champion").id == first.id
 
 
 def test_a_flow_that_died_after_its_last_module_is_recorded_by_the_next(
@@ -293,15 +298,15 @@ def test_a_flow_that_died_after_its_last_module_is_recorded_by_the_next(
         patched.setattr("modkernel.flows.tasks.train_plan.record_network", die)
         with pytest.raises(RuntimeError, match="died"):
             train_network(spec)
-    assert registry.networks("almost") == ()
+    assert registry.networks.find("almost") == ()
     result = train_network(spec)
     assert (result.trained_modules, result.reused_modules) == (0, 3)
-    (network,) = registry.networks("almost")
+    (network,) = registry.networks.find("almost")
     assert network.run_id is not None
-    run = registry.stores.client.get_run(network.run_id)
+    run = registry.backends.client.get_run(network.run_id)
     assert run.info.status == "FINISHED"
-    children = {registry.resolve(module.id).run_id for module in result.modules}
+    children = {registry.modules.resolve(module.id).run_id for module in result.modules}
     for child in children:
         assert child is not None
-        tags = registry.stores.client.get_run(child).data.tags
+        tags = registry.backends.client.get_run(child).data.tags
         assert tags["mlflow.parentRunId"] == network.run_id

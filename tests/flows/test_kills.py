@@ -68,12 +68,14 @@ def epochs_reported(registry: Registry, block: str) -> list[int]:
 
 def assert_stored_once(registry: Registry, result: NetworkResult) -> None:
     """Three modules, each with one version, one run and every epoch once."""
-    client = registry.stores.client
-    assert {record.id for record in registry.find()} == {module.id for module in result.modules}
+    client = registry.backends.client
+    assert {record.id for record in registry.modules.find()} == {
+        module.id for module in result.modules
+    }
     for module in result.modules:
         assert len(client.search_model_versions(f"name = '{module.name}'")) == 1
         steps = [m.step for m in client.get_metric_history(module.run_id or "", "objective")]
-        epochs = len(registry.report(registry.resolve(module.id)).history)
+        epochs = len(registry.modules.report(registry.modules.resolve(module.id)).history)
         assert sorted(steps) == list(range(1, epochs + 1))
     experiment = client.get_experiment_by_name(result.name)
     runs = client.search_runs([experiment.experiment_id])
@@ -85,7 +87,7 @@ def assert_resumed(registry: Registry, epochs: list[int], result: NetworkResult)
     """The second module's epochs after the kill are those that were left."""
     assert epochs[0] > KILLED_AFTER
     assert epochs == list(range(epochs[0], LONG + 1))
-    history = registry.report(registry.resolve(result.modules[1].id)).history
+    history = registry.modules.report(registry.modules.resolve(result.modules[1].id)).history
     assert [line.epoch for line in history] == list(range(1, LONG + 1))
     assert_stored_once(registry, result)
 

@@ -36,7 +36,7 @@ def test_modules_are_measured_once_on_each_data_set(registry: Registry) -> None:
     trained = train_network(tiny("base"))
     ids = tuple(module.id for module in trained.modules[:2])
     own = datasets.describe(registry, WHOLE).fingerprint
-    assert registry.moments(registry.resolve(ids[1]), own).train.examples > 1000
+    assert registry.moments.load(registry.modules.resolve(ids[1]), own).train.examples > 1000
     whole = measure_modules(WHOLE)
     assert set(whole.found) == set(ids), "measured when they were trained"
     assert not whole.measured
@@ -47,9 +47,9 @@ def test_modules_are_measured_once_on_each_data_set(registry: Registry) -> None:
     fingerprint = datasets.describe(registry, FEW).fingerprint
     assert first.fingerprint == fingerprint
     assert set(first.measured) == set(ids)
-    records = [registry.resolve(id) for id in ids]
+    records = [registry.modules.resolve(id) for id in ids]
     for record in records:
-        moments = registry.moments(record, fingerprint)
+        moments = registry.moments.load(record, fingerprint)
         assert (moments.module_id, moments.train.classes) == (record.id, FEW.classes)
     assert not list(registry.settings.work_dir.iterdir()), "work folders go"
 
@@ -68,11 +68,11 @@ def test_modules_are_measured_once_on_each_data_set(registry: Registry) -> None:
 
 def test_what_one_module_cannot_do_hinders_no_other(registry: Registry) -> None:
     trained = train_network(tiny("base"))
-    record = registry.resolve(trained.modules[1].id)
-    stored = registry.fetch(record)
+    record = registry.modules.resolve(trained.modules[1].id)
+    stored = registry.modules.fetch(record)
     (stored.folder / "weights.safetensors").write_bytes(b"altered")
     assert record.model_id is not None
-    client = registry.stores.client
+    client = registry.backends.client
     kept = client.get_logged_model(record.model_id).artifact_location.removeprefix("file://")
     Path(kept, "weights.safetensors").write_bytes(b"altered")
     found = measure_modules(FEW)
@@ -112,7 +112,9 @@ def test_features_that_were_evicted_are_computed_again_where_they_are_asked_for(
 
 def test_what_is_found_takes_no_folder_from_who_works_in_it(registry: Registry) -> None:
     spec = tiny("base").model_copy(update={"output": None})
-    (digest,) = {registry.resolve(m.id).recipe_digest for m in train_network(spec).modules[:1]}
+    (digest,) = {
+        registry.modules.resolve(m.id).recipe_digest for m in train_network(spec).modules[:1]
+    }
     result = registry.settings.work_dir / digest / "result"
     result.mkdir(parents=True)
     claim = registry.claim(digest, "who still stores it")

@@ -49,7 +49,10 @@ def test_a_stage_is_trained_again_by_another_seed_and_nothing_before_it_changes(
     registry: Registry,
 ) -> None:
     old = train_network(tiny("net"))
-    kept = {module.id: registry.fetch(module) for module in registry.find(name="net.hidden-1")}
+    kept = {
+        module.id: registry.modules.fetch(module)
+        for module in registry.modules.find(name="net.hidden-1")
+    }
     events: list[Event] = []
     with watch(events.append):
         new = retrain_network("net", "2", seed=7)
@@ -60,14 +63,18 @@ def test_a_stage_is_trained_again_by_another_seed_and_nothing_before_it_changes(
     assert events[0] == Planned(("net.hidden-2", "net.output"))
     assert new.evaluation is not None
     assert new.evaluation.accuracy > 0.2
-    assert registry.resolve(ids(new)[1]).spec.seed == 7
-    assert registry.resolve(ids(new)[1]).spec.hidden == registry.resolve(ids(old)[1]).spec.hidden
-    assert {module.id: registry.fetch(module) for module in registry.find(name="net.hidden-1")} == (
-        kept
+    assert registry.modules.resolve(ids(new)[1]).spec.seed == 7
+    assert (
+        registry.modules.resolve(ids(new)[1]).spec.hidden
+        == registry.modules.resolve(ids(old)[1]).spec.hidden
     )
+    assert {
+        module.id: registry.modules.fetch(module)
+        for module in registry.modules.find(name="net.hidden-1")
+    } == (kept)
 
-    assert registry.network("net").id == new.id != old.id
-    sharing = registry.sharing(registry.network("net"))
+    assert registry.networks.resolve("net").id == new.id != old.id
+    sharing = registry.networks.sharing(registry.networks.resolve("net"))
     assert [[other.id for other in sharing[module]] for module in ids(new)] == [[old.id], [], []]
 
     events.clear()
@@ -90,12 +97,12 @@ def test_hidden_modules_take_the_place_of_those_from_a_stage_on(registry: Regist
         "wide.hidden-2",
         "wide.output",
     ]
-    below, top, output = map(registry.resolve, ids(new))
+    below, top, output = map(registry.modules.resolve, ids(new))
     assert below.id == old.modules[0].id
     assert (top.spec.blocks, top.spec.interface.gives) == (("linear2", "linear3"), (24,))
     assert top.spec.interface.upstream == below.id
     assert output.spec.interface.kernel.name == "tanh"
-    assert registry.network("deep").id == old.id
+    assert registry.networks.resolve("deep").id == old.id
 
     output_only = retrain_network("wide", "output", dataset=DatasetSpec(classes=("0", "1", "7")))
     assert [module.reused for module in output_only.modules] == [True, True, False]
@@ -106,7 +113,7 @@ def test_hidden_modules_take_the_place_of_those_from_a_stage_on(registry: Regist
     other = BackboneSpec(name="mlp", width=8, depth=1)
     first = retrain_network("wide", "1", hidden=(hidden(),), backbone=other)
     assert [module.reused for module in first.modules] == [False, False]
-    assert registry.resolve(ids(first)[0]).spec.interface.gives == (8,)
+    assert registry.modules.resolve(ids(first)[0]).spec.interface.gives == (8,)
 
 
 def test_where_nothing_is_kept_the_data_may_have_another_size(registry: Registry) -> None:
@@ -116,7 +123,7 @@ def test_where_nothing_is_kept_the_data_may_have_another_size(registry: Registry
         retrain_network("net", "1", dataset=small)  # The modules as they were take 8 x 8.
     new = retrain_network("net", "1", hidden=(hidden(),), dataset=small)
     assert new.trained_modules == 2
-    assert registry.resolve(ids(new)[0]).spec.preprocessing.shape == (1, 4, 4)
+    assert registry.modules.resolve(ids(new)[0]).spec.preprocessing.shape == (1, 4, 4)
 
 
 def test_what_a_composed_network_does_not_say_comes_from_its_modules(registry: Registry) -> None:
@@ -124,7 +131,7 @@ def test_what_a_composed_network_does_not_say_comes_from_its_modules(registry: R
     few = DatasetSpec(classes=("0", "1", "7"))
     compose_network("odd", "source.hidden-1", few, ONE_LABEL)
     new = retrain_network("odd", "1", seed=3)
-    first, output = map(registry.resolve, ids(new))
+    first, output = map(registry.modules.resolve, ids(new))
     assert len(first.spec.dataset.classes) == 10
     assert output.spec.classes == ("0", "1", "7")
     assert output.spec.output == ONE_LABEL
@@ -144,7 +151,7 @@ def test_a_network_without_output_module_stays_without_or_gets_one(registry: Reg
 
 def test_a_network_is_refused_before_it_trains(registry: Registry) -> None:
     train_network(tiny("net"))
-    before = len(registry.find())
+    before = len(registry.modules.find())
     neo = HiddenSpec(kernel=RELU, objective=ObjectiveSpec(name="alignment_neo"))
     wrong: list[tuple[type[Exception], str, dict[str, Any]]] = [
         (NotFoundError, "no stage '4': use one of 1, 2, output", {"stage": "4"}),
@@ -162,20 +169,20 @@ def test_a_network_is_refused_before_it_trains(registry: Registry) -> None:
     for error, message, change in wrong:
         with pytest.raises(error, match=message):
             retrain_network(**{"network": "net", "stage": "2", **change})
-    assert len(registry.find()) == before
-    assert len(registry.networks()) == 1
+    assert len(registry.modules.find()) == before
+    assert len(registry.networks.find()) == 1
 
 
 def test_pairs_are_those_of_the_network_or_asked_for(registry: Registry, tmp_path: Path) -> None:
     train_network(with_pairs(registry, tmp_path / "pairs.csv", [0, 1] * 150))
     new = retrain_network("pairs", "2", seed=1)
-    facts = registry.resolve(ids(new)[1]).spec.dataset
+    facts = registry.modules.resolve(ids(new)[1]).spec.dataset
     assert facts.pairs_fingerprint is not None
     # This network has no spec, but its modules' runs tell.
-    assert registry.network(new.id).spec is None
+    assert registry.networks.resolve(new.id).spec is None
     assert retrain_network(new.id, "2", seed=2).trained_modules == 1
-    client = registry.stores.client
-    client.delete_tag(registry.resolve(ids(new)[1]).run_id or "", "pairs_file")
+    client = registry.backends.client
+    client.delete_tag(registry.modules.resolve(ids(new)[1]).run_id or "", "pairs_file")
     with pytest.raises(SpecError, match="give it in 'pairs'"):
         retrain_network(new.id, "2", seed=3)
     path = str(tmp_path / "pairs.csv")
@@ -197,9 +204,9 @@ def test_a_file_of_labels_is_asked_for_again(registry: Registry, tmp_path: Path)
         retrain_network("by-file", "2", labels=str(file), output=ONE_LABEL)
     new = retrain_network("by-file", "2", seed=1, labels=str(file))
     assert [module.reused for module in new.modules] == [True, False, False]
-    assert registry.resolve(ids(new)[2]).spec.dataset.labels_fingerprint is not None
+    assert registry.modules.resolve(ids(new)[2]).spec.dataset.labels_fingerprint is not None
     own = retrain_network("by-file", "output", output=plain)
-    assert registry.resolve(ids(own)[2]).spec.dataset.labels_fingerprint is None
+    assert registry.modules.resolve(ids(own)[2]).spec.dataset.labels_fingerprint is None
 
 
 def test_the_command_takes_what_the_file_names(registry: Registry, tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def by_hand(registry: Registry, module_id: str, dataset: DatasetSpec) -> float:
     data = load_dataset(
         dataset, DataPlaces(registry.settings.data_root, registry.settings.cache_dir)
     )
-    chain = registry.chain(registry.resolve(module_id))
-    network = assemble([registry.fetch(record) for record in chain]).eval()
+    chain = registry.modules.chain(registry.modules.resolve(module_id))
+    network = assemble([registry.modules.fetch(record) for record in chain]).eval()
 
     def phi(split: Any) -> torch.Tensor:
         rows = split.images.batch(torch.arange(len(split)))
@@ -123,11 +123,14 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
     one, two = first.network.modules[0].id, first.candidates[-1].module
     assert {row.stands_on for row in first.candidates} == {None, one}
     assert two is not None
-    assert (two.name, registry.resolve(two.id).spec.interface.takes) == ("found.hidden-2", (64,))
+    assert (two.name, registry.modules.resolve(two.id).spec.interface.takes) == (
+        "found.hidden-2",
+        (64,),
+    )
     for row in first.candidates:
         assert row.module is not None
         assert row.score == pytest.approx(by_hand(registry, row.module.id, spec.dataset), abs=1e-6)
-    assert registry.network("found").id == first.network.id
+    assert registry.networks.resolve("found").id == first.network.id
     assert first.network.evaluation is not None
     assert first.network.evaluation.accuracy_all_labels > 0.5
     assert first.networks == 6
@@ -145,7 +148,7 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
     told = markdown("search-found")
     assert "data:image/png;base64" in told
     assert "| 1 | epochs 8, width 64 | the data |" in told
-    client = registry.stores.client
+    client = registry.backends.client
     run = client.get_run(first.network.run_id or "")
     assert run.info.status == "FINISHED"
     assert run.data.metrics["search_networks"] == 6
@@ -183,7 +186,7 @@ def test_a_beam_keeps_several_and_any_score_of_moments_decides(registry: Registr
     info = datasets.describe(registry, spec.dataset)
     for row in result.candidates:
         assert row.module is not None
-        moments = registry.moments(registry.resolve(row.module.id), info.fingerprint)
+        moments = registry.moments.load(registry.modules.resolve(row.module.id), info.fingerprint)
         assert row.score == reusability(moments.validation, score="logme")
     (winner,) = (row for row in stage2 if row.kept)
     assert winner.score == max(row.score or 0 for row in stage2)
@@ -236,7 +239,7 @@ def test_a_candidate_whose_process_dies_is_left_out_unless_all_do(
         search_modules(search((candidate(2), candidate(2, width=8))))
     dying.clear()
     assert search_modules(spec).trained_modules <= 2  # It is tried again, and may win.
-    assert len(registry.find(name="found.hidden-1")) == 2
+    assert len(registry.modules.find(name="found.hidden-1")) == 2
 
 
 def test_measured_features_must_find_room_before_anything_is_trained(
@@ -325,7 +328,7 @@ def test_a_search_is_refused_before_it_trains(registry: Registry, tmp_path: Path
     unlabelled = DatasetSpec(name="image_folder", path=str(image))
     with pytest.raises(DataError, match="no class labels"):
         search_modules(plain.model_copy(update={"dataset": unlabelled}))
-    assert not registry.find()
+    assert not registry.modules.find()
 
 
 def test_widths_and_ends_of_different_candidates_fit(registry: Registry) -> None:

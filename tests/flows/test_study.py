@@ -70,11 +70,11 @@ def data(registry: Registry) -> Dataset:
 
 
 def features(registry: Registry, module_id: str, data: Dataset, split: str) -> torch.Tensor:
-    chain = registry.chain(registry.resolve(module_id))
+    chain = registry.modules.chain(registry.modules.resolve(module_id))
     part = getattr(data, split).images
     (raw,) = part.batches([torch.arange(len(part))], torch.device("cpu"))
     with torch.no_grad():
-        h = frozen_chain([registry.fetch(record) for record in chain])(raw)
+        h = frozen_chain([registry.modules.fetch(record) for record in chain])(raw)
     return make_kernel(chain[-1].spec.interface.kernel).features(h)
 
 
@@ -132,10 +132,10 @@ def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
     card = markdown("study-small")
     assert "| logme (default) |" in card
     assert card.count("data:image/png;base64") == 2
-    run = registry.stores.client.get_run(result.run_id)
+    run = registry.backends.client.get_run(result.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["seconds/training"] == pytest.approx(result.seconds.training)
-    files = {file.path for file in registry.stores.client.list_artifacts(result.run_id)}
+    files = {file.path for file in registry.backends.client.list_artifacts(result.run_id)}
     assert {"results.json", "scores.csv", "study.json", "figures"} <= files
     seconds = result.seconds
     assert seconds.training == pytest.approx(sum(task.seconds for task in result.tasks))
@@ -189,26 +189,28 @@ def test_a_killed_study_is_resumed(registry: Registry, tmp_path: Path) -> None:
     spec = small("killed", epochs=60)
     study = start_study(spec, tmp_path)
     try:
-        until(lambda: registry.find() or study.poll() is not None)
+        until(lambda: registry.modules.find() or study.poll() is not None)
         assert study.poll() is None, (tmp_path / "study.log").read_text()
     finally:
         study.kill()
         study.wait()
-    stored = {record.id for record in registry.find()}
+    stored = {record.id for record in registry.modules.find()}
     assert stored
     assert not list(registry.settings.home.glob("studies/*"))
     result = transfer_study(spec)
     assert {task.module_id for task in result.tasks if task.reused} == stored
     assert (result.trained_modules, result.judged_modules) == (3 - len(stored), 3)
-    client = registry.stores.client
-    assert {record.id for record in registry.find()} == {task.module_id for task in result.tasks}
-    for record in registry.find():
+    client = registry.backends.client
+    assert {record.id for record in registry.modules.find()} == {
+        task.module_id for task in result.tasks
+    }
+    for record in registry.modules.find():
         assert len(client.search_model_versions(f"name = '{record.name}'")) == 1
         steps = [m.step for m in client.get_metric_history(record.run_id or "", "objective")]
         assert sorted(steps) == list(range(1, 61)), "every epoch once"
     experiment = client.get_experiment_by_name("killed")
     runs = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
-    assert runs.keys() == {result.run_id, *(record.run_id for record in registry.find())}
+    assert runs.keys() == {result.run_id, *(record.run_id for record in registry.modules.find())}
     assert runs[result.run_id].info.status == "FINISHED"
     assert not registry.verify()
 
@@ -234,7 +236,7 @@ def test_a_study_is_refused_before_it_trains(registry: Registry, tmp_path: Path)
     for error, words, change in wrong:
         with pytest.raises(error, match=words):
             transfer_study(small(**change))
-    assert not registry.find()
+    assert not registry.modules.find()
     assert not list(registry.settings.work_dir.iterdir())
 
 

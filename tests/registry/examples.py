@@ -82,7 +82,7 @@ def store_chain(
 
 
 def store_one(registry: Registry, stored: StoredModule, name: str = "net.hidden-1") -> ModuleRecord:
-    return registry.store(stored.folder, name=name, report=report_of(stored))
+    return registry.modules.store(stored.folder, name=name, report=report_of(stored))
 
 
 def class_moments(

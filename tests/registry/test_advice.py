@@ -58,7 +58,7 @@ def keep(
     parts = [class_moments(seed + part, BASE, CLASSES, apart) for part in (0, 1000)]
     made = ModuleMoments(record.id, train or parts[0], parts[1], 0.1)
     write_moments(folder / f"{record.id}.safetensors", made)
-    registry.keep_moments(record, folder / f"{record.id}.safetensors", "animals")
+    registry.moments.store(record, folder / f"{record.id}.safetensors", "animals")
     return made
 
 
@@ -89,7 +89,7 @@ def test_modules_stand_in_the_order_of_their_scores(
     score: str,
 ) -> None:
     task = parse_task(text)
-    found = registry.rank_for_task(task, info(), score)
+    found = registry.advice.rank(task, info(), score)
     expected = {
         record.id: reusability(kept.train, task, score, kept.validation)
         for record, kept in three.values()
@@ -99,7 +99,7 @@ def test_modules_stand_in_the_order_of_their_scores(
     )
     for one in found.ranked:
         assert one.score == pytest.approx(expected[one.module.id], rel=1e-12)
-        assert one.module == registry.resolve(one.module.id)
+        assert one.module == registry.modules.resolve(one.module.id)
         assert (one.own, one.accuracy, one.interval) == (False, None, None)
     assert (found.task, found.dataset, found.fingerprint) == (task, "animals", BASE)
     assert (found.score, found.left_out) == (score, ())
@@ -108,7 +108,7 @@ def test_modules_stand_in_the_order_of_their_scores(
 def test_what_tells_classes_apart_comes_first(
     registry: Registry, three: dict[str, tuple[ModuleRecord, ModuleMoments]]
 ) -> None:
-    assert names(registry.rank_for_task(parse_task("cat, dog"), info())) == ["good", "fair", "bad"]
+    assert names(registry.advice.rank(parse_task("cat, dog"), info())) == ["good", "fair", "bad"]
 
 
 def test_every_hidden_module_is_ranked_or_left_out_with_a_reason(
@@ -129,7 +129,7 @@ def test_every_hidden_module_is_ranked_or_left_out_with_a_reason(
         tmp_path,
         train=accumulate([(torch.eye(4)[labels], labels)], CLASSES, BASE),
     )
-    found = registry.rank_for_task(parse_task("cat, dog"), info())
+    found = registry.advice.rank(parse_task("cat, dog"), info())
     assert {one.module.id for one in found.ranked} == {first.id, second.id}
     left_out = {one.module.id: one for one in found.left_out}
     assert left_out.keys() == {unmeasured.id, undefined.id, other.id}
@@ -137,7 +137,7 @@ def test_every_hidden_module_is_ranked_or_left_out_with_a_reason(
     assert "modkernel advise" in left_out[unmeasured.id].message
     assert left_out[undefined.id].reason == "score"
     assert "no examples of 'dog'" in left_out[undefined.id].message
-    found = registry.rank_for_task(parse_task("cat, dog"), info(small))
+    found = registry.advice.rank(parse_task("cat, dog"), info(small))
     assert (found.ranked, {one.reason for one in found.left_out}) == ((), {"interface"})
     assert "1×8×8, uint8; --image-size 8 --channels 1" in found.left_out[0].message
     assert found.left_out[0].module.short_id in found.left_out[0].message
@@ -149,17 +149,17 @@ def test_lost_moments_leave_a_module_out_until_it_is_measured_again(
     tmp_path: Path,
 ) -> None:
     record, _ = three["good"]
-    (there,) = registry.moments_of(record)
+    (there,) = registry.moments.of(record)
     private_copy(registry, there).unlink()
     task = parse_task("cat, dog")
-    assert len(registry.rank_for_task(task, info()).ranked) == 3, "MLflow has the bytes"
+    assert len(registry.advice.rank(task, info()).ranked) == 3, "MLflow has the bytes"
     private_copy(registry, there).unlink()
     in_mlflow(registry, record, there).unlink()
-    found = registry.rank_for_task(task, info())
+    found = registry.advice.rank(task, info())
     assert names(found) == ["fair", "bad"]
     assert [(one.module.id, one.reason) for one in found.left_out] == [(record.id, "moments")]
     keep(registry, record, tmp_path)
-    assert names(registry.rank_for_task(task, info())) == ["good", "fair", "bad"]
+    assert names(registry.advice.rank(task, info())) == ["good", "fair", "bad"]
 
 
 def test_modules_that_are_lost_are_not_offered(
@@ -167,8 +167,8 @@ def test_modules_that_are_lost_are_not_offered(
 ) -> None:
     from modkernel.registry import modules
 
-    modules.update(registry.stores, three["good"][0], state="LOST")
-    found = registry.rank_for_task(parse_task("cat, dog"), info())
+    modules.update(registry.backends, three["good"][0], state="LOST")
+    found = registry.advice.rank(parse_task("cat, dog"), info())
     assert (names(found), found.left_out) == (["fair", "bad"], ())
 
 
@@ -204,7 +204,7 @@ def test_kept_features_tell_accuracy_and_how_sure_the_score_is(
         train, validation = features(seed, count), features(seed + 50, 200)
         both = (accumulate([part], CLASSES, BASE) for part in (train, validation))
         write_moments(tmp_path / "new", ModuleMoments(record.id, *both, 0.1))
-        registry.keep_moments(record, tmp_path / "new")
+        registry.moments.store(record, tmp_path / "new")
         kept[record.id] = Kept(*train, *validation)
 
     def measured(_: FeatureCache, module_id: str, fingerprint: str) -> Kept | None:
@@ -212,7 +212,7 @@ def test_kept_features_tell_accuracy_and_how_sure_the_score_is(
 
     monkeypatch.setattr(advice, "measured_features", measured)
     task = parse_task("animal=cat+dog, ship")
-    found = registry.rank_for_task(task, info(), top=2)
+    found = registry.advice.rank(task, info(), top=2)
     side = torch.tensor([0, -1, 0, 1])
     for one in found.ranked[:2]:
         own = kept[one.module.id]
@@ -239,14 +239,14 @@ def test_why_there_is_no_accuracy_is_said(
     three: dict[str, tuple[ModuleRecord, ModuleMoments]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ranked = registry.rank_for_task(parse_task("cat, dog"), info(), top=2).ranked
+    ranked = registry.advice.rank(parse_task("cat, dog"), info(), top=2).ranked
     assert [one.reason for one in ranked] == ["features", "features", None]
     assert "are not in the cache any more" in (ranked[0].message or "")
     train, (phi, labels) = features(0, 80), features(1, 80)
     ships = labels == 3
     kept = Kept(*train, phi[ships], labels[ships])
     monkeypatch.setattr(advice, "measured_features", lambda *_: kept)
-    ranked = registry.rank_for_task(parse_task("cat, dog"), info()).ranked
+    ranked = registry.advice.rank(parse_task("cat, dog"), info()).ranked
     assert len(ranked) == 3
     for one in ranked:
         assert (one.accuracy, one.reason) == (None, "score")
@@ -259,10 +259,10 @@ def test_the_modules_own_task_is_known_by_its_facts(
     record = store_one(registry, examples.first())
     made = ModuleMoments(record.id, class_moments(0), class_moments(1), 0.1)
     write_moments(tmp_path / "own", made)
-    registry.keep_moments(record, tmp_path / "own")
+    registry.moments.store(record, tmp_path / "own")
 
     def own(task: Task, **changes: object) -> bool:
-        (one,) = registry.rank_for_task(task, info(**changes)).ranked
+        (one,) = registry.advice.rank(task, info(**changes)).ranked
         assert one.fitted == (changes["name"] == FACTS.name)
         return one.own
 
@@ -274,7 +274,7 @@ def test_the_modules_own_task_is_known_by_its_facts(
     more = ("0", "1", "2", "3")
     train, validation = (class_moments(seed, BASE, more) for seed in (0, 1))
     write_moments(tmp_path / "more", ModuleMoments(record.id, train, validation, 0.1))
-    registry.keep_moments(record, tmp_path / "more")
+    registry.moments.store(record, tmp_path / "more")
     part = {"name": FACTS.name, "classes": more, "fingerprint": BASE}
     assert own(Task.of_classes(FACTS.classes), **part)
     assert not own(Task.of_classes(more), **part)
@@ -296,24 +296,24 @@ def test_the_name_of_a_folder_or_a_file_does_not_tell_what_is_in_it(
         ("pet=cat+dog, ship", False, known),
         ("dog, ship", False, False),
     ]:
-        (one,) = registry.rank_for_task(parse_task(text), info(name=name)).ranked
+        (one,) = registry.advice.rank(parse_task(text), info(name=name)).ranked
         assert (one.own, one.fitted) == (own, fitted)
 
 
 def test_a_score_that_there_is_not(registry: Registry) -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown score 'best'.*logme.*h_score"):
-        registry.rank_for_task(parse_task("cat, dog"), info(), "best")
+        registry.advice.rank(parse_task("cat, dog"), info(), "best")
 
 
 @pytest.mark.parametrize("score", ["leep", "contrastive"])
 def test_a_score_that_needs_more_than_moments(registry: Registry, score: str) -> None:
     with pytest.raises(ScoreError, match=rf"'{score}'.*use one of logme"):
-        registry.rank_for_task(parse_task("cat, dog"), info(), score)
+        registry.advice.rank(parse_task("cat, dog"), info(), score)
 
 
 def test_a_task_that_the_data_do_not_have(registry: Registry) -> None:
     with pytest.raises(ClassError, match=r"'cow'.*cat, deer, dog, ship"):
-        registry.rank_for_task(parse_task("cat, cow"), info())
+        registry.advice.rank(parse_task("cat, cow"), info())
 
 
 def test_ranking_leaves_the_process_as_it_was(
@@ -322,9 +322,9 @@ def test_ranking_leaves_the_process_as_it_was(
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        registry.rank_for_task(parse_task("cat, dog"), info())
+        registry.advice.rank(parse_task("cat, dog"), info())
         with pytest.raises(ClassError):
-            registry.rank_for_task(parse_task("cat, cow"), info())
+            registry.advice.rank(parse_task("cat, cow"), info())
         assert (torch.get_num_threads(), gc.isenabled()) == (2, True)
     finally:
         torch.set_num_threads(threads)
@@ -347,7 +347,7 @@ def test_validation_examples_that_a_chain_was_trained_on_tell_no_accuracy(
     (phi, labels), (held_out, answers) = features(0, 80), features(50, 80)
     kept = Kept(phi[:, :4], labels, held_out[:, :4], answers)
     monkeypatch.setattr(advice, "measured_features", lambda *_: kept)
-    (one,) = registry.rank_for_task(parse_task("cat, dog"), info()).ranked
+    (one,) = registry.advice.rank(parse_task("cat, dog"), info()).ranked
     assert (one.accuracy is None) == (on_pairs is not None)
     assert one.reason == (None if on_pairs is None else "pairs")
     assert one.interval is not None, "training examples are told by"

@@ -58,7 +58,7 @@ def test_a_renewed_lease_lives(database: Database) -> None:
 
 
 def test_a_kept_lease_outlives_its_length(database: Database) -> None:
-    with claims.wait_for(database, KEY, "me", 1).kept():
+    with claims.wait_for(database, KEY, "me", 1).renewed():
         time.sleep(1.6)
         assert claims.take(database, KEY, "you", 1) is None
     assert claims.take(database, KEY, "you", 1) is not None
@@ -77,7 +77,7 @@ def test_a_database_that_is_away_for_a_moment_loses_no_claim(
 
     monkeypatch.setattr(claims.Claim, "renew", failing_once)
     lost = threading.Event()
-    with claims.wait_for(database, KEY, "me", 1).kept(lost):
+    with claims.wait_for(database, KEY, "me", 1).renewed(lost):
         time.sleep(1.6)
         assert len(calls) > 1
         assert not lost.is_set()
@@ -92,7 +92,7 @@ def test_a_claim_that_cannot_be_renewed_in_time_is_lost(
 
     monkeypatch.setattr(claims.Claim, "renew", failing)
     lost = threading.Event()
-    with claims.wait_for(database, KEY, "me", 1).kept(lost):
+    with claims.wait_for(database, KEY, "me", 1).renewed(lost):
         assert lost.wait(5)
 
 

@@ -119,15 +119,15 @@ def test_a_database_of_the_first_schema_is_upgraded_with_all_that_is_in_it(
     assert upgrade_database(any_settings) == "0002"
     assert differences(any_settings) == []
     with Registry.open(any_settings) as registry:
-        (record,) = registry.find()
+        (record,) = registry.modules.find()
         assert (record.name, record.version, record.metrics) == (
             "old.hidden-1",
             3,
             {"objective": 0.5},
         )
         assert record.created_at == datetime(2025, 2, 3, 4, 5, 6, tzinfo=UTC)
-        assert registry.moments_of(record) == ()
-        network = registry.network("old")
+        assert registry.moments.of(record) == ()
+        network = registry.networks.resolve("old")
         assert (network.id, network.created_at) == ("b" * 64, record.created_at)
 
 
@@ -236,5 +236,5 @@ def test_upgrading_before_there_is_a_database_makes_one(tmp_path: Path) -> None:
     upgrade_database(settings)
     upgrade_mlflow(settings)
     with Registry.open(settings) as registry:
-        assert registry.find() == ()
+        assert registry.modules.find() == ()
     close_mlflow(settings.mlflow_uri)

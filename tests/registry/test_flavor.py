@@ -67,7 +67,7 @@ class TestPyfunc:
     def test_an_output_module_gives_probabilities_by_class(
         self, registry: Registry, records: tuple[ModuleRecord, ...], expected: Any
     ) -> None:
-        registry.promote("net.output", "champion", 1)
+        registry.promotions.promote("net.output", "champion", 1)
         table = pyfunc_predict("models:/net.output@champion", RAW)
         assert list(table.columns) == ["0", "1", "2"]
         np.testing.assert_array_equal(table.to_numpy(), expected)
@@ -140,7 +140,7 @@ def test_code_named_by_a_hostile_model_is_not_run(
     )
     network = load_model(uri(records[-1]))
     np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)).numpy(), expected)
-    assert registry.fetch(records[-1]).id == records[-1].id
+    assert registry.modules.fetch(records[-1]).id == records[-1].id
     assert not (tmp_path / "ran").exists()
 
 
@@ -245,7 +245,7 @@ def test_a_chain_goes_through_an_mlflow_server(
         with Registry.open(remote) as registry:
             records = store_chain(registry, examples.chain())
             assert registry.verify() == ()
-            assembled = assemble([registry.fetch(record) for record in records])
+            assembled = assemble([registry.modules.fetch(record) for record in records])
             predicted = assembled.predict(torch.from_numpy(RAW)).numpy()
             np.testing.assert_array_equal(predicted, expected)
             network = load_model(uri(records[-1]))

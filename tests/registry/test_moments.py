@@ -39,11 +39,11 @@ def in_mlflow(registry: Registry, record: ModuleRecord, there: MomentsRecord) ->
 
 
 def private_copy(registry: Registry, there: MomentsRecord) -> Path:
-    return moments.copy_of(registry.stores, there)
+    return moments.copy_of(registry.backends, there)
 
 
 def rows(registry: Registry) -> int:
-    with registry.stores.database.reading() as session:
+    with registry.backends.database.reading() as session:
         return session.scalar(select(func.count()).select_from(MomentsRow)) or 0
 
 
@@ -53,7 +53,7 @@ def measured(registry: Registry, examples: Examples) -> tuple[ModuleRecord, Mome
     stored = examples.first()
     write_example_moments(stored.folder / MOMENTS_FILE, stored.id)
     record = store_one(registry, stored)
-    (there,) = registry.moments_of(record)
+    (there,) = registry.moments.of(record)
     shutil.rmtree(stored.folder)
     return record, there
 
@@ -63,9 +63,9 @@ def test_storing_keeps_the_moments_of_the_folder(
 ) -> None:
     record, there = measured
     written = write_example_moments(tmp_path / "same", record.id)
-    assert equal(registry.moments(record, FACTS.fingerprint), written)
-    assert registry.has_moments(record, FACTS.fingerprint)
-    assert not registry.has_moments(record, OTHER)
+    assert equal(registry.moments.load(record, FACTS.fingerprint), written)
+    assert registry.moments.has(record, FACTS.fingerprint)
+    assert not registry.moments.has(record, OTHER)
     assert (there.dataset, there.classes) == (FACTS.name, FACTS.classes)
     assert (there.examples, there.dimension, there.seconds) == (120, 4, 0.25)
     assert there.size_bytes == in_mlflow(registry, record, there).stat().st_size
@@ -87,7 +87,7 @@ def test_a_file_that_goes_while_it_is_kept_is_one_of_our_errors(
 
     monkeypatch.setattr(moments, "find", look)
     with pytest.raises(ArtifactError, match=r"Cannot read .*new\.safetensors.*Measure the module"):
-        registry.keep_moments(record, file)
+        registry.moments.store(record, file)
     assert rows(registry) == 1
 
 
@@ -97,11 +97,11 @@ def test_moments_of_other_data_are_kept_beside_them(
     record, own = measured
     file = tmp_path / "new.safetensors"
     written = write_example_moments(file, record.id, fingerprint=OTHER)
-    kept = registry.keep_moments(record, file, "other digits")
+    kept = registry.moments.store(record, file, "other digits")
     file.unlink()
-    assert registry.moments_of(record) == (own, kept)
+    assert registry.moments.of(record) == (own, kept)
     assert kept.dataset == "other digits"
-    assert equal(registry.moments(record, OTHER), written)
+    assert equal(registry.moments.load(record, OTHER), written)
 
 
 def test_data_that_a_module_was_not_measured_on(
@@ -109,7 +109,7 @@ def test_data_that_a_module_was_not_measured_on(
 ) -> None:
     record, _ = measured
     with pytest.raises(MomentsError, match=rf"{record.short_id}.*no moments.*modkernel advise"):
-        registry.moments(record, OTHER)
+        registry.moments.load(record, OTHER)
 
 
 def test_keeping_twice_changes_nothing(
@@ -117,8 +117,8 @@ def test_keeping_twice_changes_nothing(
 ) -> None:
     record, there = measured
     other = write_example_moments(tmp_path / "again", record.id, seed=7)
-    assert registry.keep_moments(record, tmp_path / "again") == there
-    assert not equal(registry.moments(record, FACTS.fingerprint), other)
+    assert registry.moments.store(record, tmp_path / "again") == there
+    assert not equal(registry.moments.load(record, FACTS.fingerprint), other)
     assert rows(registry) == 1
 
 
@@ -131,10 +131,10 @@ def test_many_that_keep_at_once_all_get_the_first_ones(
         for seed, file in enumerate(files):
             write_example_moments(file, record.id, seed=seed)
         with ThreadPoolExecutor(4) as pool:
-            kept = list(pool.map(lambda file: registry.keep_moments(record, file), files))
+            kept = list(pool.map(lambda file: registry.moments.store(record, file), files))
         assert kept == [kept[0]] * 4
-        assert registry.moments_of(record) == (kept[0],)
-        registry.moments(record, FACTS.fingerprint)
+        assert registry.moments.of(record) == (kept[0],)
+        registry.moments.load(record, FACTS.fingerprint)
         assert registry.verify() == ()
 
 
@@ -143,7 +143,7 @@ def test_moments_of_another_module_are_refused(
 ) -> None:
     write_example_moments(tmp_path / "foreign", "a" * 64)
     with pytest.raises(MomentsError, match="moments of module aaaaaaaaaaaa, not of"):
-        registry.keep_moments(measured[0], tmp_path / "foreign")
+        registry.moments.store(measured[0], tmp_path / "foreign")
 
 
 def cut_short(path: Path) -> None:
@@ -159,8 +159,8 @@ def test_what_is_no_file_of_moments_is_refused(
     write_example_moments(file, record.id)
     damage(file)
     with pytest.raises(ArtifactError):
-        registry.keep_moments(record, file)
-    assert registry.moments_of(record) == ()
+        registry.moments.store(record, file)
+    assert registry.moments.of(record) == ()
 
 
 def test_a_module_that_is_not_stored(
@@ -169,7 +169,7 @@ def test_a_module_that_is_not_stored(
     record = store_one(registry, examples.first()).model_copy(update={"id": "b" * 64})
     write_example_moments(tmp_path / "new", record.id)
     with pytest.raises(NotFoundError, match="bbbbbbbbbbbb"):
-        registry.keep_moments(record, tmp_path / "new")
+        registry.moments.store(record, tmp_path / "new")
 
 
 @pytest.mark.parametrize("damage", [alter, Path.unlink])
@@ -180,9 +180,9 @@ def test_a_damaged_private_copy_is_fetched_again(
 ) -> None:
     record, there = measured
     copy = private_copy(registry, there)
-    whole, before = copy.read_bytes(), registry.moments(record, FACTS.fingerprint)
+    whole, before = copy.read_bytes(), registry.moments.load(record, FACTS.fingerprint)
     damage(copy)
-    assert equal(registry.moments(record, FACTS.fingerprint), before)
+    assert equal(registry.moments.load(record, FACTS.fingerprint), before)
     assert copy.read_bytes() == whole
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
@@ -199,7 +199,7 @@ def test_lost_bytes_are_restored_from_the_private_copy(
     assert [action.kind for action in registry.repair()] == ["restored"]
     assert (registry.verify(), registry.repair()) == ((), ())
     private_copy(registry, there).unlink()
-    registry.moments(record, FACTS.fingerprint)
+    registry.moments.load(record, FACTS.fingerprint)
 
 
 @pytest.mark.parametrize("damage", [alter, Path.unlink])
@@ -213,12 +213,12 @@ def test_moments_whose_bytes_are_nowhere_are_dropped_and_can_be_kept_again(
     damage(in_mlflow(registry, record, there))
     private_copy(registry, there).unlink()
     with pytest.raises(ArtifactError, match="modkernel repair"):
-        registry.moments(record, FACTS.fingerprint)
+        registry.moments.load(record, FACTS.fingerprint)
     assert [action.kind for action in registry.repair()] == ["dropped"]
     assert (registry.verify(), registry.repair()) == ((), ())
-    assert (registry.moments_of(record), registry.resolve(record.id)) == ((), record)
+    assert (registry.moments.of(record), registry.modules.resolve(record.id)) == ((), record)
     write_example_moments(tmp_path / "new", record.id)
-    assert registry.keep_moments(record, tmp_path / "new").sha256 == there.sha256
+    assert registry.moments.store(record, tmp_path / "new").sha256 == there.sha256
     assert registry.verify() == ()
 
 
@@ -228,8 +228,8 @@ def test_keeping_again_mends_what_was_lost_in_mlflow(
     record, there = measured
     in_mlflow(registry, record, there).unlink()
     other = write_example_moments(tmp_path / "again", record.id, seed=7)
-    registry.keep_moments(record, tmp_path / "again")
-    assert equal(registry.moments(record, FACTS.fingerprint), other)
+    registry.moments.store(record, tmp_path / "again")
+    assert equal(registry.moments.load(record, FACTS.fingerprint), other)
     assert (registry.verify(), rows(registry)) == ((), 1)
 
 
@@ -241,19 +241,19 @@ def test_a_model_that_is_made_again_has_its_moments_or_they_are_dropped(
     kinds: str,
 ) -> None:
     record, there = measured
-    registry.fetch(record)  # so that there is a copy to make the model from
+    registry.modules.fetch(record)  # so that there is a copy to make the model from
     if not copied:
         private_copy(registry, there).unlink()
     assert record.model_id is not None
-    registry.stores.client.delete_logged_model(record.model_id)
+    registry.backends.client.delete_logged_model(record.model_id)
     assert [action.kind for action in registry.repair()] == ["restored", kinds]
     assert (registry.verify(), registry.repair()) == ((), ())
-    again = registry.resolve(record.id)
+    again = registry.modules.resolve(record.id)
     assert again.model_id != record.model_id
-    assert registry.has_moments(again, FACTS.fingerprint) == copied
+    assert registry.moments.has(again, FACTS.fingerprint) == copied
     if copied:
         private_copy(registry, there).unlink()
-        registry.moments(again, FACTS.fingerprint)
+        registry.moments.load(again, FACTS.fingerprint)
 
 
 def _store_and_die_before_keeping(settings: Settings, folder: Path) -> None:
@@ -277,10 +277,10 @@ def test_a_crash_before_the_moments_are_kept_loses_only_them(
     assert process.exitcode == KILLED
     wait_for_the_lease(settings)
     with Registry.open(settings) as registry:
-        record = registry.resolve(stored.id)
-        assert (registry.verify(), registry.moments_of(record)) == ((), ())
+        record = registry.modules.resolve(stored.id)
+        assert (registry.verify(), registry.moments.of(record)) == ((), ())
         assert store_one(registry, stored) == record
-        assert registry.has_moments(record, FACTS.fingerprint)
+        assert registry.moments.has(record, FACTS.fingerprint)
 
 
 def test_undoing_a_module_forgets_its_moments(settings: Settings, examples: Examples) -> None:
@@ -289,7 +289,7 @@ def test_undoing_a_module_forgets_its_moments(settings: Settings, examples: Exam
     with Registry.open(settings) as registry:
         record = store_one(registry, stored)
         assert rows(registry) == 1
-        registry.stores.client.delete_logged_model(record.model_id or "")
+        registry.backends.client.delete_logged_model(record.model_id or "")
         shutil.rmtree(stored.folder)
         assert [action.kind for action in registry.repair()] == ["lost"]
     again = examples.first()

@@ -21,78 +21,78 @@ def any_registry(any_settings: Settings) -> Any:
 def test_a_composition_pins_its_modules(any_registry: Registry, examples: Examples) -> None:
     records = store_chain(any_registry, examples.chain())
     spec = NetworkSpec(name="net")
-    run_id = any_registry.start_network_run("net", spec)
+    run_id = any_registry.runs.start_network("net", spec)
     ids = [record.id for record in records]
-    made = any_registry.add_network("net", ids, EVALUATION, run_id, spec)
+    made = any_registry.networks.add("net", ids, EVALUATION, run_id, spec)
     assert made.module_ids == tuple(ids)
     assert (made.run_id, made.evaluation) == (run_id, EVALUATION)
     assert made.spec == spec.model_dump(mode="json")
-    assert any_registry.members(made) == records
+    assert any_registry.networks.members(made) == records
     with any_registry.stores.database.reading() as session:
         row = session.get_one(NetworkModuleRow, (made.id, 2))
         assert row.weights_sha256 == records[1].weights_sha256
         assert row.spec_sha256 == records[1].spec_sha256
-    any_registry.promote("net.hidden-1", "champion", 1)
-    assert any_registry.network("net") == made
+    any_registry.promotions.promote("net.hidden-1", "champion", 1)
+    assert any_registry.networks.resolve("net") == made
 
 
 def test_flows_that_end_at_once_record_one_network(
     any_registry: Registry, examples: Examples
 ) -> None:
     ids = [record.id for record in store_chain(any_registry, examples.chain())]
-    any_registry.networks()
+    any_registry.networks.find()
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda _: any_registry.add_network("net", ids, EVALUATION), range(8)))
+        made = list(pool.map(lambda _: any_registry.networks.add("net", ids, EVALUATION), range(8)))
     assert made == [made[0]] * 8
-    assert any_registry.networks() == (made[0],)
+    assert any_registry.networks.find() == (made[0],)
 
 
 def test_the_same_composition_is_kept(registry: Registry, examples: Examples) -> None:
     ids = [record.id for record in store_chain(registry, examples.chain())]
-    made = registry.add_network("net", ids, EVALUATION)
-    assert registry.add_network("net", ids, EVALUATION) == made
-    assert len(registry.evaluations(made)) == 1
+    made = registry.networks.add("net", ids, EVALUATION)
+    assert registry.networks.add("net", ids, EVALUATION) == made
+    assert len(registry.networks.evaluations(made)) == 1
     better = EVALUATION.model_copy(update={"accuracy": 0.8})
-    assert registry.add_network("net", ids, better).evaluation == better
-    assert [e.evaluation.accuracy for e in registry.evaluations(made)] == [0.75, 0.8]
-    assert registry.evaluations(made)[0].dataset == "digits"
-    other = registry.add_network("other", ids)
+    assert registry.networks.add("net", ids, better).evaluation == better
+    assert [e.evaluation.accuracy for e in registry.networks.evaluations(made)] == [0.75, 0.8]
+    assert registry.networks.evaluations(made)[0].dataset == "digits"
+    other = registry.networks.add("other", ids)
     assert other.id != made.id
-    assert [network.name for network in registry.networks()] == ["net", "other"]
-    assert registry.networks("other") == (other,)
+    assert [network.name for network in registry.networks.find()] == ["net", "other"]
+    assert registry.networks.find("other") == (other,)
 
 
 def test_a_name_means_the_network_that_was_made_last(
     any_registry: Registry, examples: Examples
 ) -> None:
     first, second, _ = store_chain(any_registry, examples.chain())
-    short = any_registry.add_network("net", [first.id])
-    long = any_registry.add_network("net", [first.id, second.id])
-    assert any_registry.network("net") == long
-    assert any_registry.add_network("net", [first.id]) == short
-    assert any_registry.network("net") == short
-    assert any_registry.networks("net") == (short, long), "history stays"
-    any_registry.add_network("net", [first.id, second.id])
-    assert any_registry.network("net") == long
+    short = any_registry.networks.add("net", [first.id])
+    long = any_registry.networks.add("net", [first.id, second.id])
+    assert any_registry.networks.resolve("net") == long
+    assert any_registry.networks.add("net", [first.id]) == short
+    assert any_registry.networks.resolve("net") == short
+    assert any_registry.networks.find("net") == (short, long), "history stays"
+    any_registry.networks.add("net", [first.id, second.id])
+    assert any_registry.networks.resolve("net") == long
 
 
 def test_references_to_networks(registry: Registry, examples: Examples) -> None:
     first, *_ = store_chain(registry, examples.chain())
-    made = registry.add_network("net", [first.id])
-    assert registry.network(made.id) == registry.network(made.id[:6]) == made
+    made = registry.networks.add("net", [first.id])
+    assert registry.networks.resolve(made.id) == registry.networks.resolve(made.id[:6]) == made
     with pytest.raises(NotFoundError, match=r"No network answers to 'nothing'"):
-        registry.network("nothing")
-    with registry.stores.database.writing() as session:
+        registry.networks.resolve("nothing")
+    with registry.backends.database.writing() as session:
         session.add(NetworkRow(id=made.id[:8] + "f" * 56, name="twin"))
     with pytest.raises(AmbiguousError, match=r"several networks .*write more digits"):
-        registry.network(made.id[:8])
+        registry.networks.resolve(made.id[:8])
 
 
 def test_modules_that_do_not_stand_on_one_another(registry: Registry, examples: Examples) -> None:
     _, second, _ = store_chain(registry, examples.chain())
     other = store_one(registry, examples.first(seed=1))
     with pytest.raises(InterfaceError, match=r"Position 2 of 2 .*was trained on upstream"):
-        registry.add_network("net", [other.id, second.id])
+        registry.networks.add("net", [other.id, second.id])
     with pytest.raises(NotFoundError, match=r"no module ffffffffffff"):
-        registry.add_network("net", ["f" * 64])
-    assert registry.networks() == ()
+        registry.networks.add("net", ["f" * 64])
+    assert registry.networks.find() == ()

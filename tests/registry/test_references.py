@@ -19,31 +19,31 @@ def test_every_form_of_a_reference(
     registry: Registry, two: tuple[ModuleRecord, ModuleRecord]
 ) -> None:
     old, new = two
-    registry.promote(NAME, "champion", 1)
-    assert registry.resolve(old.id) == old
-    assert registry.resolve(old.id[:6]) == old
-    assert registry.resolve(f"{NAME}/1") == old
-    assert registry.resolve(f"{NAME}/2") == new
-    assert registry.resolve(f"{NAME}@champion") == old
-    assert registry.resolve(NAME) == new
+    registry.promotions.promote(NAME, "champion", 1)
+    assert registry.modules.resolve(old.id) == old
+    assert registry.modules.resolve(old.id[:6]) == old
+    assert registry.modules.resolve(f"{NAME}/1") == old
+    assert registry.modules.resolve(f"{NAME}/2") == new
+    assert registry.modules.resolve(f"{NAME}@champion") == old
+    assert registry.modules.resolve(NAME) == new
 
 
 def test_an_alias_is_read_at_that_moment(
     registry: Registry, two: tuple[ModuleRecord, ModuleRecord]
 ) -> None:
-    client = registry.stores.client
+    client = registry.backends.client
     for version, expected in (("1", two[0]), ("2", two[1]), ("1", two[0])):
         client.set_registered_model_alias(NAME, "champion", version)
-        assert registry.resolve(f"{NAME}@champion") == expected
+        assert registry.modules.resolve(f"{NAME}@champion") == expected
 
 
 def test_a_version_deleted_by_a_person_is_not_resolved(
     registry: Registry, two: tuple[ModuleRecord, ModuleRecord]
 ) -> None:
-    registry.stores.client.delete_model_version(NAME, "1")
+    registry.backends.client.delete_model_version(NAME, "1")
     with pytest.raises(NotFoundError, match=r"no version '1'"):
-        registry.resolve(f"{NAME}/1")
-    assert registry.resolve(two[0].id) == two[0]
+        registry.modules.resolve(f"{NAME}/1")
+    assert registry.modules.resolve(two[0].id) == two[0]
 
 
 @pytest.mark.usefixtures("two")
@@ -62,56 +62,56 @@ def test_a_version_deleted_by_a_person_is_not_resolved(
     ],
 )
 def test_what_answers_to_nothing(registry: Registry, reference: str, message: str) -> None:
-    registry.promote(NAME, "champion", 1)
+    registry.promotions.promote(NAME, "champion", 1)
     with pytest.raises(NotFoundError, match=message):
-        registry.resolve(reference)
+        registry.modules.resolve(reference)
 
 
 def test_a_prefix_of_two_ids(registry: Registry, two: tuple[ModuleRecord, ModuleRecord]) -> None:
     twin = two[0].id[:10] + "f" * 54
-    with registry.stores.database.writing() as session:
+    with registry.backends.database.writing() as session:
         row = session.get_one(ModuleRow, two[0].id)
         columns = {c.key: getattr(row, c.key) for c in ModuleRow.__table__.columns}
         session.add(ModuleRow(**(columns | {"id": twin})))
     with pytest.raises(AmbiguousError, match=r"several modules .*write more digits"):
-        registry.resolve(twin[:10])
-    assert registry.resolve(two[0].id[:12]) == two[0]
+        registry.modules.resolve(twin[:10])
+    assert registry.modules.resolve(two[0].id[:12]) == two[0]
 
 
 def test_a_model_that_is_not_ours(registry: Registry, examples: Examples) -> None:
     store_one(registry, examples.first())
-    registry.stores.client.create_registered_model("foreign")
-    registry.stores.client.create_model_version("foreign", source="file:///nowhere")
+    registry.backends.client.create_registered_model("foreign")
+    registry.backends.client.create_model_version("foreign", source="file:///nowhere")
     with pytest.raises(NotFoundError, match="a model that modkernel did not store"):
-        registry.resolve("foreign/1")
+        registry.modules.resolve("foreign/1")
 
 
 def test_promotions_follow_what_people_set(
     registry: Registry, two: tuple[ModuleRecord, ModuleRecord]
 ) -> None:
-    client = registry.stores.client
-    assert registry.sync_promotions() == ()
+    client = registry.backends.client
+    assert registry.promotions.sync() == ()
     client.set_registered_model_alias(NAME, "champion", "1")
     client.set_registered_model_alias(NAME, "candidate", "2")
-    assert {(p.alias, p.version, p.module_id) for p in registry.sync_promotions()} == {
+    assert {(p.alias, p.version, p.module_id) for p in registry.promotions.sync()} == {
         ("champion", 1, two[0].id),
         ("candidate", 2, two[1].id),
     }
-    assert registry.sync_promotions() == ()
+    assert registry.promotions.sync() == ()
     client.set_registered_model_alias(NAME, "champion", "2")
     client.delete_registered_model_alias(NAME, "candidate")
-    registry.sync_promotions()
-    history = [(p.alias, p.version) for p in registry.promotions(NAME)]
+    registry.promotions.sync()
+    history = [(p.alias, p.version) for p in registry.promotions.history(NAME)]
     assert history[2:] == [("candidate", None), ("champion", 2)]
 
 
 def test_promoting_is_seen_in_mlflow(
     registry: Registry, two: tuple[ModuleRecord, ModuleRecord]
 ) -> None:
-    seen = registry.promote(NAME, "champion", 2)
+    seen = registry.promotions.promote(NAME, "champion", 2)
     assert (seen.version, seen.module_id) == (2, two[1].id)
-    assert registry.stores.client.get_model_version_by_alias(NAME, "champion").version == 2
+    assert registry.backends.client.get_model_version_by_alias(NAME, "champion").version == 2
     with pytest.raises(NotFoundError, match="no version 9"):
-        registry.promote(NAME, "champion", 9)
+        registry.promotions.promote(NAME, "champion", 9)
     with pytest.raises(SpecError, match="'v1' as an alias"):
-        registry.promote(NAME, "v1", 2)
+        registry.promotions.promote(NAME, "v1", 2)

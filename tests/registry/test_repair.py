@@ -62,7 +62,7 @@ def wait_for_the_lease(settings: Settings) -> None:
 
 
 def models(registry: Registry) -> list[Any]:
-    client = registry.stores.client
+    client = registry.backends.client
     experiments = [e.experiment_id for e in client.search_experiments()]
     return list(client.search_logged_models(experiments))
 
@@ -74,16 +74,16 @@ def test_whatever_dies_is_found_and_finished(
     stored = examples.first()
     kill_while_storing(settings, stored, step)
     with Registry.open(settings) as registry:
-        assert registry.find_ready(stored.spec.digest()) is None
+        assert registry.modules.find_ready(stored.spec.digest()) is None
         wait_for_the_lease(settings)
         assert [(p.kind, p.module_id) for p in registry.verify()] == [("unfinished", stored.id)]
         assert [action.kind for action in registry.repair()] == ["finished"]
         assert (registry.verify(), registry.repair()) == ((), ())
-        record = registry.resolve(stored.id)
+        record = registry.modules.resolve(stored.id)
         assert (record.state, record.version) == ("READY", 1)
         assert store_one(registry, stored) == record
         assert len(versions(registry, record)) == len(models(registry)) == 1
-        assert registry.fetch(record).id == stored.id
+        assert registry.modules.fetch(record).id == stored.id
 
 
 @pytest.mark.parametrize("step", ["row pending", "files logged", "version made"])
@@ -124,7 +124,7 @@ def test_what_lost_its_bytes_is_undone(settings: Settings, examples: Examples, s
     with Registry.open(settings) as registry:
         assert [action.kind for action in registry.repair()] == ["undone"]
         assert (registry.verify(), registry.repair(), models(registry)) == ((), (), [])
-        assert registry.find() == ()
+        assert registry.modules.find() == ()
         again = store_one(registry, examples.first())
         assert (again.id, again.version) == (stored.id, 1)
 
@@ -138,9 +138,9 @@ def test_finished_from_the_bytes_that_mlflow_already_has(
     wait_for_the_lease(settings)
     with Registry.open(settings) as registry:
         assert [action.kind for action in registry.repair()] == ["finished"]
-        record = registry.resolve(stored.id)
-        assert registry.fetch(record).id == stored.id
-        run = registry.stores.client.get_run(record.run_id or "")
+        record = registry.modules.resolve(stored.id)
+        assert registry.modules.fetch(record).id == stored.id
+        run = registry.backends.client.get_run(record.run_id or "")
         assert run.info.status == "FINISHED"
 
 
@@ -150,14 +150,14 @@ def test_bytes_come_back_from_where_they_still_are(
 ) -> None:
     stored = examples.first()
     record = store_one(registry, stored)
-    registry.promote(record.name, "champion", 1)
-    registry.fetch(record)
+    registry.promotions.promote(record.name, "champion", 1)
+    registry.modules.fetch(record)
     shutil.rmtree(stored.folder)
     damage(kept_folder(registry, record) / "weights.safetensors")
     assert [problem.kind for problem in registry.verify()] == ["artifact"]
     assert [action.kind for action in registry.repair()] == ["restored"]
     assert (registry.verify(), registry.repair()) == ((), ())
-    restored = registry.resolve(f"{record.name}@champion")
+    restored = registry.modules.resolve(f"{record.name}@champion")
     assert (restored.id, restored.version) == (record.id, 2)
     assert restored.model_id != record.model_id
     assert len(versions(registry, restored)) == 1
@@ -168,17 +168,17 @@ def test_what_is_lost_is_not_reused_and_comes_back_when_trained_again(
 ) -> None:
     chain = examples.chain()
     records = store_chain(registry, chain)
-    network = registry.add_network("net", [record.id for record in records])
+    network = registry.networks.add("net", [record.id for record in records])
     shutil.rmtree(kept_folder(registry, records[0]))
     shutil.rmtree(chain[0].folder)
     assert [action.kind for action in registry.repair()] == ["lost"]
     assert [problem.kind for problem in registry.verify()] == ["lost"]
     assert registry.repair() == ()
-    assert registry.find_ready(records[0].recipe_digest) is None
+    assert registry.modules.find_ready(records[0].recipe_digest) is None
     trained_again = examples.first()
     assert store_one(registry, trained_again).id == records[0].id
     assert registry.verify() == ()
-    assert [member.state for member in registry.members(network)] == ["READY"] * 3
+    assert [member.state for member in registry.networks.members(network)] == ["READY"] * 3
 
 
 def test_a_disk_that_was_away_costs_nothing(registry: Registry, examples: Examples) -> None:
@@ -192,7 +192,7 @@ def test_a_disk_that_was_away_costs_nothing(registry: Registry, examples: Exampl
     away.rename(disk)
     assert [action.kind for action in registry.repair()] == ["restored"]
     assert (registry.verify(), registry.repair()) == ((), ())
-    assert registry.resolve(f"{record.name}/1") == record
+    assert registry.modules.resolve(f"{record.name}/1") == record
 
 
 def test_an_mlflow_that_does_not_answer_loses_nothing(
@@ -204,12 +204,12 @@ def test_an_mlflow_that_does_not_answer_loses_nothing(
             patch.setattr(MlflowClient, name, _does_not_answer)
             if name == "get_model_version_by_alias":
                 with pytest.raises(StoreError, match="is away"):
-                    registry.resolve(f"{record.name}@champion")
+                    registry.modules.resolve(f"{record.name}@champion")
             else:
                 with pytest.raises(StoreError, match="is away"):
                     registry.repair()
     assert (registry.verify(), registry.repair()) == ((), ())
-    assert registry.resolve(record.id) == record
+    assert registry.modules.resolve(record.id) == record
 
 
 def _does_not_answer(*_: Any) -> None:
@@ -220,30 +220,30 @@ def test_a_version_that_a_person_deleted_is_registered_again(
     registry: Registry, examples: Examples
 ) -> None:
     record = store_one(registry, examples.first())
-    registry.stores.client.delete_registered_model(record.name)
+    registry.backends.client.delete_registered_model(record.name)
     assert [problem.kind for problem in registry.verify()] == ["version"]
     assert [action.kind for action in registry.repair()] == ["registered"]
     assert registry.verify() == ()
-    assert registry.resolve(f"{record.name}/1").id == record.id
+    assert registry.modules.resolve(f"{record.name}/1").id == record.id
 
 
 def test_another_version_under_the_old_number_is_noticed(
     registry: Registry, examples: Examples
 ) -> None:
     old = store_one(registry, examples.first(0))
-    registry.stores.client.delete_registered_model(old.name)
+    registry.backends.client.delete_registered_model(old.name)
     new = store_one(registry, examples.first(1))
     assert (old.version, new.version) == (1, 1)
     assert [(p.kind, p.module_id) for p in registry.verify()] == [("version", old.id)]
     registry.repair()
-    assert registry.resolve(f"{old.name}/1").id == new.id
-    assert registry.resolve(f"{old.name}/2").id == old.id
+    assert registry.modules.resolve(f"{old.name}/1").id == new.id
+    assert registry.modules.resolve(f"{old.name}/2").id == old.id
 
 
 def test_a_model_deleted_in_mlflow_is_logged_again(registry: Registry, examples: Examples) -> None:
     record = store_one(registry, examples.first())
     assert record.model_id is not None
-    registry.stores.client.delete_logged_model(record.model_id)
+    registry.backends.client.delete_logged_model(record.model_id)
     assert [problem.kind for problem in registry.verify()] == ["artifact"]
     assert [action.kind for action in registry.repair()] == ["restored"]
     assert registry.verify() == ()
@@ -258,7 +258,7 @@ def test_a_run_is_marked_failed_when_its_module_is_undone(
     wait_for_the_lease(settings)
     with Registry.open(settings) as registry:
         registry.repair()
-        client = registry.stores.client
+        client = registry.backends.client
         experiment = client.get_experiment_by_name("net")
         runs = client.search_runs([experiment.experiment_id])
         assert [run.info.status for run in runs] == ["FAILED"]

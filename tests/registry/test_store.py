@@ -26,13 +26,15 @@ def any_registry(any_settings: Settings) -> Any:
 
 
 def versions(registry: Registry, record: ModuleRecord) -> list[Any]:
-    return list(registry.stores.client.search_model_versions(f"tags.{MODULE_TAG} = '{record.id}'"))
+    return list(
+        registry.backends.client.search_model_versions(f"tags.{MODULE_TAG} = '{record.id}'")
+    )
 
 
 def kept_folder(registry: Registry, record: ModuleRecord) -> Path:
     """Where MLflow keeps a module's files."""
     assert record.model_id is not None
-    return Path(location_of(registry.stores.client, record.model_id).removeprefix("file://"))
+    return Path(location_of(registry.backends.client, record.model_id).removeprefix("file://"))
 
 
 def test_a_stored_chain_comes_back_whole(any_registry: Registry, examples: Examples) -> None:
@@ -43,15 +45,15 @@ def test_a_stored_chain_comes_back_whole(any_registry: Registry, examples: Examp
         assert (record.state, record.version) == ("READY", 1)
         assert record.recipe_digest == stored.spec.digest()
         assert record.size_bytes == (stored.folder / WEIGHTS_FILE).stat().st_size
-        assert any_registry.find_ready(stored.spec.digest()) == record
-        fetched = any_registry.fetch(record)
+        assert any_registry.modules.find_ready(stored.spec.digest()) == record
+        fetched = any_registry.modules.fetch(record)
         assert fetched.id == stored.id
         assert (fetched.folder / WEIGHTS_FILE).read_bytes() == (
             stored.folder / WEIGHTS_FILE
         ).read_bytes()
-    assert any_registry.chain(records[-1]) == records
-    assert any_registry.chain(records[0]) == records[:1]
-    assert any_registry.report(records[-1]) == report_of(chain[-1])
+    assert any_registry.modules.chain(records[-1]) == records
+    assert any_registry.modules.chain(records[0]) == records[:1]
+    assert any_registry.modules.report(records[-1]) == report_of(chain[-1])
     assert records[0].metrics == {"objective": 0.5, "validation": 0.4}
     assert records[-1].metrics["accuracy_all_labels"] == 0.9
     assert any_registry.verify() == ()
@@ -64,14 +66,14 @@ def test_one_postgresql_database_holds_both_stores(
     both = Settings(home=settings.home, database_url=postgres_url, mlflow_uri=postgres_url)
     with Registry.open(both) as registry:
         *_, output = store_chain(registry, examples.chain())
-        assert registry.resolve("net.output/1") == output
-        assert registry.fetch(output).id == output.id
+        assert registry.modules.resolve("net.output/1") == output
+        assert registry.modules.fetch(output).id == output.id
         assert registry.verify() == ()
     close_mlflow(both.mlflow_uri)
 
 
 def test_what_was_never_trained_is_not_ready(registry: Registry) -> None:
-    assert registry.find_ready("f" * 64) is None
+    assert registry.modules.find_ready("f" * 64) is None
 
 
 def test_storing_twice_gives_one_version(registry: Registry, examples: Examples) -> None:
@@ -92,15 +94,15 @@ def test_storing_at_once_gives_one_version(registry: Registry, examples: Example
 
 def test_the_version_page_tells_what_the_module_is(registry: Registry, examples: Examples) -> None:
     stored = examples.first()
-    run_id = registry.start_run("net.hidden-1", stored.spec)
-    record = registry.store(
+    run_id = registry.runs.start_module("net.hidden-1", stored.spec)
+    record = registry.modules.store(
         stored.folder,
         name="net.hidden-1",
         report=report_of(stored),
         run_id=run_id,
         figures={"objective.png": PICTURE},
     )
-    version = registry.stores.client.get_model_version(record.name, "1")
+    version = registry.backends.client.get_model_version(record.name, "1")
     assert version.run_id == record.run_id == run_id
     assert version.tags == {
         "module_id": stored.id,
@@ -112,7 +114,7 @@ def test_the_version_page_tells_what_the_module_is(registry: Registry, examples:
     assert version.description.startswith("Hidden module net.hidden-1: stem of resnet18, trained ")
     picture = f"get-artifact?path=figures%2Fobjective.png&run_uuid={run_id}"
     assert f"![figures/objective.png]({picture})" in version.description
-    path = registry.stores.client.download_artifacts(run_id, "figures/objective.png")
+    path = registry.backends.client.download_artifacts(run_id, "figures/objective.png")
     assert Path(path).read_bytes() == PICTURE
 
 
@@ -132,14 +134,14 @@ def test_the_files_lie_in_the_networks_own_experiment(
 def test_a_name_that_mlflow_cannot_hold(registry: Registry, examples: Examples) -> None:
     with pytest.raises(SpecError, match=r"'Net/1' cannot name a module: use lower-case"):
         store_one(registry, examples.first(), "Net/1")
-    assert registry.find() == ()
+    assert registry.modules.find() == ()
 
 
 def test_an_upstream_that_is_not_stored(registry: Registry, examples: Examples) -> None:
     first = examples.first()
     with pytest.raises(NotFoundError, match=f"stands on module {first.id[:12]}.*store that one"):
         store_one(registry, examples.second(first), "net.hidden-2")
-    assert (registry.find(), registry.verify()) == ((), ())
+    assert (registry.modules.find(), registry.verify()) == ((), ())
 
 
 def test_finding_by_what_a_module_stands_on_and_takes(
@@ -147,13 +149,13 @@ def test_finding_by_what_a_module_stands_on_and_takes(
 ) -> None:
     first, second, output = store_chain(registry, examples.chain())
     other = store_one(registry, examples.first(seed=1))
-    assert registry.find() == (first, other, second, output)
-    assert registry.find(name="net.hidden-1") == (first, other)
-    assert registry.find(kind="output") == (output,)
-    assert registry.find(upstream=first.id) == (second,)
-    assert registry.find(takes=(1, 8, 8)) == (first, other)
-    assert registry.find(takes=(2, 8, 8), gives=(2, 8, 8), kind="hidden") == (second,)
-    assert registry.find(takes=(3, 8, 8)) == ()
+    assert registry.modules.find() == (first, other, second, output)
+    assert registry.modules.find(name="net.hidden-1") == (first, other)
+    assert registry.modules.find(kind="output") == (output,)
+    assert registry.modules.find(upstream=first.id) == (second,)
+    assert registry.modules.find(takes=(1, 8, 8)) == (first, other)
+    assert registry.modules.find(takes=(2, 8, 8), gives=(2, 8, 8), kind="hidden") == (second,)
+    assert registry.modules.find(takes=(3, 8, 8)) == ()
 
 
 def alter(path: Path) -> None:
@@ -170,7 +172,7 @@ def test_damage_in_the_store_is_found_at_every_load(
     record = store_one(registry, examples.first())
     damage(kept_folder(registry, record) / name)
     with pytest.raises(ArtifactError, match=rf"{name}.*modkernel repair") as caught:
-        registry.fetch(record)
+        registry.modules.fetch(record)
     assert "\n" not in str(caught.value)
     assert not list((registry.settings.cache_dir / "modules").iterdir())
     assert [problem.kind for problem in registry.verify()] == ["artifact"]
@@ -182,16 +184,16 @@ def test_a_damaged_private_copy_is_fetched_again(
     registry: Registry, examples: Examples, name: str, damage: Callable[[Path], None]
 ) -> None:
     record = store_one(registry, examples.first())
-    folder = registry.fetch(record).folder
+    folder = registry.modules.fetch(record).folder
     whole = (folder / name).read_bytes()
     damage(folder / name)
-    assert registry.fetch(record).folder == folder
+    assert registry.modules.fetch(record).folder == folder
     assert (folder / name).read_bytes() == whole
 
 
 def test_the_private_copy_is_a_copy(registry: Registry, examples: Examples) -> None:
     record = store_one(registry, examples.first())
-    alter(registry.fetch(record).folder / WEIGHTS_FILE)
+    alter(registry.modules.fetch(record).folder / WEIGHTS_FILE)
     assert registry.verify() == ()
 
 
@@ -202,4 +204,4 @@ def test_a_second_registry_fetches_what_the_first_stored(
     record = store_one(registry, stored)
     shutil.rmtree(stored.folder)
     with Registry.open(registry.settings) as again:
-        assert again.fetch(again.resolve(record.id)).id == stored.id
+        assert again.modules.fetch(again.modules.resolve(record.id)).id == stored.id

@@ -19,12 +19,12 @@ def spec(examples: Examples) -> Any:
 
 
 def run(registry: Registry, run_id: str) -> Any:
-    return registry.stores.client.get_run(run_id)
+    return registry.backends.client.get_run(run_id)
 
 
 def test_a_run_tells_what_decided_the_training(registry: Registry, spec: Any) -> None:
-    parent = registry.start_network_run("net", NetworkSpec(name="net"))
-    run_id = registry.start_run(NAME, spec, parent)
+    parent = registry.runs.start_network("net", NetworkSpec(name="net"))
+    run_id = registry.runs.start_module(NAME, spec, parent)
     seen = run(registry, run_id)
     assert seen.info.run_name == NAME
     assert seen.data.tags["mlflow.parentRunId"] == parent
@@ -34,13 +34,13 @@ def test_a_run_tells_what_decided_the_training(registry: Registry, spec: Any) ->
     assert params["hidden.recipe.epochs"] == str(spec.hidden.recipe.epochs)
     assert params["interface.takes"] == "1, 8, 8"
     assert (params["blocks"], params["seed"]) == ("stem", "0")
-    experiment = registry.stores.client.get_experiment(seen.info.experiment_id)
+    experiment = registry.backends.client.get_experiment(seen.info.experiment_id)
     assert experiment.name == "net"
     assert run(registry, parent).info.experiment_id == experiment.experiment_id
 
 
 def test_the_data_set_is_an_input_under_our_own_digest(registry: Registry, spec: Any) -> None:
-    (entry,) = run(registry, registry.start_run(NAME, spec)).inputs.dataset_inputs
+    (entry,) = run(registry, registry.runs.start_module(NAME, spec)).inputs.dataset_inputs
     assert entry.dataset.name == "digits"
     assert spec.dataset.fingerprint.startswith(entry.dataset.digest)
     assert json.loads(entry.dataset.source)["fingerprint"] == spec.dataset.fingerprint
@@ -49,7 +49,7 @@ def test_the_data_set_is_an_input_under_our_own_digest(registry: Registry, spec:
 def test_many_runs_of_a_new_experiment_start_at_once(registry: Registry, spec: Any) -> None:
     specs = [spec.model_copy(update={"seed": seed}) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        runs = list(pool.map(lambda one: registry.start_run(NAME, one), specs))
+        runs = list(pool.map(lambda one: registry.runs.start_module(NAME, one), specs))
     assert len(set(runs)) == 8
     for run_id in runs:
         (entry,) = run(registry, run_id).inputs.dataset_inputs
@@ -58,12 +58,12 @@ def test_many_runs_of_a_new_experiment_start_at_once(registry: Registry, spec: A
 
 def test_epochs_are_steps_and_are_logged_once(registry: Registry, examples: Examples) -> None:
     stored = examples.first()
-    run_id = registry.start_run(NAME, stored.spec)
+    run_id = registry.runs.start_module(NAME, stored.spec)
     first, second = (line.event(epochs=2) for line in report_of(stored).history)
     third = second | {"epoch": 3, "objective": float("nan")}
-    registry.log_epochs(run_id, [first])
-    registry.log_epochs(run_id, [first, second, third])
-    history = registry.stores.client.get_metric_history(run_id, "objective")
+    registry.runs.log_epochs(run_id, [first])
+    registry.runs.log_epochs(run_id, [first, second, third])
+    history = registry.backends.client.get_metric_history(run_id, "objective")
     assert [(metric.step, metric.value) for metric in history] == [(1, 0.25), (2, 0.5)]
     assert set(run(registry, run_id).data.metrics) == {
         "objective",
@@ -74,30 +74,30 @@ def test_epochs_are_steps_and_are_logged_once(registry: Registry, examples: Exam
 
 
 def test_a_run_that_died_is_gone_on_with(registry: Registry, spec: Any) -> None:
-    run_id = registry.start_run(NAME, spec)
-    assert registry.start_run(NAME, spec) == run_id
-    registry.finish_run(run_id, "FAILED")
-    parent = registry.start_network_run("net")
-    assert registry.start_run(NAME, spec, parent) == run_id
+    run_id = registry.runs.start_module(NAME, spec)
+    assert registry.runs.start_module(NAME, spec) == run_id
+    registry.runs.finish(run_id, "FAILED")
+    parent = registry.runs.start_network("net")
+    assert registry.runs.start_module(NAME, spec, parent) == run_id
     assert run(registry, run_id).info.status == "RUNNING"
     assert run(registry, run_id).data.tags["mlflow.parentRunId"] == parent
-    registry.finish_run(run_id)
-    assert registry.start_run(NAME, spec) != run_id
+    registry.runs.finish(run_id)
+    assert registry.runs.start_module(NAME, spec) != run_id
 
 
 def test_a_composition_that_died_is_gone_on_with(registry: Registry) -> None:
-    run_id = registry.start_network_run("net", digest="d" * 64)
-    assert registry.start_network_run("net", digest="d" * 64) == run_id
-    assert registry.start_network_run("net", digest="e" * 64) != run_id
-    registry.finish_run(run_id)
-    assert registry.start_network_run("net", digest="d" * 64) != run_id
+    run_id = registry.runs.start_network("net", digest="d" * 64)
+    assert registry.runs.start_network("net", digest="d" * 64) == run_id
+    assert registry.runs.start_network("net", digest="e" * 64) != run_id
+    registry.runs.finish(run_id)
+    assert registry.runs.start_network("net", digest="d" * 64) != run_id
 
 
 def test_an_experiment_that_a_person_deleted_comes_back(registry: Registry, spec: Any) -> None:
-    client = registry.stores.client
-    before = run(registry, registry.start_run(NAME, spec)).info.experiment_id
+    client = registry.backends.client
+    before = run(registry, registry.runs.start_module(NAME, spec)).info.experiment_id
     client.delete_experiment(before)
-    assert run(registry, registry.start_run(NAME, spec)).info.experiment_id == before
+    assert run(registry, registry.runs.start_module(NAME, spec)).info.experiment_id == before
 
 
 def test_a_baseline_is_found_once_its_run_is_finished(
@@ -105,11 +105,11 @@ def test_a_baseline_is_found_once_its_run_is_finished(
 ) -> None:
     report = report_of(examples.chain()[-1])
     spec, digest = NetworkSpec(name="net"), "d" * 64
-    run_id = registry.start_baseline_run("net", spec, digest)
-    assert registry.start_baseline_run("net", spec, digest) == run_id
-    kept = registry.keep_baseline(run_id, report, {"curve.png": b"picture"})
-    assert registry.find_baseline("net", digest) is None
-    registry.finish_run(run_id)
-    assert registry.find_baseline("net", digest) == kept
-    assert registry.find_baseline("net", "e" * 64) is None
-    assert registry.start_network_run("net", spec) != run_id
+    run_id = registry.baselines.start_run("net", spec, digest)
+    assert registry.baselines.start_run("net", spec, digest) == run_id
+    kept = registry.baselines.store(run_id, report, {"curve.png": b"picture"})
+    assert registry.baselines.find("net", digest) is None
+    registry.runs.finish(run_id)
+    assert registry.baselines.find("net", digest) == kept
+    assert registry.baselines.find("net", "e" * 64) is None
+    assert registry.runs.start_network("net", spec) != run_id
