@@ -134,12 +134,12 @@ def as_share(seconds: float, rounds: int, settings: Settings) -> Flow:
 
 def a_module(flow: Flow, modules: int) -> None:
     """Print what each module costs beyond its training."""
-    from modkernel.flows.runtime.events import watch
+    from modkernel.flows.runtime.events import Event, StateChanged, watch
 
     stored: list[float] = []
 
-    def note(event: dict[str, Any]) -> None:
-        if event["event"] == "module" and event["state"] == "stored":
+    def note(event: Event) -> None:
+        if isinstance(event, StateChanged) and event.state == "stored":
             stored.append(time.perf_counter())
 
     with watch(note):

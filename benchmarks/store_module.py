@@ -18,7 +18,7 @@ from pathlib import Path
 from safetensors.torch import load, save_file
 
 from benchmarks.setting import report_of, temporary_home, write_resnet
-from modkernel.flows.display.figures import module_pictures
+from modkernel.flows.display.figures import module_figures
 from modkernel.modules.stored import WEIGHTS_FILE, StoredModule
 from modkernel.registry import Registry
 
@@ -26,7 +26,7 @@ from modkernel.registry import Registry
 def store(registry: Registry, stored: StoredModule) -> float:
     """Seconds of storing and registering; its picture is there already, as after training."""
     report = report_of(stored.spec)
-    figures = module_pictures(report, None)
+    figures = module_figures(report, None)
     began = time.perf_counter()
     record = registry.modules.store(
         stored.folder, name="benchmark.hidden-1", report=report, figures=figures

@@ -12,6 +12,7 @@ SURROUNDINGS = {
 }
 """What Prefect finds unless the user has set it."""
 
-# Here, since Prefect reads it, and reports home, as soon as it is imported.
+# At import, since Prefect reads it, and reports home, as soon as it is imported itself: a command
+# or a notebook that imports a flow is too late afterwards. What the user has set stays.
 for _name, _value in SURROUNDINGS.items():
     os.environ.setdefault(_name, _value)

@@ -6,18 +6,17 @@ import time
 
 from prefect import flow
 
-from modkernel.errors import InterfaceError
 from modkernel.flows.plans import datasets
-from modkernel.flows.results import ModuleResult, NetworkResult
-from modkernel.flows.runtime.events import emit
-from modkernel.flows.runtime.mlflow_runs import is_recorded, network_run
+from modkernel.flows.plans.checks import check_is_hidden
+from modkernel.flows.plans.steps import Below, Plan, output_step
+from modkernel.flows.results import NetworkResult
 from modkernel.flows.runtime.shared import fork_server, open_registry
-from modkernel.flows.tasks.record import finish_network
-from modkernel.flows.tasks.train import train_stored_module
-from modkernel.plan import check_output, check_whole, output_spec
+from modkernel.flows.tasks.train_plan import train_network_of
+from modkernel.plan import check_output, check_whole
 from modkernel.spec import DatasetSpec, Name, OutputSpec
 
 OUTPUT = OutputSpec()
+"""What a form shows, and what is trained where nothing else is asked for."""
 
 
 @flow(name="compose-network", flow_run_name="{name}", persist_result=False)
@@ -53,24 +52,15 @@ def compose_network(
     registry = open_registry()
     registry.promotions.sync()
     top = registry.modules.resolve(hidden)
-    if top.kind != "hidden":
-        raise InterfaceError(
-            f"'{hidden}' is an output module: name the hidden module "
-            f"{top.spec.interface.upstream[:12]} under it."
-        )
+    check_is_hidden(top)
     dataset, info = datasets.for_chain(registry, top, dataset)
     if labels is None:
         check_output(output, info)
     else:
         check_whole(output)
     given = None if labels is None else datasets.check_labels(registry, dataset, labels)
-    chain = registry.modules.chain(top)
-    module = output_spec(output, top.spec, top.id, info, seed, labels=given)
-    own = f"{name}.output"
-    emit({"event": "plan", "modules": [own]})
-    results = [ModuleResult.of(record, registry.modules.report(record), True) for record in chain]
-    ready = registry.modules.find_ready(module.digest())
-    needed = ready is None or not is_recorded(registry, name, [*chain, ready])
-    with network_run(registry, name, f"compose {module.digest()}", needed) as run_id:
-        trained = train_stored_module.submit(own, module, dataset, None, run_id, labels=labels)
-        return finish_network(registry, name, [*results, trained.result()], run_id, began)
+    below = Below.of_record(top)
+    step = output_step(f"{name}.output", output, info, seed, dataset, labels=labels, given=given)
+    plan = Plan(below, (step,), kept=registry.modules.chain(top))
+    recipe = f"compose {step.spec_on(below).digest()}"
+    return train_network_of(registry, name, plan, recipe, began)

@@ -11,7 +11,7 @@ from prefect.flows import Flow
 from prefect.types.entrypoint import EntrypointType
 
 from modkernel.flows.compose_network import compose_network
-from modkernel.flows.maintenance import EVERY_HOURS, keep_house
+from modkernel.flows.maintenance import EVERY_HOURS, maintenance
 from modkernel.flows.measure_modules import measure_modules
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.search.spec import demo_search
@@ -83,7 +83,7 @@ def deployments() -> tuple[RunnerDeployment, ...]:
             {"dataset": _json(digits.dataset)},
         ),
         _deployment(
-            keep_house,
+            maintenance,
             "Record the aliases that people set in MLflow, check every stored byte, and finish or "
             "undo what was left half-stored.",
             {},

@@ -1,4 +1,4 @@
-"""The scheduled flow that follows promotions and mends what was left half-stored."""
+"""The scheduled flow that follows promotions and repairs what was left half-stored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from modkernel.flows.runtime.shared import open_registry
-from modkernel.flows.tasks.claims import sweep_work
+from modkernel.flows.tasks.work_folder import sweep_work
 from modkernel.registry.records import Action, PromotionRecord
 from modkernel.spec import Spec
 
@@ -14,19 +14,19 @@ EVERY_HOURS = 24
 """Every stored byte is read, which takes a large store a while."""
 
 
-class HouseResult(Spec):
-    """What `keep_house` found to do."""
+class MaintenanceResult(Spec):
+    """What `maintenance` found to do."""
 
     promotions: tuple[PromotionRecord, ...]
     """Aliases that people have set or moved in MLflow since it last looked."""
     repairs: tuple[Action, ...]
 
 
-@flow(name="keep-house", persist_result=False)
-def keep_house() -> HouseResult:
+@flow(name="maintenance", persist_result=False)
+def maintenance() -> MaintenanceResult:
     """Record the aliases set in MLflow, check every stored byte, and finish or undo half-stores.
 
-    Work folders that killed flows have left, and nobody will go on with, are removed.
+    Work folders that killed flows have left, and nobody will resume, are removed.
 
     What a live process is storing at that moment is left alone.
 
@@ -34,10 +34,10 @@ def keep_house() -> HouseResult:
         StoreError: the database or MLflow cannot be used.
     """
     registry, log = open_registry(), get_run_logger()
-    result = HouseResult(promotions=registry.promotions.sync(), repairs=registry.repair())
+    result = MaintenanceResult(promotions=registry.promotions.sync(), repairs=registry.repair())
     sweep_work(registry)
     for seen in result.promotions:
-        target = f"version {seen.version}" if seen.version else "no version any more"
+        target = f"version {seen.version}" if seen.version else "no version now"
         log.info("%s@%s is %s.", seen.name, seen.alias, target)
     for action in result.repairs:
         log.warning("%s", action.message)

@@ -24,7 +24,7 @@ class ModuleResult(Spec):
     seconds: float
     """Spent training it, whenever that was."""
     objective: float | None
-    """Value on the validation part at the epoch that was kept."""
+    """Value on the validation part at the epoch whose weights were stored."""
     peak_memory_bytes: int | None
     """Of its training process."""
     run_id: str | None
@@ -33,8 +33,8 @@ class ModuleResult(Spec):
     @classmethod
     def of(cls, record: ModuleRecord, report: TrainReport, reused: bool) -> ModuleResult:
         """The result that a stored module gives."""
-        kept = (line for line in report.history if line.epoch == report.best_epoch)
-        line = next(kept, None)
+        best = (line for line in report.history if line.epoch == report.best_epoch)
+        line = next(best, None)
         return cls(
             id=record.id,
             name=record.name,

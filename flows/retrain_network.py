@@ -6,20 +6,18 @@ import time
 
 from prefect import flow
 
-from modkernel.flows.plans.retrain import RetrainPlan, Wishes, plan_again
-from modkernel.flows.results import ModuleResult, NetworkResult
-from modkernel.flows.runtime.events import emit
-from modkernel.flows.runtime.mlflow_runs import is_recorded, network_run
+from modkernel.flows.plans.retrain import Changes, plan_retraining
+from modkernel.flows.results import NetworkResult
+from modkernel.flows.runtime.events import Note, emit
 from modkernel.flows.runtime.shared import fork_server, open_registry
-from modkernel.flows.tasks.record import finish_network
-from modkernel.flows.tasks.train import train_stored_module
-from modkernel.registry import ModuleRecord, Registry
+from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name, OutputSpec
 
 NOTHING = (
     "Every module of this is stored already, so nothing was trained: give --seed for another "
     "try, or --spec for other modules."
 )
+"""Said after a call that found all that it would train."""
 
 
 @flow(name="retrain-network", flow_run_name="{network}", persist_result=False)
@@ -35,7 +33,7 @@ def retrain_network(
     seed: int | None = None,
     name: Name | None = None,
 ) -> NetworkResult:
-    """Keep a stored network's modules before a stage, and train anew what stands on them.
+    """Keep a stored network's modules before a stage, and train again what stands on them.
 
     The modules from the stage on are trained as they were, on their data as it is now, but for
     what is given here. What is stored already is reused. The network that was there stays.
@@ -61,7 +59,7 @@ def retrain_network(
     fork_server().start()
     registry = open_registry()
     old = registry.networks.resolve(network)
-    wishes = Wishes(
+    changes = Changes(
         hidden=hidden,
         output=output,
         backbone=backbone,
@@ -71,35 +69,9 @@ def retrain_network(
         seed=seed,
     )
     name = name or old.name
-    steps = plan_again(registry, old, stage, name, wishes)
-    emit({"event": "plan", "modules": [step.name for step in steps.steps]})
-    ready = _stored_already(registry, steps)
-    results = [ModuleResult.of(kept, registry.modules.report(kept), True) for kept in steps.kept]
-    missing = len(ready) < len(steps.steps)
-    needed = missing or not is_recorded(registry, name, [*steps.kept, *ready])
-    below = steps.below
-    recipe = f"retrain {old.id} from {stage}: {wishes.canonical_json()}"
-    with network_run(registry, name, recipe, needed) as run_id:
-        for step in steps.steps:
-            module = step.spec_on(below)
-            result = train_stored_module.submit(
-                step.name, module, step.dataset, step.pairs, run_id, labels=step.labels
-            ).result()
-            results.append(result)
-            below = (result.id, module)
-        if not missing:
-            emit({"event": "note", "text": NOTHING})
-        return finish_network(registry, name, results, run_id, began)
-
-
-def _stored_already(registry: Registry, steps: RetrainPlan) -> list[ModuleRecord]:
-    """The first modules to train that were trained before; those after them were not."""
-    found: list[ModuleRecord] = []
-    below = steps.below
-    for step in steps.steps:
-        record = registry.modules.find_ready(step.spec_on(below).digest())
-        if record is None:
-            break
-        found.append(record)
-        below = (record.id, record.spec)
-    return found
+    plan = plan_retraining(registry, old, stage, name, changes)
+    recipe = f"retrain {old.id} from {stage}: {changes.canonical_json()}"
+    result = train_network_of(registry, name, plan, recipe, began)
+    if result.trained_modules == 0:
+        emit(Note(NOTHING))
+    return result

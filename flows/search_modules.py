@@ -9,19 +9,19 @@ from contextlib import ExitStack
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from modkernel.flows.plans.steps import Below, Plan, output_step
 from modkernel.flows.results import ModuleResult, NetworkResult
-from modkernel.flows.runtime.events import emit
-from modkernel.flows.runtime.mlflow_runs import is_recorded, network_run
+from modkernel.flows.runtime.events import Note, Planned, emit
+from modkernel.flows.runtime.mlflow_runs import network_run
 from modkernel.flows.runtime.shared import fork_server, open_registry
-from modkernel.flows.search.picture import search_picture
+from modkernel.flows.search.figure import search_figure
 from modkernel.flows.search.plan import SearchPlan, plan_search
 from modkernel.flows.search.report import log_search, show_search
 from modkernel.flows.search.result import CandidateResult, SearchResult, cost
 from modkernel.flows.search.spec import SearchSpec
 from modkernel.flows.search.stage import Entry, run_stage
-from modkernel.flows.tasks.record import finish_network
-from modkernel.flows.tasks.train import train_stored_module
-from modkernel.plan import output_spec
+from modkernel.flows.tasks.record import record_network
+from modkernel.flows.tasks.train_plan import is_done, train_in_order
 from modkernel.registry import Registry
 from modkernel.spec import ModuleSpec
 
@@ -36,13 +36,13 @@ AT_ONCE = 16
     task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE),  # type: ignore[arg-type]
 )
 def search_modules(spec: SearchSpec) -> SearchResult:
-    """Try several modules for each stage of a network, and go on with the best ones.
+    """Try several modules for each stage of a network, and build on the best ones.
 
     The candidates of a stage are trained in parallel on the same stored modules and judged on
     held-out examples: the search costs the sum over its stages, not the product. Every candidate
-    stays in the registry and is reused by later searches; a search that was killed goes on where
-    it was. A candidate whose training diverges or runs out of memory is reported and left out,
-    and tried again by the next call.
+    stays in the registry and is reused by later searches; a search that was killed is resumed by
+    the next call. A candidate whose training diverges or runs out of memory is reported and left
+    out, and tried again by the next call.
 
     Args:
         spec: data, backbone, and the candidates of each stage.
@@ -55,7 +55,7 @@ def search_modules(spec: SearchSpec) -> SearchResult:
     fork_server().start()
     registry = open_registry()
     plan = plan_search(registry, spec)
-    emit({"event": "plan", "modules": _names(spec)})
+    emit(Planned(tuple(_names(spec))))
     stages: list[tuple[CandidateResult, ...]] = []
     beam: Sequence[Entry] = ()
     with ExitStack() as stack:
@@ -64,13 +64,13 @@ def search_modules(spec: SearchSpec) -> SearchResult:
             done = run_stage(registry, plan, stage, beam, run.for_modules)
             beam = done.beam
             stages.append(done.rows)
-            emit({"event": "note", "text": _told(done.rows, spec.score)})
+            emit(Note(_summary(done.rows, spec.score)))
         network, output = _finish(registry, plan, beam[0], run, began)
         result = _result(spec, stages, network, output, time.perf_counter() - began)
-        picture = search_picture(result)
+        figure = search_figure(result)
         if run.id is not None:
-            log_search(registry, run.id, result, picture)
-        show_search(result, picture)
+            log_search(registry, run.id, result, figure)
+        show_search(result, figure)
     return result
 
 
@@ -100,16 +100,13 @@ def _finish(
 ) -> tuple[NetworkResult, ModuleResult]:
     """Train the output module on the best chain and record the network of both."""
     spec = plan.spec
-    module = output_spec(spec.output, best.record.spec, best.record.id, plan.info, spec.seed)
-    ready = registry.modules.find_ready(module.digest())
-    if ready is None or not is_recorded(
-        registry, spec.name, [*registry.modules.chain(best.record), ready]
-    ):
+    step = output_step(f"{spec.name}.output", spec.output, plan.info, spec.seed, spec.dataset)
+    chain = registry.modules.chain(best.record)
+    network = Plan(Below.of_record(best.record), (step,), kept=chain)
+    if not is_done(registry, spec.name, network):
         run.start()
-    output = train_stored_module.submit(
-        f"{spec.name}.output", module, spec.dataset, None, run.id
-    ).result()
-    return finish_network(registry, spec.name, [*best.chain, output], run.id, began), output
+    (output,) = train_in_order(network, run.id)
+    return record_network(registry, spec.name, [*best.chain, output], run.id, began), output
 
 
 def _result(
@@ -147,7 +144,7 @@ def _names(spec: SearchSpec) -> list[str]:
     return [*names, f"{spec.name}.output"]
 
 
-def _told(rows: Sequence[CandidateResult], score: str) -> str:
+def _summary(rows: Sequence[CandidateResult], score: str) -> str:
     kept = [row for row in rows if row.kept and row.score is not None]
     shown = "; ".join(f"{row.description} ({score} {row.score:.4g})" for row in kept)
-    return f"Stage {rows[0].stage}: of {len(rows)} candidates goes on {shown}."
+    return f"Stage {rows[0].stage}: of {len(rows)} candidates, the next stage builds on {shown}."

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from prefect import flow
 
-from modkernel.errors import InterfaceError, PairError
 from modkernel.flows.plans import datasets
+from modkernel.flows.plans.checks import check_is_hidden
+from modkernel.flows.plans.steps import Below, Plan, hidden_step
 from modkernel.flows.results import ModuleResult
-from modkernel.flows.runtime.events import emit
+from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.shared import fork_server, open_registry
-from modkernel.flows.tasks.train import train_stored_module
-from modkernel.plan import facts, plan_hidden
-from modkernel.spec import BackboneSpec, DatasetSpec, HiddenModuleSpec, HiddenSpec, Name
+from modkernel.flows.tasks.train_plan import train_in_order
+from modkernel.plan import check_hidden, facts, plan_hidden
+from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name
 
 HIDDEN = HiddenSpec()
+"""What a form shows, and what is trained where nothing else is asked for."""
 
 
 @flow(name="train-module", flow_run_name="{name}", persist_result=False)
@@ -44,31 +46,20 @@ def train_module(
     """
     fork_server().start()
     registry = open_registry()
-    below = None if upstream is None else registry.modules.resolve(upstream)
-    if below is None:
-        dataset, backbone = dataset or DatasetSpec(), backbone or BackboneSpec()
+    if upstream is None:
+        dataset, from_backbone = dataset or DatasetSpec(), backbone or BackboneSpec()
         info = datasets.describe(registry, dataset)
-        preprocessing, under = info.preprocessing, info.preprocessing.id
-        (step,) = plan_hidden(backbone, [hidden], preprocessing.shape, to_end=False)
+        below, start_after = Below.of_data(info), None
     else:
-        if not isinstance(below.spec, HiddenModuleSpec):
-            raise InterfaceError(
-                f"'{upstream}' is an output module, on which none can stand: name the hidden "
-                f"module {below.spec.interface.upstream[:12]} under it."
-            )
-        dataset, info = datasets.for_chain(registry, below, dataset)
-        preprocessing, under = below.spec.preprocessing, below.id
-        start_after = below.spec.blocks[-1] if backbone is None else None
-        (step,) = plan_hidden(
-            backbone or below.spec.backbone,
-            [hidden],
-            below.spec.interface.gives,
-            start_after,
-            to_end=False,
-        )
-    if pairs is None and not info.labelled:
-        raise PairError(f"Data set '{info.name}' has no class labels: give a file of 'pairs'.")
+        top = registry.modules.resolve(upstream)
+        dataset, info = datasets.for_chain(registry, top, dataset)
+        below = Below.of_record(top)
+        from_backbone = backbone or check_is_hidden(top).backbone
+        start_after = below.last_block if backbone is None else None
+    (planned,) = plan_hidden(from_backbone, [hidden], below.gives, start_after, to_end=False)
+    check_hidden([hidden], info, on_pairs=pairs is not None)
     fingerprint = pairs and datasets.check_pairs(registry, dataset, pairs, [hidden])
-    module = step.spec(under, preprocessing, facts(info, fingerprint), seed)
-    emit({"event": "plan", "modules": [name]})
-    return train_stored_module.submit(name, module, dataset, pairs).result()
+    step = hidden_step(name, planned, facts(info, fingerprint), seed, dataset, pairs)
+    emit(Planned((name,)))
+    (result,) = train_in_order(Plan(below, (step,)), None)
+    return result

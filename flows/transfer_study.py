@@ -1,4 +1,4 @@
-"""The flow that trains a module per task and compares what scores say of them with the truth."""
+"""The flow that trains a module per task and compares scores of them with the ground truth."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import TypeVar
 from prefect import flow
 from prefect.futures import PrefectFuture
 
-from modkernel.flows.measure_modules import measure_stored_module
 from modkernel.flows.results import ModuleResult
-from modkernel.flows.runtime.events import emit
+from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.shared import fork_server, open_registry
-from modkernel.flows.study.assemble import picture_study, put_together
+from modkernel.flows.study.assemble import assemble_result, study_figures
 from modkernel.flows.study.files import files_of, write_files
 from modkernel.flows.study.plan import plan_study
 from modkernel.flows.study.report import log_study, show_study
@@ -24,6 +23,7 @@ from modkernel.flows.study.run import study_run
 from modkernel.flows.study.spec import StudySpec
 from modkernel.flows.tasks.child import device_slots
 from modkernel.flows.tasks.judge import judge_stored_module
+from modkernel.flows.tasks.measure import measure_stored_module
 from modkernel.flows.tasks.side_by_side import side_by_side
 from modkernel.flows.tasks.train import train_stored_module
 
@@ -37,12 +37,12 @@ IN_HAND = 2
 def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
     """Train a module for every task, judge each for every task, and compare scores with that.
 
-    What was trained, measured or judged before is reused: a flow that was killed goes on where it
-    was, and a second call trains nothing.
+    What was trained, measured or judged before is reused: a flow that was killed is resumed
+    by the next call, and a call after that trains nothing.
 
     Args:
         spec: the study.
-        output: folder for results.json, scores.csv and the pictures; studies/NAME in the home if
+        output: folder for results.json, scores.csv and the figures; studies/NAME in the home if
             left out.
 
     Raises:
@@ -55,7 +55,7 @@ def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
     plan = plan_study(registry, spec)
     folder = registry.settings.home / "studies" / spec.name if output is None else Path(output)
     names = [plan.module_name(task) for task in plan.tasks]
-    emit({"event": "plan", "modules": names})
+    emit(Planned(tuple(names)))
     with study_run(registry, plan) as run:
         at_once = IN_HAND * device_slots(registry.settings)
         named = list(zip(names, plan.tasks, strict=True))
@@ -79,13 +79,13 @@ def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
             ],
             at_once,
         )
-        result = put_together(registry, plan, modules, judged, folder, run.id, began)
-        pictures = picture_study(result)
-        files = files_of(result, pictures)
+        result = assemble_result(registry, plan, modules, judged, folder, run.id, began)
+        figures = study_figures(result)
+        files = files_of(result, figures)
         write_files(folder, files)
         if run.is_new:
             log_study(registry, run.id, result, files)
-        show_study(result, pictures)
+        show_study(result, figures)
         return result
 
 

@@ -25,7 +25,7 @@ ImageSize = Annotated[int | None, typer.Option(help="Pixels a side that images a
 Channels = Annotated[int | None, typer.Option(help="1 makes images grey, 3 colour.")]
 
 
-def wishes(
+def dataset_fields(
     dataset: str | None, data: Path | None, image_size: int | None, channels: int | None
 ) -> dict[str, Any]:
     """The fields of a data set that the options name."""
@@ -52,12 +52,18 @@ def narrowed(base: DatasetSpec, classes: str | None) -> DatasetSpec:
 
 
 def dataset_above(
-    registry: Registry, top: ModuleRecord, asked: dict[str, Any], classes: str | None
+    registry: Registry, top: ModuleRecord, fields: dict[str, Any], classes: str | None
 ) -> DatasetSpec | None:
-    """The data set that the options ask for, to be taken by a stored module.
+    """The data set that the options name, on which modules are to stand on a stored one.
+
+    Args:
+        registry: knows what the module was trained on.
+        top: the stored module.
+        fields: the data set's, as of `dataset_fields`.
+        classes: what --classes names.
 
     Returns:
-        None where they ask for nothing: it is the module's own then.
+        None where the options name nothing: it is the module's own then.
 
     Raises:
         SpecError, ClassError: the options cannot be.
@@ -66,12 +72,12 @@ def dataset_above(
     from modkernel.flows.specs.read import validated
     from modkernel.spec import DatasetSpec
 
-    if not asked and classes is None:
+    if not fields and classes is None:
         return None
     shape = top.spec.preprocessing.shape
-    if "name" not in asked:
-        asked = datasets.recall(registry, top).model_dump() | asked
-    elif asked["name"] == "image_folder" and len(shape) == 3:
-        # Pictures have any size: the network's own is meant.
-        asked = {"channels": shape[0], "image_size": shape[1]} | asked
-    return narrowed(validated(DatasetSpec, asked, "option"), classes)
+    if "name" not in fields:
+        fields = datasets.recall(registry, top).model_dump() | fields
+    elif fields["name"] == "image_folder" and len(shape) == 3:
+        # Images have any size: the network's own is meant.
+        fields = {"channels": shape[0], "image_size": shape[1]} | fields
+    return narrowed(validated(DatasetSpec, fields, "option"), classes)

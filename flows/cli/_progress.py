@@ -15,9 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from modkernel.flows.runtime.events import Event, watch
+from modkernel.flows.runtime.events import EpochDone, Event, Note, Planned, StateChanged, watch
 
-MEASURES = ("objective", "validation")
 DONE = ("stored", "reused", "left out")
 """States after which nothing more is to be done for a module."""
 
@@ -52,16 +51,16 @@ class _Bars:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case {"event": "note", "text": str(text)}:
+            case Note(text):
                 self._bars.print(text)
-            case {"event": "plan", "modules": list(names)}:
+            case Planned(names):
                 self._all = self._bars.add_task("modules", total=len(names), note="")
                 self._planned, self._done = set(names), set()
-            case {"event": "module", "module": str(name), "state": str(state)}:
+            case StateChanged(name, state):
                 self._bars.update(self._bar(name), note=state)
                 if state in DONE:
                     self._finish(name)
-            case {"event": "epoch", "module": str(name), "epoch": epoch, "epochs": epochs}:
+            case EpochDone(name, epoch, epochs):
                 self._bars.update(
                     self._bar(name), completed=epoch, total=epochs, note=_measures(event)
                 )
@@ -92,15 +91,15 @@ class _Lines:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case {"event": "note", "text": str(text)}:
+            case Note(text):
                 self._console.print(text, soft_wrap=True)
-            case {"event": "module", "module": str(name), "state": str(state)}:
+            case StateChanged(name, state):
                 if self._states.get(name) == state:
                     return
                 self._states[name] = state
                 self._console.print(f"{name}: {state}", soft_wrap=True)
 
 
-def _measures(event: Event) -> str:
-    found = ((name, event.get(name)) for name in MEASURES)
+def _measures(event: EpochDone) -> str:
+    found = (("objective", event.objective), ("validation", event.validation))
     return " ".join(f"{name} {value:.4f}" for name, value in found if value is not None)

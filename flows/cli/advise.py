@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from modkernel.flows.cli._options import Channels, Classes, Data, ImageSize, wishes
+from modkernel.flows.cli._options import Channels, Classes, Data, ImageSize, dataset_fields
 from modkernel.flows.cli._output import Json, out, percent, print_json, print_table
 from modkernel.flows.cli._run_flow import Verbose, flow_running
 
 if TYPE_CHECKING:
-    from modkernel.registry import Advice, Ranked
+    from modkernel.registry import Advice, LeftOut, Ranked
     from modkernel.spec import DatasetSpec
+
+Row = TypeVar("Row", "Ranked", "LeftOut")
 
 REASONS = {
     "interface": "made for other examples",
     "moments": "not measured on these data",
     "score": "without a score on these data",
 }
+"""Why modules are left out, after how many they are."""
 TOO_MANY = (
     "Its features were measured again, but the cache does not hold them: raise "
     "MODKERNEL_FEATURE_CACHE_BYTES."
@@ -53,41 +56,70 @@ def advise(
     """Rank the stored modules by how good they are to build on for a task. Nothing is trained.
 
     A module that has not been measured on the data yet is passed through once, and its moments
-    are kept: they answer for every choice and grouping of the classes. That a module was trained
-    on the task itself, or on some of these examples, is said where it is known: of the whole data
+    are stored: they answer for every choice and grouping of the classes. That a module was trained
+    on the task itself, or on some of these examples, is shown where it is known: of the whole data
     set by its content, of some of its classes by its name, so not of a part of a folder or file.
 
     --json: {task: {groups: [[side, [class, ...]], ...]}, dataset, fingerprint, score,
     ranked: [{module, score, interval, accuracy, reason, message, own, fitted}], left_out:
     [{module, reason, message}]}, all of them, best first; a module as of 'modules list'.
     """
-    from modkernel.data import describe_dataset
-    from modkernel.errors import ClassError, SpecError
-    from modkernel.flows.runtime.shared import open_registry, places
+    from modkernel.errors import SpecError
     from modkernel.flows.specs.read import validated
     from modkernel.reuse.scores import DEFAULT_SCORE
-    from modkernel.reuse.task import Task, parse_task
     from modkernel.spec import DatasetSpec
 
-    asked = wishes(dataset, data, image_size, channels)
-    if not asked.get("name"):
+    fields = dataset_fields(dataset, data, image_size, channels)
+    if not fields.get("name"):
         raise SpecError(
-            "It is not said which data the task is of: give --dataset NAME, or --data FOLDER."
+            "The data of the task are not named: give --dataset NAME, or --data FOLDER."
         )
-    base: DatasetSpec = validated(DatasetSpec, asked, "option")
+    base: DatasetSpec = validated(DatasetSpec, fields, "option")
+    rank = _ranking(base, classes, score or DEFAULT_SCORE, top)
+    advice = rank()
+    if not stored_only:
+        advice = _measured(advice, base, rank, verbose)
+    if json:
+        print_json(advice.model_dump(mode="json"))
+        return
+    options = {"dataset": dataset, "data": data, "image-size": image_size, "channels": channels}
+    _print(advice, top, options | {"classes": classes})
+
+
+def _ranking(base: DatasetSpec, classes: str | None, score: str, top: int) -> Callable[[], Advice]:
+    """What ranks the stored modules for a task, by the moments that there are when it is called.
+
+    Raises:
+        ClassError: --classes cannot be read.
+        DataError: the data are missing, unfit or without class labels.
+    """
+    from modkernel.data import describe_dataset
+    from modkernel.flows.plans.checks import check_labelled
+    from modkernel.flows.runtime.shared import open_registry, places
+    from modkernel.reuse.task import Task, parse_task
+
     task = None if classes is None else parse_task(classes)
     registry = open_registry()
     info = describe_dataset(base, places(registry.settings))
-    if not info.labelled:
-        raise ClassError(
-            f"Data set '{info.name}' has no class labels, so no module can be scored on it: sort "
-            "the images into one folder a class."
-        )
-    task = task or Task.of_classes(info.classes)
-    advice = registry.advice.rank(task, info, score or DEFAULT_SCORE, top=top)
+    check_labelled(info, "so no module can be scored on it")
+    chosen = task or Task.of_classes(info.classes)
+    return lambda: registry.advice.rank(chosen, info, score, top=top)
+
+
+def _measured(
+    advice: Advice, base: DatasetSpec, rank: Callable[[], Advice], verbose: bool
+) -> Advice:
+    """The advice once all modules are measured that can be, with a reason for the others.
+
+    Args:
+        advice: by the moments that there were.
+        base: the data to measure on.
+        rank: ranks again.
+        verbose: show Prefect's log.
+    """
     reasons: dict[str, str] = {}
-    # The second time for those that are shown, but whose features are not kept any more.
-    for features in () if stored_only else (False, True):
+    # The second time for those that are shown, but whose features are no longer in the cache.
+    for features in (False, True):
         wanted = tuple(
             one.module.id
             for one in (advice.ranked if features else advice.left_out)
@@ -100,34 +132,27 @@ def advise(
                 done = measure_modules(base, wanted, features)
             reasons |= dict.fromkeys(wanted, TOO_MANY) if features else {}
             reasons |= {one.module_id: one.reason for one in done.left_out}
-            advice = registry.advice.rank(task, info, score or DEFAULT_SCORE, top=top)
-    advice = _explained(advice, reasons)
-    if json:
-        print_json(advice.model_dump(mode="json"))
-        return
-    options = {"dataset": dataset, "data": data, "image-size": image_size, "channels": channels}
-    _print(advice, top, options | {"classes": classes})
+            advice = rank()
+    return advice.model_copy(
+        update={
+            "ranked": _explained(advice.ranked, "features", reasons),
+            "left_out": _explained(advice.left_out, "moments", reasons),
+        }
+    )
 
 
-def _explained(advice: Advice, reasons: Mapping[str, str]) -> Advice:
-    """With why a module could not be measured just now, in place of how to measure it."""
-    ranked = tuple(
+def _explained(rows: Sequence[Row], lack: str, reasons: Mapping[str, str]) -> tuple[Row, ...]:
+    """Rows that lack something say why it could not be measured, in place of how to measure it."""
+    return tuple(
         one.model_copy(update={"message": reasons.get(one.module.id, one.message)})
-        if one.reason == "features"
+        if one.reason == lack
         else one
-        for one in advice.ranked
+        for one in rows
     )
-    left_out = tuple(
-        one.model_copy(update={"message": reasons.get(one.module.id, one.message)})
-        if one.reason == "moments"
-        else one
-        for one in advice.left_out
-    )
-    return advice.model_copy(update={"ranked": ranked, "left_out": left_out})
 
 
 def _print(advice: Advice, top: int, options: Mapping[str, object]) -> None:
-    """The best modules, who was left out, and what to type next."""
+    """The best modules, which were left out, and what to type next."""
     shown = advice.ranked[:top]
     columns = {
         "rank ": [str(rank) for rank in range(1, len(shown) + 1)],

@@ -8,8 +8,11 @@ from modkernel.flows.cli import (
     advise,
     compose,
     labels,
+    maintenance,
     modules,
+    networks,
     retrain,
+    schema,
     search,
     servers,
     study,
@@ -25,7 +28,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 TRAINING, REUSE = "Train", "Reuse"
-STORED, HOUSE = "Stored modules and networks", "House"
+STORED, MAINTENANCE = "Stored modules and networks", "Maintenance"
+"""Headings of the commands in --help."""
 
 app.command(rich_help_panel=TRAINING)(train.demo)
 app.command(rich_help_panel=TRAINING)(train.train)
@@ -40,12 +44,12 @@ app.command(rich_help_panel=REUSE)(search.search)
 app.command(rich_help_panel=REUSE)(study.study)
 
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
-app.add_typer(modules.networks, name="networks", rich_help_panel=STORED)
-app.command(rich_help_panel=STORED)(modules.predict)
-app.command(rich_help_panel=STORED)(modules.verify)
-app.command(rich_help_panel=STORED)(modules.repair)
+app.add_typer(networks.networks, name="networks", rich_help_panel=STORED)
+app.command(rich_help_panel=STORED)(networks.predict)
+app.command(rich_help_panel=STORED)(maintenance.verify)
+app.command(rich_help_panel=STORED)(maintenance.repair)
 
-app.command(rich_help_panel=HOUSE)(servers.up)
-app.command(rich_help_panel=HOUSE)(servers.serve)
-app.command(rich_help_panel=HOUSE)(servers.doctor)
-app.command(rich_help_panel=HOUSE)(servers.schema)
+app.command(rich_help_panel=MAINTENANCE)(servers.up)
+app.command(rich_help_panel=MAINTENANCE)(servers.serve)
+app.command(rich_help_panel=MAINTENANCE)(maintenance.doctor)
+app.command(rich_help_panel=MAINTENANCE)(schema.schema)

@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from modkernel.flows.cli._options import Channels, Classes, Data, ImageSize, dataset_above, wishes
+from modkernel.flows.cli._options import (
+    Channels,
+    Classes,
+    Data,
+    ImageSize,
+    dataset_above,
+    dataset_fields,
+)
 from modkernel.flows.cli._output import Json
 from modkernel.flows.cli._run_flow import Verbose, flow_running, show_network
 
@@ -65,7 +72,7 @@ def compose(
     output = validated(
         OutputSpec, {"method": method, "labels_per_class": budget, "draws": draws}, "option"
     )
-    asked = wishes(dataset, data, image_size, channels)
+    fields = dataset_fields(dataset, data, image_size, channels)
     with flow_running(verbose):
         from modkernel.flows.compose_network import compose_network
         from modkernel.flows.runtime.shared import open_registry
@@ -75,7 +82,7 @@ def compose(
         result = compose_network(
             name=validated(Name, name or f"{top.name}-composed", "--name"),
             hidden=top.id,
-            dataset=dataset_above(registry, top, asked, classes),
+            dataset=dataset_above(registry, top, fields, classes),
             output=output,
             seed=seed,
             labels=None if labels is None else str(labels.resolve()),

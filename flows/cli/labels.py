@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from modkernel.flows.cli._options import Channels, Classes, Data, ImageSize, dataset_above, wishes
+from modkernel.flows.cli._options import (
+    Channels,
+    Classes,
+    Data,
+    ImageSize,
+    dataset_above,
+    dataset_fields,
+)
 from modkernel.flows.cli._output import Json, err, out, print_json
 
 labels = typer.Typer(help="Choose examples to label, and label them.", no_args_is_help=True)
@@ -62,11 +69,11 @@ def suggest(
 
     registry = open_registry()
     top = registry.modules.resolve(module)
-    asked = wishes(dataset, data, image_size, channels)
+    fields = dataset_fields(dataset, data, image_size, channels)
     found = suggest_examples(
         registry,
         top,
-        dataset_above(registry, top, asked, classes),
+        dataset_above(registry, top, fields, classes),
         budget,
         output.resolve(),
         seed=seed,

@@ -1,4 +1,4 @@
-"""`retrain`: a stored network with its modules from one stage on trained anew."""
+"""`retrain`: a stored network with its modules from one stage on trained again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def retrain(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Keep a network's modules before a stage and train anew what stands on them.
+    """Keep a network's modules before a stage and train again what stands on them.
 
     The old network stays; a name means its newest network. 'modkernel networks show' tells which
     modules the two share.
@@ -61,20 +61,20 @@ def retrain(
     from modkernel.flows.specs.read import read_spec, validated
     from modkernel.spec import Name
 
-    wishes = {} if spec is None else _wishes(read_spec(spec), str(spec))
+    changes = {} if spec is None else _changes(read_spec(spec), str(spec))
     if labels is not None:
-        wishes["labels"] = str(labels.resolve())
+        changes["labels"] = str(labels.resolve())
     if seed is not None:
-        wishes["seed"] = seed
+        changes["seed"] = seed
     chosen = None if name is None else validated(Name, name, "--name")
     with flow_running(verbose):
         from modkernel.flows.retrain_network import retrain_network
 
-        result = retrain_network(network=network, stage=stage, name=chosen, **wishes)
+        result = retrain_network(network=network, stage=stage, name=chosen, **changes)
     show_network(result, json)
 
 
-def _wishes(spec: NetworkSpec, file: str) -> dict[str, Any]:
+def _changes(spec: NetworkSpec, file: str) -> dict[str, Any]:
     from modkernel.errors import SpecError
 
     if "output" in spec.model_fields_set and spec.output is None:

@@ -1,4 +1,4 @@
-"""`study`: which score foretells best what a module is worth for other tasks."""
+"""`study`: which score predicts best what a module is worth for other tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modkernel.flows.cli._options import Channels, Data, ImageSize, wishes
+from modkernel.flows.cli._options import Channels, Data, ImageSize, dataset_fields
 from modkernel.flows.cli._output import Json, out, print_json, print_table
 from modkernel.flows.cli._run_flow import Verbose, flow_running
 
@@ -31,14 +31,14 @@ def study(
     channels: Channels = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for results and pictures; HOME/studies/NAME if left out."),
+        typer.Option(help="Folder for results and figures; HOME/studies/NAME if left out."),
     ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Train a module per task, and compare each score of reuse with what reuse really gives.
 
-    What was trained or judged before is reused: stop it at any time, and call it again to go on.
+    What was trained or judged before is reused: stop it at any time, and call it again to resume.
 
     --json: {name, dataset, fingerprint, tasks: list of {name, sides, module_id, reused, seconds},
     truth: matrix of accuracies, scores: list of {name, matrix, agreement: {spearman, kendall,
@@ -47,7 +47,7 @@ def study(
     scores, truth, flow}, folder, run_id}. A matrix is a list of rows: one a source, with one
     number a target, both in the order of tasks.
     """
-    wanted = _wanted(spec, wishes(dataset, data, image_size, channels))
+    wanted = _wanted(spec, dataset_fields(dataset, data, image_size, channels))
     with flow_running(verbose):
         from modkernel.flows.transfer_study import transfer_study
 
@@ -58,13 +58,13 @@ def study(
         _print(result)
 
 
-def _wanted(spec: Path | None, asked: dict[str, object]) -> StudySpec:
+def _wanted(spec: Path | None, fields: dict[str, object]) -> StudySpec:
     from modkernel.errors import SpecError
     from modkernel.flows.specs.read import read_spec, validated
     from modkernel.flows.study.spec import StudySpec
     from modkernel.spec import DatasetSpec
 
-    if (spec is None) == (not asked):
+    if (spec is None) == (not fields):
         raise SpecError(
             "A study needs one thing to work on: give a SPEC.yaml such as "
             "examples/study_cifar10.yaml, or --data FOLDER, or --dataset NAME; a spec file names "
@@ -72,7 +72,7 @@ def _wanted(spec: Path | None, asked: dict[str, object]) -> StudySpec:
         )
     if spec is not None:
         return read_spec(spec, StudySpec)
-    chosen: DatasetSpec = validated(DatasetSpec, asked, "option")
+    chosen: DatasetSpec = validated(DatasetSpec, fields, "option")
     name = chosen.name if chosen.path is None else Path(chosen.path).name
     study: StudySpec = validated(StudySpec, {"name": study_name(name), "dataset": chosen}, "option")
     return study

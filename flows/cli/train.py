@@ -34,7 +34,7 @@ def demo(json: Json = False, verbose: Verbose = False) -> None:
     """
     started = time.monotonic()
     with flow_running(verbose):
-        from modkernel.flows.specs.demo import run_demo
+        from modkernel.flows.demo import run_demo
 
         networks = run_demo()
     seconds = time.monotonic() - started

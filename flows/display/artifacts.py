@@ -20,10 +20,11 @@ from modkernel.registry.tracking.cards import module_card
 from modkernel.training.report import OutputEvaluation, TrainReport
 
 UPDATE_SECONDS = 2.0
+"""Least time between two moves of a bar: each is a request to the server."""
 
 
 class ProgressArtifact:
-    """A progress bar in Prefect, made with the first epoch and moved at most every two seconds."""
+    """A progress bar in Prefect, made with the first epoch."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -53,17 +54,17 @@ def show_module(
     record: ModuleRecord,
     chain: Sequence[ModuleRecord],
     report: TrainReport,
-    pictures: Mapping[str, bytes],
+    figures: Mapping[str, bytes],
 ) -> None:
-    """Leave a module's card: what MLflow's version page says, with its pictures."""
+    """Leave a module's card: what MLflow's version page says, with its figures."""
     what, module_id, measured = module_card(record, chain, report).split("\n\n", maxsplit=2)
-    card = "\n\n".join([what, module_id, *map(image, pictures.values()), measured])
+    card = "\n\n".join([what, module_id, *map(image, figures.values()), measured])
     create_markdown_artifact(
         card, key=artifact_key("module", record.name), description=f"Module {record.name}"
     )
 
 
-def show_network(result: NetworkResult, picture: bytes) -> None:
+def show_network(result: NetworkResult, figure: bytes) -> None:
     """Leave a network's summary."""
     parts = [
         f"# Network {result.name}",
@@ -87,7 +88,7 @@ def show_network(result: NetworkResult, picture: bytes) -> None:
     ]
     if result.evaluation is not None:
         parts += ["## Accuracy on the test part", _evaluation(result.evaluation)]
-    parts.append(image(picture))
+    parts.append(image(figure))
     create_markdown_artifact(
         "\n\n".join(parts),
         key=artifact_key("network", result.name),
@@ -95,14 +96,14 @@ def show_network(result: NetworkResult, picture: bytes) -> None:
     )
 
 
-def show_baseline(result: BaselineResult, pictures: Mapping[str, bytes]) -> None:
+def show_baseline(result: BaselineResult, figures: Mapping[str, bytes]) -> None:
     """Leave a baseline's summary."""
     parts = [
         f"# {result.name} trained end to end",
         f"{result.train_seconds:.1f} s of training, peak memory "
         f"{_mib(result.peak_memory_bytes)}{', done before and reused' if result.reused else ''}.",
         _evaluation(result.evaluation),
-        *map(image, pictures.values()),
+        *map(image, figures.values()),
     ]
     create_markdown_artifact(
         "\n\n".join(parts),
@@ -135,9 +136,9 @@ def _mib(size: int | None) -> str:
     return "not measured" if size is None else f"{size / 2**20:.0f} MiB"
 
 
-def image(picture: bytes) -> str:
+def image(figure: bytes) -> str:
     """A PNG within markdown."""
-    return f"![picture](data:image/png;base64,{base64.b64encode(picture).decode()})"
+    return f"![figure](data:image/png;base64,{base64.b64encode(figure).decode()})"
 
 
 def artifact_key(kind: str, name: str) -> str:

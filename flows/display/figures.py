@@ -1,4 +1,4 @@
-"""Pictures of training and of results, as PNG bytes."""
+"""Figures of training and of results, as PNG bytes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ MAPPED_CLASSES = 12
 """A confusion matrix of more classes than this has no numbers in its cells."""
 
 
-def module_pictures(report: TrainReport, classes: Sequence[str] | None) -> dict[str, bytes]:
-    """The pictures of one module's card, by file name."""
-    pictures = {}
+def module_figures(report: TrainReport, classes: Sequence[str] | None) -> dict[str, bytes]:
+    """The figures of one module's card, by file name."""
+    figures = {}
     if report.history:
-        pictures["objective.png"] = objective_curve(report)
+        figures["objective.png"] = objective_curve(report)
     if report.evaluation is not None:
-        pictures["evaluation.png"] = evaluation_picture(report.evaluation, classes or ())
-    return pictures
+        figures["evaluation.png"] = evaluation_figure(report.evaluation, classes or ())
+    return figures
 
 
 def objective_curve(report: TrainReport) -> bytes:
-    """What was maximised, by epoch, with the epoch that was kept."""
+    """What was maximised, by epoch, with the epoch whose weights were stored."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     _draw_history(figure.add_subplot(), report)
     return png(figure)
 
 
-def evaluation_picture(evaluation: OutputEvaluation, classes: Sequence[str]) -> bytes:
+def evaluation_figure(evaluation: OutputEvaluation, classes: Sequence[str]) -> bytes:
     """The confusion matrix beside the accuracies by number of labels."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -45,7 +45,7 @@ def evaluation_picture(evaluation: OutputEvaluation, classes: Sequence[str]) -> 
     return png(figure)
 
 
-def network_picture(
+def network_figure(
     reports: Sequence[tuple[str, TrainReport]],
     evaluation: OutputEvaluation | None,
     classes: Sequence[str],
@@ -79,7 +79,7 @@ def _draw_history(ax: Axes, report: TrainReport) -> None:
         ax.axvline(report.best_epoch, color="grey", linestyle=":", label="kept")
     ax.set(xlabel="epoch", ylabel="objective")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend()
+    ax.legend(loc="lower right")  # What is maximised rises; the best place is slow to find.
 
 
 def _draw_confusion(ax: Axes, evaluation: OutputEvaluation, classes: Sequence[str]) -> None:

@@ -14,15 +14,15 @@ from modkernel.data.images import decode, file_facts
 from modkernel.spec import DatasetSpec
 
 LARGEST = 320
-"""Pixels of a picture's longer side; a person sees more than a module that takes 32 of them."""
+"""Pixels of an image's longer side; a person sees more than a module that takes 32 of them."""
 NUMBERS = 8
 """How many of a vector's numbers are shown."""
 
 
-def label_pictures(dataset: DatasetSpec, part: Split, rows: Tensor) -> list[str]:
+def label_images(dataset: DatasetSpec, part: Split, rows: Tensor) -> list[str]:
     """One text an example: `data:image/…` for an image, some numbers for a vector.
 
-    Images of a folder are read anew from their files, larger than the module takes them.
+    Images of a folder are read again from their files, larger than the module takes them.
 
     Args:
         dataset: where the examples are from.

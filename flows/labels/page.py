@@ -9,6 +9,7 @@ from html import escape
 from importlib.resources import files
 
 TEMPLATE = "page.html"
+"""Beside this file."""
 
 
 def label_page(
@@ -16,7 +17,7 @@ def label_page(
 ) -> str:
     """The page as HTML.
 
-    A click or a digit gives the example in view a class and goes on to the next; the button
+    A click or a digit gives the example in view a class and moves on to the next; the button
     downloads the CSV file, filled in as far as it is. Labels stay in the browser until then.
 
     Args:

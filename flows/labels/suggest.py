@@ -11,13 +11,14 @@ from torch import Tensor
 
 from modkernel.control import never_stop
 from modkernel.data import TRAINING_PART, Dataset, blank_labels, load_dataset
-from modkernel.errors import DataError, InterfaceError
+from modkernel.errors import DataError
 from modkernel.features.cache import FeatureKey
 from modkernel.features.compute import Kept, compute_features
 from modkernel.features.extractor import front_name, frozen_chain, make_front
-from modkernel.flows.labels.images import label_pictures
+from modkernel.flows.labels.images import label_images
 from modkernel.flows.labels.page import label_page
 from modkernel.flows.plans import datasets
+from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.runtime.shared import places
 from modkernel.jobs.slots import device_slot
 from modkernel.registry import ModuleRecord, Registry, Settings
@@ -70,11 +71,34 @@ def suggest(
         LabelBudgetError: a budget below 1 or above the number of examples.
         InterfaceError: the module does not take the data, or is no hidden module.
     """
-    if module.kind != "hidden":
-        raise InterfaceError(
-            f"Module {module.short_id} ({module.name}) is an output module: name the hidden module "
-            f"{module.spec.interface.upstream[:12]} under it."
-        )
+    check_is_hidden(module)
+    page = _page_beside(output)
+    dataset, info = datasets.for_chain(registry, module, dataset)
+    data = load_dataset(dataset, places(registry.settings))
+    part = data.training_part()
+    check_budget(budget, len(part))
+    phi = _features(registry, module, data, waiting)
+    rows = suggest_labels(phi, budget, seed)
+    ids = tuple(part.ids[row] for row in rows.tolist())
+    shown = label_images(dataset, part, rows)
+    _write(output, blank_labels(ids))
+    _write(page, label_page(output.name, ids, shown, info.classes))
+    return Suggestion(
+        file=str(output),
+        page=str(page),
+        module=module.id,
+        dataset=info.name,
+        candidates=len(part),
+        ids=ids,
+    )
+
+
+def _page_beside(output: Path) -> Path:
+    """Where the page of a CSV file goes, once neither is there.
+
+    Raises:
+        DataError: the file is no .csv, or one of the two is there already.
+    """
     if output.suffix.lower() != ".csv":
         raise DataError(
             f"{output} is to be a CSV file, with a page beside it: name one that ends in .csv "
@@ -87,24 +111,7 @@ def suggest(
                 f"{path} is there already, perhaps with labels in it: remove it, or name another "
                 "file with --output."
             )
-    dataset, info = datasets.for_chain(registry, module, dataset)
-    data = load_dataset(dataset, places(registry.settings))
-    part = data.training_part()
-    check_budget(budget, len(part))
-    phi = _features(registry, module, data, waiting)
-    rows = suggest_labels(phi, budget, seed)
-    ids = tuple(part.ids[row] for row in rows.tolist())
-    pictures = label_pictures(dataset, part, rows)
-    _write(output, blank_labels(ids))
-    _write(page, label_page(output.name, ids, pictures, info.classes))
-    return Suggestion(
-        file=str(output),
-        page=str(page),
-        module=module.id,
-        dataset=info.name,
-        candidates=len(part),
-        ids=ids,
-    )
+    return page
 
 
 def _features(

@@ -15,7 +15,7 @@ from modkernel.data import (
     read_pairs,
 )
 from modkernel.errors import InterfaceError, NotFoundError, SpecError
-from modkernel.flows.runtime.events import emit
+from modkernel.flows.runtime.events import Note, emit
 from modkernel.flows.runtime.shared import places
 from modkernel.kernels import make_kernel
 from modkernel.objectives.table import make_objective
@@ -24,7 +24,9 @@ from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import DatasetSpec, HiddenSpec
 
 TAG = "dataset_spec"
+"""Tag of a module's MLflow run: which data set it was trained on, and where that is."""
 PAIRS_TAG = "pairs_file"
+"""Tag of a module's MLflow run: the file of pairs that it was trained on."""
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
@@ -39,7 +41,7 @@ def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
 def check_pairs(
     registry: Registry, dataset: DatasetSpec, pairs: str, hidden: Sequence[HiddenSpec]
 ) -> str:
-    """See that a file of pairs can train hidden modules, and return its fingerprint.
+    """Check that a file of pairs can train hidden modules, and return its fingerprint.
 
     Raises:
         DataError: it cannot be read, or names an example that the data set does not have.
@@ -61,7 +63,7 @@ def check_pairs(
 
 
 def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> LabelList:
-    """See that a file of labels can train an output module, and read it.
+    """Check that a file of labels can train an output module, and read it.
 
     Raises:
         DataError: it cannot be read, or is wrong somewhere.
@@ -129,7 +131,7 @@ def for_chain(
 
 
 def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
-    """See that a stored module's chain takes the examples of a data set.
+    """Check that a stored module's chain takes the examples of a data set.
 
     Raises:
         InterfaceError: another shape, number of channels or type.
@@ -159,4 +161,4 @@ def _tag(registry: Registry, record: ModuleRecord, name: str) -> str | None:
 
 def _note(text: str) -> None:
     get_run_logger().warning(text)
-    emit({"event": "note", "text": text})
+    emit(Note(text))

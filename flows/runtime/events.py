@@ -1,24 +1,62 @@
-"""Progress of a flow, told to whoever watches in the same process (the command line's bars).
-
-Events are flat, JSON-clean dicts:
-
-    {"event": "plan",   "modules": ["digits.hidden-1", "digits.output"]}
-    {"event": "module", "module": "digits.hidden-1", "state": "waiting" | "training" |
-                                                              "measuring" | "judging" | "stored" |
-                                                              "reused" | "judged" | "failed" |
-                                                              "left out"}
-    {"event": "note",   "text": "12 of 60 pairs name an example of the test part ..."}
-    {"event": "epoch",  "module": "digits.hidden-1", "epoch": 3, "epochs": 10, ...}
-"""
+"""Progress of a flow, told to whoever watches in the same process (the command line's bars)."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
-Event = dict[str, Any]
+State = Literal[
+    "waiting",
+    "training",
+    "measuring",
+    "judging",
+    "stored",
+    "reused",
+    "judged",
+    "failed",
+    "left out",
+]
+"""What a module of a flow is at; the last five end it."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the flow will work on: names of modules, in order."""
+
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """A module's state is another one now."""
+
+    module: str
+    state: State
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch of a module's training is done, or a task of its ground truth."""
+
+    module: str
+    epoch: int
+    """From 1."""
+    epochs: int
+    objective: float | None = None
+    validation: float | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that the user should know."""
+
+    text: str
+
+
+Event = Planned | StateChanged | EpochDone | Note
 Watcher = Callable[[Event], None]
 
 _watchers: list[Watcher] = []
@@ -44,6 +82,6 @@ def emit(event: Event) -> None:
             watcher(event)
 
 
-def tell(module: str, state: str) -> None:
-    """Tell what a module's state is now."""
-    emit({"event": "module", "module": module, "state": state})
+def tell(module: str, state: State) -> None:
+    """Emit what a module's state is now."""
+    emit(StateChanged(module, state))

@@ -15,7 +15,7 @@ from modkernel.spec import NetworkSpec
 def ending_with(registry: Registry, run_id: str) -> Iterator[None]:
     """End a run as finished, failed or (stopped, interrupted, cancelled) killed with the block.
 
-    A run whose process is killed stays running, and is gone on with by the next call.
+    A run whose process is killed stays running, and is resumed by the next call.
     """
     try:
         yield
@@ -36,7 +36,7 @@ def network_run(
         registry: has the run.
         name: of the network.
         recipe: what it is made from, or words that tell this: a run that died with the same ones
-            is gone on with.
+            is resumed.
         needed: whether something is to be trained.
     """
     if not needed:

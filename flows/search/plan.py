@@ -1,4 +1,4 @@
-"""See that a search can be carried out, whichever candidates win, and make its modules' specs."""
+"""Check that a search can be carried out, whichever candidates win, and make its modules' specs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,17 @@ from dataclasses import dataclass
 
 from modkernel.backbones.cut import cut
 from modkernel.data import DatasetInfo
-from modkernel.errors import (
-    CutError,
-    DataError,
-    InterfaceError,
-    MomentsError,
-    SettingsError,
-    SpecError,
-)
+from modkernel.errors import CutError, InterfaceError, MomentsError, SettingsError, SpecError
 from modkernel.features.measure import EXAMPLES_PER_CLASS, VALIDATION_PER_CLASS
 from modkernel.flows.plans import datasets
+from modkernel.flows.plans.checks import check_labelled
+from modkernel.flows.plans.steps import Below
 from modkernel.flows.search.score import check_score
 from modkernel.flows.search.spec import ACCURACY, Candidate, SearchSpec
-from modkernel.plan import HiddenPlan, check_hidden, check_output, facts, plan_hidden, stands_on
+from modkernel.plan import HiddenPlan, check_hidden, check_output, facts, plan_hidden
 from modkernel.registry import Registry
 from modkernel.reuse.moments import check_size
-from modkernel.spec import DatasetFacts, HiddenModuleSpec, HiddenSpec, Shape
+from modkernel.spec import DatasetFacts, HiddenSpec, ModuleSpec, Shape
 
 
 @dataclass(frozen=True)
@@ -46,20 +41,17 @@ class SearchPlan:
         self,
         stage: int,
         candidate: Candidate,
-        parent: tuple[str, HiddenModuleSpec] | None,
-    ) -> HiddenModuleSpec:
-        """The spec of a candidate on a stored module.
+        below: Below,
+    ) -> ModuleSpec:
+        """The spec of a candidate on what is below it.
 
         Args:
             stage: from 0.
             candidate: of that stage.
-            parent: id and spec of the module that it stands on; none in the first stage.
+            below: what it stands on: the data in the first stage.
         """
-        takes, start_after = self.info.preprocessing.shape, None
-        if parent is not None:
-            takes, start_after = parent[1].interface.gives, parent[1].blocks[-1]
-        plan = self.cut(stage, candidate, takes, start_after)
-        return plan.spec(*stands_on(parent, self.info), self.facts, self.spec.seed)
+        plan = self.cut(stage, candidate, below.gives, below.last_block)
+        return plan.spec(below.id, below.preprocessing, self.facts, self.spec.seed)
 
     def cut(
         self, stage: int, candidate: Candidate, takes: Shape, start_after: str | None
@@ -79,7 +71,7 @@ class SearchPlan:
 
 
 def plan_search(registry: Registry, spec: SearchSpec) -> SearchPlan:
-    """Resolve a search, and see that every candidate fits on every candidate before it.
+    """Resolve a search, and check that every candidate fits on every candidate before it.
 
     Raises:
         UnknownNameError: there is no such score, backbone, kernel or objective.
@@ -87,16 +79,12 @@ def plan_search(registry: Registry, spec: SearchSpec) -> SearchPlan:
         DataError, LabelBudgetError: data that is missing, has no labels, or too few.
         CutError, InterfaceError: a candidate does not fit on one of the stage before it, or one of
             the last stage does not reach the backbone's end; the message names it.
-        MomentsError: a candidate has more features than class moments are kept of.
+        MomentsError: a candidate has more features than class moments are stored of.
         SettingsError: the feature cache is too small to judge a candidate by its accuracy.
     """
     check_score(spec.score)
     info = datasets.describe(registry, spec.dataset)
-    if not info.labelled:
-        raise DataError(
-            f"Data set '{info.name}' has no class labels, which a search judges candidates by: "
-            "sort the images into one folder a class."
-        )
+    check_labelled(info, "which a search judges candidates by")
     check_output(spec.output, info)
     evenly = cut(spec.backbone, [HiddenSpec()] * len(spec.stages))
     plan = SearchPlan(spec, info, facts(info), tuple(blocks[-1] for blocks in evenly))
@@ -124,7 +112,7 @@ def plan_search(registry: Registry, spec: SearchSpec) -> SearchPlan:
 
 
 def _check_different(stage: int, made: Sequence[Sequence[str]]) -> None:
-    """See that the last candidate comes to other digests than those before it.
+    """Check that the last candidate comes to other digests than those before it.
 
     Equal modules would take two places of the beam, and be one.
     """
@@ -137,7 +125,7 @@ def _check_different(stage: int, made: Sequence[Sequence[str]]) -> None:
 
 
 def _check_room(info: DatasetInfo, features: int, limit: int) -> None:
-    """See that the measured features of one module find room in the feature cache."""
+    """Check that the measured features of one module fit into the feature cache."""
     assert info.train_counts is not None
     examples = sum(min(count, EXAMPLES_PER_CLASS) for count in info.train_counts)
     examples += min(info.n_validation, VALIDATION_PER_CLASS * len(info.classes))

@@ -1,4 +1,4 @@
-"""Where a search is told of: an artifact in Prefect, a figure and a table in MLflow."""
+"""How a search is reported: an artifact in Prefect, a figure and a table in MLflow."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from modkernel.flows.search.spec import ACCURACY
 from modkernel.registry import Registry
 
 FIGURE, TABLE = "search.png", "search.json"
+"""File names on the search's MLflow run."""
 
 
-def show_search(result: SearchResult, picture: bytes) -> None:
+def show_search(result: SearchResult, figure: bytes) -> None:
     """Leave the search's summary in Prefect."""
     evaluation = result.network.evaluation
     parts = [
         f"# Module search {result.name}",
         cost_sentence(result),
-        image(picture),
+        image(figure),
         table(
             ("stage", "candidate", "on", result.score, "training", "module", ""),
             [tuple(cells) for cells in rows_of(result)],
@@ -41,9 +42,9 @@ def show_search(result: SearchResult, picture: bytes) -> None:
     )
 
 
-def log_search(registry: Registry, run_id: str, result: SearchResult, picture: bytes) -> None:
-    """Put picture, table and cost on the search's MLflow run."""
-    registry.runs.log_figures(run_id, {FIGURE: picture})
+def log_search(registry: Registry, run_id: str, result: SearchResult, figure: bytes) -> None:
+    """Put figure, table and cost on the search's MLflow run."""
+    registry.runs.log_figures(run_id, {FIGURE: figure})
     registry.runs.log_metrics(
         run_id,
         {

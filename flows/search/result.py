@@ -70,12 +70,12 @@ def describe(candidates: Sequence[Candidate]) -> tuple[str, ...]:
     first = flat[0]
     names = list(dict.fromkeys(name for fields in flat for name in fields))
     differing = [name for name in names if len({str(fields.get(name)) for fields in flat}) > 1]
-    said = [f"{_short(name)} {_value(first[name])}" for name in differing if first.get(name)]
-    told = [", ".join(said) or ("as the backbone" if differing else "the only one")]
+    of_first = [f"{_short(name)} {_value(first[name])}" for name in differing if first.get(name)]
+    texts = [", ".join(of_first) or ("as the backbone" if differing else "the only one")]
     for fields in flat[1:]:
         changed = [name for name in differing if str(fields.get(name)) != str(first.get(name))]
-        told.append(", ".join(f"{_short(name)} {_value(fields.get(name))}" for name in changed))
-    return tuple(told)
+        texts.append(", ".join(f"{_short(name)} {_value(fields.get(name))}" for name in changed))
+    return tuple(texts)
 
 
 def cost(stages: Sequence[Sequence[CandidateResult]]) -> tuple[float, int, float]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from modkernel.data import DatasetInfo
 from modkernel.errors import MomentsError
 from modkernel.features.measure import MeasuredFeatures, measured_features
-from modkernel.flows.measure_modules import measure_stored_module
 from modkernel.flows.search.spec import ACCURACY
+from modkernel.flows.tasks.measure import measure_stored_module
 from modkernel.lookup import lookup
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.backends import feature_cache
@@ -53,13 +53,13 @@ def _features(
     cache = feature_cache(registry.settings)
     found = measured_features(cache, record.id, info.fingerprint)
     if found is None:
-        # They were evicted, or never kept: the moments stay as they are.
+        # They were evicted, or never cached: the moments stay as they are.
         measure_stored_module(record.id, dataset, features=True)
         found = measured_features(cache, record.id, info.fingerprint)
     if found is None:
         raise MomentsError(
-            f"The measured features of module {record.short_id} ({record.name}) find no room in "
-            "the feature cache: set MODKERNEL_FEATURE_CACHE_BYTES higher, or search by a score "
-            "of moments."
+            f"The measured features of module {record.short_id} ({record.name}) do not fit "
+            "into the feature cache: set MODKERNEL_FEATURE_CACHE_BYTES higher, or search by a "
+            "score of moments."
         )
     return found

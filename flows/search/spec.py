@@ -17,6 +17,7 @@ from modkernel.spec import (
 )
 
 ACCURACY = "accuracy"
+"""The score that is no score of moments: held-out accuracy of a ridge output module."""
 
 
 class Candidate(HiddenSpec, title="Candidate"):

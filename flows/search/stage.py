@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modkernel.errors import ChildError, NonFiniteError, ScoreError, TrainingError
+from modkernel.flows.plans.steps import Below
 from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.events import tell
 from modkernel.flows.search.plan import SearchPlan
@@ -13,7 +14,7 @@ from modkernel.flows.search.result import CandidateResult, describe
 from modkernel.flows.search.score import score_candidate
 from modkernel.flows.tasks.train import train_stored_module
 from modkernel.registry import ModuleRecord, Registry
-from modkernel.spec import HiddenModuleSpec, ModuleSpec
+from modkernel.spec import ModuleSpec
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Entry:
     """A candidate that was trained, or found, and scored.
 
     Attributes:
-        row: what is told of it.
+        row: what the report says of it.
         record: the stored module.
         chain: all modules of the chain that ends with it.
         path: its place among the candidates of its stage, after those of the modules under it.
@@ -35,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class StageDone:
-    """What a stage gave: its best entries, best first, and what is told of every candidate."""
+    """What a stage gave: its best entries, best first, and a row for every candidate."""
 
     beam: tuple[Entry, ...]
     rows: tuple[CandidateResult, ...]
@@ -110,10 +111,7 @@ def run_stage(
 
 def _attempts(plan: SearchPlan, stage: int, entry: Entry | None) -> list[_Attempt]:
     candidates = plan.spec.stages[stage].candidates
-    parent = None
-    if entry is not None:
-        assert isinstance(entry.record.spec, HiddenModuleSpec), "candidates are hidden modules"
-        parent = (entry.record.id, entry.record.spec)
+    below = Below.of_data(plan.info) if entry is None else Below.of_record(entry.record)
     return [
         _Attempt(
             row=CandidateResult(
@@ -125,7 +123,7 @@ def _attempts(plan: SearchPlan, stage: int, entry: Entry | None) -> list[_Attemp
                 score=None,
                 kept=False,
             ),
-            module=plan.module(stage, candidate, parent),
+            module=plan.module(stage, candidate, below),
             below=() if entry is None else entry.chain,
             path=(number,) if entry is None else (*entry.path, number),
         )

@@ -16,6 +16,7 @@ S = TypeVar("S", bound=Spec)
 PATH_FIELDS = (("dataset", "path"), ("pairs",))
 """Fields that name files; a relative one counts from the spec file's folder."""
 MERGE = "tag:yaml.org,2002:merge"
+"""YAML's tag of the key '<<'."""
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -1,4 +1,4 @@
-"""Put a study's result together: matrices in the order of their structure, agreement, seconds."""
+"""Assemble a study's result: matrices in the order of their structure, agreement, seconds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from modkernel.flows.results import ModuleResult
+from modkernel.flows.study.figures import heat_maps, task_trees
 from modkernel.flows.study.files import HEAT_MAPS, TREES
-from modkernel.flows.study.pictures import heat_maps, task_trees
-from modkernel.flows.study.plan import StudyPlan
+from modkernel.flows.study.plan import StudyPlan, StudyTask
 from modkernel.flows.study.result import Rows, ScoreResult, Seconds, StudyResult, TaskResult
-from modkernel.flows.study.scoring import ON_MOMENTS, score_all
+from modkernel.flows.study.scoring import score_all
 from modkernel.flows.study.statistics import Matrix, agreement, order_by_structure
 from modkernel.registry import Registry
 from modkernel.reuse.ground_truth import Judgment
 from modkernel.reuse.scores import DEFAULT_SCORE, SCORES
+from modkernel.reuse.scores.table import ON_MOMENTS
 
 
-def put_together(
+def assemble_result(
     registry: Registry,
     plan: StudyPlan,
     modules: Sequence[ModuleResult],
@@ -46,29 +47,16 @@ def put_together(
     truth = np.array([judgment.accuracy for judgment in judgments])
     found, left_out = score_all(moments, judgments, [task.task for task in plan.tasks])
     order = order_by_structure(truth)
-
-    def arranged(matrix: Matrix) -> Rows:
-        return tuple(tuple(float(matrix[row, column]) for column in order) for row in order)
-
     return StudyResult(
         name=plan.spec.name,
         dataset=plan.info.name,
         fingerprint=plan.info.fingerprint,
-        tasks=tuple(
-            TaskResult(
-                name=plan.tasks[position].name,
-                sides=plan.tasks[position].task.groups,
-                module_id=modules[position].id,
-                reused=modules[position].reused,
-                seconds=modules[position].seconds,
-            )
-            for position in order
-        ),
-        truth=arranged(truth),
+        tasks=tuple(_task(plan.tasks[place], modules[place]) for place in order),
+        truth=_arranged(truth, order),
         scores=tuple(
             ScoreResult(
                 name=name,
-                matrix=arranged(score.matrix),
+                matrix=_arranged(score.matrix, order),
                 agreement=agreement(score.matrix, truth),
                 seconds=score.seconds,
             )
@@ -92,13 +80,28 @@ def put_together(
     )
 
 
-def picture_study(result: StudyResult) -> dict[str, bytes]:
-    """The pictures of a study, by file name."""
+def _task(task: StudyTask, module: ModuleResult) -> TaskResult:
+    return TaskResult(
+        name=task.name,
+        sides=task.task.groups,
+        module_id=module.id,
+        reused=module.reused,
+        seconds=module.seconds,
+    )
+
+
+def _arranged(matrix: Matrix, order: Sequence[int]) -> Rows:
+    """Rows and columns of a matrix [T, T] in an order."""
+    return tuple(tuple(float(matrix[row, column]) for column in order) for row in order)
+
+
+def study_figures(result: StudyResult) -> dict[str, bytes]:
+    """The figures of a study, by file name."""
     names = [task.name for task in result.tasks]
     truth = np.array(result.truth)
     scores = [(score.name, np.array(score.matrix), score.agreement) for score in result.best_first]
-    pictures = {HEAT_MAPS: heat_maps(names, truth, scores)}
+    figures = {HEAT_MAPS: heat_maps(names, truth, scores)}
     by_name = {name: matrix for name, matrix, _ in scores}
     if DEFAULT_SCORE in by_name:
-        pictures[TREES] = task_trees(names, truth, DEFAULT_SCORE, by_name[DEFAULT_SCORE])
-    return pictures
+        figures[TREES] = task_trees(names, truth, DEFAULT_SCORE, by_name[DEFAULT_SCORE])
+    return figures

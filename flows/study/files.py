@@ -1,4 +1,4 @@
-"""A study's files: results.json, scores.csv and the pictures, in one folder."""
+"""A study's files: results.json, scores.csv and the figures, in one folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from modkernel.errors import SettingsError
 from modkernel.flows.study.result import StudyResult
 
 RESULTS, SCORES, HEAT_MAPS, TREES = "results.json", "scores.csv", "heat_maps.png", "tasks.png"
+"""File names in a study's folder."""
 TRUTH = "ground_truth"
+"""Column of scores.csv."""
 
 
 def scores_csv(result: StudyResult) -> str:
@@ -27,12 +29,12 @@ def scores_csv(result: StudyResult) -> str:
     return text.getvalue()
 
 
-def files_of(result: StudyResult, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+def files_of(result: StudyResult, figures: Mapping[str, bytes]) -> dict[str, bytes]:
     """All files by name."""
     return {
         RESULTS: (result.model_dump_json(indent=1) + "\n").encode(),
         SCORES: scores_csv(result).encode(),
-        **pictures,
+        **figures,
     }
 
 

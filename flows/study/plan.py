@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from modkernel.data import DatasetInfo
-from modkernel.errors import DataError, SpecError
+from modkernel.errors import SpecError
 from modkernel.flows.plans import datasets
+from modkernel.flows.plans.checks import check_labelled
+from modkernel.flows.plans.steps import Below
 from modkernel.flows.study.spec import StudySpec
 from modkernel.plan import check_hidden, facts, plan_hidden
 from modkernel.registry import Registry
@@ -22,9 +24,11 @@ from modkernel.spec import DatasetSpec, ModuleSpec
 PAPER_CLASSES = ("deer", "horse", "cat", "dog", "automobile", "truck")
 """All pairs of these classes of CIFAR-10 are the paper's 15 tasks."""
 DEFAULT_CLASSES = 6
+"""Of data without these, so many first classes are paired."""
 FEWEST_TASKS = 3
 """Each task ranks the modules of the others, which must be two at least."""
 LONGEST_NAME = 100
+"""Characters of a registered name."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +69,17 @@ class StudyPlan:
 
 
 def plan_study(registry: Registry, spec: StudySpec) -> StudyPlan:
-    """Resolve a study, and see that all of it can be trained.
+    """Resolve a study, and check that all of it can be trained.
 
     Raises:
         SpecError: less than three tasks, or one that stands twice.
         ClassError: a task that the data set's classes do not allow.
         DataError, CutError, InterfaceError, ObjectiveError: see `check_hidden`
             and `plan_hidden`.
-        MomentsError: the modules have more features than moments of all classes are kept of.
+        MomentsError: the modules have more features than moments of all classes are stored of.
     """
     base = datasets.describe(registry, spec.dataset)
-    if not base.labelled:
-        raise DataError(
-            f"Data set '{base.name}' has no class labels, of which a study's tasks are made: sort "
-            "the images into one folder a class."
-        )
+    check_labelled(base, "of which a study's tasks are made")
     tasks = _tasks(spec, base)
     used = {name for task in tasks for name in task.classes}
     union = spec.dataset.model_copy(
@@ -136,8 +136,8 @@ def _plan_task(
     dataset = task.dataset(spec.dataset)
     info = datasets.describe(registry, dataset)
     check_hidden((spec.hidden,), info, on_pairs=False)
-    (hidden,) = plan_hidden(spec.backbone, (spec.hidden,), info.preprocessing.shape)
+    below = Below.of_data(info)
+    (hidden,) = plan_hidden(spec.backbone, (spec.hidden,), below.gives)
     check_size(measured_classes, hidden.features)
-    preprocessing = info.preprocessing
-    module = hidden.spec(preprocessing.id, preprocessing, facts(info), spec.seed)
+    module = hidden.spec(below.id, below.preprocessing, facts(info), spec.seed)
     return StudyTask(name, task, dataset, module)

@@ -12,10 +12,11 @@ from modkernel.registry import Registry
 from modkernel.reuse.scores import DEFAULT_SCORE
 
 HEAD = ("score", "Spearman", "Kendall", "weighted τ", "points lost", "Spearman with own", "seconds")
+"""Columns of the table of scores."""
 
 
-def summary(result: StudyResult, pictures: Mapping[str, bytes]) -> str:
-    """The study as markdown, pictures included."""
+def summary(result: StudyResult, figures: Mapping[str, bytes]) -> str:
+    """The study as markdown, figures included."""
     parts = [
         f"# Transfer study {result.name}",
         f"{len(result.tasks)} tasks on {result.dataset}: {result.trained_modules} modules trained, "
@@ -24,7 +25,7 @@ def summary(result: StudyResult, pictures: Mapping[str, bytes]) -> str:
         "points of accuracy lost by taking the best-scored of them.",
         table(HEAD, [score_row(score) for score in result.best_first]),
         *(f"{name} is left out. {reason}" for name, reason in result.left_out.items()),
-        *map(image, pictures.values()),
+        *map(image, figures.values()),
         "## What it cost",
         table(("", "seconds", "of training"), cost_rows(result.seconds)),
         "## Modules",
@@ -73,10 +74,10 @@ def cost_rows(seconds: Seconds) -> list[tuple[str, str, str]]:
     ]
 
 
-def show_study(result: StudyResult, pictures: Mapping[str, bytes]) -> None:
+def show_study(result: StudyResult, figures: Mapping[str, bytes]) -> None:
     """Leave the summary in Prefect."""
     create_markdown_artifact(
-        summary(result, pictures),
+        summary(result, figures),
         key=artifact_key("study", result.name),
         description=f"Transfer study {result.name}",
     )
@@ -93,8 +94,8 @@ def log_study(
         agreement = score.agreement.model_dump()
         metrics |= {f"{measure}/{score.name}": value for measure, value in agreement.items()}
     registry.runs.log_metrics(run_id, metrics)
-    pictures = {name: content for name, content in files.items() if name.endswith(".png")}
-    registry.runs.log_figures(run_id, pictures)
+    figures = {name: content for name, content in files.items() if name.endswith(".png")}
+    registry.runs.log_figures(run_id, figures)
     for name, content in files.items():
-        if name not in pictures:
+        if name not in figures:
             registry.runs.log_text(run_id, content.decode(), name)

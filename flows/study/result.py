@@ -79,7 +79,7 @@ class StudyResult(Spec):
     """Whose ground truth was made by this call; that of the others was there."""
     seconds: Seconds
     folder: str
-    """Where results.json, scores.csv and the pictures are."""
+    """Where results.json, scores.csv and the figures are."""
     run_id: str
     """MLflow run."""
 

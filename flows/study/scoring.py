@@ -13,10 +13,8 @@ from modkernel.flows.study.statistics import Matrix
 from modkernel.reuse.ground_truth import Judgment
 from modkernel.reuse.moments import ModuleMoments
 from modkernel.reuse.scores import SCORES, score_tasks
+from modkernel.reuse.scores.table import ON_MOMENTS
 from modkernel.reuse.task import Task
-
-ON_MOMENTS = ("moments", "held_out")
-"""What a score needs that is computed from moments alone."""
 
 
 @dataclass(frozen=True, eq=False)

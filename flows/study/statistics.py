@@ -1,4 +1,4 @@
-"""How well a score foretells a ground truth, and which tasks are alike: source × target matrices.
+"""How well a score predicts a ground truth, and which tasks are alike: source × target matrices.
 
 Everywhere row i belongs to the source task i, column j to the target task j, and the tasks of rows
 and columns are the same, so that the diagonal has every task's own module.
@@ -48,7 +48,7 @@ class Agreement(Spec):
 
 
 def agreement(scores: Matrix, truth: Matrix) -> Agreement:
-    """How well `scores` [T, T] foretell `truth` [T, T]; the own module is left out but where named.
+    """How well `scores` [T, T] predict `truth` [T, T]; the own module is left out but where named.
 
     Raises:
         ScoreError: matrices that are not square, or of two sizes.

@@ -1,23 +1,30 @@
-"""Start a child on a job and follow its progress into the log, Prefect, MLflow and the terminal."""
+"""Start a child on a job, and follow what every job reports into the log and the terminal."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas import objects
 from prefect.logging import get_run_logger
 from prefect.tasks import Task
 
 from modkernel.errors import ChildError
-from modkernel.flows.display.artifacts import ProgressArtifact
-from modkernel.flows.runtime.events import emit, tell
+from modkernel.flows.runtime.events import Note, State, emit, tell
 from modkernel.flows.runtime.interrupts import stoppable
 from modkernel.flows.runtime.shared import fork_server
+from modkernel.flows.tasks.child_events import (
+    ChildEvent,
+    EpochEnded,
+    Remark,
+    Started,
+    TargetJudged,
+    Waiting,
+    parse,
+)
 from modkernel.jobs.job import (
     EndToEndJob,
     HiddenJob,
@@ -29,19 +36,18 @@ from modkernel.jobs.job import (
 )
 from modkernel.jobs.slots import gpus
 from modkernel.registry import ModuleRecord, Registry, Settings
-from modkernel.training.report import TrainReport
 
 P = ParamSpec("P")
 R = TypeVar("R")
 J = TypeVar("J", HiddenJob, OutputJob, EndToEndJob, MeasureJob, JudgeJob)
 
-LOG_SECONDS = 1.0
-"""Epochs that end within this time are logged together: each log costs a transaction."""
-MEASURES = ("objective", "validation", "learning_rate")
+Follow = Callable[[ChildEvent], None]
+
 WAITING = {
     "device": "All devices are taken: waiting for one.",
     "folder": "A child that is about to end still works on this module: waiting for it.",
 }
+"""What the log says of a child that lacks something."""
 
 
 def runs_child(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
@@ -65,8 +71,8 @@ def runs_child(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     return decorate
 
 
-def _child_died(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether to try again: only after a child that was killed, which goes on where it was."""
+def _child_died(_: Task[..., Any], __: objects.TaskRun, state: objects.State[Any]) -> bool:
+    """Whether to try again: only after a child that was killed: the next one resumes its work."""
     try:
         state.result()
     except ChildError as error:
@@ -77,7 +83,7 @@ def _child_died(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
 
 
 def make_job(kind: type[J], settings: Settings, digest: str, **fields: Any) -> J:
-    """A job in the work folder that belongs to a recipe: whoever comes next resumes there."""
+    """A job in the work folder of a recipe, where whoever comes next resumes it."""
     cores = len(os.sched_getaffinity(0))
     return kind(
         data_root=str(settings.data_root),
@@ -112,75 +118,33 @@ def device_slots(settings: Settings) -> int:
     return devices or settings.cpu_slots
 
 
-def run_watched(
-    job: Job,
-    name: str,
-    doing: str,
-    stop: threading.Event,
-    follow: Callable[[Mapping[str, Any]], None] | None = None,
+def run_child(
+    label: str, doing: State, stop: threading.Event, job: Job, follow: Follow | None = None
 ) -> None:
     """Run a job to its end; see `ForkServer.run` for what is raised.
 
     Args:
-        job: what a child does.
-        name: what it is called in progress.
-        doing: its state while it is at work: 'training', 'measuring' or 'judging'.
+        label: what it is called in progress.
+        doing: its state while it is at work.
         stop: ends it when it is set.
-        follow: is given the child's events, but for those that every job has.
+        job: what a child does.
+        follow: is given what the child reports, but for what every job reports.
     """
     log = get_run_logger()
 
-    def watch(event: Mapping[str, Any]) -> None:
-        match event["event"]:
-            case "waiting":
-                log.info(WAITING[event["for"]])
-                tell(name, "waiting")
-            case "started":
-                begun = doing.capitalize()
-                log.info("%s on %s in process %d.", begun, event["device"], event["pid"])
-                tell(name, doing)
-            case "note":
-                log.warning("%s", event["text"])
-                emit({"event": "note", "text": f"{name}: {event['text']}"})
-            case _ if follow is not None:
+    def watch(reported: Mapping[str, Any]) -> None:
+        match parse(reported):
+            case Waiting(lacks):
+                log.info(WAITING[lacks])
+                tell(label, "waiting")
+            case Started(device, pid):
+                log.info("%s on %s in process %d.", doing.capitalize(), device, pid)
+                tell(label, doing)
+            case Remark(text):
+                log.warning("%s", text)
+                emit(Note(f"{label}: {text}"))
+            case EpochEnded() | TargetJudged() as event if follow is not None:
                 follow(event)
 
     with stoppable(stop):
         fork_server().run(job, watch, stop)
-
-
-def run_followed(
-    job: Job, name: str, registry: Registry, run_id: str, stop: threading.Event
-) -> TrainReport:
-    """Run a job to its end and return its report; see `ForkServer.run` for what is raised."""
-    run_watched(job, name, "training", stop, _Epochs(name, registry, run_id))
-    report = TrainReport.model_validate_json((job.result / "report.json").read_bytes())
-    epochs = len(report.history)
-    # Those that were not followed, too: of a flow that was killed before it could log them.
-    registry.runs.log_epochs(run_id, [line.event(epochs) for line in report.history])
-    return report
-
-
-class _Epochs:
-    """Hands a child's epochs on."""
-
-    def __init__(self, name: str, registry: Registry, run_id: str) -> None:
-        self._name, self._registry, self._run_id = name, registry, run_id
-        self._log = get_run_logger()
-        self._bar = ProgressArtifact(name)
-        self._lines: list[Mapping[str, Any]] = []
-        self._logged = time.monotonic()
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        if event["event"] != "epoch":
-            return
-        epoch, epochs = event["epoch"], event["epochs"]
-        emit({**event, "module": self._name})
-        values = ", ".join(f"{key} {event[key]:.4g}" for key in MEASURES if event[key] is not None)
-        self._log.info("Epoch %d of %d: %s.", epoch, epochs, values)
-        self._bar.show(epoch, epochs)
-        self._lines.append(event)
-        if time.monotonic() - self._logged >= LOG_SECONDS:
-            self._registry.runs.log_epochs(self._run_id, self._lines)
-            self._lines = []
-            self._logged = time.monotonic()

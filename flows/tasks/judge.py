@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prefect.logging import get_run_logger
 
 from modkernel.errors import SettingsError
-from modkernel.flows.runtime.events import emit, tell
+from modkernel.flows.runtime.events import EpochDone, emit
 from modkernel.flows.runtime.shared import open_registry
-from modkernel.flows.study.scoring import ON_MOMENTS
-from modkernel.flows.tasks.child import chain_files, make_job, run_watched, runs_child
-from modkernel.flows.tasks.claims import find_or_make
+from modkernel.flows.tasks.child import chain_files, make_job, runs_child
+from modkernel.flows.tasks.child_events import ChildEvent, TargetJudged
+from modkernel.flows.tasks.once import RunChild, once
 from modkernel.jobs.job import JudgeJob
-from modkernel.registry import Registry, Settings
+from modkernel.registry import Settings
 from modkernel.reuse.ground_truth import JUDGMENT_FILE, Judgment, JudgmentSpec, read_judgment
 from modkernel.reuse.scores import SCORES
+from modkernel.reuse.scores.table import ON_MOMENTS
 from modkernel.spec import DatasetSpec
 from modkernel.system.files import replace_file
 
 
 def judgment_path(settings: Settings, spec: JudgmentSpec) -> Path:
-    """Where the judgment that a spec asks for is kept, for all studies of this home."""
+    """Where the judgment that a spec asks for is stored, for all studies of this home."""
     return settings.home / "judgments" / f"{spec.digest()}.json"
 
 
@@ -57,51 +56,48 @@ def judge_stored_module(
         ModkernelError: what ended judging.
     """
     registry = open_registry()
-    judgment, judged = find_or_make(
+
+    def judge(run: RunChild) -> Judgment:
+        job = make_job(
+            JudgeJob,
+            registry.settings,
+            spec.digest(),
+            judgment=spec,
+            fingerprint=spec.fingerprint,
+            dataset=dataset,
+            upstream=chain_files(registry, registry.modules.resolve(spec.module_id)),
+        )
+        run(job, partial(_follow, name))
+        judgment = read_judgment(job.result / JUDGMENT_FILE)
+        _store(judgment_path(registry.settings, spec), judgment)
+        return judgment
+
+    judgment, is_new = once(
         registry,
         spec.digest(),
         name,
-        lambda: find_judgment(registry.settings, spec),
-        lambda lost: _judge(registry, name, spec, dataset, lost),
+        "judging",
+        find=lambda: find_judgment(registry.settings, spec),
+        make=judge,
+        made="judged",
+        found="judged",
     )
-    tell(name, "judged")
-    return not judged, judgment
+    return not is_new, judgment
 
 
-def _judge(
-    registry: Registry, name: str, spec: JudgmentSpec, dataset: DatasetSpec, lost: threading.Event
-) -> Judgment:
-    tell(name, "judging")
-    job = make_job(
-        JudgeJob,
-        registry.settings,
-        spec.digest(),
-        judgment=spec,
-        fingerprint=spec.fingerprint,
-        dataset=dataset,
-        upstream=chain_files(registry, registry.modules.resolve(spec.module_id)),
-    )
-    log = get_run_logger()
-
-    def follow(event: Mapping[str, Any]) -> None:
-        """A target that is done counts as an epoch."""
-        if event["event"] == "target":
-            done, targets = event["target"], event["targets"]
-            log.info("Task %d of %d is judged.", done, targets)
-            emit({"event": "epoch", "module": name, "epoch": done, "epochs": targets})
-
-    run_watched(job, name, "judging", lost, follow)
-    judgment = read_judgment(job.result / JUDGMENT_FILE)
-    _keep(judgment_path(registry.settings, spec), judgment)
-    return judgment
+def _follow(name: str, event: ChildEvent) -> None:
+    """A target that is judged is shown as an epoch."""
+    if isinstance(event, TargetJudged):
+        get_run_logger().info("Task %d of %d is judged.", event.target, event.targets)
+        emit(EpochDone(name, event.target, event.targets))
 
 
-def _keep(path: Path, judgment: Judgment) -> None:
+def _store(path: Path, judgment: Judgment) -> None:
     """Write a judgment so that its file appears complete or not at all."""
     try:
         replace_file(path, (judgment.model_dump_json(indent=1) + "\n").encode())
     except OSError as error:
         raise SettingsError(
-            f"Cannot keep a judgment in {path.parent}: {error.strerror}. Make room there, or set "
+            f"Cannot store a judgment in {path.parent}: {error.strerror}. Make room there, or set "
             "MODKERNEL_HOME to a folder that you can write to."
         ) from None

@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 
 from modkernel.flows.display.artifacts import show_network
-from modkernel.flows.display.figures import network_picture
+from modkernel.flows.display.figures import network_figure
 from modkernel.flows.results import ModuleResult, NetworkResult
 from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
 
 
-def finish_network(
+def record_network(
     registry: Registry,
     name: str,
     modules: Sequence[ModuleResult],
@@ -46,14 +46,14 @@ def finish_network(
         seconds=time.perf_counter() - began,
         run_id=network.run_id,
     )
-    picture = network_picture(
+    figure = network_figure(
         [(record.name, report) for record, report in zip(records, reports, strict=True)],
         evaluation,
         records[-1].spec.classes or (),
     )
     if run_id is not None:
-        registry.runs.log_figures(run_id, {"network.png": picture})
+        registry.runs.log_figures(run_id, {"network.png": figure})
         if evaluation is not None:
             registry.runs.log_metrics(run_id, evaluation.model_dump(mode="json"))
-    show_network(result, picture)
+    show_network(result, figure)
     return result

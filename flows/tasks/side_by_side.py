@@ -1,4 +1,4 @@
-"""Tasks that work at the same time, no more of them in hand than is wished."""
+"""Tasks that work at the same time, at most a given number of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def side_by_side(
 ) -> Iterator[tuple[int, PrefectFuture[T]]]:
     """Start tasks, and yield each when it is done, with its place among them.
 
-    Whoever leaves the loop, such as by the error of a task, starts no other; Prefect waits for
-    those in hand.
+    Leaving the loop, such as by the error of a task, starts no other; Prefect waits for those in
+    hand.
 
     Args:
         starts: each submits one task.

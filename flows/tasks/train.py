@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-
 from prefect.logging import get_run_logger
 
 from modkernel.flows.display import artifacts
-from modkernel.flows.display.figures import module_pictures
+from modkernel.flows.display.figures import module_figures
 from modkernel.flows.plans import datasets
 from modkernel.flows.results import ModuleResult
-from modkernel.flows.runtime.events import tell
 from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.runtime.shared import open_registry
-from modkernel.flows.tasks.child import chain_files, make_job, run_followed, runs_child
-from modkernel.flows.tasks.claims import find_or_make
+from modkernel.flows.tasks.child import chain_files, make_job, runs_child
+from modkernel.flows.tasks.epochs import run_training
+from modkernel.flows.tasks.once import RunChild, once
 from modkernel.jobs.job import HiddenJob, Job, OutputJob, UpstreamFiles
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import DatasetSpec, ModuleSpec
@@ -48,60 +46,46 @@ def train_stored_module(
     registry, log = open_registry(), get_run_logger()
     digest, label = module.digest(), label or name
 
-    def train(lost: threading.Event) -> ModuleRecord:
-        return _train(registry, name, label, module, dataset, pairs, labels, parent_run_id, lost)
+    def train(run: RunChild) -> ModuleRecord:
+        settings = registry.settings
+        known = {"dataset": dataset, "upstream": _upstream(registry, module)}
+        job: Job
+        if module.kind == "hidden":
+            job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
+        else:
+            job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
+        info = datasets.describe(registry, dataset)
+        run_id = registry.runs.start_module(name, module, parent_run_id, info)
+        datasets.remember(registry, run_id, dataset)
+        if pairs is not None:
+            datasets.remember_pairs(registry, run_id, pairs)
+        with ending_with(registry, run_id):
+            report = run_training(run, job, label, registry, run_id)
+            return registry.modules.store(
+                job.result,
+                name=name,
+                report=report,
+                run_id=run_id,
+                figures=module_figures(report, module.classes),
+            )
 
-    record, trained = find_or_make(
-        registry, digest, label, lambda: registry.modules.find_ready(digest), train
+    record, trained = once(
+        registry,
+        digest,
+        label,
+        "training",
+        find=lambda: registry.modules.find_ready(digest),
+        make=train,
     )
-    state = "stored" if trained else "reused"
     report = registry.modules.report(record)
-    log.info("%s: %s, module %s.", label, state, record.short_id)
+    log.info("%s: %s, module %s.", label, "stored" if trained else "reused", record.short_id)
     artifacts.show_module(
         record,
         registry.modules.chain(record)[:-1],
         report,
-        module_pictures(report, record.spec.classes),
+        module_figures(report, record.spec.classes),
     )
-    tell(label, state)
     return ModuleResult.of(record, report, reused=not trained)
-
-
-def _train(
-    registry: Registry,
-    name: str,
-    label: str,
-    module: ModuleSpec,
-    dataset: DatasetSpec,
-    pairs: str | None,
-    labels: str | None,
-    parent_run_id: str | None,
-    lost: threading.Event,
-) -> ModuleRecord:
-    """Train the module in a child, or go on with what a killed flow left, and store it."""
-    tell(label, "training")
-    settings, digest = registry.settings, module.digest()
-    known = {"dataset": dataset, "upstream": _upstream(registry, module)}
-    job: Job
-    if module.kind == "hidden":
-        job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
-    else:
-        job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
-    run_id = registry.runs.start_module(
-        name, module, parent_run_id, datasets.describe(registry, dataset)
-    )
-    datasets.remember(registry, run_id, dataset)
-    if pairs is not None:
-        datasets.remember_pairs(registry, run_id, pairs)
-    with ending_with(registry, run_id):
-        report = run_followed(job, label, registry, run_id, lost)
-        return registry.modules.store(
-            job.result,
-            name=name,
-            report=report,
-            run_id=run_id,
-            figures=module_pictures(report, module.classes),
-        )
 
 
 def _upstream(registry: Registry, module: ModuleSpec) -> tuple[UpstreamFiles, ...]:

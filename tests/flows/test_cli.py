@@ -163,7 +163,7 @@ def test_doctor_finds_a_good_installation_well(run: Run, stores: Path) -> None:
     assert str(stores) in run("doctor").out
 
 
-def test_doctor_says_what_is_wrong_and_goes_on(
+def test_doctor_says_what_is_wrong_and_checks_the_rest(
     run: Run, stores: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stores / "registry.db").write_bytes(b"this is no database" * 100)

@@ -72,7 +72,7 @@ def test_the_papers_settings() -> None:
 
 
 def test_the_schema_file_is_up_to_date(tmp_path: Path) -> None:
-    from modkernel.flows.cli.servers import schema
+    from modkernel.flows.cli.schema import schema
 
     schema(tmp_path / "schema.json")
     assert SCHEMA.read_text() == (tmp_path / "schema.json").read_text(), "run 'make schema'"

@@ -21,7 +21,7 @@ from modkernel.registry import Settings
 ROOT = Path(__file__).parent.parent.parent
 DEPLOYMENTS = {
     "compose-network",
-    "keep-house",
+    "maintenance",
     "train-baseline",
     "train-module",
     "train-network",

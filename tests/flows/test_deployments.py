@@ -22,7 +22,7 @@ def test_every_flow_has_a_deployment_with_a_form(prefect_server: None) -> None:
         "search-modules",
         "transfer-study",
         "measure-modules",
-        "keep-house",
+        "maintenance",
     }
     with get_client(sync_client=True) as client:
         for name, deployment in made.items():
@@ -30,8 +30,8 @@ def test_every_flow_has_a_deployment_with_a_form(prefect_server: None) -> None:
             kept = client.read_deployment_by_name(f"{name}/{name}")
             assert kept.description
             assert kept.enforce_parameter_schema
-            assert bool(kept.parameter_openapi_schema["properties"]) == (name != "keep-house")
-            assert bool(kept.schedules) == (name == "keep-house")
+            assert bool(kept.parameter_openapi_schema["properties"]) == (name != "maintenance")
+            assert bool(kept.schedules) == (name == "maintenance")
             # A person who changes nothing starts a run that the server accepts.
             client.create_flow_run_from_deployment(kept.id)
 

@@ -24,9 +24,9 @@ from modkernel.errors import (
     UnknownNameError,
 )
 from modkernel.flows.compose_network import compose_network
-from modkernel.flows.maintenance import keep_house
+from modkernel.flows.maintenance import maintenance
 from modkernel.flows.plans import datasets
-from modkernel.flows.runtime.events import watch
+from modkernel.flows.runtime.events import EpochDone, Event, Planned, StateChanged, watch
 from modkernel.flows.runtime.mlflow_runs import network_run
 from modkernel.flows.train_baseline import train_baseline
 from modkernel.flows.train_module import train_module
@@ -44,7 +44,7 @@ from modkernel.spec import (
 from tests.flows.specs import hidden, tiny
 
 
-def test_a_run_that_died_is_gone_on_with_where_there_is_no_spec(registry: Registry) -> None:
+def test_a_run_that_died_is_resumed_where_there_is_no_spec(registry: Registry) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         network_run(registry, "net", "compose this", True) as died,
@@ -77,7 +77,7 @@ def markdown(key: str) -> str:
 
 def test_a_network_is_trained_once_and_then_reused(registry: Registry) -> None:
     spec = tiny("once", epochs=(3, 1))
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     with watch(events.append):
         first = train_network(spec)
     assert [module.name for module in first.modules] == [
@@ -95,11 +95,11 @@ def test_a_network_is_trained_once_and_then_reused(registry: Registry) -> None:
     assert registry.networks.resolve("once").evaluation == first.evaluation
     assert not list(registry.settings.work_dir.iterdir()), "work folders go once all is stored"
 
-    assert events[0] == {"event": "plan", "modules": [module.name for module in first.modules]}
-    epochs = [e["epoch"] for e in events if e["event"] == "epoch" and "hidden-1" in e["module"]]
-    assert epochs == [1, 2, 3]
-    states = [(e["module"], e["state"]) for e in events if e["event"] == "module"]
-    assert states[-1] == ("once.output", "stored")
+    assert events[0] == Planned(tuple(module.name for module in first.modules))
+    epochs = [e for e in events if isinstance(e, EpochDone) and e.module == "once.hidden-1"]
+    assert [event.epoch for event in epochs] == [1, 2, 3]
+    states = [event for event in events if isinstance(event, StateChanged)]
+    assert states[-1] == StateChanged("once.output", "stored")
 
     client = registry.backends.client
     run = client.get_run(first.modules[0].run_id or "")
@@ -122,7 +122,7 @@ def test_a_network_is_trained_once_and_then_reused(registry: Registry) -> None:
     assert [module.id for module in second.modules] == [module.id for module in first.modules]
     assert second.id == first.id
     assert second.evaluation == first.evaluation
-    assert not [event for event in events if event["event"] == "epoch"]
+    assert not [event for event in events if isinstance(event, EpochDone)]
     assert len(client.search_runs([run.info.experiment_id])) == runs
 
 
@@ -262,24 +262,24 @@ def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(registry: Regist
         compose_network("plain", module.id)
 
 
-def test_keep_house_follows_promotions_and_mends_altered_bytes(registry: Registry) -> None:
+def test_maintenance_follows_promotions_and_repairs_altered_bytes(registry: Registry) -> None:
     spec = tiny("kept")
     first = train_network(spec.model_copy(update={"output": None})).modules[0]
     client = registry.backends.client
     client.set_registered_model_alias(first.name, "champion", str(first.version))
-    found = keep_house()
+    found = maintenance()
     assert [(p.name, p.alias, p.module_id) for p in found.promotions] == [
         (first.name, "champion", first.id)
     ]
     assert not found.repairs
-    assert not keep_house().promotions
+    assert not maintenance().promotions
 
     record = registry.modules.resolve(first.id)
     assert record.model_id is not None
     folder = client.get_logged_model(record.model_id).artifact_location.removeprefix("file://")
     weights = Path(folder, "weights.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    repairs = keep_house().repairs
+    repairs = maintenance().repairs
     assert [action.kind for action in repairs] == ["restored", "restored"], (
         "the weights, the moments"
     )
@@ -295,7 +295,7 @@ def test_a_flow_that_died_after_its_last_module_is_recorded_by_the_next(
 
     spec = tiny("almost")
     with monkeypatch.context() as patched:
-        patched.setattr("modkernel.flows.train_network.finish_network", die)
+        patched.setattr("modkernel.flows.tasks.train_plan.record_network", die)
         with pytest.raises(RuntimeError, match="died"):
             train_network(spec)
     assert registry.networks.find("almost") == ()

@@ -1,4 +1,4 @@
-"""Whatever dies in the middle, the same call goes on: real processes, real kills."""
+"""Whatever dies in the middle, the same call resumes it: real processes, real kills."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 
 from modkernel.flows.results import NetworkResult
-from modkernel.flows.runtime.events import watch
+from modkernel.flows.runtime.events import EpochDone, Event, StateChanged, watch
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
@@ -61,8 +61,9 @@ def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
     pytest.fail(f"waited {seconds} s")
 
 
-def epochs_of(events: list[dict[str, Any]]) -> list[int]:
-    return [event["epoch"] for event in events if event["event"] == "epoch"]
+def epochs_reported(registry: Registry, block: str) -> list[int]:
+    """The epochs that the children of `progress_of` have reported."""
+    return [e["epoch"] for e in progress_of(registry, block) if e["event"] == "epoch"]
 
 
 def assert_stored_once(registry: Registry, result: NetworkResult) -> None:
@@ -82,7 +83,7 @@ def assert_stored_once(registry: Registry, result: NetworkResult) -> None:
     assert not registry.verify()
 
 
-def assert_went_on(registry: Registry, epochs: list[int], result: NetworkResult) -> None:
+def assert_resumed(registry: Registry, epochs: list[int], result: NetworkResult) -> None:
     """The second module's epochs after the kill are those that were left."""
     assert epochs[0] > KILLED_AFTER
     assert epochs == list(range(epochs[0], LONG + 1))
@@ -92,14 +93,11 @@ def assert_went_on(registry: Registry, epochs: list[int], result: NetworkResult)
 
 
 @pytest.mark.parametrize("with_child", [False, True], ids=["flow", "flow and child"])
-def test_a_killed_flow_goes_on(registry: Registry, tmp_path: Path, with_child: bool) -> None:
+def test_a_killed_flow_is_resumed(registry: Registry, tmp_path: Path, with_child: bool) -> None:
     spec = tiny("killed", epochs=(1, LONG))
     flow, _ = start_flow(spec, tmp_path)
     until(
-        lambda: (
-            len(epochs_of(progress_of(registry, "linear2"))) >= KILLED_AFTER
-            or flow.poll() is not None
-        )
+        lambda: len(epochs_reported(registry, "linear2")) >= KILLED_AFTER or flow.poll() is not None
     )
     assert flow.poll() is None, (tmp_path / "flow.log").read_text()
     (started,) = (e for e in progress_of(registry, "linear2") if e["event"] == "started")
@@ -107,40 +105,40 @@ def test_a_killed_flow_goes_on(registry: Registry, tmp_path: Path, with_child: b
     if with_child:
         os.kill(started["pid"], signal.SIGKILL)
     flow.wait()
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     with watch(events.append):
         result = train_network(spec)
     assert [module.reused for module in result.modules] == [True, False, False]
-    later = epochs_of([e for e in events if e.get("module") == "killed.hidden-2"])
-    assert_went_on(registry, later, result)
+    later = [e for e in events if isinstance(e, EpochDone) and e.module == "killed.hidden-2"]
+    assert_resumed(registry, [event.epoch for event in later], result)
 
 
 def test_a_killed_child_is_followed_by_another(registry: Registry) -> None:
     killed: list[int] = []
     later: list[int] = []
 
-    def kill(event: dict[str, Any]) -> None:
-        if event["event"] != "epoch" or event["module"] != "killed.hidden-2":
+    def kill(event: Event) -> None:
+        if not isinstance(event, EpochDone) or event.module != "killed.hidden-2":
             return
         children = [e for e in progress_of(registry, "linear2") if e["event"] == "started"]
-        if not killed and event["epoch"] == KILLED_AFTER:
+        if not killed and event.epoch == KILLED_AFTER:
             os.kill(children[0]["pid"], signal.SIGKILL)
             killed.append(children[0]["pid"])
         elif len(children) == 2:
-            later.append(event["epoch"])
+            later.append(event.epoch)
 
     with watch(kill):
         result = train_network(tiny("killed", epochs=(1, LONG)))
     assert killed
     assert result.trained_modules == 3
-    assert_went_on(registry, later, result)
+    assert_resumed(registry, later, result)
 
 
 def test_two_flows_of_one_spec_train_each_module_once(registry: Registry, tmp_path: Path) -> None:
     spec = tiny("both", epochs=(20, 20))
     flow, path = start_flow(spec, tmp_path)
-    until(lambda: epochs_of(progress_of(registry, "linear1")) or flow.poll() is not None)
-    events: list[dict[str, Any]] = []
+    until(lambda: epochs_reported(registry, "linear1") or flow.poll() is not None)
+    events: list[Event] = []
     with watch(events.append):
         mine = train_network(spec)
     assert flow.wait(120) == 0, (tmp_path / "flow.log").read_text()
@@ -148,5 +146,5 @@ def test_two_flows_of_one_spec_train_each_module_once(registry: Registry, tmp_pa
     assert mine.trained_modules + other.trained_modules == 3
     assert mine.reused_modules + other.reused_modules == 3
     assert mine.id == other.id
-    assert {"event": "module", "module": "both.hidden-1", "state": "waiting"} in events
+    assert StateChanged("both.hidden-1", "waiting") in events
     assert_stored_once(registry, mine)

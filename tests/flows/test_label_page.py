@@ -10,7 +10,7 @@ import torch
 from playwright.sync_api import Page
 
 from modkernel.data import DataPlaces, load_dataset, read_labels
-from modkernel.flows.labels.images import label_pictures
+from modkernel.flows.labels.images import label_images
 from modkernel.flows.labels.page import label_page
 from modkernel.spec import DatasetSpec
 from tests.flows.browser import browser_page, find_browser
@@ -102,7 +102,7 @@ def test_images_of_a_folder_are_shown_larger_than_the_module_takes_them(tmp_path
     folder = image_folder(tmp_path / "set", {"a": 9, "b": 9}, size=(900, 450), suffix="jpg")
     spec = DatasetSpec(name="image_folder", path=str(folder), image_size=8)
     data = load_dataset(spec, DataPlaces(tmp_path, tmp_path / "cache", download=False))
-    (shown,) = label_pictures(spec, data.train, torch.tensor([2]))
+    (shown,) = label_images(spec, data.train, torch.tensor([2]))
     head, _, body = shown.partition(",")
     image = Image.open(io.BytesIO(base64.b64decode(body)))
     assert (head, image.size) == ("data:image/jpeg;base64", (320, 160))
@@ -113,7 +113,7 @@ def test_a_vector_is_shown_as_numbers(tmp_path: Path) -> None:
     path = npz(tmp_path / "set.npz", x=x, y=(torch.arange(20) % 2).numpy())
     spec = DatasetSpec(name="arrays", path=str(path))
     data = load_dataset(spec, DataPlaces(tmp_path, tmp_path / "cache", download=False))
-    (shown,) = label_pictures(spec, data.train, torch.tensor([0]))
+    (shown,) = label_images(spec, data.train, torch.tensor([0]))
     first = data.train.images.batch(torch.tensor([0]))[0, :2].tolist()
     assert shown.startswith(f"{first[0]:.4g}, {first[1]:.4g}, ")
     assert shown.endswith(", …")

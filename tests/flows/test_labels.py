@@ -218,7 +218,7 @@ def test_labels_are_given_in_a_browser(home: Path, tmp_path: Path) -> None:
         page.locator(".item").nth(2).click()
         page.keyboard.press("Backspace")
         expect_count(page, 11, 12)
-        choose(page, truth(ids[2]))  # and mended.
+        choose(page, truth(ids[2]))  # and corrected.
         expect_count(page, 12, 12)
         with page.expect_download() as download:
             page.get_by_role("button", name="Download labels.csv").click()

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect import flow
@@ -15,14 +14,10 @@ from prefect.settings import PREFECT_API_URL
 from modkernel.errors import DataError, InterfaceError, NotFoundError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.measure import measured_features
-from modkernel.flows.measure_modules import (
-    MeasureResult,
-    label,
-    measure_modules,
-    measure_stored_module,
-)
+from modkernel.flows.measure_modules import MeasureResult, measure_modules
 from modkernel.flows.plans import datasets
-from modkernel.flows.runtime.events import watch
+from modkernel.flows.runtime.events import Event, Planned, StateChanged, watch
+from modkernel.flows.tasks.measure import label, measure_stored_module
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
 from modkernel.spec import DatasetSpec
@@ -46,7 +41,7 @@ def test_modules_are_measured_once_on_each_data_set(registry: Registry) -> None:
     assert set(whole.found) == set(ids), "measured when they were trained"
     assert not whole.measured
 
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     with watch(events.append):
         first = measure_modules(FEW)
     fingerprint = datasets.describe(registry, FEW).fingerprint
@@ -59,9 +54,10 @@ def test_modules_are_measured_once_on_each_data_set(registry: Registry) -> None:
     assert not list(registry.settings.work_dir.iterdir()), "work folders go"
 
     names = {label(record) for record in records}
-    assert (events[0]["event"], set(events[0]["modules"])) == ("plan", names)
+    assert isinstance(events[0], Planned)
+    assert set(events[0].modules) == names
     for name in names:
-        states = [e["state"] for e in events if e.get("module") == name]
+        states = [e.state for e in events if isinstance(e, StateChanged) and e.module == name]
         assert states[-2:] == ["measuring", "stored"]
 
     second = measure_modules(FEW, ("base.hidden-2",))

@@ -18,11 +18,11 @@ from modkernel.errors import (
     ObjectiveError,
     SpecError,
 )
-from modkernel.flows.cli.retrain import _wishes
+from modkernel.flows.cli.retrain import _changes
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.results import NetworkResult
 from modkernel.flows.retrain_network import retrain_network
-from modkernel.flows.runtime.events import watch
+from modkernel.flows.runtime.events import Event, Note, Planned, watch
 from modkernel.flows.runtime.shared import places
 from modkernel.flows.specs.read import parse_spec
 from modkernel.flows.train_network import train_network
@@ -45,7 +45,7 @@ def ids(result: NetworkResult) -> list[str]:
     return [module.id for module in result.modules]
 
 
-def test_a_stage_is_trained_anew_by_another_seed_and_nothing_before_it_changes(
+def test_a_stage_is_trained_again_by_another_seed_and_nothing_before_it_changes(
     registry: Registry,
 ) -> None:
     old = train_network(tiny("net"))
@@ -53,14 +53,14 @@ def test_a_stage_is_trained_anew_by_another_seed_and_nothing_before_it_changes(
         module.id: registry.modules.fetch(module)
         for module in registry.modules.find(name="net.hidden-1")
     }
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     with watch(events.append):
         new = retrain_network("net", "2", seed=7)
     assert [module.reused for module in new.modules] == [True, False, False]
     assert [module.name for module in new.modules] == [module.name for module in old.modules]
     assert ids(new)[0] == ids(old)[0]
     assert len(set(ids(new) + ids(old))) == 5
-    assert events[0] == {"event": "plan", "modules": ["net.hidden-2", "net.output"]}
+    assert events[0] == Planned(("net.hidden-2", "net.output"))
     assert new.evaluation is not None
     assert new.evaluation.accuracy > 0.2
     assert registry.modules.resolve(ids(new)[1]).spec.seed == 7
@@ -81,7 +81,7 @@ def test_a_stage_is_trained_anew_by_another_seed_and_nothing_before_it_changes(
     with watch(events.append):
         again = retrain_network(old.id, "net.hidden-2", seed=7)
     assert (again.id, again.trained_modules) == (new.id, 0)
-    (note,) = (event["text"] for event in events if event["event"] == "note")
+    (note,) = (event.text for event in events if isinstance(event, Note))
     assert "--seed" in note
     assert "--spec" in note
     assert retrain_network(old.id, "1").id == old.id
@@ -210,16 +210,16 @@ def test_a_file_of_labels_is_asked_for_again(registry: Registry, tmp_path: Path)
 
 
 def test_the_command_takes_what_the_file_names(registry: Registry, tmp_path: Path) -> None:
-    def wishes(text: str) -> dict[str, Any]:
-        return _wishes(parse_spec(text, name="x.yaml", folder=tmp_path), "x.yaml")
+    def changes(text: str) -> dict[str, Any]:
+        return _changes(parse_spec(text, name="x.yaml", folder=tmp_path), "x.yaml")
 
-    assert wishes("name: a") == {}
-    assert wishes("name: a\nseed: 3\noutput: {draws: 2}") == {
+    assert changes("name: a") == {}
+    assert changes("name: a\nseed: 3\noutput: {draws: 2}") == {
         "seed": 3,
         "output": OutputSpec(draws=2),
     }
     with pytest.raises(SpecError, match=r"x\.yaml: 'output: null'"):
-        wishes("name: a\noutput: null")
-    assert json.dumps(wishes("name: a\npairs: p.csv")) == json.dumps(
+        changes("name: a\noutput: null")
+    assert json.dumps(changes("name: a\npairs: p.csv")) == json.dumps(
         {"pairs": str(tmp_path / "p.csv")}
     )

@@ -25,7 +25,7 @@ from modkernel.errors import (
 from modkernel.flows.cli._progress import _Bars
 from modkernel.flows.plans import datasets
 from modkernel.flows.results import ModuleResult
-from modkernel.flows.runtime.events import watch
+from modkernel.flows.runtime.events import Event, StateChanged, watch
 from modkernel.flows.search.plan import plan_search
 from modkernel.flows.search.result import CandidateResult, cost, describe
 from modkernel.flows.search.spec import Candidate, SearchSpec, Stage, demo_search
@@ -64,7 +64,7 @@ def search(*stages: tuple[Candidate, ...], **fields: Any) -> SearchSpec:
     )
 
 
-def counted(events: list[dict[str, Any]]) -> tuple[float, float | None]:
+def counted(events: list[Event]) -> tuple[float, float | None]:
     """How far the bar over all modules is on a terminal after events, and its whole length."""
     bars = Progress(disable=True)
     shown = _Bars(bars)
@@ -107,7 +107,7 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
         (exact(), exact(8, width=64), exact(width=2)),
         (exact(), exact(4, width=48)),
     )
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     with watch(events.append):
         first = search_modules(spec)
     assert (first.trained_modules, first.reused_modules) == (6, 0)
@@ -140,7 +140,7 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
 
     assert len(events[0]["modules"]) == 6
     assert counted(events) == (6, 6)
-    labels = {event["module"] for event in events if event["event"] == "module"}
+    labels = {event.module for event in events if isinstance(event, StateChanged)}
     assert labels == {
         "found.hidden-1 (1)", "found.hidden-1 (2)", "found.hidden-1 (3)",
         "found.hidden-2 (2.1)", "found.hidden-2 (2.2)", "found.output",
@@ -200,10 +200,10 @@ def test_modules_of_other_flows_are_reused(registry: Registry) -> None:
     assert result.reused_modules == 1
 
 
-def test_a_candidate_that_diverges_is_told_and_left_out(registry: Registry) -> None:
+def test_a_candidate_that_diverges_is_reported_and_left_out(registry: Registry) -> None:
     recipe = Recipe(epochs=1, learning_rate=1e30, schedule="constant")
     wild = candidate().model_copy(update={"recipe": recipe})
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     with watch(events.append):
         result = search_modules(search((candidate(), wild)))
     assert counted(events) == (3, 3)
@@ -220,15 +220,15 @@ def test_a_candidate_that_diverges_is_told_and_left_out(registry: Registry) -> N
 def test_a_candidate_whose_process_dies_is_left_out_unless_all_do(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = train.run_followed
+    train_in_child = train.run_training
     dying = ["(2)"]
 
-    def run_or_die(job: Any, name: str, *rest: Any) -> Any:
-        if name.endswith(tuple(dying)):
-            raise ChildError(f"no memory for {name}")
-        return run(job, name, *rest)
+    def train_or_die(run: Any, job: Any, label: str, *rest: Any) -> Any:
+        if label.endswith(tuple(dying)):
+            raise ChildError(f"no memory for {label}")
+        return train_in_child(run, job, label, *rest)
 
-    monkeypatch.setattr(train, "run_followed", run_or_die)
+    monkeypatch.setattr(train, "run_training", train_or_die)
     spec = search((candidate(), candidate(width=64)))
     good, bad = search_modules(spec).candidates
     assert good.kept

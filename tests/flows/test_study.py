@@ -20,12 +20,12 @@ from pydantic import TypeAdapter
 from modkernel.data import DataPlaces, Dataset, load_dataset
 from modkernel.errors import ClassError, ModkernelError, MomentsError, SpecError
 from modkernel.features.extractor import frozen_chain
-from modkernel.flows.runtime.events import watch
+from modkernel.flows.runtime.events import EpochDone, Event, watch
 from modkernel.flows.specs.read import read_spec
 from modkernel.flows.study.plan import default_tasks, names_of, plan_study
 from modkernel.flows.study.result import StudyResult
 from modkernel.flows.study.spec import StudySpec, demo_study
-from modkernel.flows.tasks.claims import sweep_work
+from modkernel.flows.tasks.work_folder import sweep_work
 from modkernel.flows.transfer_study import transfer_study
 from modkernel.kernels import make_kernel
 from modkernel.registry import Registry
@@ -145,11 +145,11 @@ def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
 
 def test_a_later_call_makes_only_what_is_missing(registry: Registry) -> None:
     first = transfer_study(small())
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     with watch(events.append):
         second = transfer_study(small())
     assert (second.trained_modules, second.reused_modules, second.judged_modules) == (0, 3, 0)
-    assert not [event for event in events if event["event"] == "epoch"]
+    assert not [event for event in events if isinstance(event, EpochDone)]
     assert second.truth == first.truth
     assert [score.matrix for score in second.scores] == [score.matrix for score in first.scores]
     assert second.run_id == first.run_id
@@ -162,7 +162,7 @@ def test_a_later_call_makes_only_what_is_missing(registry: Registry) -> None:
     assert transfer_study(more).trained_modules == 1
     other = transfer_study(small(output=OutputSpec(method="ridge", ridge=10)))
     assert (other.trained_modules, other.judged_modules) == (0, 3)
-    # Judgments of a time when the table had a score less are made anew, as lost ones are.
+    # Judgments of a time when the table had a score less are made again, as lost ones are.
     for place, path in enumerate(registry.settings.home.glob("judgments/*.json")):
         judgment = read_judgment(path)
         scores = {name: value for name, value in judgment.scores.items() if name != "leep"}
@@ -184,7 +184,7 @@ def start_study(spec: StudySpec, folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def test_a_killed_study_goes_on(registry: Registry, tmp_path: Path) -> None:
+def test_a_killed_study_is_resumed(registry: Registry, tmp_path: Path) -> None:
     """Killed with a module stored and others in work: each is trained once in all."""
     spec = small("killed", epochs=60)
     study = start_study(spec, tmp_path)

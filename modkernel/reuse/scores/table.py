@@ -8,9 +8,11 @@ from typing import Literal
 
 from modkernel.reuse.scores import contrast, leep_nce, logme, pairwise, ridge, spread
 
-__all__ = ["DEFAULT_SCORE", "SCORES", "Needs", "Score"]
+__all__ = ["DEFAULT_SCORE", "ON_MOMENTS", "SCORES", "Needs", "Score"]
 
 Needs = Literal["moments", "held_out", "features", "outputs"]
+ON_MOMENTS = ("moments", "held_out")
+"""What a score needs that is computed from moments alone."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modkernel.errors import StoppedError, StoreError
-from modkernel.flows.tasks.claims import claim_unless, kept
+from modkernel.flows.tasks.claims import claim_unless, renewed
 from modkernel.registry import Claim, Registry
 
 DIGEST = "a" * 64
@@ -40,22 +40,22 @@ def test_a_claim_of_another_is_waited_for(registry: Registry) -> None:
     assert waits == [True]
 
 
-def test_a_claim_is_kept_while_training_takes_longer_than_its_lease(registry: Registry) -> None:
+def test_a_claim_is_renewed_while_training_takes_longer_than_its_lease(registry: Registry) -> None:
     mine = registry.claim(DIGEST, "me")
     assert mine is not None
-    with kept(mine) as lost:
+    with renewed(mine) as lost:
         time.sleep(registry.settings.lease_seconds + 0.7)
         assert registry.claim(DIGEST, "other") is None
         assert not lost.is_set()
     assert registry.claim(DIGEST, "other") is not None
 
 
-def test_who_lost_a_claim_is_stopped_and_told(registry: Registry) -> None:
+def test_whoever_lost_a_claim_is_stopped_with_the_reason(registry: Registry) -> None:
     mine = registry.claim(DIGEST, "me")
     assert mine is not None
 
     def stopped_once_lost() -> None:
-        with kept(mine) as lost:
+        with renewed(mine) as lost:
             # As if this process had slept for longer than its lease, and another came.
             mine.release()
             assert registry.claim(DIGEST, "other") is not None
@@ -69,6 +69,6 @@ def test_who_lost_a_claim_is_stopped_and_told(registry: Registry) -> None:
 def test_being_asked_to_stop_is_no_lost_claim(registry: Registry, tmp_path: Path) -> None:
     mine = registry.claim(DIGEST, "me")
     assert mine is not None
-    with pytest.raises(StoppedError), kept(mine):
+    with pytest.raises(StoppedError), renewed(mine):
         raise StoppedError("stopped")
     assert registry.claim(DIGEST, "other") is not None

@@ -1,4 +1,4 @@
-"""Pictures: readable PNG files that show what they are given."""
+"""Figures: readable PNG files that show what they are given."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from modkernel.flows.display.figures import evaluation_picture, module_pictures, network_picture
-from modkernel.flows.study.pictures import heat_figure
+from modkernel.flows.display.figures import evaluation_figure, module_figures, network_figure
+from modkernel.flows.study.figures import heat_figure
 from modkernel.flows.study.statistics import agreement
 from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
 
@@ -45,14 +45,14 @@ def report(epochs: int, evaluation: OutputEvaluation | None = None) -> TrainRepo
     )
 
 
-def pixels(picture: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
+def pixels(figure: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(figure)).convert("L"))
 
 
-def test_a_module_has_the_pictures_that_it_has_data_for() -> None:
-    assert set(module_pictures(report(3), None)) == {"objective.png"}
-    assert set(module_pictures(report(0, EVALUATION), ("a", "b"))) == {"evaluation.png"}
-    assert set(module_pictures(report(1, EVALUATION), ("a", "b"))) == {
+def test_a_module_has_the_figures_that_it_has_data_for() -> None:
+    assert set(module_figures(report(3), None)) == {"objective.png"}
+    assert set(module_figures(report(0, EVALUATION), ("a", "b"))) == {"evaluation.png"}
+    assert set(module_figures(report(1, EVALUATION), ("a", "b"))) == {
         "objective.png",
         "evaluation.png",
     }
@@ -60,24 +60,24 @@ def test_a_module_has_the_pictures_that_it_has_data_for() -> None:
 
 @pytest.mark.parametrize("classes", [(), ("cat", "dog")])
 def test_an_evaluation_is_drawn_with_and_without_names(classes: tuple[str, ...]) -> None:
-    drawn = pixels(evaluation_picture(EVALUATION, classes))
+    drawn = pixels(evaluation_figure(EVALUATION, classes))
     other = EVALUATION.model_copy(update={"confusion": ((1, 3), (3, 1))})
     assert (drawn < 128).any()
-    assert (pixels(evaluation_picture(other, classes)) != drawn).any()
+    assert (pixels(evaluation_figure(other, classes)) != drawn).any()
 
 
 def test_a_network_has_two_panels_a_row() -> None:
     """One for each curve, two for its evaluation."""
     hidden, output = ("net.hidden-1", report(3)), ("net.output", report(0, EVALUATION))
-    one = pixels(network_picture([hidden], None, ()))
-    three = pixels(network_picture([hidden, output], EVALUATION, ("a", "b")))
+    one = pixels(network_figure([hidden], None, ()))
+    three = pixels(network_figure([hidden, output], EVALUATION, ("a", "b")))
     assert three.shape == (2 * one.shape[0], one.shape[1])
-    assert pixels(network_picture([output], None, ())).any(), "nothing to draw is no error"
+    assert pixels(network_figure([output], None, ())).any(), "nothing to draw is no error"
 
 
 @pytest.mark.parametrize("tasks", [4, 15, 40])
 @pytest.mark.parametrize("panels", [1, 8, 13, 15])
-def test_no_name_in_the_heat_maps_runs_into_another_or_out_of_the_picture(
+def test_no_name_in_the_heat_maps_runs_into_another_or_out_of_the_figure(
     tasks: int, panels: int
 ) -> None:
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Pictures of a study, as PNG bytes: heat maps of all matrices, and trees of the tasks."""
+"""Figures of a study, as PNG bytes: heat maps of all matrices, and trees of the tasks."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from modkernel.flows.study.statistics import (
 )
 
 COLOURS = "viridis"
+"""Matplotlib's colour map."""
 LIMIT = 2.0
 """Standard deviations at which the colours end."""
 NUMBERED_TASKS = 24
@@ -135,7 +136,7 @@ def task_trees(tasks: Sequence[str], truth: Matrix, name: str, score: Matrix) ->
     figure = Figure(figsize=(11, 1.6 + 0.27 * len(tasks)), layout="constrained")
     left, right = figure.subplots(1, 2)
     branches = fcluster(task_tree(truth), min(GROUPS, len(tasks)), "maxclust")
-    # Colours follow the order in which the branches stand in the picture.
+    # Colours follow the order in which the branches stand in the figure.
     order = order_by_structure(truth)
     seen = list(dict.fromkeys(int(branches[leaf]) for leaf in order))
     colours = [f"C{seen.index(int(branch))}" for branch in branches]
@@ -172,7 +173,7 @@ def _shortened(task: str) -> str:
 def _grid(panels: int) -> tuple[int, int]:
     """Rows and columns, with few empty places and wider than high.
 
-    The ground truth takes two panels by two, at the left above; the scores go on from there.
+    The ground truth takes two panels by two, at the left above; the scores follow from there.
     """
 
     def rows(columns: int) -> int:

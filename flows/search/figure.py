@@ -1,4 +1,4 @@
-"""The picture of a search: a column a stage, the score upwards, and who stands on whom."""
+"""The figure of a search: a column a stage, the score upwards, and what stands on what."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from modkernel.flows.search.spec import ACCURACY
 Places = dict[str, tuple[float, float]]
 """Of each module's point, by the module's id."""
 WON, KEPT, LOST = "C0", "#7fb0d6", "#b5b5b5"
+"""Colours of modules of the network, of others of the beam, and of the rest."""
 LABELLED = 14
 """A stage of more modules than this names only those that were kept."""
 GAP = 0.045
@@ -22,7 +23,7 @@ STEP = 0.035
 """Of a stage's column: how far apart points of one score stand."""
 
 
-def search_picture(result: SearchResult) -> bytes:
+def search_figure(result: SearchResult) -> bytes:
     """Every scored candidate as a point, joined to the one it stands on; the winners are strong."""
     scored = [row for row in result.candidates if row.score is not None]
     stages = max(row.stage for row in result.candidates)

@@ -1,0 +1,73 @@
+"""`verify`, `repair`, `doctor`: is what is stored whole, and the installation healthy?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from modkernel.flows.cli._output import Json, err, out, print_json
+from modkernel.flows.cli._stored import stored
+
+STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+"""Colour of each status of a finding."""
+
+
+def verify(json: Json = False) -> None:
+    """Check that every stored module is whole; exit 1 if one is not.
+
+    --json: a list of {kind, module_id, name, message}.
+    """
+    problems = stored().verify()
+    if json:
+        print_json([problem.model_dump(mode="json") for problem in problems])
+    for problem in problems:
+        err.print(f"{problem.kind} {problem.name}: {problem.message}", style="red")
+    if problems:
+        raise typer.Exit(1)
+    err.print("Every stored module is whole.")
+
+
+def repair(json: Json = False) -> None:
+    """Finish or undo what an interrupted run left half-stored.
+
+    --json: a list of {kind, module_id, name, message}.
+    """
+    actions = stored().repair()
+    if json:
+        print_json([action.model_dump(mode="json") for action in actions])
+    for action in actions:
+        err.print(f"{action.kind} {action.name}: {action.message}")
+    if not actions:
+        err.print("There was nothing to repair.")
+
+
+def doctor(
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Bring both databases to the installed schema first.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say what is installed and reachable, what is wrong and how to fix it; exit 1 if wrong.
+
+    --json: a list of {check, status: ok|note|wrong, found, remedy}.
+    """
+    from modkernel.flows.servers import doctor as examination
+    from modkernel.registry import Settings
+
+    settings = Settings()
+    if upgrade:
+        for line in examination.upgrade(settings):
+            err.print(line)
+    findings = examination.examine(settings)
+    if json:
+        print_json([finding.model_dump() for finding in findings])
+    else:
+        for finding in findings:
+            status = (f"{finding.status:<6}", STYLES[finding.status])
+            out.print(Text.assemble(status, f"{finding.check:<13}", finding.found), soft_wrap=True)
+            if finding.remedy:
+                out.print(f"{'':<19}→ {finding.remedy}", soft_wrap=True)
+    if any(finding.status == "wrong" for finding in findings):
+        raise typer.Exit(1)

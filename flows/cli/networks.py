@@ -1,0 +1,153 @@
+"""`networks`, `predict`: what networks are stored, and using one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modkernel.flows.cli._output import Json, out, percent, print_json, print_table
+from modkernel.flows.cli._stored import print_records, stored
+
+if TYPE_CHECKING:
+    from modkernel.modules.network import Network
+    from modkernel.registry import NetworkRecord
+
+networks = typer.Typer(help="List and show stored networks.", no_args_is_help=True)
+
+NAMED = 5
+"""How many of the networks that share a module are named."""
+BATCH = 256
+"""Images that are read and predicted at once."""
+
+NetworkRef = Annotated[
+    str, typer.Argument(metavar="NETWORK", help="A network's name, id or first digits of its id.")
+]
+
+
+@networks.command("list")
+def list_networks(json: Json = False) -> None:
+    """List all stored networks.
+
+    --json: a list of {id, name, module_ids, created_at, run_id, evaluation, spec}.
+    """
+    records = stored().networks.find()
+    if json:
+        print_json([record.model_dump(mode="json") for record in records])
+        return
+    print_table(
+        "Networks",
+        ("name", "id", "modules ", "labels ", "accuracy ", "mean of draws ", "all labels ", "made"),
+        [_network_row(record) for record in records],
+    )
+
+
+@networks.command("show")
+def show_network(network: NetworkRef, json: Json = False) -> None:
+    """Show one network: its modules in order, which others share them, and how it was evaluated.
+
+    --json: one object as of 'networks list', modules: a list as of 'modules list', and shared:
+    for each module a list of the ids of the other networks that have it.
+    """
+    registry = stored()
+    record = registry.networks.resolve(network)
+    chain = registry.networks.members(record)
+    sharing = registry.networks.sharing(record)
+    if json:
+        print_json(
+            record.model_dump(mode="json")
+            | {
+                "modules": [module.model_dump(mode="json") for module in chain],
+                "shared": [[other.id for other in sharing[module.id]] for module in chain],
+            }
+        )
+        return
+    print_records(chain, title=f"{record.name} ({record.short_id})")
+    for module in chain:
+        others = [f"{other.name} ({other.short_id})" for other in sharing[module.id]]
+        if others:
+            shown = ", ".join(others[-NAMED:])
+            more = f" and {len(others) - NAMED} older" if len(others) > NAMED else ""
+            out.print(f"{module.name}/{module.version} is shared with {shown}{more}")
+    if record.evaluation is not None:
+        value = record.evaluation
+        out.print(
+            f"accuracy {percent(value.accuracy)} · with {value.labels} labels, "
+            f"{value.draws} draw(s): mean {percent(value.accuracy_mean)}, "
+            f"least {percent(value.accuracy_min)} · "
+            f"with all labels {percent(value.accuracy_all_labels)}"
+        )
+
+
+def predict(
+    network: NetworkRef,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files.")],
+    json: Json = False,
+) -> None:
+    """Predict the class of each image with a stored network.
+
+    --json: a list of {image, label, probability, probabilities}.
+    """
+    registry = stored()
+    predictions = list(
+        predict_images(registry.networks.load(registry.networks.resolve(network)), images)
+    )
+    if json:
+        print_json(predictions)
+        return
+    print_table(
+        network,
+        ("image", "class", "probability "),
+        [(found["image"], found["label"], percent(found["probability"])) for found in predictions],
+    )
+
+
+def predict_images(network: Network, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """Predict images in order, each converted and resized as an image folder's are.
+
+    Yields:
+        {image, label: the most probable class, probability: of that class, probabilities: of every
+        class}.
+
+    Raises:
+        ImageError: an image cannot be read; the message names it.
+        InterfaceError: the network has no output module, or does not take images.
+    """
+    from modkernel.data.images import read_images
+    from modkernel.errors import InterfaceError
+
+    if network.classes is None:
+        raise InterfaceError(
+            "This network has no output module: train one on it with 'modkernel compose'."
+        )
+    shape = network.stored[0].spec.preprocessing.shape
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        rows = network.predict(read_images(batch, shape)).tolist()
+        for image, row in zip(batch, rows, strict=True):
+            probabilities = dict(zip(network.classes, row, strict=True))
+            label = max(probabilities, key=probabilities.__getitem__)
+            yield {
+                "image": str(image),
+                "label": label,
+                "probability": probabilities[label],
+                "probabilities": probabilities,
+            }
+
+
+def _network_row(record: NetworkRecord) -> tuple[str, ...]:
+    value = record.evaluation
+    figures = (
+        ("", "", "", "")
+        if value is None
+        else (
+            str(value.labels),
+            percent(value.accuracy),
+            percent(value.accuracy_mean),
+            percent(value.accuracy_all_labels),
+        )
+    )
+    made = f"{record.created_at:%Y-%m-%d %H:%M}"
+    return (record.name, record.short_id, str(len(record.module_ids)), *figures, made)

@@ -1,0 +1,34 @@
+"""`schema`: the JSON schema of spec files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def schema(
+    output: Annotated[
+        Path | None, typer.Option(help="Write it to this file instead of stdout.")
+    ] = None,
+) -> None:
+    """Print the JSON schema of spec files, for editors."""
+    from modkernel.errors import SettingsError
+    from modkernel.spec import NetworkSpec
+
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **NetworkSpec.model_json_schema(),
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(
+                f"Cannot write {output}: {error.strerror}. Give another --output."
+            ) from None

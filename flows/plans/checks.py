@@ -1,0 +1,39 @@
+"""What several flows and commands refuse before anything is computed. Imports no Prefect."""
+
+from __future__ import annotations
+
+from modkernel.data import DatasetInfo
+from modkernel.errors import DataError, InterfaceError
+from modkernel.registry import ModuleRecord
+from modkernel.spec import HiddenModuleSpec
+
+
+def check_labelled(info: DatasetInfo, need: str) -> None:
+    """Check that a data set has class labels.
+
+    Args:
+        info: the data set.
+        need: what the labels are for, such as 'which a search judges candidates by'.
+
+    Raises:
+        DataError: it has none.
+    """
+    if not info.labelled:
+        raise DataError(
+            f"Data set '{info.name}' has no class labels, {need}: sort the images into one folder "
+            "a class."
+        )
+
+
+def check_is_hidden(record: ModuleRecord) -> HiddenModuleSpec:
+    """The spec of a stored hidden module, on which others can stand.
+
+    Raises:
+        InterfaceError: it is an output module.
+    """
+    if record.spec.kind != "hidden":
+        raise InterfaceError(
+            f"Module {record.short_id} ({record.name}) is an output module: name the hidden module "
+            f"{record.spec.interface.upstream[:12]} under it."
+        )
+    return record.spec

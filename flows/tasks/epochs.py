@@ -1,0 +1,73 @@
+"""Follow a child that trains: its epochs into the log, Prefect, MLflow and the terminal."""
+
+from __future__ import annotations
+
+import time
+
+from prefect.logging import get_run_logger
+
+from modkernel.flows.display.artifacts import ProgressArtifact
+from modkernel.flows.runtime.events import EpochDone, emit
+from modkernel.flows.tasks.child_events import ChildEvent, EpochEnded
+from modkernel.flows.tasks.once import RunChild
+from modkernel.jobs.job import Job
+from modkernel.registry import Registry
+from modkernel.training.report import EpochLine, TrainReport
+
+LOG_SECONDS = 1.0
+"""Epochs that end within this time are logged together: each log costs a transaction."""
+
+
+def run_training(
+    run: RunChild, job: Job, label: str, registry: Registry, run_id: str
+) -> TrainReport:
+    """Run a job that trains to its end, log every epoch of it, and return its report.
+
+    Args:
+        run: has a child do it; see `run_child` for what is raised.
+        job: trains a module or a baseline.
+        label: what it is called in progress.
+        registry: logs the epochs.
+        run_id: the MLflow run that they are logged on.
+    """
+    run(job, _Epochs(label, registry, run_id))
+    report = TrainReport.model_validate_json((job.result / "report.json").read_bytes())
+    epochs = len(report.history)
+    # Those that were not followed, too: of a flow that was killed before it could log them.
+    registry.runs.log_epochs(run_id, [line.event(epochs) for line in report.history])
+    return report
+
+
+class _Epochs:
+    """Passes a child's epochs on."""
+
+    def __init__(self, label: str, registry: Registry, run_id: str) -> None:
+        self._label, self._registry, self._run_id = label, registry, run_id
+        self._log = get_run_logger()
+        self._bar = ProgressArtifact(label)
+        self._lines: list[EpochLine] = []
+        self._logged = time.monotonic()
+
+    def __call__(self, event: ChildEvent) -> None:
+        if not isinstance(event, EpochEnded):
+            return
+        line, epochs = event.line, event.epochs
+        emit(EpochDone(self._label, line.epoch, epochs, line.objective, line.validation))
+        self._log.info("Epoch %d of %d: %s.", line.epoch, epochs, _measures(line))
+        self._bar.show(line.epoch, epochs)
+        self._lines.append(line)
+        if time.monotonic() - self._logged >= LOG_SECONDS:
+            self._registry.runs.log_epochs(
+                self._run_id, [line.event(epochs) for line in self._lines]
+            )
+            self._lines = []
+            self._logged = time.monotonic()
+
+
+def _measures(line: EpochLine) -> str:
+    values = {
+        "objective": line.objective,
+        "validation": line.validation,
+        "learning_rate": line.learning_rate,
+    }
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)

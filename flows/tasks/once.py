@@ -1,0 +1,79 @@
+"""Make a thing once, whoever asks: find it, or claim it and have a child make it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeVar
+
+from prefect.logging import get_run_logger
+
+from modkernel.flows.runtime.events import State, tell
+from modkernel.flows.tasks.child import Follow, run_child
+from modkernel.flows.tasks.claims import claim_unless, renewed
+from modkernel.flows.tasks.work_folder import remove_work
+from modkernel.jobs.job import Job
+from modkernel.registry import Claim, Registry
+
+T = TypeVar("T")
+
+
+class RunChild(Protocol):
+    """Runs a job in a child to its end, stopped where the claim is lost; see `run_child`."""
+
+    def __call__(self, job: Job, follow: Follow | None = None) -> None:
+        """Run the job; `follow` is given what the child reports."""
+
+
+def once(
+    registry: Registry,
+    key: str,
+    label: str,
+    doing: State,
+    *,
+    find: Callable[[], T | None],
+    make: Callable[[RunChild], T],
+    made: State = "stored",
+    found: State = "reused",
+) -> tuple[T, bool]:
+    """What `find` finds, or else what `make` makes under the claim on a key; and which it was.
+
+    Every state on the way is emitted, and the key's work folder is removed at the end.
+
+    Args:
+        registry: keeps the claims.
+        key: of what is made: a recipe digest, or another that names the work folder.
+        label: what it is called in progress.
+        doing: its state while a child is at work.
+        find: looks for what is ready; asked again under the claim, so nothing is made twice.
+        make: has a child do a job by the function that it is given, and stores what that leaves.
+        made: the state of what was made.
+        found: the state of what was found.
+
+    Returns:
+        It, and whether it was made now.
+
+    Raises:
+        StoppedError: interrupted while waiting or working.
+        StoreError: the claim was lost.
+        ModkernelError: what ended making it.
+    """
+
+    def waiting() -> None:
+        get_run_logger().info("Another flow works on this module: waiting for it.")
+        tell(label, "waiting")
+
+    ready = claim_unless(registry, key, find, waiting)
+    if isinstance(ready, Claim):
+        try:
+            with renewed(ready) as lost:
+                tell(label, doing)
+                value, is_new = make(partial(run_child, label, doing, lost)), True
+        except BaseException:
+            tell(label, "failed")
+            raise
+    else:
+        value, is_new = ready, False
+    remove_work(registry, key)
+    tell(label, made if is_new else found)
+    return value, is_new

@@ -1,0 +1,62 @@
+"""Train the steps of a plan one after the other, and record the network that they make."""
+
+from __future__ import annotations
+
+from modkernel.flows.plans.steps import Below, Plan, stored_already
+from modkernel.flows.results import ModuleResult, NetworkResult
+from modkernel.flows.runtime.events import Planned, emit
+from modkernel.flows.runtime.mlflow_runs import is_recorded, network_run
+from modkernel.flows.tasks.record import record_network
+from modkernel.flows.tasks.train import train_stored_module
+from modkernel.registry import Registry
+from modkernel.spec import NetworkSpec
+
+
+def train_network_of(
+    registry: Registry,
+    name: str,
+    plan: Plan,
+    recipe: NetworkSpec | str,
+    began: float,
+) -> NetworkResult:
+    """Train what a plan still lacks, and record the network of what it keeps and trains.
+
+    Args:
+        registry: keeps both.
+        name: of the network.
+        plan: its modules.
+        recipe: the network's spec, or words that tell what it is made from; see `network_run`.
+        began: `time.perf_counter()` at the flow's start.
+    """
+    emit(Planned(plan.names))
+    kept = [ModuleResult.of(record, registry.modules.report(record), True) for record in plan.kept]
+    needed = not is_done(registry, name, plan)
+    with network_run(registry, name, recipe, needed) as run_id:
+        modules = [*kept, *train_in_order(plan, run_id)]
+        spec = recipe if isinstance(recipe, NetworkSpec) else None
+        return record_network(registry, name, modules, run_id, began, spec)
+
+
+def train_in_order(plan: Plan, run_id: str | None) -> list[ModuleResult]:
+    """Train the steps of a plan, each on the one before it; what is stored already is reused.
+
+    Args:
+        plan: the modules.
+        run_id: MLflow run of the network.
+    """
+    results: list[ModuleResult] = []
+    below = plan.below
+    for step in plan.steps:
+        module = step.spec_on(below)
+        result = train_stored_module.submit(
+            step.name, module, step.dataset, step.pairs, run_id, labels=step.labels
+        ).result()
+        results.append(result)
+        below = Below.of_module(result.id, module)
+    return results
+
+
+def is_done(registry: Registry, name: str, plan: Plan) -> bool:
+    """Whether all modules of a plan are stored, and a network of just these under its name."""
+    ready = stored_already(registry, plan)
+    return len(ready) == len(plan.steps) and is_recorded(registry, name, [*plan.kept, *ready])

@@ -1,0 +1,38 @@
+"""The folders in which children work, one for each key: removed once nobody needs them."""
+
+from __future__ import annotations
+
+import shutil
+
+from modkernel.data.pixel_cache import read_json
+from modkernel.registry import Registry
+from modkernel.registry.backends import this_process
+
+RESUMED = ("hidden", "end_to_end")
+"""Kinds of jobs that leave checkpoints."""
+
+
+def remove_work(registry: Registry, key: str) -> None:
+    """Remove the work folder of a key, unless a flow is at work in it.
+
+    A claim that ended by a kill leaves its folder behind, beside what was stored from it. What is
+    stored is found before its maker is done with the folder: only the holder of the claim may
+    remove it.
+    """
+    folder = registry.settings.work_dir / key
+    claim = registry.claim(key, this_process()) if folder.exists() else None
+    if claim is not None:
+        with claim:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_work(registry: Registry) -> None:
+    """Remove the work folders that killed flows have left and nobody will resume.
+
+    A folder with the checkpoint of a module that is not stored yet stays.
+    """
+    for folder in registry.settings.work_dir.iterdir():
+        job = read_json(folder / "job.json")
+        resumes = isinstance(job, dict) and job.get("kind") in RESUMED
+        if not resumes or registry.modules.find_ready(folder.name) is not None:
+            remove_work(registry, folder.name)
