@@ -2,8 +2,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+NEWEST := .venv-newest
+CONSTRAINTS := requirements/constraints.txt
 
-.PHONY: demo test check schema clean
+.PHONY: demo test check schema constraints newest clean
 
 demo: $(READY)
 	@$(BIN)/modkernel demo
@@ -20,13 +22,25 @@ check: $(READY)
 schema: $(READY)
 	@$(BIN)/modkernel schema --output docs/spec.schema.json
 
-# Made anew when pyproject.toml is newer: a half-finished install leaves no stamp behind.
-$(READY): pyproject.toml
+# Writes down the versions of $(VENV): `make constraints VENV=.venv-newest` moves to the newest.
+constraints:
+	@$(BIN)/python requirements/pin.py >$(CONSTRAINTS).new
+	@cmp -s $(CONSTRAINTS).new $(CONSTRAINTS) && rm $(CONSTRAINTS).new || mv $(CONSTRAINTS).new $(CONSTRAINTS)
+
+# The newest versions that pyproject.toml admits, and whether schedules still create runs with them.
+newest:
+	@$(PYTHON) -m venv --clear $(NEWEST)
+	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(NEWEST)/bin/python -m pytest tests/flows/test_smoke.py
+
+# Made again when either file is newer: a half-finished install leaves no stamp behind.
+$(READY): pyproject.toml $(CONSTRAINTS)
 	@echo "Setting up $(VENV) with $(PYTHON) (once; one to three minutes) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "modkernel needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

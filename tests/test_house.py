@@ -128,7 +128,9 @@ def test_the_wheel_holds_every_file(tmp_path: Path) -> None:
 def test_make_sets_up_once_and_again_when_stale(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     pyproject, ready = tmp_path / "pyproject.toml", tmp_path / ".venv/ready"
-    pyproject.touch()
+    constraints = tmp_path / "requirements/constraints.txt"
+    constraints.parent.mkdir()
+    sources = (pyproject, constraints)
 
     def plan(target: str) -> str:
         command = ["make", "--dry-run", target]
@@ -136,15 +138,22 @@ def test_make_sets_up_once_and_again_when_stale(tmp_path: Path) -> None:
             command, cwd=tmp_path, check=True, capture_output=True, text=True
         ).stdout
 
+    for source in sources:
+        source.touch()
     for target in ("demo", "test"):
         assert "-m venv" in plan(target)
     ready.parent.mkdir()
     ready.touch()
-    os.utime(pyproject, (1, 1))
+    for source in sources:
+        os.utime(source, (1, 1))
     for target in ("demo", "test"):
         assert "-m venv" not in plan(target)
-    os.utime(ready, (0, 0))
-    assert "-m venv" in plan("demo")
+    for source in sources:
+        os.utime(source)
+        os.utime(ready, (2, 2))
+        assert "-m venv" in plan("demo")
+        os.utime(source, (1, 1))
+        assert "-m venv" not in plan("demo")
 
 
 def test_make_test_runs_every_check() -> None:

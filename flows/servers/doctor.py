@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
@@ -12,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from modkernel.errors import ModkernelError
-from modkernel.flows.servers.up import port_is_free, running
+from modkernel.flows.servers.up import port_is_free, running, without_user
 from modkernel.registry.settings import Settings
 
 PACKAGES = ("torch", "torchvision", "numpy", "prefect", "mlflow", "sqlalchemy")
@@ -167,6 +168,45 @@ def _servers(settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _schedules(settings: Settings) -> Iterator[Finding]:
+    from modkernel.flows.servers.prefect_env import prepare_prefect, require_prefect
+
+    prepare_prefect(settings)
+    if "PREFECT_API_URL" not in os.environ:
+        return  # No server is running: the check of the servers has said so.
+    require_prefect()
+    # Only now, since Prefect reads its surroundings once, and since importing it takes seconds.
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    from modkernel.flows.scheduled import without_runs
+
+    url = without_user(os.environ["PREFECT_API_URL"])
+    try:
+        with get_client(sync_client=True) as client:
+            missing = without_runs(client)
+    except httpx.HTTPError as error:
+        yield Finding(
+            check="schedules",
+            status="wrong",
+            found=f"the Prefect server at {url} cannot be asked: {error}",
+            remedy="check PREFECT_API_URL and PREFECT_API_AUTH_STRING",
+        )
+        return
+    if not missing:
+        yield Finding(check="schedules", status="ok", found=f"{url} creates their runs")
+        return
+    yield Finding(
+        check="schedules",
+        status="wrong",
+        found=f"the Prefect server at {url} creates no scheduled runs for {', '.join(missing)}",
+        remedy="look for errors of its scheduler in the server's log (of 'modkernel up': "
+        f"{settings.home / 'logs' / 'prefect.log'}); check that it runs with its services, that "
+        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED is not false, and that its Prefect and "
+        "SQLAlchemy are versions that were tested together (requirements/constraints.txt)",
+    )
+
+
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _python,
     _packages,
@@ -176,4 +216,5 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _registry,
     _mlflow_store,
     _servers,
+    _schedules,
 )
