@@ -20,7 +20,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from modkernel.flows.scheduled import due_schedules
+from modkernel.flows.servers.scheduled import due_schedules
 from tests.flows.test_cli_up import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
