@@ -1,17 +1,24 @@
-"""Hidden-training step rate of ResNet-18 against a plain loop, in one run.
+"""Hidden-training step rate of ResNet-18 against plain loops, in one run.
 
     python -m benchmarks.training_speed
+    python -m benchmarks.training_speed --device cuda --batches 128 512 --steps 100 --workers 8
 
-The plain loop is what one writes first: float32, channels-first, a torch DataLoader that crops,
-flips and normalises each image with torchvision's transforms. Same network, batch size, objective,
-optimiser and images. Prints steps a second of both and their ratio.
+`loader` is the plain loop that one writes first: float32, channels-first, a torch DataLoader that
+crops, flips and normalises each image with torchvision's transforms. `float32` has its images on
+the device and transforms whole batches there; `bfloat16` is that under autocast and channels-last.
+Same network, batch size, objective, optimiser and images. Prints steps and images a second of each,
+the ratios, and on request (`--peak`) the share of the device's measured bfloat16 peak.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,19 +26,24 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
+from benchmarks.device_speed import finish, measured_peak, training_operations
 from modkernel.backbones import build_hidden
 from modkernel.data import Resident
+from modkernel.data.augment import augment
 from modkernel.kernels import make_kernel
+from modkernel.modules.preprocess import Preprocess
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.labels import PairLabels
 from modkernel.pairs.source import PairSource
 from modkernel.plan import plan_hidden
 from modkernel.spec import BackboneSpec, DatasetFacts, HiddenSpec, ModuleSpec, Preprocessing, Recipe
-from modkernel.system.precision import choose_arithmetic
+from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import train_hidden
 from modkernel.training.hidden import PairData
 
 BATCH = 128
+WARM_UP_STEPS = 10
+"""At most; the first steps choose algorithms and fill pools of memory."""
 PREPROCESSING = Preprocessing(
     shape=(3, 32, 32), dtype="uint8", mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26)
 )
@@ -59,67 +71,164 @@ class Images(TorchDataset[tuple[Tensor, int]]):
         return self.transform(self.images[index]), int(self.labels[index])
 
 
-def describe(width: int) -> ModuleSpec:
+def describe(width: int, batch: int = BATCH, epochs: int = 1) -> ModuleSpec:
     """ResNet-18 as one hidden module."""
-    hidden = HiddenSpec(recipe=Recipe(epochs=1, batch_size=BATCH, crop_padding=4, flip=True))
+    recipe = Recipe(epochs=epochs, batch_size=batch, crop_padding=4, flip=True)
     backbone = BackboneSpec(name="resnet18", width=width)
-    (plan,) = plan_hidden(backbone, [hidden], PREPROCESSING.shape)
+    (plan,) = plan_hidden(backbone, [HiddenSpec(recipe=recipe)], PREPROCESSING.shape)
     facts = DatasetFacts(name="random", fingerprint="0" * 64, classes=tuple("0123456789"))
     return plan.spec(PREPROCESSING.id, PREPROCESSING, facts, seed=0)
 
 
-def plain(spec: ModuleSpec, images: Tensor, labels: Tensor) -> float:
-    """Steps a second of the plain loop."""
+def from_loader(
+    images: Tensor, labels: Tensor, batch: int, place: Arithmetic, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of the plain loop that one writes first, without end."""
+    loader = DataLoader(
+        Images(images, labels),
+        batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=place.device.type == "cuda",
+    )
+    while True:
+        for x, y in loader:
+            yield x.to(place.device, non_blocking=True), y
+
+
+def on_device(
+    images: Tensor, labels: Tensor, batch: int, place: Arithmetic, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches out of images that lie on the device, without end."""
+    generator = torch.Generator().manual_seed(0)
+    preprocess = Preprocess(PREPROCESSING).to(place.device)
+    images = images.to(place.device)
+    while True:
+        for rows in torch.randperm(len(images), generator=generator).split(batch):
+            if len(rows) == batch:
+                picked = images[rows.to(place.device, non_blocking=True)]
+                x = preprocess(augment(picked, 4, True, generator))
+                if place.dtype == torch.bfloat16:
+                    x = x.contiguous(memory_format=torch.channels_last)
+                yield x, labels[rows]
+
+
+Batches = Callable[[Tensor, Tensor, int, Arithmetic, int], Iterator[tuple[Tensor, Tensor]]]
+LOOPS: dict[str, tuple[torch.dtype, Batches]] = {
+    "loader": (torch.float32, from_loader),
+    "float32": (torch.float32, on_device),
+    "bfloat16": (torch.bfloat16, on_device),
+}
+
+
+def plain(
+    name: str, spec: ModuleSpec, images: Tensor, labels: Tensor, device: torch.device, workers: int
+) -> float:
+    """Steps a second of a plain loop, after its warm-up."""
     assert spec.backbone is not None
     assert spec.hidden is not None
-    model = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, spec.seed)
+    dtype, batches = LOOPS[name]
+    place, batch = Arithmetic(device, dtype), spec.hidden.recipe.batch_size
+    model = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, spec.seed).to(device)
+    if dtype == torch.bfloat16:
+        model = model.to(memory_format=torch.channels_last)
     kernel = make_kernel(spec.interface.kernel)
     objective = make_objective(spec.hidden.objective, kernel)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    loader = DataLoader(Images(images, labels), BATCH, shuffle=True, drop_last=True)
-    began, steps = time.perf_counter(), 0
-    for x, y in loader:
-        z = model(x)
+    steps = len(images) // batch
+    warm_up = min(WARM_UP_STEPS, steps // 2)
+    steps -= warm_up
+    began = 0.0
+    feed = batches(images, labels, batch, place, workers)
+    for step, (x, y) in zip(range(warm_up + steps), feed, strict=False):
+        if step == warm_up:
+            finish(device)
+            began = time.perf_counter()
+        with place.autocast():
+            z = model(x)
+        z = z.float()
         loss = -objective(kernel.gram(z, z), PairLabels.from_classes(y))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        steps += 1
+    finish(device)
     return steps / (time.perf_counter() - began)
 
 
-def ours(spec: ModuleSpec, images: Tensor, labels: Tensor) -> float:
-    """Steps a second of train_hidden, its validation included."""
-    data = PairData(Resident.whole(images), PairSource.from_classes(labels))
-    held_out = PairData(Resident.whole(images[:BATCH]), PairSource.from_classes(labels[:BATCH]))
-    began = time.perf_counter()
-    train_hidden(spec, data, held_out, arithmetic=choose_arithmetic())
-    return len(images) // BATCH / (time.perf_counter() - began)
+def ours(spec: ModuleSpec, images: Tensor, labels: Tensor, place: Arithmetic) -> float:
+    """Steps a second of the last epoch of train_hidden, its validation included."""
+    assert spec.hidden is not None
+    batch = spec.hidden.recipe.batch_size
+    on_it = images.to(place.device)
+    data = PairData(Resident.whole(on_it), PairSource.from_classes(labels))
+    held_out = PairData(Resident.whole(on_it[:batch]), PairSource.from_classes(labels[:batch]))
+    _, report = train_hidden(spec, data, held_out, arithmetic=place)
+    return len(images) // batch / report.history[-1].seconds
+
+
+def compare(given: argparse.Namespace, batch: int) -> dict[str, Any]:
+    """Steps a second of every loop, in turns, and of train_hidden: medians of the rounds."""
+    arithmetic = choose_arithmetic(given.device)
+    generator = torch.Generator().manual_seed(0)
+    warm_up = min(WARM_UP_STEPS, given.steps)
+    count = (warm_up + given.steps) * batch
+    images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % 10
+    spec = describe(given.width, batch, epochs=2)  # The first one is the warm-up.
+    rates: dict[str, list[float]] = {name: [] for name in (*given.loops, "train_hidden")}
+    for _ in range(given.rounds):
+        for name in given.loops:
+            rates[name].append(plain(name, spec, images, labels, arithmetic.device, given.workers))
+        rates["train_hidden"].append(ours(spec, images, labels, arithmetic))
+    steps = {name: statistics.median(values) for name, values in rates.items()}
+    for name, rate in steps.items():
+        print(f"batch {batch}: {name:13s}{rate:9.3f} steps/s {rate * batch:11.1f} images/s")
+    for name in given.loops:
+        print(f"batch {batch}: train_hidden / {name}: {steps['train_hidden'] / steps[name]:.2f}")
+    return {
+        "batch": batch,
+        "precision": arithmetic.name,
+        "steps_per_second": steps,
+        "images_per_second": {name: rate * batch for name, rate in steps.items()},
+        "all_steps_per_second": rates,
+    }
 
 
 def main() -> None:
-    """Alternate the two, after a warm-up of each, and print the medians' ratio."""
+    """Compare at every batch size, and write the figures as soon as they are known."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--batches", type=int, nargs="+", default=[BATCH])
+    parser.add_argument("--loops", nargs="*", choices=LOOPS, default=["loader", "bfloat16"])
+    parser.add_argument("--workers", type=int, default=0, help="processes of the DataLoader")
+    parser.add_argument("--peak", type=int, help="side of the matrices that the peak is taken of")
+    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    generator = torch.Generator().manual_seed(0)
-    count = given.steps * BATCH
-    images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(count) % 10
+    device = choose_arithmetic(given.device).device
     spec = describe(given.width)
-    for run in (plain, ours):
-        run(spec, images[:BATCH], labels[:BATCH])
-    rates: dict[str, list[float]] = {"plain": [], "ours": []}
-    for _ in range(given.rounds):
-        rates["plain"].append(plain(spec, images, labels))
-        rates["ours"].append(ours(spec, images, labels))
-    first, second = (statistics.median(rates[name]) for name in ("plain", "ours"))
-    arithmetic = choose_arithmetic()
-    print(f"plain float32 loop        {first:.3f} steps/s")
-    print(f"train_hidden, {arithmetic.name:9s}   {second:.3f} steps/s")
-    print(f"ratio                     {second / first:.2f}")
+    assert spec.backbone is not None
+    network = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, 0)
+    found: dict[str, Any] = {
+        "width": given.width,
+        "steps": given.steps,
+        "rounds": given.rounds,
+        "workers": given.workers,
+        "operations_per_image": training_operations(network, PREPROCESSING.shape),
+        "bfloat16_peak": None if given.peak is None else measured_peak(device, given.peak),
+        "batches": [],
+    }
+    print(f"{found['operations_per_image'] / 1e9:.3f} billion operations an image")
+    if given.peak is not None:
+        print(f"bfloat16 peak: {found['bfloat16_peak'] / 1e12:.2f} TFLOP/s")
+    for batch in given.batches:
+        found["batches"].append(compare(given, batch))
+        if given.json:
+            given.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

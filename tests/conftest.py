@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import hypothesis
+import pytest
 
 # Before anything imports mlflow, prefect or torch. Tests that make a home of their own override
 # MODKERNEL_HOME; this one is for those that forget, so that no test touches the user's.
@@ -25,3 +26,17 @@ os.environ.update(
 
 hypothesis.settings.register_profile("modkernel", deadline=None)
 hypothesis.settings.load_profile("modkernel")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        default="cpu",
+        help="where the core's tests compute (tests/core/devices.py): cpu, cuda, or auto",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["MODKERNEL_TEST_DEVICE"] = config.getoption("--device")
+    # CUDA's matrix products repeat bit for bit only with it, and read it when CUDA starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from modkernel.data import augment
 from modkernel.errors import InterfaceError
+from tests.modkernel.devices import needs_gpu
+
+pytestmark = pytest.mark.gpu
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -85,7 +88,7 @@ def test_vectors_are_refused():
         augment(torch.zeros(4, 10), 1, False, seeded(0))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 def test_a_gpu_gives_the_same_as_the_cpu():
     x = torch.randint(0, 256, (16, 3, 8, 8), generator=seeded(1)).to(torch.uint8)
     assert torch.equal(augment(x, 2, True, seeded(5)), augment(x.cuda(), 2, True, seeded(5)).cpu())

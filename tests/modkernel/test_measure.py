@@ -36,6 +36,8 @@ from tests.modkernel.training_examples import (
     trained,
 )
 
+pytestmark = pytest.mark.gpu
+
 PLENTY = 1 << 30
 RECIPE = Recipe(epochs=2, batch_size=32)
 

@@ -15,6 +15,8 @@ from modkernel.plan import output_spec
 from modkernel.spec import DatasetSpec, OutputSpec
 from tests.modkernel.test_run_job import files_of, job, places, report, train_hidden_job
 
+pytestmark = pytest.mark.gpu
+
 __all__ = ["places"]  # A fixture.
 
 

@@ -24,9 +24,9 @@ from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training.hidden import PairData, train_hidden
 from modkernel.training.loop import minimise
 from modkernel.training.schedule import make_optimizer
+from tests.modkernel.devices import DEVICE, FLOAT32
 from tests.modkernel.training_examples import (
     FACTS,
-    FLOAT32,
     MLP,
     PREPROCESSING,
     RESNET,
@@ -37,6 +37,8 @@ from tests.modkernel.training_examples import (
     plans,
     trained,
 )
+
+pytestmark = pytest.mark.gpu
 
 PLAIN = Recipe(epochs=3, batch_size=32)
 AUGMENTED = Recipe(epochs=3, batch_size=32, crop_padding=1, flip=True)
@@ -56,7 +58,7 @@ RECIPES = {
 
 
 def equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return a.keys() == b.keys() and all(torch.equal(a[n].cpu(), b[n].cpu()) for n in a)
 
 
 def fit(
@@ -204,16 +206,17 @@ def test_features_are_the_chain_s_output(tmp_path: Path) -> None:
     (stored,) = trained(tmp_path, Recipe(epochs=1, batch_size=32))
     above = output_spec_on(stored, OutputSpec())
     data = labelled(50)
-    features = compute_features(frozen_upstream(above, [stored]), data.examples, FLOAT32)
+    chain = FLOAT32.place(frozen_upstream(above, [stored]))
+    features = compute_features(chain, data.examples, FLOAT32)
     images, _ = made_images(50)
     direct = build_module(stored)((images / 255 - 0.5) / 0.25)
-    torch.testing.assert_close(features.values, direct.detach())
+    torch.testing.assert_close(features.values.cpu(), direct.detach())
 
 
 def test_bfloat16_trains_to_float32_weights() -> None:
     (plan,) = plans(RESNET, PLAIN)
     spec = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0)
-    arithmetic = Arithmetic(torch.device("cpu"), torch.bfloat16)
+    arithmetic = Arithmetic(DEVICE, torch.bfloat16)
     weights, report = train_hidden(spec, paired(96), paired(30, 1), arithmetic=arithmetic)
     assert report.precision == "bfloat16"
     floating = [w for w in weights.values() if w.is_floating_point()]

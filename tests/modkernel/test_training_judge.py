@@ -26,6 +26,8 @@ from modkernel.training.ground_truth import PROBABILITIES, judge
 from modkernel.training.heads import fit_heads, predict_heads
 from tests.modkernel.training_examples import FACTS, FLOAT32, PREPROCESSING, made_images, trained
 
+pytestmark = pytest.mark.gpu
+
 RIDGE = OutputSpec(method="ridge")
 TARGETS = (
     Task.of_classes(("a", "b")),

@@ -25,6 +25,7 @@ from modkernel.features.extractor import frozen_upstream
 from modkernel.features.sources import BATCH, Examples, Features, View
 from modkernel.modules.stored import StoredModule
 from modkernel.spec import KernelSpec, OutputSpec, Recipe
+from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training import hidden, train_hidden, train_output
 from modkernel.training.hidden import PairData
@@ -41,6 +42,8 @@ from tests.modkernel.training_examples import (
     plans,
     trained,
 )
+
+pytestmark = pytest.mark.gpu
 
 PLAIN = Recipe(epochs=3, batch_size=32)
 AUGMENTED = Recipe(epochs=3, batch_size=32, crop_padding=1, flip=True)
@@ -175,7 +178,7 @@ def test_epoch_e_is_trained_on_view_e_modulo_their_number(
         for indices, values in zip(order, batches(self, order, device), strict=True):
             if len(self) == 96:
                 number = len(seen) // 3 % 2  # Three steps an epoch.
-                torch.testing.assert_close(values, by_hand[number][indices])
+                torch.testing.assert_close(values.cpu(), by_hand[number][indices])
                 seen.append(indices)
             yield values
 
@@ -265,6 +268,7 @@ def test_what_memory_does_not_hold_goes_to_a_file_without_a_name(
 ) -> None:
     whole = fit(below, PLAIN, None)
     monkeypatch.setattr(compute, "free_memory", lambda: 100)
+    monkeypatch.setattr(compute, "near_limit", lambda _: 0)
     cache = FeatureCache(tmp_path, 0)
     assert equal(whole[0], fit(below, PLAIN, cache)[0])
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
@@ -294,8 +298,9 @@ def test_a_batch_that_the_device_cannot_hold_is_halved(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, PLENTY)
     (plan,) = plans(MLP, PLAIN, kernel="relu")
     spec = plan.spec("a" * 64, PREPROCESSING, FACTS, seed=0)
-    kept = keeping(cache, spec, "train", FLOAT32)
-    found = compute_features(Narrow(), Features(values), FLOAT32, kept=kept)
+    on_cpu = Arithmetic(torch.device("cpu"), torch.float32)
+    kept = keeping(cache, spec, "train", on_cpu)
+    found = compute_features(Narrow(), Features(values), on_cpu, kept=kept)
     assert torch.equal(found.values, 2 * values)
     failed = [size for size in sizes if size > 20]
     assert failed == [128, 64, 32], "it is not tried again"

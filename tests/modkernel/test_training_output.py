@@ -54,6 +54,8 @@ from tests.modkernel.training_examples import (
     trained,
 )
 
+pytestmark = pytest.mark.gpu
+
 METHODS = ("cross_entropy", "hinge", "ridge")
 
 
@@ -150,7 +152,7 @@ def test_an_output_module_classifies_and_is_what_its_report_says(
     assert found.accuracy_min <= found.accuracy_mean <= found.accuracy_max
     assert found.accuracy_all_labels > 0.6  # Guessing gives a third.
     stored = write_module(tmp_path / "output", spec, weights)
-    network = assemble([below, stored])
+    network = FLOAT32.place(assemble([below, stored]))
     again = evaluate(network, test.examples, test.labels, FLOAT32)
     assert again.accuracy == pytest.approx(found.accuracy, abs=1e-9)
     assert again.confusion == found.confusion
@@ -175,7 +177,8 @@ def test_a_gaussian_output_module_keeps_its_centres(below: StoredModule, tmp_pat
     assert weights["centres"].shape == (20, *below.spec.interface.gives)
     assert weights["weight"].shape == (3, 20)
     stored = write_module(tmp_path / "output", spec, weights)
-    again = evaluate(assemble([below, stored]), test.examples, test.labels, FLOAT32)
+    network = FLOAT32.place(assemble([below, stored]))
+    again = evaluate(network, test.examples, test.labels, FLOAT32)
     assert report.evaluation is not None
     assert again.accuracy == pytest.approx(report.evaluation.accuracy)
 

@@ -23,11 +23,10 @@ from modkernel.spec import (
     Preprocessing,
     Recipe,
 )
-from modkernel.system.precision import Arithmetic
 from modkernel.training.hidden import PairData, train_hidden
 from modkernel.training.output import LabelledData
+from tests.modkernel.devices import FLOAT32
 
-FLOAT32 = Arithmetic(torch.device("cpu"), torch.float32)
 PREPROCESSING = Preprocessing(shape=(1, 8, 8), dtype="uint8", mean=(0.5,), std=(0.25,))
 FACTS = DatasetFacts(name="made", fingerprint="f" * 64, classes=("a", "b", "c"))
 RESNET = BackboneSpec(name="resnet18", width=2)

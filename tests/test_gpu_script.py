@@ -1,0 +1,111 @@
+"""`benchmarks/gpu.sh`: all of it, tiny, on this machine; and what it does with steps that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu.processes import Processes
+from benchmarks.gpu.table import markdown
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.sh"
+
+
+def run(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The script from another folder, with this interpreter and a temporary folder of its own."""
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    done = subprocess.run(
+        [SCRIPT, *arguments, "--output", "out"],
+        cwd=folder,
+        env={**os.environ, "PYTHON": sys.executable, "TMPDIR": str(temporary), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=290,
+    )
+    assert not list(temporary.glob("modkernel-gpu*")), "it clears its own scratch away"
+    return done
+
+
+def document(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "out" / "gpu.json").read_text())
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
+    done = run("--tiny", "--device", "cpu", folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    found = document(tmp_path)
+    assert {name: step["status"] for name, step in found["steps"].items()} == dict.fromkeys(
+        ("facts", "tests", "speed", "paper"), "passed"
+    )
+    assert found["failed"] == []
+    results = {name: step["result"] for name, step in found["steps"].items()}
+    assert results["facts"]["packages"]["torch"] != "missing"
+    assert results["tests"]["passed"] > 3
+    assert results["tests"]["failed"] == 0
+    (speeds,) = results["speed"]["batches"]
+    assert set(speeds["images_per_second"]) == {"loader", "float32", "bfloat16", "train_hidden"}
+    assert all(rate > 0 for rate in speeds["images_per_second"].values())
+    paper = results["paper"]
+    assert paper["epochs"] == len(paper["history"]) == 1
+    assert paper["accuracy_min"] <= paper["accuracy_mean"] <= paper["accuracy_max"]
+    assert (paper["labels"], paper["draws"]) == (10, 3)
+    table = (tmp_path / "out" / "gpu.md").read_text()
+    assert table in done.stdout
+    for text in ("| 16 | `train_hidden` |", "test accuracy, all labels", "least of 3 draws"):
+        assert text in table
+
+
+def test_a_step_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    done = run("--only", "facts", "speed", folder=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 1, done.stdout
+    assert done.stdout.rstrip().endswith("failed: facts, speed")
+    found = document(tmp_path)
+    assert found["failed"] == ["facts", "speed"]
+    assert "torch sees no GPU here" in "\n".join(found["steps"]["speed"]["tail"])
+    assert "torch sees no GPU here" in (tmp_path / "out" / "gpu.md").read_text()
+
+
+def test_a_step_is_cut_off_at_its_limit_with_its_children(tmp_path: Path) -> None:
+    lines: list[str] = []
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid)\n"
+        "time.sleep(600)"
+    )
+    outcome = Processes(lines.append).run("slow", [sys.executable, "-c", code], 10)
+    assert (outcome.status, outcome.exit_code) == ("cut off", None)
+    (pid,) = outcome.tail
+    assert lines == [f"slow: {pid}"]
+    end = time.monotonic() + 30
+    while time.monotonic() < end and _alive(int(pid)):
+        time.sleep(0.05)
+    assert not _alive(int(pid))
+
+
+def test_a_table_of_a_run_that_was_cut_short() -> None:
+    step = {"status": "cut off", "seconds": 3.0, "tail": ["last words"], "result": None}
+    paper = {**step, "result": {"data": "made", "epochs": 7, "history": [{}, {}]}}
+    text = markdown(
+        {"date": "today", "tiny": False, "steps": {"facts": step, "tests": step, "paper": paper}}
+    )
+    assert "| epochs done / planned | 2 / 7 |" in text
+    assert text.count("last words") == 3
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
