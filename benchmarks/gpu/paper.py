@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from modkernel.control import Control
-
 from modkernel.data import DataPlaces, Dataset, load_dataset, place_dataset
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.pairs.source import PairSource

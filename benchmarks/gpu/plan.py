@@ -98,7 +98,7 @@ def make_step(name: str, given: argparse.Namespace, left: float) -> Step:
 
 
 def _tests(given: argparse.Namespace) -> tuple[str, ...]:
-    tests = "tests/core/test_data_augment.py" if given.tiny else "tests/core"
+    tests = "tests/modkernel/test_data_augment.py" if given.tiny else "tests/modkernel"
     at_once = () if given.tiny else ("-n", str(given.workers))
     results = ("--junitxml", str(given.scratch / "tests.xml"))
     plugins = ("-p", "no:cacheprovider", "-p", "xdist", "-p", "timeout", "--timeout", "100")
