@@ -39,6 +39,14 @@ class Arithmetic:
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
     @property
+    def threads(self) -> int | None:
+        """Threads that compute on a CPU; None on a GPU.
+
+        Sums are split among them, so that another number of threads rounds otherwise.
+        """
+        return torch.get_num_threads() if self.device.type == "cpu" else None
+
+    @property
     def name(self) -> str:
         """`bfloat16` or `float32`."""
         return str(self.dtype).removeprefix("torch.")

@@ -164,6 +164,7 @@ def train_end_to_end(
         seconds=result.seconds,
         device=str(arithmetic.device),
         precision=arithmetic.name,
+        threads=arithmetic.threads,
         examples=len(labels),
         parameters=sum(p.numel() for p in whole.parameters()),
         evaluation=OutputEvaluation(

@@ -212,6 +212,7 @@ def train_hidden(
         seconds=result.seconds,
         device=str(arithmetic.device),
         precision=arithmetic.name,
+        threads=arithmetic.threads,
         examples=train.pairs.n_examples,
         parameters=sum(p.numel() for p in judged.module.parameters()),
     )

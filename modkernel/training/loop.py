@@ -1,7 +1,8 @@
 """The one optimisation loop under every kind of training.
 
 Everything random is a function of (seed, epoch, step), so going on from a checkpoint, even in the
-middle of an epoch, repeats on the CPU bit for bit what an undisturbed run would have done.
+middle of an epoch, repeats what an undisturbed run would have done, as exactly as the arithmetic
+itself repeats: docs/storage.md says when that is bit for bit.
 """
 
 from __future__ import annotations

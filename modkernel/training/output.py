@@ -129,6 +129,7 @@ def train_output(
         seconds=time.perf_counter() - began,
         device=str(arithmetic.device),
         precision=arithmetic.name,
+        threads=arithmetic.threads,
         examples=chosen.shape[1],
         parameters=fit.weight[0].numel() + fit.bias[0].numel(),
         evaluation=evaluation,

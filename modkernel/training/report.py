@@ -55,6 +55,8 @@ class TrainReport(Spec):
     """Spent training over all attempts; loading data and starting a process are not in it."""
     device: str
     precision: str
+    threads: int | None = None
+    """That computed it on a CPU, whose weights depend on their number; none for a GPU."""
     examples: int
     """Training examples (an output module: labelled ones)."""
     parameters: int

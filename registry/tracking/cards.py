@@ -115,11 +115,27 @@ def _training(report: TrainReport) -> str:
         ("epochs", str(len(report.history))),
         ("best epoch", str(report.best_epoch)),
         ("seconds", f"{report.seconds:.1f}"),
-        ("device", f"{report.device}, {report.precision}"),
+        ("device", _device(report)),
+        ("trained again", _again(report)),
         ("peak memory", "not measured" if memory is None else f"{memory / 2**20:.0f} MiB"),
         ("recipe digest", f"`{report.recipe_digest}`"),
     ]
     return _table(("", "value"), rows)
+
+
+def _device(report: TrainReport) -> str:
+    count = report.threads
+    threads = "" if count is None else f", {count} thread{'s' if count > 1 else ''}"
+    return f"{report.device}, {report.precision}{threads}"
+
+
+def _again(report: TrainReport) -> str:
+    """Whether training it again gives these weights."""
+    if report.device.startswith("cuda"):
+        return "similar weights, not the same: a GPU adds up in no fixed order"
+    if report.precision == "float32" or report.threads == 1:
+        return "the same weights, where processor model, torch and thread count are the same"
+    return "nearly always the same weights, where processor model, torch and thread count are"
 
 
 def _labels(per_class: int | None) -> str:

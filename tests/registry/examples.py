@@ -40,6 +40,7 @@ def report_of(stored: StoredModule) -> TrainReport:
         seconds=1.5,
         device="cpu",
         precision="float32",
+        threads=2,
         examples=100,
         parameters=1234,
         evaluation=EVALUATION if stored.spec.kind == "output" else None,

@@ -31,6 +31,8 @@ def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples
         in card
     )
     assert f"| 1&emsp; | net.hidden-1 version 1&emsp; | `{records[0].id[:12]}` |" in lines
+    assert "| device&emsp; | cpu, float32, 2 threads |" in lines
+    assert any(line.startswith("| trained again&emsp; | the same weights, where") for line in lines)
     assert f"| 3&emsp; | net.output version 1&emsp; | `{records[2].id[:12]}` |" in lines
     assert "| raw data&emsp; | 1×8×8 uint8 |" in lines
     assert "| accuracy_all_labels&emsp; | 0.9 |" in lines

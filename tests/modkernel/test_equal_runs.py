@@ -1,0 +1,36 @@
+"""What docs/storage.md promises: equal trainings on a CPU give equal weights, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUNS = 200
+"""A difference in one of fifty runs stays unseen once in 57 times (0.98 to the power of 200)."""
+SMALL = ("--steps", "2", "--batch", "24", "--side", "8", "--width", "16")
+
+
+def equal_runs(precision: str, threads: int, runs: int, load: int = 2) -> dict[str, int]:
+    """Runs of one recipe by the weights that they end with, half of them beside other load."""
+    given = ("--precision", precision, "--threads", str(threads), "--load", str(load))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.equal_runs", *given, "--runs", str(runs), *SMALL],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    seen: dict[str, int] = json.loads(done.stdout)
+    return seen
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("precision", "threads"), [("float32", 2), ("bfloat16", 1)])
+def test_equal_runs_end_with_equal_weights(precision: str, threads: int) -> None:
+    seen = equal_runs(precision, threads, RUNS)
+    assert list(seen.values()) == [RUNS], seen
