@@ -24,8 +24,9 @@ from modkernel.errors import (
 )
 from modkernel.flows.cli._progress import _Bars
 from modkernel.flows.plans import datasets
+from modkernel.flows.plans.steps import Below
 from modkernel.flows.results import ModuleResult
-from modkernel.flows.runtime.events import Event, StateChanged, watch
+from modkernel.flows.runtime.events import Event, Planned, StateChanged, watch
 from modkernel.flows.search.plan import plan_search
 from modkernel.flows.search.result import CandidateResult, cost, describe
 from modkernel.flows.search.spec import Candidate, SearchSpec, Stage, demo_search
@@ -138,7 +139,8 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
         sum(row.module.seconds for row in first.candidates if row.module is not None)
     )
 
-    assert len(events[0]["modules"]) == 6
+    assert isinstance(events[0], Planned)
+    assert len(events[0].modules) == 6
     assert counted(events) == (6, 6)
     labels = {event.module for event in events if isinstance(event, StateChanged)}
     assert labels == {
@@ -337,8 +339,8 @@ def test_widths_and_ends_of_different_candidates_fit(registry: Registry) -> None
         (candidate(), candidate(width=4)),
     ).model_copy(update={"backbone": BackboneSpec(name="mlp", width=16, depth=3)})
     plan = plan_search(registry, spec)
-    first = plan.module(0, spec.stages[0].candidates[1], None)
-    second = plan.module(1, spec.stages[1].candidates[1], ("0" * 64, first))
+    first = plan.module(0, spec.stages[0].candidates[1], Below.of_data(plan.info))
+    second = plan.module(1, spec.stages[1].candidates[1], Below.of_module("0" * 64, first))
     assert (first.blocks, first.interface.gives) == (("linear1", "linear2"), (8,))
     assert (second.blocks, second.interface.takes, second.interface.gives) == (
         ("linear3",),
