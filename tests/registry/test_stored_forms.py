@@ -45,7 +45,7 @@ def restore(settings: Settings, version: str) -> None:
 
 def test_there_is_a_database_of_every_schema() -> None:
     migrations = Path(__file__).parents[2] / "registry/sql/migrations/versions"
-    assert VERSIONS == sorted(path.name[:4] for path in migrations.glob("0*.py"))
+    assert sorted(path.name[:4] for path in migrations.glob("0*.py")) == VERSIONS
     assert VERSIONS[-1] == SCHEMA_VERSION
 
 
