@@ -3,9 +3,10 @@
     python -m benchmarks.advise
 
 The modules are MLPs of 32 units with random weights, measured on the digits (10 classes) and
-stored by `Registry.store` with their moments, which takes minutes; `--home FOLDER` keeps them for
-the next call. Every call of `rank_for_task` reads and hashes every file of moments again. The
-command is `modkernel advise --stored-only`; imports are timed in a Python process of their own.
+stored by `registry.modules.store` with their moments, which takes minutes; `--home FOLDER` keeps
+them for the next call. Every call of `registry.advice.rank` reads and hashes every file of moments
+again. The command is `modkernel advise --stored-only`; imports are timed in a Python process of
+their own.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def main() -> None:
             call = lambda task=task: registry.advice.rank(task, info)  # noqa: E731
             advice = call()
             assert len(advice.ranked) == given.modules, advice.left_out[:1]
-            print(f"rank_for_task, {title:24} {seconds(call, given.rounds)}")
+            print(f"advice.rank, {title:24} {seconds(call, given.rounds)}")
         command = ("-m", "modkernel.flows.cli", "advise", "--dataset", "digits", "--stored-only")
         print(f"modkernel advise --stored-only         {seconds(lambda: run(*command), 3)}")
         print(f"of which Python's imports              {seconds(lambda: run('-c', IMPORTS), 3)}")

@@ -2,8 +2,8 @@
 
     python -m benchmarks.load_module
 
-Ours is `Registry.fetch`, which hashes both files, and `assemble`, which hashes again the bytes
-that it loads. The bare load is what one writes by hand for a usable module: make the same
+Ours is `registry.modules.fetch`, which hashes both files, and `assemble`, which hashes again the
+bytes that it loads. The bare load is what one writes by hand for a usable module: make the same
 nn.Module, `load_state_dict(load_file(path))`, `eval()`; nothing is checked. (`load_file` alone maps
 the file and reads nothing.) Prints the medians and their ratio; and, since much of the bare load is
 the making of the module, an expert's load that makes it on the meta device and copies the tensors.

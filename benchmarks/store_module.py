@@ -2,9 +2,9 @@
 
     python -m benchmarks.store_module
 
-Storing is all of `Registry.store`: row, MLflow run, picture, files, their hashes, model version,
-card; MLflow and the registry are on SQLite. The bare write is `save_file` of the same weights.
-Each module has other weights. Prints the medians and their ratio.
+Storing is all of `registry.modules.store`: row, MLflow run, picture, files, their hashes, model
+version, card; MLflow and the registry are on SQLite. The bare write is `save_file` of the same
+weights. Each module has other weights. Prints the medians and their ratio.
 """
 
 from __future__ import annotations

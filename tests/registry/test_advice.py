@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from modkernel.modules.stored import StoredModule, write_module
 from modkernel.registry import Advice, ModuleRecord, Registry, advice, saga
 from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
 from modkernel.reuse.moments_file import write_moments
-from modkernel.reuse.scores import SCORES, reusability
+from modkernel.reuse.scores import SCORES, reusability, score_tasks
 from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import Preprocessing
 from tests.modkernel.stored_examples import FACTS, PREPROCESSING, make_hidden, store_hidden
@@ -314,16 +316,29 @@ def test_a_task_that_the_data_do_not_have(registry: Registry) -> None:
         registry.advice.rank(parse_task("cat, cow"), info())
 
 
-def test_ranking_leaves_the_process_as_it_was(
-    registry: Registry, three: dict[str, tuple[ModuleRecord, ModuleMoments]]
+def test_ranking_changes_nothing_that_other_threads_could_see(
+    registry: Registry,
+    three: dict[str, tuple[ModuleRecord, ModuleMoments]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    seen = []
+
+    def look() -> None:
+        seen.append((torch.get_num_threads(), gc.isenabled()))
+
+    def scoring(*arguments: Any) -> Tensor:
+        other = threading.Thread(target=look)  # a new thread takes the process's settings
+        other.start()
+        other.join()
+        return score_tasks(*arguments)
+
+    monkeypatch.setattr(advice, "score_tasks", scoring)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         registry.advice.rank(parse_task("cat, dog"), info())
-        with pytest.raises(ClassError):
-            registry.advice.rank(parse_task("cat, cow"), info())
-        assert (torch.get_num_threads(), gc.isenabled()) == (2, True)
+        look()
+        assert seen == [(2, True)] * 4
     finally:
         torch.set_num_threads(threads)
 

@@ -138,7 +138,7 @@ def test_code_named_by_a_hostile_model_is_not_run(
 
 @pytest.mark.usefixtures("registry")
 def test_what_is_no_model_of_ours(tmp_path: Path, records: tuple[ModuleRecord, ...]) -> None:
-    with pytest.raises(ArtifactError, match=r"Cannot read MLmodel of models:/nothing/1"):
+    with pytest.raises(ArtifactError, match=r"no MLmodel of models:/nothing/1: check the ref"):
         load_model("models:/nothing/1")
     foreign = tmp_path / "foreign"
     foreign.mkdir()

@@ -87,7 +87,7 @@ def test_whatever_dies_is_found_and_finished(
 
 
 @pytest.mark.parametrize("step", ["row pending", "files logged", "version made"])
-def test_storing_again_goes_on_from_there(
+def test_storing_again_resumes_from_there(
     settings: Settings, examples: Examples, step: str
 ) -> None:
     stored = examples.first()

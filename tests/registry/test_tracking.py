@@ -73,7 +73,7 @@ def test_epochs_are_steps_and_are_logged_once(registry: Registry, examples: Exam
     }
 
 
-def test_a_run_that_died_is_gone_on_with(registry: Registry, spec: Any) -> None:
+def test_a_run_that_died_is_resumed(registry: Registry, spec: Any) -> None:
     run_id = registry.runs.start_module(NAME, spec)
     assert registry.runs.start_module(NAME, spec) == run_id
     registry.runs.finish(run_id, "FAILED")
@@ -85,7 +85,7 @@ def test_a_run_that_died_is_gone_on_with(registry: Registry, spec: Any) -> None:
     assert registry.runs.start_module(NAME, spec) != run_id
 
 
-def test_a_composition_that_died_is_gone_on_with(registry: Registry) -> None:
+def test_a_composition_that_died_is_resumed(registry: Registry) -> None:
     run_id = registry.runs.start_network("net", digest="d" * 64)
     assert registry.runs.start_network("net", digest="d" * 64) == run_id
     assert registry.runs.start_network("net", digest="e" * 64) != run_id
