@@ -31,7 +31,7 @@ from modkernel.backbones import build_hidden
 from modkernel.data import Resident
 from modkernel.data.augment import augment
 from modkernel.kernels import make_kernel
-from modkernel.modules.preprocess import Preprocess
+from modkernel.modules.preprocess import Normalise
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.labels import PairLabels
 from modkernel.pairs.source import PairSource
@@ -103,7 +103,7 @@ def on_device(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The same batches out of images that lie on the device, without end."""
     generator = torch.Generator().manual_seed(0)
-    preprocess = Preprocess(PREPROCESSING).to(place.device)
+    preprocess = Normalise(PREPROCESSING).to(place.device)
     images = images.to(place.device)
     while True:
         for rows in torch.randperm(len(images), generator=generator).split(batch):

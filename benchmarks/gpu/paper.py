@@ -128,9 +128,9 @@ def hidden(
     spec = plan.spec(info.preprocessing.id, info.preprocessing, facts(info), given.seed)
     weights, report = train_hidden(
         spec,
-        PairData(data.train.images, PairSource.from_classes(data.train.labels), "train"),
+        PairData(data.train.examples, PairSource.from_classes(data.train.labels), "train"),
         PairData(
-            data.validation.images, PairSource.from_classes(data.validation.labels), "validation"
+            data.validation.examples, PairSource.from_classes(data.validation.labels), "validation"
         ),
         arithmetic=arithmetic,
         control=control,
@@ -146,8 +146,8 @@ def output(
     assert wanted is not None
     _, report = train_output(
         output_spec(wanted, below.spec, below.id, data.info(), given.seed),
-        LabelledData(data.train.images, data.train.labels, "train"),
-        LabelledData(data.test.images, data.test.labels, "test"),
+        LabelledData(data.train.examples, data.train.labels, "train"),
+        LabelledData(data.test.examples, data.test.labels, "test"),
         [below],
         arithmetic=arithmetic,
     )

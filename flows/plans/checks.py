@@ -13,7 +13,7 @@ def check_labelled(info: DatasetInfo, need: str) -> None:
 
     Args:
         info: the data set.
-        need: what the labels are for, such as 'which a search judges candidates by'.
+        need: what the labels are for, such as 'which a search compares candidates by'.
 
     Raises:
         DataError: it has none.

@@ -12,10 +12,10 @@ State = Literal[
     "waiting",
     "training",
     "measuring",
-    "judging",
+    "evaluating",
     "stored",
     "reused",
-    "judged",
+    "evaluated",
     "failed",
     "left out",
 ]

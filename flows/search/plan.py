@@ -80,11 +80,11 @@ def plan_search(registry: Registry, spec: SearchSpec) -> SearchPlan:
         CutError, InterfaceError: a candidate does not fit on one of the stage before it, or one of
             the last stage does not reach the backbone's end; the message names it.
         MomentsError: a candidate has more features than class moments are stored of.
-        SettingsError: the feature cache is too small to judge a candidate by its accuracy.
+        SettingsError: the feature cache is too small to compare candidates by their accuracy.
     """
     check_score(spec.score)
     info = datasets.describe(registry, spec.dataset)
-    check_labelled(info, "which a search judges candidates by")
+    check_labelled(info, "which a search compares candidates by")
     check_output(spec.output, info)
     evenly = cut(spec.backbone, [HiddenSpec()] * len(spec.stages))
     plan = SearchPlan(spec, info, facts(info), tuple(blocks[-1] for blocks in evenly))

@@ -27,9 +27,9 @@ from modkernel.flows.tasks.child_events import (
 )
 from modkernel.jobs.job import (
     EndToEndJob,
+    GroundTruthJob,
     HiddenJob,
     Job,
-    JudgeJob,
     MeasureJob,
     OutputJob,
     UpstreamFiles,
@@ -39,7 +39,7 @@ from modkernel.registry import ModuleRecord, Registry, Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
-J = TypeVar("J", HiddenJob, OutputJob, EndToEndJob, MeasureJob, JudgeJob)
+J = TypeVar("J", HiddenJob, OutputJob, EndToEndJob, MeasureJob, GroundTruthJob)
 
 Follow = Callable[[ChildEvent], None]
 

@@ -29,7 +29,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The residual sum, without an activation at the end."""
-        u = self.front(x)
+        u = self.feature_map(x)
         return self.body(u) + self.shortcut(u)  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,7 @@ from modkernel.data.images import read_images
 from modkernel.data.label_file import LabelList, blank_labels, read_labels
 from modkernel.data.load import DATASETS, describe_dataset, load_dataset
 from modkernel.data.pair_file import PairList, read_pairs
-from modkernel.data.sources import ImageSource, Resident, Streamed
+from modkernel.data.sources import ExampleSource, Resident, Streamed
 
 __all__ = [
     "DATASETS",
@@ -15,7 +15,7 @@ __all__ = [
     "DataPlaces",
     "Dataset",
     "DatasetInfo",
-    "ImageSource",
+    "ExampleSource",
     "LabelList",
     "PairList",
     "RawData",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modkernel.data.sources import ImageSource, join_sources
+from modkernel.data.sources import ExampleSource, join_sources
 from modkernel.spec import Preprocessing, Spec
 
 TRAINING_PART = "train and validation"
@@ -47,7 +47,7 @@ class Split:
 
     ids: Sequence[str]
     labels: Tensor | None
-    images: ImageSource
+    images: ExampleSource
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -96,7 +96,7 @@ class Dataset:
         return Split(
             ids=[*self.train.ids, *self.validation.ids],
             labels=torch.cat(labels) if labels else None,
-            images=join_sources(self.train.images, self.validation.images),
+            images=join_sources(self.train.examples, self.validation.examples),
         )
 
 

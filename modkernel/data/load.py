@@ -15,9 +15,9 @@ from modkernel.data.dataset import DataPlaces, Dataset, DatasetInfo, Split
 from modkernel.data.fingerprint import DATA_FORMAT, identify
 from modkernel.data.folder import open_folder
 from modkernel.data.images import decode_many, fit_tensor
-from modkernel.data.pixel_cache import kept_pixels, read_json, write_json
+from modkernel.data.pixel_cache import cached_pixels, read_json, write_json
 from modkernel.data.pool import Pixels, Source
-from modkernel.data.sources import ImageSource, Resident, Streamed
+from modkernel.data.sources import ExampleSource, Resident, Streamed
 from modkernel.data.split import Arranged, arrange
 from modkernel.data.statistics import preprocessing_of
 from modkernel.data.vision import open_digits, open_vision
@@ -116,17 +116,17 @@ def _images(
     if isinstance(pixels, Tensor):
         if tuple(pixels.shape[1:]) == shape:
             return pixels
-        return kept_pixels(kept, (len(pixels), *shape), lambda: fit_tensor(pixels, shape))
+        return cached_pixels(kept, (len(pixels), *shape), lambda: fit_tensor(pixels, shape))
     paths = tuple(file.path for file in pixels.files)
     limit = free_memory() // 2 if resident_limit is None else resident_limit
     if len(paths) * math.prod(shape) > limit:
         return Streamed(pixels.root, paths, shape)
     files = [pixels.root / path for path in paths]
-    return kept_pixels(kept, (len(paths), *shape), lambda: decode_many(files, shape))
+    return cached_pixels(kept, (len(paths), *shape), lambda: decode_many(files, shape))
 
 
 def _split(chosen: Arranged, images: Tensor | Streamed, part: slice) -> Split:
-    source: ImageSource
+    source: ExampleSource
     if isinstance(images, Streamed):
         source = Streamed(images.root, images.paths[part], images.shape)
     else:

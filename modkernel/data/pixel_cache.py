@@ -41,7 +41,7 @@ def write_json(path: Path, content: Any) -> None:
     _write(path, lambda temporary: temporary.write_text(json.dumps(content)))
 
 
-def kept_pixels(path: Path, shape: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
+def cached_pixels(path: Path, shape: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
     """The uint8 tensor that is kept at `path`, mapped; it is made anew if missing or damaged.
 
     Raises:

@@ -20,7 +20,7 @@ from modkernel.spec import Shape
 MOST_WORKERS = 4
 
 
-class ImageSource(Protocol):
+class ExampleSource(Protocol):
     """Raw examples: uint8 images [C, H, W] or float32 vectors [d]."""
 
     @property
@@ -175,7 +175,7 @@ class _DecodedBatches(TorchDataset[Tensor | str]):
         return torch.stack(decoded)
 
 
-def join_sources(first: ImageSource, second: ImageSource) -> ImageSource:
+def join_sources(first: ExampleSource, second: ExampleSource) -> ExampleSource:
     """The examples of the first source, then those of the second.
 
     Nothing is copied where both are streamed or are neighbours in one tensor.

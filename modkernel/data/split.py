@@ -10,9 +10,9 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from modkernel.data.class_names import how_to_join
 from modkernel.data.pool import Pixels, Pool, take
 from modkernel.errors import ClassError, DataError
-from modkernel.lookup import how_to_join
 from modkernel.spec import DatasetSpec
 
 LISTED = 20

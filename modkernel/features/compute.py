@@ -86,7 +86,7 @@ def compute_features(
         arithmetic: where and in which format the chain runs; outputs keep its format.
         kept: the cache and the key; none computes them anew and keeps them in memory.
         beside: small tensors that are kept with them.
-        near: as `near_limit` gives it for all that are wanted at once; for these alone if left out.
+        near: as `gpu_share` gives it for all that are wanted at once; for these alone if left out.
         stop: asked before every batch, and while another process computes the same.
 
     Raises:
@@ -108,7 +108,7 @@ def compute_features(
     count = len(examples)
     if not count:
         raise DataError("There are no examples to compute features of: give some.")
-    limit = near_limit(arithmetic.device) if near is None else near
+    limit = gpu_share(arithmetic.device) if near is None else near
     if kept is not None:
         try:
             found = kept.cache.find_or_make(kept.key, count, blocks, beside, stop)
@@ -162,7 +162,7 @@ class Pieces:
             yield output
 
 
-def near_limit(device: torch.device, sources: int = 1) -> int:
+def gpu_share(device: torch.device, sources: int = 1) -> int:
     """Bytes of a GPU's memory for each of so many sources: half of what is free in all."""
     return torch.cuda.mem_get_info(device)[0] // 2 // sources if device.type == "cuda" else 0
 

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from modkernel.errors import InterfaceError
-from modkernel.features.sources import Examples
 from modkernel.kernels import make_kernel
 from modkernel.modules.network import check_chain
-from modkernel.modules.preprocess import Preprocess
+from modkernel.modules.preprocess import Normalise
 from modkernel.modules.stored import StoredModule, build_module
 from modkernel.spec import KernelSpec, ModuleSpec
 from modkernel.system.precision import Arithmetic
@@ -25,7 +24,7 @@ def frozen_chain(modules: Sequence[StoredModule]) -> nn.Sequential:
         InterfaceError: they are not a chain, first to last.
     """
     check_chain(modules)
-    preprocess = Preprocess(modules[0].spec.preprocessing)
+    preprocess = Normalise(modules[0].spec.preprocessing)
     return _frozen(preprocess, map(build_module, modules))
 
 
@@ -50,10 +49,10 @@ def frozen_upstream(spec: ModuleSpec, modules: Sequence[StoredModule]) -> nn.Seq
             f"The module stands on upstream {spec.interface.upstream[:24]}, but was given "
             f"{found[:24]}: pass the whole chain below it, in order."
         )
-    return _frozen(Preprocess(spec.preprocessing), map(build_module, modules))
+    return _frozen(Normalise(spec.preprocessing), map(build_module, modules))
 
 
-def _frozen(preprocess: Preprocess, modules: Iterator[nn.Module]) -> nn.Sequential:
+def _frozen(preprocess: Normalise, modules: Iterator[nn.Module]) -> nn.Sequential:
     return nn.Sequential(preprocess, *modules).eval().requires_grad_(False)
 
 
@@ -69,10 +68,10 @@ class Front(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         """Features in float32."""
-        return self.kernel.front(self.chain(raw).float(), self.centres)
+        return self.kernel.feature_map(self.chain(raw).float(), self.centres)
 
 
-def make_front(
+def make_extractor(
     chain: nn.Module, kernel: KernelSpec, examples: Examples, seed: int, arithmetic: Arithmetic
 ) -> Front:
     """The front of a chain that is on the device already.
@@ -93,7 +92,7 @@ def make_front(
     return Front(chain, kernel, centres).eval()
 
 
-def front_name(front: Front, kernel: KernelSpec, seed: int, drawn_from: str = "train") -> str:
+def extractor_name(front: Front, kernel: KernelSpec, seed: int, drawn_from: str = "train") -> str:
     """What a front is called in a `FeatureKey`; a gaussian one depends on its centres' draw, too.
 
     Args:

@@ -15,7 +15,7 @@ from modkernel.data.dataset import Split
 from modkernel.errors import DataError, InterfaceError
 from modkernel.features.cache import VALUES, FeatureCache, FeatureKey
 from modkernel.features.compute import Kept, compute_features
-from modkernel.features.extractor import Front, frozen_chain, make_front
+from modkernel.features.extractor import Front, frozen_chain, make_extractor
 from modkernel.features.fold import fold_norms
 from modkernel.features.sources import Picked, in_order
 from modkernel.modules.stored import StoredModule
@@ -81,7 +81,7 @@ def measure(
     began = time.perf_counter()
     chain = arithmetic.place(fold_norms(frozen_chain(modules)))
     kernel = top.interface.kernel
-    front = make_front(chain, kernel, data.train.images, 0, arithmetic)
+    front = make_extractor(chain, kernel, data.train.examples, 0, arithmetic)
     check_size(len(data.classes), _dimension(front, top.interface.gives, arithmetic.device))
 
     def moments(split: Split, name: str, limit: int) -> ClassMoments:
@@ -95,7 +95,7 @@ def measure(
         labels = split.labels[picks]
         phi = compute_features(
             front,
-            Picked(split.images, picks),
+            Picked(split.examples, picks),
             arithmetic,
             kept=None
             if cache is None
@@ -139,7 +139,7 @@ def _key(module_id: str, fingerprint: str, split: str) -> FeatureKey:
 
 def _dimension(front: Front, gives: tuple[int, ...], device: torch.device) -> int:
     example = torch.zeros(1, *gives, device=device)
-    return front.kernel.front(example, front.centres).shape[1]
+    return front.kernel.feature_map(example, front.centres).shape[1]
 
 
 def pick(labels: Tensor, data: Dataset, split: str, limit: int) -> Tensor:

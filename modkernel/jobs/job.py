@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from modkernel.reuse.ground_truth import JudgmentSpec
+from modkernel.reuse.ground_truth import GroundTruthSpec
 from modkernel.spec import DatasetSpec, HiddenModuleSpec, NetworkSpec, OutputModuleSpec, Spec
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -39,7 +39,7 @@ class _Job(Spec):
     data_root: str
     cache: str
     upstream: tuple[UpstreamFiles, ...] = Field(
-        (), description="The whole chain, in order; its last module is what is measured or judged."
+        (), description="The whole chain, in order; its last module is the one measured."
     )
     device: Device = "auto"
     threads: int = Field(1, ge=1, description="Threads of torch on the CPU.")
@@ -101,20 +101,22 @@ class MeasureJob(_Job):
     fingerprint: str = Field(description="Of the data that the job was planned on.")
 
 
-class JudgeJob(_Job):
+class GroundTruthJob(_Job):
     """Train fresh output modules on a stored module, for many tasks."""
 
-    kind: Literal["judge"] = "judge"
-    judgment: JudgmentSpec
+    kind: Literal["ground_truth"] = "ground_truth"
+    ground_truth: GroundTruthSpec
     fingerprint: str = Field(description="Of the data that the job was planned on.")
 
 
 Job = Annotated[
-    HiddenJob | OutputJob | EndToEndJob | MeasureJob | JudgeJob, Field(discriminator="kind")
+    HiddenJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob, Field(discriminator="kind")
 ]
 """What a child process trains or measures, on what, and where it leaves the result."""
 
-_job: TypeAdapter[HiddenJob | OutputJob | EndToEndJob | MeasureJob | JudgeJob] = TypeAdapter(Job)
+_job: TypeAdapter[HiddenJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob] = TypeAdapter(
+    Job
+)
 
 
 def parse_job(content: bytes | str) -> Job:

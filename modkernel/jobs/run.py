@@ -21,15 +21,15 @@ from modkernel.data import (
 from modkernel.errors import DataError, StoppedError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.measure import measure
-from modkernel.jobs.job import EndToEndJob, HiddenJob, Job, JudgeJob, MeasureJob, OutputJob
+from modkernel.jobs.job import EndToEndJob, GroundTruthJob, HiddenJob, Job, MeasureJob, OutputJob
 from modkernel.modules.stored import StoredModule, read_module, write_module
-from modkernel.reuse.ground_truth import JUDGMENT_FILE
+from modkernel.reuse.ground_truth import GROUND_TRUTH_FILE
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
 from modkernel.spec import DatasetSpec, OutputModuleSpec, Recipe
 from modkernel.system.memory import peak_memory
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
-from modkernel.training.ground_truth import judge
+from modkernel.training.ground_truth import measure_ground_truth
 from modkernel.training.hidden import PairData
 from modkernel.training.inputs import class_pairs, labelled_data, listed_pairs
 from modkernel.training.output import GivenLabels, LabelledData
@@ -42,7 +42,7 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
 
     What was trained leaves `report.json` and, for a module, `weights.safetensors` and `spec.json`.
     What was measured, and a hidden module that was trained on labelled data of not too many
-    classes and features, leaves `moments.safetensors`. What was judged leaves `judgment.json`.
+    classes and features, leaves `moments.safetensors`. A ground truth leaves `ground_truth.json`.
 
     Args:
         job: on a device that this process holds.
@@ -90,13 +90,18 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
         case MeasureJob():
             part.mkdir()
             _measure(job, upstream, data, arithmetic, stop, part)
-        case JudgeJob():
+        case GroundTruthJob():
             part.mkdir()
             cache = _cache(job)
-            found = judge(
-                job.judgment, upstream, data, arithmetic=arithmetic, control=control, cache=cache
+            found = measure_ground_truth(
+                job.ground_truth,
+                upstream,
+                data,
+                arithmetic=arithmetic,
+                control=control,
+                cache=cache,
             )
-            (part / JUDGMENT_FILE).write_text(found.model_dump_json(indent=1) + "\n")
+            (part / GROUND_TRUTH_FILE).write_text(found.model_dump_json(indent=1) + "\n")
     os.replace(part, job.result)
 
 
@@ -115,7 +120,7 @@ def _recipe(job: Job, upstream: list[StoredModule]) -> Recipe:
             return job.network.hidden[-1].recipe
         case HiddenJob() | OutputJob():
             return job.module.recipe
-        case MeasureJob() | JudgeJob():
+        case MeasureJob() | GroundTruthJob():
             return upstream[-1].spec.recipe
 
 
@@ -166,7 +171,7 @@ def _output(
     train, test = labelled_data(data)
     if given is not None:
         part = data.training_part()
-        train = LabelledData(part.images, part.labels, TRAINING_PART)
+        train = LabelledData(part.examples, part.labels, TRAINING_PART)
     return train_output(
         module,
         train,

@@ -10,12 +10,12 @@ from modkernel.errors import ArtifactError, ClassError
 from modkernel.reuse.task import Task
 from modkernel.spec import OutputSpec, Spec
 
-__all__ = ["JUDGMENT_FILE", "Judgment", "JudgmentSpec", "read_judgment"]
+__all__ = ["GROUND_TRUTH_FILE", "GroundTruth", "GroundTruthSpec", "read_ground_truth"]
 
-JUDGMENT_FILE = "judgment.json"
+GROUND_TRUTH_FILE = "ground_truth.json"
 
 
-class JudgmentSpec(Spec):
+class GroundTruthSpec(Spec):
     """What a stored module is judged for. With it and the data its judgment is the same again."""
 
     module_id: str
@@ -26,10 +26,10 @@ class JudgmentSpec(Spec):
     seed: int
 
 
-class Judgment(Spec):
+class GroundTruth(Spec):
     """What a module is worth for each target, in the order of `spec.targets`."""
 
-    spec: JudgmentSpec
+    spec: GroundTruthSpec
     accuracy: tuple[float, ...] = Field(
         description="Of a fresh output module on the module's features, on the test part, in [0, 1]"
     )
@@ -43,14 +43,14 @@ class Judgment(Spec):
     truth_seconds: float = Field(description="Features of all examples, and the output modules.")
 
 
-def read_judgment(path: Path) -> Judgment:
+def read_ground_truth(path: Path) -> GroundTruth:
     """Read a judgment from its file.
 
     Raises:
         ArtifactError: it is missing, or no judgment of this version.
     """
     try:
-        return Judgment.model_validate_json(path.read_bytes())
+        return GroundTruth.model_validate_json(path.read_bytes())
     except (OSError, ValidationError, ClassError) as error:
         raise ArtifactError(
             f"{path} is not a judgment that can be read: remove it, and run the command again to "

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from modkernel.data.class_names import how_to_join
 from modkernel.errors import ClassError
-from modkernel.lookup import how_to_join
 from modkernel.spec import DatasetSpec, Groups, Spec
 
 __all__ = ["Task", "parse_task"]

@@ -14,7 +14,7 @@ from modkernel.data import Dataset, DatasetInfo
 from modkernel.data.augment import augment
 from modkernel.errors import DataError, ObjectiveError
 from modkernel.kernels import Kernel, make_kernel
-from modkernel.modules.preprocess import Preprocess
+from modkernel.modules.preprocess import Normalise
 from modkernel.plan import HiddenPlan, check_output, facts, plan_network
 from modkernel.spec import (
     FORMAT_VERSION,
@@ -119,7 +119,7 @@ def train_end_to_end(
     if labels is None or held_out is None or test is None:
         raise DataError(f"Data set '{data.name}' has no class labels to train a baseline on.")
     recipe = spec.hidden[-1].recipe
-    preprocess = Preprocess(info.preprocessing).to(arithmetic.device).eval()
+    preprocess = Normalise(info.preprocessing).to(arithmetic.device).eval()
     whole = _build(spec, info)
     arithmetic.place(whole)
 
@@ -135,7 +135,7 @@ def train_end_to_end(
         return F.cross_entropy(logits.float(), wanted)
 
     def validate() -> float:
-        return evaluate(network, data.validation.images, held_out, arithmetic).accuracy
+        return evaluate(network, data.validation.examples, held_out, arithmetic).accuracy
 
     def batches(generator: torch.Generator) -> list[Tensor]:
         size = min(recipe.batch_size, len(labels))
@@ -143,7 +143,7 @@ def train_end_to_end(
         return [batch for batch in order if len(batch) == size]
 
     def load(order: Sequence[Tensor], _: int) -> Iterator[Tensor]:
-        return data.train.images.batches(order, arithmetic.device)
+        return data.train.examples.batches(order, arithmetic.device)
 
     result = minimise(
         whole,
@@ -156,7 +156,7 @@ def train_end_to_end(
         control=control,
     )
     whole.eval()
-    found = evaluate(network, data.test.images, test, arithmetic)
+    found = evaluate(network, data.test.examples, test, arithmetic)
     return TrainReport(
         recipe_digest=key.digest(),
         history=result.history,

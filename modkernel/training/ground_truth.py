@@ -14,10 +14,10 @@ from modkernel.data import Dataset
 from modkernel.errors import DataError, InterfaceError, ScoreError, StoppedError
 from modkernel.features.cache import FeatureCache, FeatureKey
 from modkernel.features.compute import Kept, compute_features
-from modkernel.features.extractor import front_name, frozen_chain, make_front
+from modkernel.features.extractor import extractor_name, frozen_chain, make_extractor
 from modkernel.features.measure import EXAMPLES_PER_CLASS, pick
 from modkernel.modules.stored import StoredModule
-from modkernel.reuse.ground_truth import Judgment, JudgmentSpec
+from modkernel.reuse.ground_truth import GroundTruth, GroundTruthSpec
 from modkernel.reuse.scores import SCORES
 from modkernel.reuse.task import Task
 from modkernel.spec import OutputSpec
@@ -43,14 +43,14 @@ class Sample:
 
 
 def judge(
-    spec: JudgmentSpec,
+    spec: GroundTruthSpec,
     modules: Sequence[StoredModule],
     data: Dataset,
     *,
     arithmetic: Arithmetic,
     control: Control = UNWATCHED,
     cache: FeatureCache | None = None,
-) -> Judgment:
+) -> GroundTruth:
     """Judge a stored module by fresh output modules, one for each target.
 
     Every output module gets all training labels of its target, and is tested on all test examples
@@ -97,7 +97,7 @@ def judge(
         control.progress({"event": "target", "target": number, "targets": len(spec.targets)})
     truth_seconds = time.perf_counter() - began
     scores, undefined, seconds = _score(spec, train, data, control)
-    return Judgment(
+    return GroundTruth(
         spec=spec,
         accuracy=tuple(accuracy),
         scores=scores,
@@ -108,7 +108,7 @@ def judge(
 
 
 def _score(
-    spec: JudgmentSpec, train: Sample, data: Dataset, control: Control
+    spec: GroundTruthSpec, train: Sample, data: Dataset, control: Control
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, str], dict[str, float]]:
     """Scores that moments do not give, for every target; why some are undefined; seconds."""
     rows = pick(train.labels, data, "train", EXAMPLES_PER_CLASS)
@@ -136,7 +136,7 @@ def _score(
 
 
 def _features(
-    spec: JudgmentSpec,
+    spec: GroundTruthSpec,
     modules: Sequence[StoredModule],
     data: Dataset,
     arithmetic: Arithmetic,
@@ -146,13 +146,13 @@ def _features(
     """Features of all training and of all test examples."""
     kernel = modules[-1].spec.interface.kernel
     chain = arithmetic.place(frozen_chain(modules))
-    front = make_front(chain, kernel, data.train.images, spec.seed, arithmetic)
-    for split, images in (("train", data.train.images), ("test", data.test.images)):
+    front = make_extractor(chain, kernel, data.train.examples, spec.seed, arithmetic)
+    for split, images in (("train", data.train.examples), ("test", data.test.examples)):
         key = FeatureKey(
             module=spec.module_id,
             data=data.fingerprint,
             split=split,
-            transform=front_name(front, kernel, spec.seed),
+            transform=extractor_name(front, kernel, spec.seed),
             dtype=arithmetic.name,
         )
         kept = None if cache is None else Kept(cache, key)

@@ -13,7 +13,7 @@ from modkernel.control import UNWATCHED, Control
 from modkernel.data.augment import augment
 from modkernel.errors import PairError, SpecError
 from modkernel.features.cache import FeatureCache
-from modkernel.features.compute import compute_features, keeping, near_limit
+from modkernel.features.compute import compute_features, gpu_share, keeping
 from modkernel.features.extractor import frozen_upstream
 from modkernel.features.sources import Examples, View
 from modkernel.kernels import Kernel, make_kernel
@@ -132,7 +132,7 @@ def train_hidden(
     arithmetic.place(judged)
     views = range(min(recipe.views or 0, recipe.epochs))
     # Without one limit for all, the first views would leave training no memory.
-    near = near_limit(arithmetic.device, len(views) + 1) if views else None
+    near = gpu_share(arithmetic.device, len(views) + 1) if views else None
 
     def compute(data: PairData, view: View | None = None) -> Examples:
         if not upstream:

@@ -22,8 +22,8 @@ def class_pairs(data: Dataset) -> tuple[PairData, PairData]:
             f"Data set '{data.name}' has no class labels: give a file of pairs in 'pairs'."
         )
     return (
-        PairData(train.images, PairSource.from_classes(train.labels), "train"),
-        PairData(validation.images, PairSource.from_classes(validation.labels), "validation"),
+        PairData(train.examples, PairSource.from_classes(train.labels), "train"),
+        PairData(validation.examples, PairSource.from_classes(validation.labels), "validation"),
     )
 
 
@@ -45,8 +45,8 @@ def listed_pairs(data: Dataset, spec: DatasetSpec, path: str) -> tuple[PairData,
     source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
     train, validation = source.split(spec.validation_fraction, spec.split_seed)
     return (
-        PairData(part.images, train, TRAINING_PART),
-        PairData(part.images, validation, TRAINING_PART),
+        PairData(part.examples, train, TRAINING_PART),
+        PairData(part.examples, validation, TRAINING_PART),
         table.fingerprint,
     )
 
@@ -55,6 +55,6 @@ def labelled_data(data: Dataset) -> tuple[LabelledData, LabelledData | None]:
     """Training examples and labels, and those of the test part where it is labelled."""
     test = data.test.labels
     return (
-        LabelledData(data.train.images, data.train.labels, "train"),
-        None if test is None else LabelledData(data.test.images, test, "test"),
+        LabelledData(data.train.examples, data.train.labels, "train"),
+        None if test is None else LabelledData(data.test.examples, test, "test"),
     )

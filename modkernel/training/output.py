@@ -14,7 +14,7 @@ from modkernel.data.label_budget import check_label_budget, draw_labels
 from modkernel.errors import ClassError, DataError, SpecError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.compute import compute_features, keeping
-from modkernel.features.extractor import front_name, frozen_upstream, make_front
+from modkernel.features.extractor import extractor_name, frozen_upstream, make_extractor
 from modkernel.features.sources import Examples, Picked
 from modkernel.modules.stored import StoredModule
 from modkernel.spec import ModuleSpec, OutputSpec
@@ -95,8 +95,8 @@ def train_output(
 
     chain = arithmetic.place(frozen_upstream(spec, upstream))
     kernel = spec.interface.kernel
-    front = make_front(chain, kernel, train.examples, spec.seed, arithmetic)
-    name = front_name(front, kernel, spec.seed, train.split or "train")
+    front = make_extractor(chain, kernel, train.examples, spec.seed, arithmetic)
+    name = extractor_name(front, kernel, spec.seed, train.split or "train")
     if train.labels is None and given is not None:
         # The others' features would serve nobody.
         train, given = LabelledData(Picked(train.examples, given.rows), given.labels), None

@@ -167,9 +167,9 @@ def test_one_step_gives_the_cpu_s_weights() -> None:
 def test_a_network_learns_and_is_measured(arithmetic: Arithmetic, tmp_path: Path) -> None:
     """Two hidden modules and an output module, on data that lie on the device."""
     data = place_dataset(made_set(), DEVICE)
-    assert isinstance(data.train.images, Resident)
-    assert data.train.images.base.is_cuda
-    assert data.train.images.base is data.test.images.base
+    assert isinstance(data.train.examples, Resident)
+    assert data.train.examples.base.is_cuda
+    assert data.train.examples.base is data.test.examples.base
     cache = FeatureCache(tmp_path / "features", 1 << 30)
     chain: list[StoredModule] = []
     for position, plan in enumerate(plans(WIDE, AUGMENTED, modules=2)):

@@ -47,7 +47,7 @@ def test_a_network_is_trained_into_a_folder_once(tmp_path: Path) -> None:
     assert all((module.folder / MOMENTS_FILE).is_file() for module in trained.modules[:2])
     data = load_dataset(SPEC.dataset, DataPlaces(tmp_path / "data", tmp_path / "cache"))
     every = torch.arange(len(data.test))
-    (raw,) = data.test.images.batches([every], torch.device("cpu"))
+    (raw,) = data.test.examples.batches([every], torch.device("cpu"))
     right = trained.assemble()(raw).argmax(1) == data.test.labels
     evaluation = trained.reports[-1].evaluation
     assert evaluation is not None

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from modkernel.control import UNWATCHED, Control
 from modkernel.data.augment import augment
+from modkernel.data.sources import ExampleSource
 from modkernel.errors import DataError, SettingsError, SpecError, StoppedError
 from modkernel.features import compute
 from modkernel.features.cache import FeatureCache
 from modkernel.features.compute import Pieces, compute_features, keeping
 from modkernel.features.extractor import frozen_upstream
-from modkernel.features.sources import BATCH, Examples, Features, View
+from modkernel.features.sources import BATCH, Features, View
 from modkernel.modules.stored import StoredModule
 from modkernel.spec import KernelSpec, OutputSpec, Recipe
 from modkernel.system.precision import Arithmetic
@@ -62,7 +63,7 @@ def below(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredModule, Store
 class Counted:
     """Examples that count how often they are asked for one."""
 
-    images: Examples
+    images: ExampleSource
     asked: int = 0
 
     def __len__(self) -> int:
@@ -268,7 +269,7 @@ def test_what_memory_does_not_hold_goes_to_a_file_without_a_name(
 ) -> None:
     whole = fit(below, PLAIN, None)
     monkeypatch.setattr(compute, "free_memory", lambda: 100)
-    monkeypatch.setattr(compute, "near_limit", lambda _: 0)
+    monkeypatch.setattr(compute, "gpu_share", lambda _: 0)
     cache = FeatureCache(tmp_path, 0)
     assert equal(whole[0], fit(below, PLAIN, cache)[0])
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
@@ -322,7 +323,7 @@ def test_views_share_what_of_a_gpu_one_source_may_have(
         return compute_features(*arguments, near=near, **more)
 
     monkeypatch.setattr(hidden, "compute_features", noted)
-    monkeypatch.setattr(hidden, "near_limit", lambda _, sources: 1200 // sources)
+    monkeypatch.setattr(hidden, "gpu_share", lambda _, sources: 1200 // sources)
     fit(below, VIEWS, None)
     assert limits == [400, 400, 400], "two views and the validation examples"
     limits.clear()
@@ -333,8 +334,8 @@ def test_views_share_what_of_a_gpu_one_source_may_have(
 def test_features_lie_on_a_gpu_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 4000))
     cuda = torch.device("cuda")
-    assert [compute.near_limit(cuda), compute.near_limit(cuda, 5)] == [500, 100]
-    assert compute.near_limit(torch.device("cpu")) == 0
+    assert [compute.gpu_share(cuda), compute.gpu_share(cuda, 5)] == [500, 100]
+    assert compute.gpu_share(torch.device("cpu")) == 0
     values, other = torch.zeros(4), torch.device("meta")
     assert compute._near(values, other, 16).device == other
     assert compute._near(values, other, 15) is values

@@ -1,0 +1,108 @@
+"""The task that finds the ground truth of one stored module, or finds it stored already."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from prefect.logging import get_run_logger
+
+from modkernel.errors import SettingsError
+from modkernel.flows.runtime.events import EpochDone, emit
+from modkernel.flows.runtime.shared import open_registry
+from modkernel.flows.tasks.child import chain_files, make_job, runs_child
+from modkernel.flows.tasks.child_events import ChildEvent, TargetJudged
+from modkernel.flows.tasks.once import RunChild, once
+from modkernel.jobs.job import GroundTruthJob
+from modkernel.registry import Settings
+from modkernel.reuse.ground_truth import (
+    GROUND_TRUTH_FILE,
+    GroundTruth,
+    GroundTruthSpec,
+    read_ground_truth,
+)
+from modkernel.reuse.scores import SCORES
+from modkernel.reuse.scores.table import ON_MOMENTS
+from modkernel.spec import DatasetSpec
+from modkernel.system.files import replace_file
+
+
+def ground_truth_path(settings: Settings, spec: GroundTruthSpec) -> Path:
+    """Where the truth that a spec asks for is stored, for all studies of this home."""
+    return settings.home / "ground_truth" / f"{spec.digest()}.json"
+
+
+def find_ground_truth(settings: Settings, spec: GroundTruthSpec) -> GroundTruth | None:
+    """The ground truth that was found before, if it has all scores that there are now."""
+    path = ground_truth_path(settings, spec)
+    if not path.exists():
+        return None
+    truth = read_ground_truth(path)
+    wanted = {name for name, score in SCORES.items() if score.needs not in ON_MOMENTS}
+    return truth if wanted <= truth.scores.keys() | truth.undefined.keys() else None
+
+
+@runs_child("ground truth {name}")
+def measure_stored_ground_truth(
+    name: str, spec: GroundTruthSpec, dataset: DatasetSpec
+) -> tuple[bool, GroundTruth]:
+    """Find a stored module's ground truth: the accuracies of fresh output modules on it.
+
+    Args:
+        name: what its progress is shown under.
+        spec: which module, for which tasks.
+        dataset: the data of all tasks' classes.
+
+    Returns:
+        Whether the ground truth was stored already, and the ground truth.
+
+    Raises:
+        ChildError: the child failed, or died twice.
+        ModkernelError: what ended the evaluation.
+    """
+    registry = open_registry()
+
+    def judge(run: RunChild) -> GroundTruth:
+        job = make_job(
+            GroundTruthJob,
+            registry.settings,
+            spec.digest(),
+            ground_truth=spec,
+            fingerprint=spec.fingerprint,
+            dataset=dataset,
+            upstream=chain_files(registry, registry.modules.resolve(spec.module_id)),
+        )
+        run(job, partial(_follow, name))
+        truth = read_ground_truth(job.result / GROUND_TRUTH_FILE)
+        _store(ground_truth_path(registry.settings, spec), truth)
+        return truth
+
+    truth, is_new = once(
+        registry,
+        spec.digest(),
+        name,
+        "evaluating",
+        find=lambda: find_ground_truth(registry.settings, spec),
+        make=judge,
+        made="evaluated",
+        found="evaluated",
+    )
+    return not is_new, truth
+
+
+def _follow(name: str, event: ChildEvent) -> None:
+    """A target that is evaluated is shown as an epoch."""
+    if isinstance(event, TargetJudged):
+        get_run_logger().info("Task %d of %d is evaluated.", event.target, event.targets)
+        emit(EpochDone(name, event.target, event.targets))
+
+
+def _store(path: Path, truth: GroundTruth) -> None:
+    """Write a ground truth so that its file appears complete or not at all."""
+    try:
+        replace_file(path, (truth.model_dump_json(indent=1) + "\n").encode())
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot store a truth in {path.parent}: {error.strerror}. Make room there, or set "
+            "MODKERNEL_HOME to a folder that you can write to."
+        ) from None
