@@ -28,7 +28,7 @@ from benchmarks.setting import report_of, temporary_home
 from modkernel.backbones import build_hidden
 from modkernel.data import DataPlaces, Dataset, Split, load_dataset
 from modkernel.kernels import make_kernel
-from modkernel.modules.preprocess import Preprocess
+from modkernel.modules.preprocess import Normalise
 from modkernel.modules.stored import write_module
 from modkernel.plan import facts, plan_network
 from modkernel.registry import Registry, Settings
@@ -59,12 +59,12 @@ def store(registry: Registry, data: Dataset, spec: ModuleSpec) -> None:
     """Make a module with random weights, measure it and store it with its moments."""
     assert spec.backbone is not None
     module = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, spec.seed).eval()
-    kernel, prepare = make_kernel(spec.interface.kernel), Preprocess(spec.preprocessing)
+    kernel, prepare = make_kernel(spec.interface.kernel), Normalise(spec.preprocessing)
 
     def moments(part: Split) -> ClassMoments:
         assert part.labels is not None
         with torch.inference_mode():
-            h = module(prepare(part.images.batch(torch.arange(len(part)))))
+            h = module(prepare(part.examples.batch(torch.arange(len(part)))))
             return accumulate([(kernel.features(h), part.labels)], data.classes, data.fingerprint)
 
     with TemporaryDirectory(dir=registry.settings.home) as folder:

@@ -43,9 +43,9 @@ def train(
     assert data.train.labels is not None
     assert data.validation.labels is not None
     assert data.test.labels is not None
-    train_pairs = PairData(data.train.images, PairSource.from_classes(data.train.labels), "train")
+    train_pairs = PairData(data.train.examples, PairSource.from_classes(data.train.labels), "train")
     held_out = PairData(
-        data.validation.images, PairSource.from_classes(data.validation.labels), "validation"
+        data.validation.examples, PairSource.from_classes(data.validation.labels), "validation"
     )
     cache = FeatureCache(folder / "features", FEATURE_BYTES)
     chain: list[StoredModule] = []
@@ -66,8 +66,8 @@ def train(
         module = output_spec(spec.output, chain[-1].spec, under, info, spec.seed)
         weights, report = train_output(
             module,
-            LabelledData(data.train.images, data.train.labels, "train"),
-            LabelledData(data.test.images, data.test.labels, "test"),
+            LabelledData(data.train.examples, data.train.labels, "train"),
+            LabelledData(data.test.examples, data.test.labels, "test"),
             chain,
             arithmetic=choose_arithmetic(precision=spec.output.recipe.precision),
             cache=cache,

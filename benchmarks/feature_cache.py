@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from modkernel.data import DataPlaces, Dataset, load_dataset
+from modkernel.data.sources import ExampleSource
 from modkernel.features.cache import FeatureCache
-from modkernel.features.sources import Examples
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, plan_hidden
@@ -42,7 +42,7 @@ WEIGHTS = ("weight", "bias")
 class Recomputed:
     """What a chain gives, computed anew for every batch."""
 
-    def __init__(self, chain: nn.Module, examples: Examples, arithmetic: Arithmetic, **_: Any):
+    def __init__(self, chain: nn.Module, examples: ExampleSource, arithmetic: Arithmetic, **_: Any):
         self.chain, self.examples, self.arithmetic = chain, examples, arithmetic
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ def parts(data: Dataset) -> tuple[PairData, PairData]:
     found = []
     for name, split in (("train", data.train), ("validation", data.validation)):
         assert split.labels is not None
-        found.append(PairData(split.images, PairSource.from_classes(split.labels), name))
+        found.append(PairData(split.examples, PairSource.from_classes(split.labels), name))
     return found[0], found[1]
 
 

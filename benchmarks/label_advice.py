@@ -23,7 +23,7 @@ from modkernel.data import DataPlaces, Dataset, load_dataset
 from modkernel.data.label_budget import draw_labels
 from modkernel.errors import DataError
 from modkernel.features.compute import compute_features
-from modkernel.features.extractor import frozen_chain, make_front
+from modkernel.features.extractor import frozen_chain, make_extractor
 from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, plan_network
@@ -77,7 +77,7 @@ def hidden_module(given: argparse.Namespace, places: DataPlaces, folder: Path) -
     pairs = []
     for part in (data.train, data.validation):
         assert part.labels is not None
-        pairs.append(PairData(part.images, PairSource.from_classes(part.labels)))
+        pairs.append(PairData(part.examples, PairSource.from_classes(part.labels)))
     weights, _ = train_hidden(hidden, *pairs, arithmetic=choose_arithmetic())
     return write_module(folder / "hidden", hidden, weights)
 
@@ -87,10 +87,10 @@ def features(module: StoredModule, data: Dataset) -> tuple[Tensor, Tensor]:
     arithmetic = choose_arithmetic()
     chain = arithmetic.place(frozen_chain([module]))
     part = data.training_part()
-    front = make_front(chain, module.spec.interface.kernel, part.images, 0, arithmetic)
+    extractor = make_extractor(chain, module.spec.interface.kernel, part.examples, 0, arithmetic)
     train, test = (
-        compute_features(front, images, arithmetic).values.float().cpu()
-        for images in (part.images, data.test.images)
+        compute_features(extractor, images, arithmetic).values.float().cpu()
+        for images in (part.examples, data.test.examples)
     )
     return train, test
 

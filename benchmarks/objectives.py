@@ -88,16 +88,16 @@ def modular(spec: NetworkSpec, info: DatasetInfo, data: Dataset) -> OutputEvalua
     assert spec.output is not None
     weights, _ = train_hidden(
         hidden,
-        PairData(data.train.images, PairSource.from_classes(data.train.labels)),
-        PairData(data.validation.images, PairSource.from_classes(data.validation.labels)),
+        PairData(data.train.examples, PairSource.from_classes(data.train.labels)),
+        PairData(data.validation.examples, PairSource.from_classes(data.validation.labels)),
         arithmetic=arithmetic,
     )
     with tempfile.TemporaryDirectory() as folder:
         stored = write_module(Path(folder, "hidden"), hidden, weights)
         _, output = train_output(
             output_spec(spec.output, hidden, stored.id, info, spec.seed),
-            LabelledData(data.train.images, data.train.labels),
-            LabelledData(data.test.images, data.test.labels),
+            LabelledData(data.train.examples, data.train.labels),
+            LabelledData(data.test.examples, data.test.labels),
             [stored],
             arithmetic=arithmetic,
         )

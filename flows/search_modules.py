@@ -38,7 +38,7 @@ AT_ONCE = 16
 def search_modules(spec: SearchSpec) -> SearchResult:
     """Try several modules for each stage of a network, and go on with the best ones.
 
-    The candidates of a stage are trained in parallel on the same stored modules and judged on
+    The candidates of a stage are trained in parallel on the same stored modules and compared on
     held-out examples: the search costs the sum over its stages, not the product. Every candidate
     stays in the registry and is reused by later searches; a search that was killed goes on where
     it was. A candidate whose training diverges or runs out of memory is reported and left out,

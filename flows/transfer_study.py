@@ -23,7 +23,7 @@ from modkernel.flows.study.result import StudyResult
 from modkernel.flows.study.run import study_run
 from modkernel.flows.study.spec import StudySpec
 from modkernel.flows.tasks.child import device_slots
-from modkernel.flows.tasks.judge import judge_stored_module
+from modkernel.flows.tasks.ground_truth import measure_stored_ground_truth
 from modkernel.flows.tasks.side_by_side import side_by_side
 from modkernel.flows.tasks.train import train_stored_module
 
@@ -35,10 +35,10 @@ IN_HAND = 2
 
 @flow(name="transfer-study", flow_run_name="{spec.name}", persist_result=False)
 def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
-    """Train a module for every task, judge each for every task, and compare scores with that.
+    """Train a module for every task, evaluate each on every task, and compare scores with that.
 
-    What was trained, measured or judged before is reused: a flow that was killed goes on where it
-    was, and a second call trains nothing.
+    What was trained, measured or evaluated before is reused: a flow that was killed resumes
+    where it was, and a second call trains nothing.
 
     Args:
         spec: the study.
@@ -47,7 +47,7 @@ def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
 
     Raises:
         ModkernelError: before anything is trained, where the tasks or the data cannot be; later,
-            what ended a module's training or judging, once the other modules in hand are done.
+            what ended a module's training or evaluation, once the other modules in hand are done.
     """
     began = time.perf_counter()
     fork_server().start()
@@ -70,16 +70,19 @@ def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
             [partial(measure_stored_module.submit, module.id, plan.union) for module in modules],
             at_once,
         )
-        judged = _results(
+        evaluated = _results(
             [
                 partial(
-                    judge_stored_module.submit, name, plan.judgment(task, module.id), plan.union
+                    measure_stored_ground_truth.submit,
+                    name,
+                    plan.ground_truth(task, module.id),
+                    plan.union,
                 )
                 for (name, task), module in zip(named, modules, strict=True)
             ],
             at_once,
         )
-        result = put_together(registry, plan, modules, judged, folder, run.id, began)
+        result = put_together(registry, plan, modules, evaluated, folder, run.id, began)
         pictures = picture_study(result)
         files = files_of(result, pictures)
         write_files(folder, files)

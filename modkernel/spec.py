@@ -133,7 +133,7 @@ class BackboneSpec(Spec, title="Backbone"):
 
 
 class KernelSpec(Spec, title="Kernel"):
-    """The kernel that a module's output is judged by."""
+    """The kernel that a module's outputs are compared by."""
 
     name: str = Field("relu_avgpool", description="tanh, sigmoid, relu, relu_avgpool or gaussian.")
     pool: int | None = Field(
@@ -314,7 +314,7 @@ class Interface(Spec):
     takes: Shape
     gives: Shape
     dtype: Literal["float32"] = "float32"
-    kernel: KernelSpec = Field(description="Hidden: judged by. Output: the features it takes.")
+    kernel: KernelSpec = Field(description="Hidden: compared by. Output: the features it takes.")
 
 
 class ModuleSpec(Spec):

@@ -38,12 +38,12 @@ def study(
 ) -> None:
     """Train a module per task, and compare each score of reuse with what reuse really gives.
 
-    What was trained or judged before is reused: stop it at any time, and call it again to go on.
+    What was trained or evaluated before is reused: stop it at any time, and call it again to go on.
 
     --json: {name, dataset, fingerprint, tasks: list of {name, sides, module_id, reused, seconds},
     truth: matrix of accuracies, scores: list of {name, matrix, agreement: {spearman, kendall,
     weighted_tau, spearman_with_own, kendall_with_own, weighted_tau_with_own, lost}, seconds},
-    left_out, trained_modules, reused_modules, judged_modules, seconds: {training, features,
+    left_out, trained_modules, reused_modules, evaluated_modules, seconds: {training, features,
     scores, truth, flow}, folder, run_id}. A matrix is a list of rows: one a source, with one
     number a target, both in the order of tasks.
     """

@@ -32,12 +32,12 @@ def label_pictures(dataset: DatasetSpec, part: Split, rows: Tensor) -> list[str]
     Raises:
         ImageError: an image can no longer be read.
     """
-    if part.images.dtype != torch.uint8:
-        return [_numbers(values) for values in part.images.batch(rows)]
+    if part.examples.dtype != torch.uint8:
+        return [_numbers(values) for values in part.examples.batch(rows)]
     if dataset.name == "image_folder" and dataset.path is not None:
         paths = [Path(dataset.path, part.ids[row]) for row in rows.tolist()]
         return [_data_uri(_from_file(path)) for path in paths]
-    return [_data_uri(pixels) for pixels in part.images.batch(rows)]
+    return [_data_uri(pixels) for pixels in part.examples.batch(rows)]
 
 
 def _from_file(path: Path) -> Tensor:

@@ -13,8 +13,8 @@ from modkernel.control import never_stop
 from modkernel.data import TRAINING_PART, Dataset, blank_labels, load_dataset
 from modkernel.errors import DataError, InterfaceError
 from modkernel.features.cache import FeatureKey
-from modkernel.features.compute import Kept, compute_features
-from modkernel.features.extractor import front_name, frozen_chain, make_front
+from modkernel.features.compute import CacheEntry, compute_features
+from modkernel.features.extractor import extractor_name, frozen_chain, make_extractor
 from modkernel.flows.labels.images import label_pictures
 from modkernel.flows.labels.page import label_page
 from modkernel.flows.plans import datasets
@@ -113,23 +113,24 @@ def _features(
     """φ of the training part, [N, d], from the cache that training an output module uses too."""
     settings: Settings = registry.settings
     chain = [registry.fetch(record) for record in registry.chain(module)]
-    examples = data.training_part().images
+    examples = data.training_part().examples
     with device_slot(
         settings.slots_dir, settings.device, settings.cpu_slots, never_stop, waiting
     ) as device:
         arithmetic = choose_arithmetic(device)
         kernel = module.spec.interface.kernel
         built = arithmetic.place(frozen_chain(chain))
-        front = make_front(built, kernel, examples, 0, arithmetic)
+        extractor = make_extractor(built, kernel, examples, 0, arithmetic)
         key = FeatureKey(
             module=module.id,
             data=data.fingerprint,
             split=TRAINING_PART,
-            transform=front_name(front, kernel, 0, TRAINING_PART),
+            transform=extractor_name(extractor, kernel, 0, TRAINING_PART),
             dtype=arithmetic.name,
         )
-        kept = Kept(feature_cache(settings), key)
-        return compute_features(front, examples, arithmetic, kept=kept).values.to(torch.float32)
+        entry = CacheEntry(feature_cache(settings), key)
+        features = compute_features(extractor, examples, arithmetic, entry=entry)
+        return features.values.to(torch.float32)
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,9 +4,9 @@ Events are flat, JSON-clean dicts:
 
     {"event": "plan",   "modules": ["digits.hidden-1", "digits.output"]}
     {"event": "module", "module": "digits.hidden-1", "state": "waiting" | "training" |
-                                                              "measuring" | "judging" | "stored" |
-                                                              "reused" | "judged" | "failed" |
-                                                              "left out"}
+                                                              "measuring" | "evaluating" |
+                                                              "stored" | "reused" | "evaluated" |
+                                                              "failed" | "left out"}
     {"event": "note",   "text": "12 of 60 pairs name an example of the test part ..."}
     {"event": "epoch",  "module": "digits.hidden-1", "epoch": 3, "epochs": 10, ...}
 """

@@ -88,13 +88,13 @@ def plan_search(registry: Registry, spec: SearchSpec) -> SearchPlan:
         CutError, InterfaceError: a candidate does not fit on one of the stage before it, or one of
             the last stage does not reach the backbone's end; the message names it.
         MomentsError: a candidate has more features than class moments are kept of.
-        SettingsError: the feature cache is too small to judge a candidate by its accuracy.
+        SettingsError: the feature cache is too small to compare candidates by their accuracy.
     """
     check_score(spec.score)
     info = datasets.describe(registry, spec.dataset)
     if not info.labelled:
         raise DataError(
-            f"Data set '{info.name}' has no class labels, which a search judges candidates by: "
+            f"Data set '{info.name}' has no class labels, which a search compares candidates by: "
             "sort the images into one folder a class."
         )
     check_output(spec.output, info)

@@ -15,7 +15,7 @@ from modkernel.spec import DatasetSpec
 
 
 def check_score(name: str) -> None:
-    """Check that candidates can be judged by a score.
+    """Check that candidates can be compared by a score.
 
     Raises:
         UnknownNameError: it is neither 'accuracy' nor a score that needs class moments alone.
@@ -30,7 +30,7 @@ def score_candidate(
     """The score of a stored module on the measured examples of its data; larger is better.
 
     'accuracy': a ridge output module is fitted in closed form on the moments of the training
-    examples and judged on the held-out validation examples. A score of moments is that of the
+    examples and tested on the held-out validation examples. A score of moments is that of the
     held-out examples' moments.
 
     Raises:

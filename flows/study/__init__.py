@@ -1,1 +1,1 @@
-"""The transfer study: every task's module judged for every task, and scores compared with that."""
+"""The transfer study: every task's module evaluated on every task, and scores held with that."""

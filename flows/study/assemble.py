@@ -16,7 +16,7 @@ from modkernel.flows.study.result import Rows, ScoreResult, Seconds, StudyResult
 from modkernel.flows.study.scoring import ON_MOMENTS, score_all
 from modkernel.flows.study.statistics import Matrix, agreement, order_by_structure
 from modkernel.registry import Registry
-from modkernel.reuse.ground_truth import Judgment
+from modkernel.reuse.ground_truth import GroundTruth
 from modkernel.reuse.scores import DEFAULT_SCORE, SCORES
 
 
@@ -24,27 +24,27 @@ def put_together(
     registry: Registry,
     plan: StudyPlan,
     modules: Sequence[ModuleResult],
-    judged: Sequence[tuple[bool, Judgment]],
+    evaluated: Sequence[tuple[bool, GroundTruth]],
     folder: Path,
     run_id: str,
     began: float,
 ) -> StudyResult:
-    """The result of a study whose modules are all trained, measured and judged.
+    """The result of a study whose modules are all trained, measured and evaluated.
 
     Args:
         registry: has the moments.
         plan: of the study.
         modules: one a task.
-        judged: for each module whether its judgment was there already, and the judgment.
+        evaluated: for each module whether its ground truth was there already, and itself.
         folder: of the files.
         run_id: the MLflow run.
         began: `time.perf_counter()` at the flow's start.
     """
     records = [registry.resolve(module.id) for module in modules]
     moments = [registry.moments(record, plan.info.fingerprint) for record in records]
-    judgments = [judgment for _, judgment in judged]
-    truth = np.array([judgment.accuracy for judgment in judgments])
-    found, left_out = score_all(moments, judgments, [task.task for task in plan.tasks])
+    truths = [truth for _, truth in evaluated]
+    truth = np.array([truth.accuracy for truth in truths])
+    found, left_out = score_all(moments, truths, [task.task for task in plan.tasks])
     order = order_by_structure(truth)
 
     def arranged(matrix: Matrix) -> Rows:
@@ -77,14 +77,14 @@ def put_together(
         left_out=left_out,
         trained_modules=sum(not module.reused for module in modules),
         reused_modules=sum(module.reused for module in modules),
-        judged_modules=sum(not there for there, _ in judged),
+        evaluated_modules=sum(not there for there, _ in evaluated),
         seconds=Seconds(
             training=sum(module.seconds for module in modules),
             features=sum(module.seconds for module in moments),
             scores=sum(
                 score.seconds for name, score in found.items() if SCORES[name].needs in ON_MOMENTS
             ),
-            truth=sum(judgment.truth_seconds for judgment in judgments),
+            truth=sum(truth.truth_seconds for truth in truths),
             flow=time.perf_counter() - began,
         ),
         folder=str(folder),

@@ -14,7 +14,7 @@ from modkernel.flows.plans import datasets
 from modkernel.flows.study.spec import StudySpec
 from modkernel.plan import check_hidden, facts, plan_hidden
 from modkernel.registry import Registry
-from modkernel.reuse.ground_truth import JudgmentSpec
+from modkernel.reuse.ground_truth import GroundTruthSpec
 from modkernel.reuse.moments import check_size
 from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import DatasetSpec, ModuleSpec
@@ -40,7 +40,7 @@ class StudyTask:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study's tasks, and the data set of all their classes that every module is judged on."""
+    """A study's tasks, and the data set of all their classes that every module is evaluated on."""
 
     spec: StudySpec
     tasks: tuple[StudyTask, ...]
@@ -52,9 +52,9 @@ class StudyPlan:
         """Registered name of a task's module."""
         return f"{self.spec.name}.{task.name}"
 
-    def judgment(self, task: StudyTask, module_id: str) -> JudgmentSpec:
-        """What a task's module is judged for, once it has an id."""
-        return JudgmentSpec(
+    def ground_truth(self, task: StudyTask, module_id: str) -> GroundTruthSpec:
+        """What the ground truth of a task's module is asked for, once it has an id."""
+        return GroundTruthSpec(
             module_id=module_id,
             fingerprint=self.info.fingerprint,
             own=task.task,

@@ -75,7 +75,7 @@ class StudyResult(Spec):
     """Scores that are undefined for some source and target, with the reason."""
     trained_modules: int
     reused_modules: int
-    judged_modules: int
+    evaluated_modules: int
     """Whose ground truth was made by this call; that of the others was there."""
     seconds: Seconds
     folder: str

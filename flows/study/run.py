@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.study.plan import StudyPlan
-from modkernel.flows.tasks.judge import find_judgment
+from modkernel.flows.tasks.ground_truth import find_ground_truth
 from modkernel.registry import Registry
 
 
@@ -51,6 +51,6 @@ def _is_done(registry: Registry, plan: StudyPlan) -> bool:
         record = registry.find_ready(task.module.digest())
         if record is None or not registry.has_moments(record, plan.info.fingerprint):
             return False
-        if find_judgment(registry.settings, plan.judgment(task, record.id)) is None:
+        if find_ground_truth(registry.settings, plan.ground_truth(task, record.id)) is None:
             return False
     return True

@@ -1,4 +1,4 @@
-"""All scores for all sources and targets, timed: from moments, and from judgments."""
+"""All scores for all sources and targets, timed: from moments, and from ground truths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from modkernel.errors import ScoreError
 from modkernel.flows.study.statistics import Matrix
-from modkernel.reuse.ground_truth import Judgment
+from modkernel.reuse.ground_truth import GroundTruth
 from modkernel.reuse.moments import ModuleMoments
 from modkernel.reuse.scores import SCORES, score_tasks
 from modkernel.reuse.task import Task
@@ -28,13 +28,13 @@ class Scored:
 
 
 def score_all(
-    moments: Sequence[ModuleMoments], judgments: Sequence[Judgment], tasks: Sequence[Task]
+    moments: Sequence[ModuleMoments], truths: Sequence[GroundTruth], tasks: Sequence[Task]
 ) -> tuple[dict[str, Scored], dict[str, str]]:
     """Every score of the table for every source and target, in the table's order.
 
     Args:
         moments: of each source's module on the data of all tasks.
-        judgments: of each source's module, for `tasks`.
+        truths: of each source's module, for `tasks`.
         tasks: the targets.
 
     Returns:
@@ -47,7 +47,7 @@ def score_all(
             if score.needs in ON_MOMENTS:
                 found[name] = _from_moments(name, moments, tasks)
             else:
-                found[name] = _from_judgments(name, judgments)
+                found[name] = _from_truths(name, truths)
         except ScoreError as error:
             left_out[name] = str(error)
     return found, left_out
@@ -62,11 +62,11 @@ def _from_moments(name: str, moments: Sequence[ModuleMoments], tasks: Sequence[T
     return Scored(np.stack(rows), time.perf_counter() - began)
 
 
-def _from_judgments(name: str, judgments: Sequence[Judgment]) -> Scored:
-    for judgment in judgments:
-        if name in judgment.undefined:
-            raise ScoreError(judgment.undefined[name])
+def _from_truths(name: str, truths: Sequence[GroundTruth]) -> Scored:
+    for truth in truths:
+        if name in truth.undefined:
+            raise ScoreError(truth.undefined[name])
     return Scored(
-        np.array([judgment.scores[name] for judgment in judgments]),
-        sum(judgment.score_seconds[name] for judgment in judgments),
+        np.array([truth.scores[name] for truth in truths]),
+        sum(truth.score_seconds[name] for truth in truths),
     )

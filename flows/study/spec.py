@@ -19,7 +19,7 @@ from modkernel.spec import (
 
 
 class StudySpec(Spec, title="Transfer study"):
-    """A set of tasks on one data set, and how a module is trained and judged for each."""
+    """A set of tasks on one data set, and how a module is trained and evaluated for each."""
 
     name: Name = Field(
         max_length=80, description="Name of the study; its modules are called NAME.TASK."

@@ -115,7 +115,7 @@ def run_watched(
     Args:
         job: what a child does.
         name: what it is called in progress.
-        doing: its state while it is at work: 'training', 'measuring' or 'judging'.
+        doing: its state while it is at work: 'training', 'measuring' or 'evaluating'.
         stop: ends it when it is set.
         follow: is given the child's events, but for those that every job has.
     """

@@ -25,9 +25,9 @@ def place_dataset(data: Dataset, device: torch.device, limit: int | None = None)
     """
     # The splits of a set are neighbours in one tensor, and stay so.
     bases = {
-        id(split.images.base): split.images.base
+        id(split.examples.base): split.examples.base
         for split in (data.train, data.validation, data.test)
-        if isinstance(split.images, Resident)
+        if isinstance(split.examples, Resident)
     }
     if device.type == "cpu" or not bases:
         return data
@@ -45,7 +45,7 @@ def place_dataset(data: Dataset, device: torch.device, limit: int | None = None)
 
 
 def _onto(split: Split, moved: dict[int, Tensor]) -> Split:
-    images = split.images
-    if not isinstance(images, Resident):
+    examples = split.examples
+    if not isinstance(examples, Resident):
         return split
-    return replace(split, images=replace(images, base=moved[id(images.base)]))
+    return replace(split, examples=replace(examples, base=moved[id(examples.base)]))

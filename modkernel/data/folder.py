@@ -20,6 +20,7 @@ from modkernel.errors import ClassError, DataError, ImageError
 from modkernel.spec import DatasetSpec, Shape
 
 PARTS = ("train", "val", "test")
+"""Folders of the parts of a set that is split already, as its author named them."""
 
 Listing = dict[str | None, list[ListedFile]]
 """Files by class name; under None alone where the folder has images and no class folders."""
@@ -53,7 +54,7 @@ def open_folder(spec: DatasetSpec, where: DataPlaces) -> Source:
 def read_facts(listed: FileList, cache: Path) -> list[FileFacts]:
     """Hash the files and read their headers, unless they are as an earlier call found them.
 
-    What was found is kept in `cache` by path, size and times, so that a set is read once.
+    What was found is stored in `cache` by path, size and times, so that a set is read once.
 
     Raises:
         ImageError: a file cannot be read or is no image; the message names it.
@@ -130,7 +131,7 @@ def _pool(root: Path, parts: Mapping[str, Listing]) -> Pool:
         classes=tuple(classes),
         ids=[file.path for file in files],
         labels=torch.tensor(labels) if classes else None,
-        pixels=FileList(root, tuple(files)),
+        examples=FileList(root, tuple(files)),
         train=rows["train"],
         validation=rows.get("val"),
         test=rows.get("test"),

@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modkernel.data.class_names import listed
 from modkernel.data.csv_file import csv_rows, known_id
 from modkernel.errors import ClassError, DataError
 
 HEADER = ("id", "label")
+"""First row of a label file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ def read_labels(
         if classes and label not in classes:
             raise ClassError(
                 f"{path}, row {number}, has the class '{label}', which the data set does not have: "
-                f"use one of {_some(classes)}."
+                f"use one of {_quoted(classes)}."
             )
         earlier = given.setdefault(example, (label, number))
         if earlier[0] != label:
@@ -132,12 +134,11 @@ def _classes(path: Path, classes: Sequence[str], found: set[str]) -> tuple[str, 
     missing = [name for name in names if name not in found]
     if missing:
         raise ClassError(
-            f"{path} labels no example of class {_some(missing)}: label at least one of each, or "
+            f"{path} labels no example of class {_quoted(missing)}: label at least one of each, or "
             "leave classes out of the network (--classes with those that the file has)."
         )
     return names
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:20])
-    return shown + (", …" if len(names) > 20 else "")
+def _quoted(names: Sequence[str]) -> str:
+    return listed([f"'{name}'" for name in names])

@@ -16,6 +16,7 @@ from modkernel.data.csv_file import csv_rows, known_id
 from modkernel.errors import DataError
 
 SAME = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
+"""What a pair file writes in its third column, and whether the pair is of one class."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,8 +41,8 @@ def write_json(path: Path, content: Any) -> None:
     _write(path, lambda temporary: temporary.write_text(json.dumps(content)))
 
 
-def kept_pixels(path: Path, shape: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
-    """The uint8 tensor that is kept at `path`, mapped; it is made anew if missing or damaged.
+def cached_pixels(path: Path, shape: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
+    """The uint8 tensor stored at `path`, mapped; it is made again if missing or damaged.
 
     Raises:
         SettingsError: the cache folder cannot be written.
@@ -50,9 +50,9 @@ def kept_pixels(path: Path, shape: Sequence[int], make: Callable[[], Tensor]) ->
     pixels = _read_pixels(path)
     if pixels is None or tuple(pixels.shape) != tuple(shape):
         pixels = make()
-        kept = {"pixels": pixels}
+        content = {"pixels": pixels}
         metadata = {"sha256": hashlib.sha256(array_bytes(pixels)).hexdigest()}
-        _write(path, lambda temporary: save_file(kept, temporary, metadata))
+        _write(path, lambda temporary: save_file(content, temporary, metadata))
     return pixels
 
 

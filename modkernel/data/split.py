@@ -10,13 +10,10 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from modkernel.data.pool import Pixels, Pool, take
+from modkernel.data.class_names import how_to_join, listed
+from modkernel.data.pool import Pool, Unread, take
 from modkernel.errors import ClassError, DataError
-from modkernel.lookup import how_to_join
 from modkernel.spec import DatasetSpec
-
-LISTED = 20
-"""How many of a set's classes an error names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +23,7 @@ class Arranged:
     classes: tuple[str, ...]
     ids: list[str]
     labels: Tensor | None
-    pixels: Pixels
+    examples: Unread
     counts: tuple[int, int, int]
 
     @property
@@ -81,7 +78,7 @@ def arrange(pool: Pool, spec: DatasetSpec) -> Arranged:
         classes=classes,
         ids=[pool.ids[i] for i in rows.tolist()],
         labels=None if labels is None else labels[rows],
-        pixels=take(pool.pixels, rows),
+        examples=take(pool.examples, rows),
         counts=(len(ordered[0]), len(ordered[1]), len(ordered[2])),
     )
 
@@ -115,7 +112,7 @@ def _choose(pool: Pool, wanted: Sequence[str] | None) -> tuple[tuple[str, ...], 
             raise ClassError("This data set has no labels, so no classes can be chosen from it.")
         return (), None
     names = tuple(pool.classes if wanted is None else wanted)
-    shown = ", ".join(pool.classes[:LISTED]) + (", …" if len(pool.classes) > LISTED else "")
+    shown = listed(pool.classes)
     for name in names:
         if name not in pool.classes:
             raise ClassError(f"There is no class '{name}': choose from {shown}.{how_to_join(name)}")

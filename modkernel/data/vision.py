@@ -20,6 +20,7 @@ from modkernel.errors import DataError
 from modkernel.spec import DatasetSpec
 
 DIGITS = tuple("0123456789")
+"""Class names of digits, mnist and svhn."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from modkernel.reuse.ground_truth import JudgmentSpec
+from modkernel.reuse.ground_truth import GroundTruthSpec
 from modkernel.spec import DatasetSpec, ModuleSpec, NetworkSpec, Spec
 
 __all__ = ["Device", "Job", "UpstreamFiles"]
@@ -31,10 +31,10 @@ NEEDED = {
     "output": {"module"},
     "end_to_end": {"network", "fingerprint"},
     "measure": {"fingerprint"},
-    "judge": {"fingerprint", "judgment"},
+    "ground_truth": {"fingerprint", "ground_truth"},
 }
 """Which of `SUBJECTS` a job of a kind has."""
-SUBJECTS = ("module", "network", "fingerprint", "judgment")
+SUBJECTS = ("module", "network", "fingerprint", "ground_truth")
 
 
 class UpstreamFiles(Spec):
@@ -48,10 +48,12 @@ class UpstreamFiles(Spec):
 class Job(Spec):
     """What a child process trains or measures, on what, and where it leaves the result."""
 
-    kind: Literal["hidden", "output", "end_to_end", "measure", "judge"]
+    kind: Literal["hidden", "output", "end_to_end", "measure", "ground_truth"]
     module: ModuleSpec | None = Field(None, description="Of a hidden or output module.")
     network: NetworkSpec | None = Field(None, description="Of end-to-end training.")
-    judgment: JudgmentSpec | None = Field(None, description="What 'judge' judges a module for.")
+    ground_truth: GroundTruthSpec | None = Field(
+        None, description="What the ground truth is asked for."
+    )
     dataset: DatasetSpec
     data_root: str
     cache: str
@@ -63,7 +65,7 @@ class Job(Spec):
     pairs: str | None = None
     labels: str | None = Field(None, description="File of labels for an output module.")
     upstream: tuple[UpstreamFiles, ...] = Field(
-        (), description="The whole chain, in order; its last module is what is measured or judged."
+        (), description="The whole chain, in order; its last module is the one measured."
     )
     device: Device = "auto"
     threads: int = Field(1, ge=1, description="Threads of torch on the CPU.")

@@ -25,13 +25,13 @@ from modkernel.features.measure import measure
 from modkernel.jobs.job import Job
 from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.pairs.source import PairSource
-from modkernel.reuse.ground_truth import JUDGMENT_FILE
+from modkernel.reuse.ground_truth import GROUND_TRUTH_FILE
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
 from modkernel.spec import DatasetSpec, ModuleSpec, Recipe
 from modkernel.system.memory import peak_memory
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
-from modkernel.training.ground_truth import judge
+from modkernel.training.ground_truth import measure_ground_truth
 from modkernel.training.hidden import PairData
 from modkernel.training.output import GivenLabels, LabelledData
 
@@ -43,7 +43,7 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
 
     What was trained leaves `report.json` and, for a module, `weights.safetensors` and `spec.json`.
     What was measured, and a hidden module that was trained on labelled data of not too many
-    classes and features, leaves `moments.safetensors`. What was judged leaves `judgment.json`.
+    classes and features, leaves `moments.safetensors`. A ground truth leaves `ground_truth.json`.
 
     Args:
         job: on a device that this process holds.
@@ -69,13 +69,13 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
     if job.kind == "measure":
         part.mkdir()
         _measure(job, upstream, data, arithmetic, stop, part)
-    elif job.judgment is not None:
+    elif job.ground_truth is not None:
         part.mkdir()
         cache = _cache(job)
-        found = judge(
-            job.judgment, upstream, data, arithmetic=arithmetic, control=control, cache=cache
+        found = measure_ground_truth(
+            job.ground_truth, upstream, data, arithmetic=arithmetic, control=control, cache=cache
         )
-        (part / JUDGMENT_FILE).write_text(found.model_dump_json(indent=1) + "\n")
+        (part / GROUND_TRUTH_FILE).write_text(found.model_dump_json(indent=1) + "\n")
     elif job.network is not None:
         part.mkdir()
         report = train_end_to_end(job.network, data, arithmetic=arithmetic, control=control)
@@ -150,17 +150,17 @@ def _pairs(job: Job, module: ModuleSpec, data: Dataset) -> tuple[PairData, PairD
         source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
         first, second = source.split(spec.validation_fraction, spec.split_seed)
         return (
-            PairData(part.images, first, TRAINING_PART),
-            PairData(part.images, second, TRAINING_PART),
+            PairData(part.examples, first, TRAINING_PART),
+            PairData(part.examples, second, TRAINING_PART),
         )
     if data.train.labels is None or data.validation.labels is None:
         raise DataError(
             f"Data set '{data.name}' has no class labels: give a file of pairs in 'pairs'."
         )
     return (
-        PairData(data.train.images, PairSource.from_classes(data.train.labels), "train"),
+        PairData(data.train.examples, PairSource.from_classes(data.train.labels), "train"),
         PairData(
-            data.validation.images, PairSource.from_classes(data.validation.labels), "validation"
+            data.validation.examples, PairSource.from_classes(data.validation.labels), "validation"
         ),
     )
 
@@ -181,8 +181,8 @@ def _output(
     test = data.test.labels
     return train_output(
         module,
-        LabelledData(part.images, part.labels, split),
-        None if test is None else LabelledData(data.test.images, test, "test"),
+        LabelledData(part.examples, part.labels, split),
+        None if test is None else LabelledData(data.test.examples, test, "test"),
         upstream,
         given=given,
         arithmetic=arithmetic,

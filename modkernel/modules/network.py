@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from modkernel.errors import InterfaceError
 from modkernel.modules.output import OutputModule
-from modkernel.modules.preprocess import Preprocess
+from modkernel.modules.preprocess import Normalise
 from modkernel.modules.stored import StoredModule, build_module
 
 
@@ -28,7 +28,7 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        preprocess: Preprocess,
+        preprocess: Normalise,
         hidden: nn.ModuleList,
         output: OutputModule | None,
         stored: tuple[StoredModule, ...],
@@ -142,7 +142,7 @@ def assemble(modules: Sequence[StoredModule]) -> Network:
     last = built[-1]
     output = last if isinstance(last, OutputModule) else None
     hidden = nn.ModuleList(built if output is None else built[:-1])
-    return Network(Preprocess(modules[0].spec.preprocessing), hidden, output, tuple(modules))
+    return Network(Normalise(modules[0].spec.preprocessing), hidden, output, tuple(modules))
 
 
 def _short(upstream: str) -> str:

@@ -44,18 +44,18 @@ class OutputModule(nn.Module):
         self.register_buffer("centres", centres)
         with torch.no_grad():
             example = torch.zeros((1, *takes), device=None if centres is None else centres.device)
-            width = self.kernel.front(example, centres).shape[1]
+            width = self.kernel.feature_map(example, centres).shape[1]
         self.weight = nn.Parameter(torch.zeros(classes, width))
         self.bias = nn.Parameter(torch.zeros(classes))
 
-    def front(self, h: Tensor) -> Tensor:
-        """What the linear model takes, [N, …] -> [N, d]: no parameters, so it can be kept."""
-        return self.kernel.front(h, self.centres)
+    def feature_map(self, h: Tensor) -> Tensor:
+        """What the linear model takes, [N, …] -> [N, d]; no parameters, so it can be cached."""
+        return self.kernel.feature_map(h, self.centres)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits of what `front` gave, [N, d] -> [N, C]."""
+        """Logits of what `feature_map` gave, [N, d] -> [N, C]."""
         return functional.linear(features, self.weight, self.bias)
 
     def forward(self, h: Tensor) -> Tensor:
         """Logits, [N, …] -> [N, C]."""
-        return self.classify(self.front(h))
+        return self.classify(self.feature_map(h))

@@ -1,4 +1,4 @@
-"""What is done to a raw example before the first module, as part of a network."""
+"""Normalisation of raw examples before the first module, as part of a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modkernel.spec import Preprocessing
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 
-class Preprocess(nn.Module):
+class Normalise(nn.Module):
     """Raw examples [N, *shape], uint8 or float32 as `spec` says -> normalised float32 [N, *shape].
 
     uint8 is divided by 255 first; then the mean is taken off and the result divided by std, one

@@ -74,7 +74,7 @@ class ProxyObjective:
 
 
 def make_objective(spec: ObjectiveSpec, kernel: Kernel) -> ProxyObjective:
-    """Return the objective that a spec describes, for modules judged by `kernel`.
+    """Return the objective that a spec describes, for modules compared by `kernel`.
 
     Raises:
         UnknownNameError: no objective has that name.

@@ -1,4 +1,4 @@
-"""The ground truth of a stored module for a set of tasks: what is asked for, and what comes out."""
+"""What a stored module is really worth for a set of tasks: found by training, not predicted."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from modkernel.errors import ArtifactError, ClassError
 from modkernel.reuse.task import Task
 from modkernel.spec import OutputSpec, Spec
 
-__all__ = ["JUDGMENT_FILE", "Judgment", "JudgmentSpec", "read_judgment"]
+__all__ = ["GROUND_TRUTH_FILE", "GroundTruth", "GroundTruthSpec", "read_ground_truth"]
 
-JUDGMENT_FILE = "judgment.json"
+GROUND_TRUTH_FILE = "ground_truth.json"
+"""Name of the file that a job leaves."""
 
 
-class JudgmentSpec(Spec):
-    """What a stored module is judged for. With it and the data its judgment is the same again."""
+class GroundTruthSpec(Spec):
+    """What decides the ground truth of a stored module; the same spec and data give it again."""
 
     module_id: str
     fingerprint: str = Field(description="Of the data set, which has all classes of all tasks.")
@@ -26,10 +27,10 @@ class JudgmentSpec(Spec):
     seed: int
 
 
-class Judgment(Spec):
+class GroundTruth(Spec):
     """What a module is worth for each target, in the order of `spec.targets`."""
 
-    spec: JudgmentSpec
+    spec: GroundTruthSpec
     accuracy: tuple[float, ...] = Field(
         description="Of a fresh output module on the module's features, on the test part, in [0, 1]"
     )
@@ -43,16 +44,16 @@ class Judgment(Spec):
     truth_seconds: float = Field(description="Features of all examples, and the output modules.")
 
 
-def read_judgment(path: Path) -> Judgment:
-    """Read a judgment from its file.
+def read_ground_truth(path: Path) -> GroundTruth:
+    """Read a ground truth from its file.
 
     Raises:
-        ArtifactError: it is missing, or no judgment of this version.
+        ArtifactError: it is missing, or no ground truth of this version.
     """
     try:
-        return Judgment.model_validate_json(path.read_bytes())
+        return GroundTruth.model_validate_json(path.read_bytes())
     except (OSError, ValidationError, ClassError) as error:
         raise ArtifactError(
-            f"{path} is not a judgment that can be read: remove it, and run the command again to "
-            f"make it anew ({type(error).__name__})."
+            f"{path} is not a ground truth that can be read: remove it, and run the command again "
+            f"to make a new one ({type(error).__name__})."
         ) from None

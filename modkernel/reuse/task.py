@@ -10,14 +10,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from modkernel.data.class_names import how_to_join, listed
 from modkernel.errors import ClassError
-from modkernel.lookup import how_to_join
 from modkernel.spec import DatasetSpec, Groups, Spec
 
 __all__ = ["Task", "parse_task"]
-
-LISTED = 20
-"""How many of a set's classes an error names."""
 
 
 class Task(Spec, title="Task"):
@@ -90,10 +87,9 @@ class Task(Spec, title="Task"):
         """
         unknown = [name for name in self.classes if name not in classes]
         if unknown:
-            some = ", ".join(classes[:LISTED]) + (", …" if len(classes) > LISTED else "")
             raise ClassError(
                 f"Task '{self.name}' names class '{unknown[0]}', which the data do not have: "
-                f"choose from {some}.{how_to_join(unknown[0])}"
+                f"choose from {listed(classes)}.{how_to_join(unknown[0])}"
             )
         side_of = {
             name: side for side, members in enumerate(self.groups.values()) for name in members

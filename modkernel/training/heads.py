@@ -16,7 +16,6 @@ from modkernel.spec import OutputSpec
 from modkernel.training.loop import minimise
 from modkernel.training.report import EpochLine
 
-
 PREDICTED_TOGETHER = 4096
 """Examples whose classes are predicted at once."""
 

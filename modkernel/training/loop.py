@@ -184,10 +184,11 @@ class _Run:
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
+            recipe = self.recipe
             raise NonFiniteError(
                 f"The {what} stopped being finite in epoch {self.state.epoch + 1} of "
-                f"{self.recipe.epochs}: lower learning_rate (now {self.recipe.learning_rate:g}) or set "
-                f"clip_norm (now {self.recipe.clip_norm})."
+                f"{recipe.epochs}: lower learning_rate (now {recipe.learning_rate:g}) or set "
+                f"clip_norm (now {recipe.clip_norm})."
             )
 
     def _save(self) -> None:

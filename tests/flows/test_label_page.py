@@ -114,6 +114,6 @@ def test_a_vector_is_shown_as_numbers(tmp_path: Path) -> None:
     spec = DatasetSpec(name="arrays", path=str(path))
     data = load_dataset(spec, DataPlaces(tmp_path, tmp_path / "cache", download=False))
     (shown,) = label_pictures(spec, data.train, torch.tensor([0]))
-    first = data.train.images.batch(torch.tensor([0]))[0, :2].tolist()
+    first = data.train.examples.batch(torch.tensor([0]))[0, :2].tolist()
     assert shown.startswith(f"{first[0]:.4g}, {first[1]:.4g}, ")
     assert shown.endswith(", …")

@@ -83,7 +83,7 @@ def by_hand(registry: Registry, module_id: str, dataset: DatasetSpec) -> float:
     network = assemble([registry.fetch(record) for record in chain]).eval()
 
     def phi(split: Any) -> torch.Tensor:
-        rows = split.images.batch(torch.arange(len(split)))
+        rows = split.examples.batch(torch.arange(len(split)))
         with torch.no_grad():
             values = network.features(rows).relu().double().flatten(1)
         return values / values.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -29,7 +29,7 @@ from modkernel.flows.tasks.claims import sweep_work
 from modkernel.flows.transfer_study import transfer_study
 from modkernel.kernels import make_kernel
 from modkernel.registry import Registry
-from modkernel.reuse.ground_truth import read_judgment
+from modkernel.reuse.ground_truth import read_ground_truth
 from modkernel.reuse.moments import accumulate
 from modkernel.reuse.scores import DEFAULT_SCORE, SCORES, leep, reusability
 from modkernel.reuse.task import Task, parse_task
@@ -71,7 +71,7 @@ def data(registry: Registry) -> Dataset:
 
 def features(registry: Registry, module_id: str, data: Dataset, split: str) -> torch.Tensor:
     chain = registry.chain(registry.resolve(module_id))
-    part = getattr(data, split).images
+    part = getattr(data, split).examples
     (raw,) = part.batches([torch.arange(len(part))], torch.device("cpu"))
     with torch.no_grad():
         h = frozen_chain([registry.fetch(record) for record in chain])(raw)
@@ -87,7 +87,7 @@ def of(
 
 def test_matrices_hold_what_direct_computation_gives(registry: Registry, data: Dataset) -> None:
     result = transfer_study(small())
-    assert (result.trained_modules, result.reused_modules, result.judged_modules) == (3, 0, 3)
+    assert (result.trained_modules, result.reused_modules, result.evaluated_modules) == (3, 0, 3)
     names = [task.name for task in result.tasks]
     assert sorted(names) == ["1-7", "3-8", "round-straight"]
     assert result.left_out == {}
@@ -148,7 +148,7 @@ def test_a_later_call_makes_only_what_is_missing(registry: Registry) -> None:
     events: list[dict[str, Any]] = []
     with watch(events.append):
         second = transfer_study(small())
-    assert (second.trained_modules, second.reused_modules, second.judged_modules) == (0, 3, 0)
+    assert (second.trained_modules, second.reused_modules, second.evaluated_modules) == (0, 3, 0)
     assert not [event for event in events if event["event"] == "epoch"]
     assert second.truth == first.truth
     assert [score.matrix for score in second.scores] == [score.matrix for score in first.scores]
@@ -157,20 +157,20 @@ def test_a_later_call_makes_only_what_is_missing(registry: Registry) -> None:
     assert spent == first.seconds.model_dump(exclude={"flow", "scores"})
     assert (Path(first.folder) / "results.json").is_file()
 
-    # A task more takes one module more, and another output module judges all again.
+    # A task more takes one module more, and another output module evaluates all again.
     more = small(tasks=(*(small().tasks or ()), "1, 8"))
     assert transfer_study(more).trained_modules == 1
     other = transfer_study(small(output=OutputSpec(method="ridge", ridge=10)))
-    assert (other.trained_modules, other.judged_modules) == (0, 3)
-    # Judgments of a time when the table had a score less are made anew, as lost ones are.
-    for place, path in enumerate(registry.settings.home.glob("judgments/*.json")):
-        judgment = read_judgment(path)
-        scores = {name: value for name, value in judgment.scores.items() if name != "leep"}
-        path.write_text(judgment.model_copy(update={"scores": scores}).model_dump_json())
+    assert (other.trained_modules, other.evaluated_modules) == (0, 3)
+    # Ground truths of a time when the table had a score less are found again, as lost ones are.
+    for place, path in enumerate(registry.settings.home.glob("ground_truth/*.json")):
+        truth = read_ground_truth(path)
+        scores = {name: value for name, value in truth.scores.items() if name != "leep"}
+        path.write_text(truth.model_copy(update={"scores": scores}).model_dump_json())
         if place % 2:
             path.unlink()
     again = transfer_study(small())
-    assert (again.trained_modules, again.judged_modules) == (0, 3)
+    assert (again.trained_modules, again.evaluated_modules) == (0, 3)
     assert [score.name for score in again.scores] == [score.name for score in first.scores]
 
 
@@ -199,7 +199,7 @@ def test_a_killed_study_goes_on(registry: Registry, tmp_path: Path) -> None:
     assert not list(registry.settings.home.glob("studies/*"))
     result = transfer_study(spec)
     assert {task.module_id for task in result.tasks if task.reused} == stored
-    assert (result.trained_modules, result.judged_modules) == (3 - len(stored), 3)
+    assert (result.trained_modules, result.evaluated_modules) == (3 - len(stored), 3)
     client = registry.stores.client
     assert {record.id for record in registry.find()} == {task.module_id for task in result.tasks}
     for record in registry.find():

@@ -68,4 +68,4 @@ def folder_spec(root: Path, **options) -> DatasetSpec:
 
 def all_pixels(data: Dataset) -> torch.Tensor:
     splits = (data.train, data.validation, data.test)
-    return torch.cat([split.images.batch(torch.arange(len(split))) for split in splits])
+    return torch.cat([split.examples.batch(torch.arange(len(split))) for split in splits])

@@ -10,7 +10,7 @@ from torch import nn
 from modkernel.errors import InterfaceError
 from modkernel.modules.network import assemble, check_chain
 from modkernel.modules.output import OutputModule
-from modkernel.modules.preprocess import Preprocess
+from modkernel.modules.preprocess import Normalise
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.spec import KernelSpec
 from tests.modkernel.stored_examples import PREPROCESSING, output_spec, store_hidden, store_output
@@ -42,7 +42,7 @@ def raw() -> torch.Tensor:
 def test_a_network_is_its_modules_one_after_the_other(chain, raw):
     network = assemble(chain.stored)
     one, two, out = chain.live
-    x = Preprocess(PREPROCESSING)(raw)
+    x = Normalise(PREPROCESSING)(raw)
     assert torch.equal(network.features(raw, upto=0), x)
     assert torch.equal(network.features(raw, upto=1), one(x))
     assert torch.equal(network.features(raw), two(one(x)))

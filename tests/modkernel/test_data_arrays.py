@@ -30,7 +30,7 @@ def everything(data) -> dict[str, torch.Tensor]:
         name: example
         for split in (data.train, data.validation, data.test)
         for name, example in zip(
-            split.ids, split.images.batch(torch.arange(len(split))), strict=True
+            split.ids, split.examples.batch(torch.arange(len(split))), strict=True
         )
     }
 
@@ -75,7 +75,7 @@ def test_where_the_channels_are(array, shape):
 def test_images_are_resized_and_converted_on_request(tmp_path):
     path = npz(tmp_path / "a.npz", x=IMAGES, y=Y)
     data = load(path, tmp_path, image_size=12, channels=3)
-    assert data.train.images.shape == data.preprocessing.shape == (3, 12, 12)
+    assert data.train.examples.shape == data.preprocessing.shape == (3, 12, 12)
     assert data.fingerprint != load(path, tmp_path).fingerprint
     with pytest.raises(DataError, match="vectors"):
         load(npz(tmp_path / "b.npz", x=X, y=Y), tmp_path, image_size=12)
@@ -88,7 +88,7 @@ def test_names_and_a_test_part_of_its_own(tmp_path):
     assert data.classes == ("fig", "pear")
     assert list(data.test.ids) == [f"test/{i}" for i in range(6)]
     assert data.test.labels.tolist() == [1, 0, 1, 0, 1, 0]
-    assert torch.equal(data.test.images.batch(torch.arange(6)), torch.from_numpy(X[:6]).float())
+    assert torch.equal(data.test.examples.batch(torch.arange(6)), torch.from_numpy(X[:6]).float())
     assert len(data.train) + len(data.validation) == 40
 
 
@@ -108,7 +108,7 @@ def test_without_labels(tmp_path):
     assert data.classes == ()
     assert data.train.labels is None
     assert (len(data.train), len(data.validation), len(data.test)) == (36, 4, 0)
-    assert data.test.images.batch(torch.arange(0)).shape == (0, 5)
+    assert data.test.examples.batch(torch.arange(0)).shape == (0, 5)
 
 
 NAN = np.where(np.arange(40)[:, None] == 3, np.nan, X)

@@ -21,8 +21,8 @@ def load(root, tmp_path, **options) -> Dataset:
 
 def check_pixels(data: Dataset, root) -> None:
     for split in (data.train, data.validation, data.test):
-        images = split.images.batch(torch.arange(len(split)))
-        assert torch.equal(images, read_images([root / i for i in split.ids], split.images.shape))
+        images = split.examples.batch(torch.arange(len(split)))
+        assert torch.equal(images, read_images([root / i for i in split.ids], split.examples.shape))
 
 
 def test_class_folders_are_split(tmp_path):
@@ -30,7 +30,7 @@ def test_class_folders_are_split(tmp_path):
     data = load(root, tmp_path)
     assert data.classes == ("ant", "bee")
     assert (len(data.train), len(data.validation), len(data.test)) == (21, 3, 6)
-    assert data.train.images.shape == data.preprocessing.shape == (3, 6, 8)
+    assert data.train.examples.shape == data.preprocessing.shape == (3, 6, 8)
     for split in (data.train, data.validation, data.test):
         assert [data.classes[label] for label in split.labels] == [i[:3] for i in split.ids]
     check_pixels(data, root)
@@ -91,7 +91,7 @@ def test_channels(tmp_path, modes, wanted, channels):
     for name, mode in zip("ab", modes, strict=True):
         image_folder(root, {name: 4}, mode="L" if mode == "L" else "RGB")
     data = load(root, tmp_path, channels=wanted)
-    assert data.train.images.shape == (channels, 6, 8)
+    assert data.train.examples.shape == (channels, 6, 8)
     check_pixels(data, root)
 
 
@@ -104,7 +104,7 @@ def test_sizes(tmp_path):
         load(root, tmp_path)
     assert "8 x 6" in str(caught.value)
     data = load(root, tmp_path, image_size=16)
-    assert data.train.images.shape == (3, 16, 16)
+    assert data.train.examples.shape == (3, 16, 16)
     check_pixels(data, root)
 
 
@@ -205,7 +205,7 @@ def test_mean_and_std_are_those_of_the_training_split(tmp_path):
     for i in range(4):
         Image.fromarray(np.full((6, 8, 3), (0, 128, 255), np.uint8)).save(root / f"a/x{i}.png")
     data = load(root, tmp_path)
-    pixels = data.train.images.batch(torch.arange(len(data.train))).double() / 255
+    pixels = data.train.examples.batch(torch.arange(len(data.train))).double() / 255
     assert data.preprocessing.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), abs=1e-6)
     std = pixels.std((0, 2, 3), correction=0).tolist()
     assert data.preprocessing.std == pytest.approx(std, abs=1e-6)

@@ -37,23 +37,26 @@ def test_streamed_and_resident_give_the_same(root, tmp_path, options):
     spec = folder_spec(root, **options)
     resident = load_dataset(spec, places(tmp_path / "a"))
     size = all_pixels(resident).numel()
-    assert isinstance(load_dataset(spec, places(tmp_path / "a"), size).train.images, Resident)
+    assert isinstance(load_dataset(spec, places(tmp_path / "a"), size).train.examples, Resident)
     streamed = load_dataset(spec, places(tmp_path / "b"), size - 1)
     assert not (tmp_path / "b/cache/datasets").exists()
     assert streamed.fingerprint == resident.fingerprint
     assert streamed.preprocessing == resident.preprocessing
     for name in ("train", "validation", "test"):
         one, other = getattr(resident, name), getattr(streamed, name)
-        assert isinstance(one.images, Resident)
-        assert isinstance(other.images, Streamed)
+        assert isinstance(one.examples, Resident)
+        assert isinstance(other.examples, Streamed)
         assert list(one.ids) == list(other.ids)
         assert torch.equal(one.labels, other.labels)
-        assert len(one.images) == len(other.images) == len(one)
-        assert (one.images.shape, one.images.dtype) == (other.images.shape, other.images.dtype)
+        assert len(one.examples) == len(other.examples) == len(one)
+        assert (one.examples.shape, one.examples.dtype) == (
+            other.examples.shape,
+            other.examples.dtype,
+        )
     state = torch.get_rng_state()
     for order in (ORDER, ORDER[:1], []):
-        first = list(resident.train.images.batches(order))
-        second = list(streamed.train.images.batches(order))
+        first = list(resident.train.examples.batches(order))
+        second = list(streamed.train.examples.batches(order))
         assert len(first) == len(second) == len(order)
         for a, b in zip(first, second, strict=True):
             assert torch.equal(a, b)
@@ -64,7 +67,7 @@ def test_a_set_that_was_resident_streams_later(root, tmp_path):
     spec, where = folder_spec(root), places(tmp_path)
     first = load_dataset(spec, where)
     second = load_dataset(spec, where, 0)
-    assert isinstance(second.train.images, Streamed)
+    assert isinstance(second.train.examples, Streamed)
     assert torch.equal(all_pixels(first), all_pixels(second))
 
 
@@ -72,13 +75,13 @@ def test_half_of_the_free_memory_is_the_default(root, tmp_path, monkeypatch):
     size = all_pixels(load_dataset(folder_spec(root), places(tmp_path))).numel()
     for free, kind in ((2 * size, Resident), (2 * size - 1, Streamed)):
         monkeypatch.setattr(load_module, "free_memory", lambda free=free: free)
-        images = load_dataset(folder_spec(root), places(tmp_path)).train.images
+        images = load_dataset(folder_spec(root), places(tmp_path)).train.examples
         assert isinstance(images, kind)
 
 
 @pytest.mark.parametrize("order", [ORDER, ORDER[2:]], ids=["in-workers", "in-process"])
 def test_a_file_that_breaks_while_it_streams_is_named(root, tmp_path, order):
-    images = load_dataset(folder_spec(root), places(tmp_path), 0).train.images
+    images = load_dataset(folder_spec(root), places(tmp_path), 0).train.examples
     assert isinstance(images, Streamed)
     (root / images.paths[7]).write_bytes(b"")
     with pytest.raises(ImageError) as caught:
@@ -88,7 +91,7 @@ def test_a_file_that_breaks_while_it_streams_is_named(root, tmp_path, order):
 
 
 def test_a_worker_that_dies(root, tmp_path, monkeypatch):
-    images = load_dataset(folder_spec(root), places(tmp_path), 0).train.images
+    images = load_dataset(folder_spec(root), places(tmp_path), 0).train.examples
     parent = os.getpid()
 
     def die(*_):
@@ -107,16 +110,16 @@ def test_the_training_part_is_train_then_validation(root, tmp_path, limit):
     assert list(part.ids) == [*data.train.ids, *data.validation.ids]
     assert part.labels.tolist() == data.train.labels.tolist() + data.validation.labels.tolist()
     expected = all_pixels(data)[: len(part)]
-    assert torch.equal(part.images.batch(torch.arange(len(part))), expected)
-    if isinstance(part.images, Resident):
-        assert part.images.base is data.train.images.base
+    assert torch.equal(part.examples.batch(torch.arange(len(part))), expected)
+    if isinstance(part.examples, Resident):
+        assert part.examples.base is data.train.examples.base
         moved = Dataset(**{**vars(data), "validation": copied(data.validation)}).training_part()
-        assert torch.equal(moved.images.batch(torch.arange(len(part))), expected)
+        assert torch.equal(moved.examples.batch(torch.arange(len(part))), expected)
 
 
 def copied(split: Split) -> Split:
-    assert isinstance(split.images, Resident)
-    return Split(split.ids, split.labels, Resident.whole(split.images.tensor.clone()))
+    assert isinstance(split.examples, Resident)
+    return Split(split.ids, split.labels, Resident.whole(split.examples.tensor.clone()))
 
 
 def test_the_training_part_without_labels(root, tmp_path):
@@ -137,14 +140,14 @@ def test_a_set_that_fits_moves_to_the_device_as_one_tensor(root, tmp_path):
     meta = torch.device("meta")
     moved = place_dataset(data, meta, size)
     splits = ("train", "validation", "test")
-    assert len({id(getattr(moved, name).images.base) for name in splits}) == 1
+    assert len({id(getattr(moved, name).examples.base) for name in splits}) == 1
     for name in splits:
         before, after = getattr(data, name), getattr(moved, name)
-        assert after.images.tensor.is_meta
-        assert not before.images.tensor.is_meta
-        assert len(after.images) == len(before.images)
-        assert (after.images.start, after.ids) == (before.images.start, before.ids)
-    assert moved.training_part().images.base is moved.train.images.base
+        assert after.examples.tensor.is_meta
+        assert not before.examples.tensor.is_meta
+        assert len(after.examples) == len(before.examples)
+        assert (after.examples.start, after.ids) == (before.examples.start, before.ids)
+    assert moved.training_part().examples.base is moved.train.examples.base
     assert moved.info() == data.info()
     assert place_dataset(data, meta, size - 1) is data
 

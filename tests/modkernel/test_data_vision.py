@@ -19,7 +19,7 @@ def test_digits_are_bundled_and_use_the_whole_range(tmp_path):
     data = load_dataset(DatasetSpec(), places(tmp_path))
     assert data.classes == tuple("0123456789")
     assert (len(data.train), len(data.validation), len(data.test)) == (1295, 143, 359)
-    images = data.train.images.batch(torch.arange(len(data.train)))
+    images = data.train.examples.batch(torch.arange(len(data.train)))
     assert images.shape == (1295, 1, 8, 8)
     assert images.dtype == torch.uint8
     assert sorted(images.unique().tolist()) == [round(i * 255 / 16) for i in range(17)]
@@ -33,7 +33,7 @@ def test_digits_are_labelled_as_scikit_learn_has_them(tmp_path):
     data = load_dataset(DatasetSpec(), places(tmp_path))
     rows = [int(name) for name in data.test.ids]
     assert data.test.labels.tolist() == labels[rows].tolist()
-    images = data.test.images.batch(torch.arange(len(rows))).flatten(1).double() * 16 / 255
+    images = data.test.examples.batch(torch.arange(len(rows))).flatten(1).double() * 16 / 255
     assert (images.numpy() - pixels[rows]).__abs__().max() < 0.05
 
 
@@ -47,7 +47,7 @@ def test_fashion_mnist_is_read_from_the_data_root(tmp_path):
     for split in (data.train, data.validation):
         rows = [int(name) for name in split.ids]
         assert torch.equal(split.labels, expected.targets[rows])
-        images = split.images.batch(torch.arange(len(rows)))
+        images = split.examples.batch(torch.arange(len(rows)))
         assert torch.equal(images, expected.data[rows][:, None])
     assert list(data.test.ids) == [f"test/{i}" for i in range(20)]
 
@@ -81,7 +81,7 @@ def test_colour_sets(tmp_path, monkeypatch, name, type_name, classes, channels_l
     data = load_dataset(DatasetSpec(name=name), places(tmp_path))
     digits = name in ("svhn", "mnist")
     assert data.classes == (tuple("0123456789") if digits else tuple(classes))
-    assert data.train.images.shape == (3, 8, 8)
+    assert data.train.examples.shape == (3, 8, 8)
     assert (len(data.train), len(data.test)) == (20, 20)
 
 

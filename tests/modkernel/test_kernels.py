@@ -88,7 +88,7 @@ def test_features_are_unit_rows_whose_products_are_the_gram(spec: KernelSpec) ->
     features = kernel.features(h)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(5, dtype=torch.float64))
     torch.testing.assert_close(features @ features.T, kernel.gram(h, h))
-    assert torch.equal(kernel.front(h), features)
+    assert torch.equal(kernel.feature_map(h), features)
 
 
 @WITH_FEATURES
@@ -171,8 +171,8 @@ def test_gaussian_keeps_its_digits_far_from_the_origin() -> None:
 def test_gaussian_front_takes_centres() -> None:
     kernel = make_kernel(SPECS["gaussian"])
     h, centres = some_maps(4), some_maps(2, seed=1)
-    assert torch.equal(kernel.front(h, centres), kernel.gram(h, centres))
-    assert kernel.front(h, centres).shape == (4, 2)
+    assert torch.equal(kernel.feature_map(h, centres), kernel.gram(h, centres))
+    assert kernel.feature_map(h, centres).shape == (4, 2)
 
 
 def test_pooling_by_a_side_that_is_no_multiple_leaves_no_pixel_out() -> None:
@@ -218,6 +218,6 @@ def test_gaussian_has_no_features() -> None:
 def test_centres_go_with_gaussian_alone() -> None:
     h = some_maps()
     with pytest.raises(InterfaceError, match="takes centres"):
-        make_kernel(SPECS["gaussian"]).front(h)
+        make_kernel(SPECS["gaussian"]).feature_map(h)
     with pytest.raises(InterfaceError, match="takes no centres"):
-        make_kernel(SPECS["tanh"]).front(h, h)
+        make_kernel(SPECS["tanh"]).feature_map(h, h)

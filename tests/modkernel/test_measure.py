@@ -85,9 +85,9 @@ def test_moments_are_those_of_the_features_computed_by_hand(chain: list[StoredMo
     kernel = chain[-1].spec.interface.kernel
     for moments, part in ((found.train, made.train), (found.validation, made.validation)):
         assert (moments.classes, moments.fingerprint) == (FACTS.classes, "f" * 64)
-        assert isinstance(part.images, Resident)
+        assert isinstance(part.examples, Resident)
         assert part.labels is not None
-        assert_moments(moments, phi_of(chain, part.images.tensor, kernel), part.labels)
+        assert_moments(moments, phi_of(chain, part.examples.tensor, kernel), part.labels)
 
 
 @pytest.mark.usefixtures("few")
@@ -162,7 +162,7 @@ def test_a_gaussian_module_is_measured_at_the_centres_of_an_output_module(tmp_pa
     h = build_module(stored)((images / 255 - 0.5) / 0.25).detach()
     kept = measured_features(cache, stored.id, "f" * 64)
     assert kept is not None
-    expected = make_kernel(kernel).front(h, made["centres"])
+    expected = make_kernel(kernel).feature_map(h, made["centres"])
     # ‖u‖² + ‖v‖² - 2⟨u, v⟩ in float32 is not exact where an example is its own centre.
     torch.testing.assert_close(kept.train, expected, rtol=1e-3, atol=0.01)
     assert expected.std() > 0.05
@@ -239,7 +239,7 @@ def test_measuring_leaves_the_modules_as_they_are(chain: list[StoredModule]) -> 
 def test_a_part_without_examples_of_a_class_is_named(chain: list[StoredModule]) -> None:
     some = split(30, 1)
     assert some.labels is not None
-    none = Split(some.ids, torch.full_like(some.labels, -1), some.images)
+    none = Split(some.ids, torch.full_like(some.labels, -1), some.examples)
     lacking = Dataset("lacking", FACTS.classes, "f" * 64, PREPROCESSING, some, none, some)
     with pytest.raises(DataError, match="validation part of data set 'lacking'"):
         measure(chain, lacking, FLOAT32)

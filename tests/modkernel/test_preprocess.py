@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modkernel.errors import InterfaceError, SpecError
-from modkernel.modules.preprocess import Preprocess
+from modkernel.modules.preprocess import Normalise
 from modkernel.spec import Preprocessing
 
 COLOUR = Preprocessing(shape=(3, 4, 5), dtype="uint8", mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
@@ -21,7 +21,7 @@ def test_uint8_images_are_scaled_then_normalised_by_channel(seed, count):
         [(raw[:, c].astype(np.float64) / 255 - COLOUR.mean[c]) / COLOUR.std[c] for c in range(3)],
         axis=1,
     )
-    got = Preprocess(COLOUR)(torch.from_numpy(raw))
+    got = Normalise(COLOUR)(torch.from_numpy(raw))
     assert got.dtype == torch.float32
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-6)
 
@@ -29,7 +29,7 @@ def test_uint8_images_are_scaled_then_normalised_by_channel(seed, count):
 def test_float32_vectors_are_not_divided_by_255_and_the_input_stays():
     raw = torch.arange(12.0).view(2, 6)
     kept = raw.clone()
-    torch.testing.assert_close(Preprocess(VECTORS)(raw), (kept - 1.5) / 4)
+    torch.testing.assert_close(Normalise(VECTORS)(raw), (kept - 1.5) / 4)
     assert torch.equal(raw, kept)
 
 
@@ -46,7 +46,7 @@ def test_float32_vectors_are_not_divided_by_255_and_the_input_stays():
 def test_other_batches_are_refused_with_the_remedy(batch, found):
     message = rf"takes uint8 batches of shape \[N, 3, 4, 5\], but got {found}.*image_size"
     with pytest.raises(InterfaceError, match=message):
-        Preprocess(COLOUR)(batch)
+        Normalise(COLOUR)(batch)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_other_batches_are_refused_with_the_remedy(batch, found):
 )
 def test_unfit_statistics_are_refused(change, message):
     with pytest.raises(SpecError, match=message):
-        Preprocess(COLOUR.model_copy(update=change))
+        Normalise(COLOUR.model_copy(update=change))
 
 
 def test_statistics_move_with_the_network_but_are_not_weights():
-    module = Preprocess(COLOUR)
+    module = Normalise(COLOUR)
     assert module.state_dict() == {}
     assert module.to("meta").mean.is_meta

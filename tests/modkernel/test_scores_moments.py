@@ -148,7 +148,9 @@ def test_correlation_of_equal_kernel_values_is_zero() -> None:
 @pytest.mark.parametrize("name", OF_UNIT_ROWS)
 def test_features_of_other_lengths_are_refused_where_the_length_counts(name) -> None:
     h, labels = features_of("random", (20, 20), 6, 0)
-    gaussian = make_kernel(KernelSpec(name="gaussian", sigma=2.0)).front(h.float(), h[:7].float())
+    gaussian = make_kernel(KernelSpec(name="gaussian", sigma=2.0)).feature_map(
+        h.float(), h[:7].float()
+    )
     for features in (gaussian, h):
         with pytest.raises(ScoreError, match=f"'{name}' compares features of length one.*'logme'"):
             score(features, labels, name)

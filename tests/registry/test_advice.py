@@ -216,12 +216,12 @@ def test_kept_features_tell_accuracy_and_how_sure_the_score_is(
     side = torch.tensor([0, -1, 0, 1])
     for one in found.ranked[:2]:
         own = kept[one.module.id]
-        chosen, judged = side[own.train_labels] >= 0, side[own.validation_labels] >= 0
+        chosen, tested = side[own.train_labels] >= 0, side[own.validation_labels] >= 0
         targets = torch.nn.functional.one_hot(side[own.train_labels][chosen], 2)
         oracle = Ridge(alpha=1e-3 * int(chosen.sum()))
         oracle.fit(own.train[chosen].double(), targets.double())
-        outputs = torch.from_numpy(oracle.predict(own.validation[judged].double()))
-        right = outputs.argmax(1) == side[own.validation_labels][judged]
+        outputs = torch.from_numpy(oracle.predict(own.validation[tested].double()))
+        right = outputs.argmax(1) == side[own.validation_labels][tested]
         assert one.accuracy == pytest.approx(right.double().mean().item())
         assert 0.6 < one.accuracy <= 1
         assert (one.interval is not None) == few

@@ -1,4 +1,4 @@
-"""Training on kept features of the upstream, and on fixed views: the same modules, resumable."""
+"""Training on cached features of the upstream, and on fixed views: the same modules, resumable."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from modkernel.control import UNWATCHED, Control
 from modkernel.data.augment import augment
+from modkernel.data.sources import ExampleSource
 from modkernel.errors import DataError, SettingsError, SpecError, StoppedError
 from modkernel.features import compute
 from modkernel.features.cache import FeatureCache
-from modkernel.features.compute import Pieces, compute_features, keeping
+from modkernel.features.compute import MicroBatches, cache_entry, compute_features
 from modkernel.features.extractor import frozen_upstream
-from modkernel.features.sources import BATCH, Examples, Features, View
+from modkernel.features.sources import BATCH, Features, View
 from modkernel.modules.stored import StoredModule
 from modkernel.spec import KernelSpec, OutputSpec, Recipe
 from modkernel.system.seeding import generator_for
@@ -59,7 +60,7 @@ def below(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredModule, Store
 class Counted:
     """Examples that count how often they are asked for one."""
 
-    images: Examples
+    images: ExampleSource
     asked: int = 0
 
     def __len__(self) -> int:
@@ -111,7 +112,7 @@ def test_a_cache_changes_no_bit_and_spares_the_upstream(
     for other in (filling, filled):
         assert equal(without[0], other[0])
         assert without[1] == other[1]
-    # Fresh views differ in every epoch: of them nothing can be kept.
+    # Fresh views differ in every epoch: of them nothing can be cached.
     assert filled[2] == (3 * 96 if recipe is AUGMENTED else 0)
 
 
@@ -141,7 +142,7 @@ def test_examples_that_are_no_whole_split_are_never_looked_for(
 
 @pytest.mark.parametrize("stop_after", [2, 5], ids=["mid-epoch-1", "mid-epoch-2"])
 @pytest.mark.parametrize("recipe", [PLAIN, VIEWS], ids=["plain", "views"])
-def test_stopped_and_gone_on_is_bitwise_the_undisturbed_run(
+def test_stopped_and_resumed_is_bitwise_the_undisturbed_run(
     recipe: Recipe, stop_after: int, below: tuple[StoredModule, StoredModule], tmp_path: Path
 ) -> None:
     whole = fit(below, recipe, None)
@@ -152,7 +153,7 @@ def test_stopped_and_gone_on_is_bitwise_the_undisturbed_run(
     control = Control(checkpoints=checkpoints, stop=lambda: next(asked) >= stop_after)
     with pytest.raises(StoppedError, match="epoch"):
         fit(below, recipe, cache, control)
-    # Gone on with on another machine, whose cache is empty.
+    # Resumed on another machine, whose cache is empty.
     resumed = fit(below, recipe, None, Control(checkpoints=checkpoints))
     assert equal(whole[0], resumed[0])
     assert whole[1] == resumed[1]
@@ -223,13 +224,13 @@ def test_a_recipe_without_views_has_the_digest_that_it_always_had() -> None:
     assert "views" in VIEWS.canonical_json()
 
 
-def test_an_output_module_on_kept_features_is_the_same(
+def test_an_output_module_on_cached_features_is_the_same(
     below: tuple[StoredModule, StoredModule], tmp_path: Path
 ) -> None:
     cache = FeatureCache(tmp_path, PLENTY)
     for kernel in (None, KernelSpec(name="gaussian", centres=5)):
         spec = output_spec_on(below[0], OutputSpec(minimum_steps=5), kernel)
-        for seed in (0, 1):  # The centres of a gaussian front are drawn by the seed.
+        for seed in (0, 1):  # The centres of a gaussian kernel are drawn by the seed.
             seeded = spec.model_copy(update={"seed": seed})
             results = []
             for used in (None, cache, cache):
@@ -245,7 +246,7 @@ def test_an_output_module_on_kept_features_is_the_same(
             assert results[0][1].evaluation == results[2][1].evaluation
 
 
-def test_without_room_on_the_disk_training_goes_on_in_memory(
+def test_without_room_on_the_disk_training_continues_in_memory(
     below: tuple[StoredModule, StoredModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: int) -> None:
@@ -294,8 +295,8 @@ def test_a_batch_that_the_device_cannot_hold_is_halved(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, PLENTY)
     (plan,) = plans(MLP, PLAIN, kernel="relu")
     spec = plan.spec("a" * 64, PREPROCESSING, FACTS, seed=0)
-    kept = keeping(cache, spec, "train", FLOAT32)
-    found = compute_features(Narrow(), Features(values), FLOAT32, kept=kept)
+    entry = cache_entry(cache, spec, "train", FLOAT32)
+    found = compute_features(Narrow(), Features(values), FLOAT32, entry=entry)
     assert torch.equal(found.values, 2 * values)
     failed = [size for size in sizes if size > 20]
     assert failed == [128, 64, 32], "it is not tried again"
@@ -304,7 +305,7 @@ def test_a_batch_that_the_device_cannot_hold_is_halved(tmp_path: Path) -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
-        list(Pieces(never, torch.device("cpu")).of(values))
+        list(MicroBatches(never, torch.device("cpu")).outputs(values))
 
 
 def test_views_share_what_of_a_gpu_one_source_may_have(
@@ -312,12 +313,12 @@ def test_views_share_what_of_a_gpu_one_source_may_have(
 ) -> None:
     limits: list[int | None] = []
 
-    def noted(*arguments: Any, near: int | None, **more: Any) -> Features:
-        limits.append(near)
-        return compute_features(*arguments, near=near, **more)
+    def noted(*arguments: Any, gpu_limit: int | None, **more: Any) -> Features:
+        limits.append(gpu_limit)
+        return compute_features(*arguments, gpu_limit=gpu_limit, **more)
 
     monkeypatch.setattr(hidden, "compute_features", noted)
-    monkeypatch.setattr(hidden, "near_limit", lambda _, sources: 1200 // sources)
+    monkeypatch.setattr(hidden, "gpu_share", lambda _, sources: 1200 // sources)
     fit(below, VIEWS, None)
     assert limits == [400, 400, 400], "two views and the validation examples"
     limits.clear()
@@ -328,11 +329,11 @@ def test_views_share_what_of_a_gpu_one_source_may_have(
 def test_features_lie_on_a_gpu_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 4000))
     cuda = torch.device("cuda")
-    assert [compute.near_limit(cuda), compute.near_limit(cuda, 5)] == [500, 100]
-    assert compute.near_limit(torch.device("cpu")) == 0
+    assert [compute.gpu_share(cuda), compute.gpu_share(cuda, 5)] == [500, 100]
+    assert compute.gpu_share(torch.device("cpu")) == 0
     values, other = torch.zeros(4), torch.device("meta")
-    assert compute._near(values, other, 16).device == other
-    assert compute._near(values, other, 15) is values
+    assert compute._on_gpu_if_small(values, other, 16).device == other
+    assert compute._on_gpu_if_small(values, other, 15) is values
 
 
 def test_no_examples_have_no_features() -> None:

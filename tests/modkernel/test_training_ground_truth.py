@@ -1,4 +1,4 @@
-"""Judging a stored module: what direct computation gives, and what is refused."""
+"""The ground truth of a stored module: what direct computation gives, and what is refused."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from modkernel.features.cache import FeatureCache
 from modkernel.features.extractor import frozen_chain
 from modkernel.kernels import make_kernel
 from modkernel.modules.stored import StoredModule
-from modkernel.reuse.ground_truth import JudgmentSpec, read_judgment
+from modkernel.reuse.ground_truth import GroundTruthSpec, read_ground_truth
 from modkernel.reuse.scores import SCORES, leep, nce
 from modkernel.reuse.task import Task
 from modkernel.spec import OutputSpec, Recipe
-from modkernel.training.ground_truth import PROBABILITIES, judge
+from modkernel.training.ground_truth import PROBABILITIES, measure_ground_truth
 from modkernel.training.heads import fit_heads, predict_heads
 from tests.modkernel.training_examples import FACTS, FLOAT32, PREPROCESSING, made_images, trained
 
@@ -36,7 +36,7 @@ TARGETS = (
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> list[StoredModule]:
-    return trained(tmp_path_factory.mktemp("judged"), Recipe(epochs=1, batch_size=32), modules=2)
+    return trained(tmp_path_factory.mktemp("evaluated"), Recipe(epochs=1, batch_size=32), modules=2)
 
 
 def split(count: int, seed: int) -> Split:
@@ -49,7 +49,7 @@ DATA = Dataset(
 )
 
 
-def asked(chain: list[StoredModule], **changes: Any) -> JudgmentSpec:
+def asked(chain: list[StoredModule], **changes: Any) -> GroundTruthSpec:
     fields = {
         "module_id": chain[-1].id,
         "fingerprint": DATA.fingerprint,
@@ -58,19 +58,19 @@ def asked(chain: list[StoredModule], **changes: Any) -> JudgmentSpec:
         "output": RIDGE,
         "seed": 0,
     }
-    return JudgmentSpec(**fields | changes)
+    return GroundTruthSpec(**fields | changes)
 
 
 def features(chain: list[StoredModule], part: Split) -> torch.Tensor:
-    (raw,) = part.images.batches([torch.arange(len(part))], torch.device("cpu"))
+    (raw,) = part.examples.batches([torch.arange(len(part))], torch.device("cpu"))
     with torch.no_grad():
         h = frozen_chain(chain)(raw)
     return make_kernel(chain[-1].spec.interface.kernel).features(h)
 
 
-def test_a_judgment_is_what_direct_computation_gives(chain: list[StoredModule]) -> None:
+def test_a_ground_truth_is_what_direct_computation_gives(chain: list[StoredModule]) -> None:
     events: list[Any] = []
-    found = judge(
+    found = measure_ground_truth(
         asked(chain), chain, DATA, arithmetic=FLOAT32, control=Control(progress=events.append)
     )
     phi, phi_test = features(chain, DATA.train), features(chain, DATA.test)
@@ -103,10 +103,10 @@ def test_a_judgment_is_what_direct_computation_gives(chain: list[StoredModule]) 
 
 def test_what_is_in_the_cache_is_used(chain: list[StoredModule], tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "features", 1 << 30)
-    first = judge(asked(chain), chain, DATA, arithmetic=FLOAT32, cache=cache)
+    first = measure_ground_truth(asked(chain), chain, DATA, arithmetic=FLOAT32, cache=cache)
     files = {path: path.stat().st_ino for path in cache.folder.glob("*.safetensors")}
     assert len(files) == 2, "training and test examples"
-    second = judge(asked(chain), chain, DATA, arithmetic=FLOAT32, cache=cache)
+    second = measure_ground_truth(asked(chain), chain, DATA, arithmetic=FLOAT32, cache=cache)
     assert (second.accuracy, second.scores) == (first.accuracy, first.scores)
     assert {path: path.stat().st_ino for path in cache.folder.glob("*.safetensors")} == files
 
@@ -115,23 +115,23 @@ def test_a_score_that_a_target_does_not_allow_is_left_out(chain: list[StoredModu
     """One example a side: there is no same pair. The accuracy is defined all the same."""
     train = split(3, 5)
     few = Dataset("few", FACTS.classes, "f" * 64, PREPROCESSING, train, train, split(6, 6))
-    found = judge(asked(chain), chain, few, arithmetic=FLOAT32)
+    found = measure_ground_truth(asked(chain), chain, few, arithmetic=FLOAT32)
     assert len(found.accuracy) == 3
     assert "two examples" in found.undefined["contrastive"]
     assert "contrastive" not in found.scores
     assert set(found.scores) == {"leep", "nce"}
 
 
-def test_judging_refuses_and_stops(chain: list[StoredModule]) -> None:
+def test_evaluating_refuses_and_stops(chain: list[StoredModule]) -> None:
     with pytest.raises(InterfaceError, match="whole chain"):
-        judge(asked(chain), chain[:1], DATA, arithmetic=FLOAT32)
+        measure_ground_truth(asked(chain), chain[:1], DATA, arithmetic=FLOAT32)
     wild = (Task.of_classes(("a", "zebra")),)
     with pytest.raises(ClassError, match="zebra"):
-        judge(asked(chain, targets=wild), chain, DATA, arithmetic=FLOAT32)
+        measure_ground_truth(asked(chain, targets=wild), chain, DATA, arithmetic=FLOAT32)
     answers = iter([False] * 2)
     stopping = Control(stop=lambda: next(answers, True))
     with pytest.raises(StoppedError):
-        judge(asked(chain), chain, DATA, arithmetic=FLOAT32, control=stopping)
+        measure_ground_truth(asked(chain), chain, DATA, arithmetic=FLOAT32, control=stopping)
 
 
 @pytest.mark.parametrize("part", ["training", "test"])
@@ -146,16 +146,16 @@ def test_a_target_without_examples_is_named_before_anything_is_computed(
     lacking = Dataset("lacking", FACTS.classes, "f" * 64, PREPROCESSING, *parts)
     targets = (TARGETS[0], Task.of_classes(("b", "c")))
     with pytest.raises(DataError, match=f"{part} part of data set 'lacking'.*'b-c'"):
-        judge(asked(chain, targets=targets), chain, lacking, arithmetic=FLOAT32)
+        measure_ground_truth(asked(chain, targets=targets), chain, lacking, arithmetic=FLOAT32)
 
 
-def test_a_file_that_is_no_judgment(chain: list[StoredModule], tmp_path: Path) -> None:
-    path = tmp_path / "judgment.json"
+def test_a_file_that_is_no_ground_truth(chain: list[StoredModule], tmp_path: Path) -> None:
+    path = tmp_path / "ground_truth.json"
     spec = asked(chain).model_dump(mode="json")
     one_side = {**spec, "own": {"groups": [["a", ["a"]]]}}
     for content in ("", "{}", json.dumps({"spec": one_side, "accuracy": []})):
         path.write_text(content)
-        with pytest.raises(ArtifactError, match="not a judgment"):
-            read_judgment(path)
-    with pytest.raises(ArtifactError, match="not a judgment"):
-        read_judgment(tmp_path / "missing.json")
+        with pytest.raises(ArtifactError, match="not a ground truth"):
+            read_ground_truth(path)
+    with pytest.raises(ArtifactError, match="not a ground truth"):
+        read_ground_truth(tmp_path / "missing.json")
