@@ -117,6 +117,13 @@ class Kernel:
 def make_kernel(spec: KernelSpec) -> Kernel:
     """Return the kernel that a spec describes.
 
+    >>> kernel = make_kernel(KernelSpec(name="relu"))
+    >>> h = torch.tensor([[3.0, 4.0], [5.0, -1.0]])
+    >>> kernel.features(h).tolist()  # ReLU, as rows of length 1
+    [[0.6000000238418579, 0.800000011920929], [1.0, 0.0]]
+    >>> kernel.gram(h, h).shape, kernel.k_min, kernel.k_max
+    (torch.Size([2, 2]), 0.0, 1.0)
+
     Raises:
         UnknownNameError: no kernel has that name.
     """

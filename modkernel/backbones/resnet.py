@@ -64,6 +64,7 @@ RESNETS: dict[str, Callable[[BackboneSpec], list[Block]]] = {
     "resnet101": partial(resnet, layers=(3, 4, 23, 3), bottleneck=True),
     "resnet152": partial(resnet, layers=(3, 8, 36, 3), bottleneck=True),
 }
+"""Name to the function that gives the blocks of a `BackboneSpec`, in order."""
 
 
 def _stem(channels: int, backbone: str) -> Callable[[Shape], nn.Module]:

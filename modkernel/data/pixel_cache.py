@@ -1,6 +1,6 @@
 """Files that can be made again at any time: decoded pixels, file hashes, summaries.
 
-Every file is written beside its place and moved there in one step, so that processes that write
+Every file is written under a temporary name and renamed in one step, so that processes that write
 the same one at once do no harm, and a killed one leaves nothing half-written under a real name.
 """
 

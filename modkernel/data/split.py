@@ -84,7 +84,7 @@ def arrange(pool: Pool, spec: DatasetSpec) -> Arranged:
 
 
 def _wanted(spec: DatasetSpec) -> Sequence[str] | None:
-    """The classes asked for, those of a group side by side."""
+    """The classes that the spec names, those of a group one after the other."""
     if spec.groups is None:
         return spec.classes
     if len(spec.groups) < 2:
@@ -106,7 +106,7 @@ def _join(groups: Mapping[str, tuple[str, ...]], labels: Tensor) -> tuple[tuple[
 
 
 def _choose(pool: Pool, wanted: Sequence[str] | None) -> tuple[tuple[str, ...], Tensor | None]:
-    """The classes in the order asked for, and labels by that order: -1 for a class left out."""
+    """The classes in the order wanted, and labels by that order: -1 for a class left out."""
     if pool.labels is None:
         if wanted is not None:
             raise ClassError("This data set has no labels, so no classes can be chosen from it.")

@@ -47,6 +47,7 @@ VISION_SETS: dict[str, VisionSet] = {
     "cifar100": VisionSet("CIFAR100", "cifar-100-python/*"),
     "svhn": VisionSet("SVHN", "*_32x32.mat", ({"split": "train"}, {"split": "test"}), DIGITS),
 }
+"""How torchvision has each set, by the name in `DatasetSpec.name`."""
 
 
 def open_digits(spec: DatasetSpec, where: DataPlaces) -> Source:
@@ -88,7 +89,7 @@ def _read_vision(name: str, known: VisionSet, where: DataPlaces) -> Pool:
     if old.exists():
         raise DataError(
             f"{old} holds files that an old torchvision pickled, which are not read: remove that "
-            "folder; the set is then read from, or downloaded to, the folder 'raw' beside it."
+            "folder; the set is then read from, or downloaded to, the folder 'raw' next to it."
         )
     make: Callable[..., Any] = getattr(datasets, known.type_name)
     try:

@@ -117,15 +117,21 @@ def compute_features(
             return Features(_on_gpu_if_small(found[VALUES], arithmetic.device, limit))
         except NoRoomError as error:
             log.warning("Features are not cached for the next use: %s.", error)
+    folder = None if entry is None else entry.cache.folder
+    return Features(_collect(blocks(), count, limit, folder))
+
+
+def _collect(blocks: Iterator[Tensor], count: int, limit: int, folder: Path | None) -> Tensor:
+    """The outputs [count, …] of blocks [B, …] in order, on a GPU, in memory or in a file."""
     values: Tensor | None = None
     done = 0
-    for output in blocks():
+    for output in blocks:
         if values is None:
-            values = _allocate(count, output, limit, None if entry is None else entry.cache.folder)
+            values = _allocate(count, output, limit, folder)
         values[done : done + len(output)] = output.to(values.device)
         done += len(output)
     assert values is not None, "a block at least, of examples at least one"
-    return Features(values)
+    return values
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from modkernel.errors import InterfaceError, SpecError
 from modkernel.spec import Preprocessing
 
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
+"""torch's type by its name in `Preprocessing.dtype`."""
 
 
 class Normalise(nn.Module):

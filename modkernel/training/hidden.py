@@ -178,6 +178,36 @@ def train_hidden(
         SpecError: not the spec of a hidden module, or fixed views without an upstream.
         SettingsError: there is no room for the upstream's output, see `compute_features`.
     """
+    problem = _problem(spec, train, validation, upstream, arithmetic, control, cache)
+    result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control)
+    weights = {
+        name.removeprefix("module."): value.cpu().contiguous()
+        for name, value in result.weights.items()
+        if name.startswith("module.")
+    }
+    report = TrainReport(
+        recipe_digest=spec.digest(),
+        history=result.history,
+        best_epoch=result.best_epoch,
+        seconds=result.seconds,
+        device=str(arithmetic.device),
+        precision=arithmetic.name,
+        examples=train.pairs.n_examples,
+        parameters=sum(p.numel() for p in problem.model.module.parameters()),
+    )
+    return weights, report
+
+
+def _problem(
+    spec: ModuleSpec,
+    train: PairData,
+    validation: PairData,
+    upstream: Sequence[StoredModule],
+    arithmetic: Arithmetic,
+    control: Control,
+    cache: FeatureCache | None,
+) -> HiddenProblem:
+    """Refuse what cannot be trained; place the model and its inputs on the device."""
     if spec.kind != "hidden" or spec.hidden is None:
         raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
     recipe = spec.hidden.recipe
@@ -193,7 +223,7 @@ def train_hidden(
     if upstream:
         inputs = _compute_inputs(spec, recipe, train, validation, chain, arithmetic, control, cache)
     draws = generator_for(spec.seed, "validation")
-    problem = HiddenProblem(
+    return HiddenProblem(
         model=model,
         kernel=kernel,
         objective=objective,
@@ -205,23 +235,6 @@ def train_hidden(
         validation_order=list(validation.pairs.batches(recipe.batch_size, draws, drop_last=True)),
         arithmetic=arithmetic,
     )
-    result = minimise(problem, recipe=recipe, seed=spec.seed, control=control)
-    weights = {
-        name.removeprefix("module."): value.cpu().contiguous()
-        for name, value in result.weights.items()
-        if name.startswith("module.")
-    }
-    report = TrainReport(
-        recipe_digest=spec.digest(),
-        history=result.history,
-        best_epoch=result.best_epoch,
-        seconds=result.seconds,
-        device=str(arithmetic.device),
-        precision=arithmetic.name,
-        examples=train.pairs.n_examples,
-        parameters=sum(p.numel() for p in model.module.parameters()),
-    )
-    return weights, report
 
 
 def _compute_inputs(
