@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Progress = Callable[[Mapping[str, Any]], None]
-"""Called with one JSON-clean mapping an epoch; see `training.report.EpochLine.event`."""
+"""Called with one JSON-clean mapping per epoch; see `training.report.EpochLine.event`."""
 Stop = Callable[[], bool]
 """Called before every step; true writes a checkpoint and raises `StoppedError`."""
 

@@ -201,7 +201,7 @@ def output_spec(
         below_id: id of the hidden module.
         info: data it is trained on.
         seed: of label draws and order.
-        kernel: its front; that of the hidden module if left out.
+        kernel: whose feature map it takes; the hidden module's if left out.
         labels: the only ones it is trained on, if they are given by hand.
     """
     classes = info.classes if labels is None else labels.classes

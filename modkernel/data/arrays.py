@@ -85,8 +85,8 @@ def make_pool(
     test = None if x_test is None else as_examples(x_test, f"x_test of {what}")
     if test is not None and test.shape[1:] != train.shape[1:]:
         raise DataError(
-            f"x and x_test of {what} differ in shape, {list(train.shape[1:])} and "
-            f"{list(test.shape[1:])} an example: bring them to one shape."
+            f"x and x_test of {what} have examples of different shapes, {list(train.shape[1:])} "
+            f"and {list(test.shape[1:])}: give both the same shape."
         )
     if (y_test is not None) != (y is not None and test is not None):
         raise DataError(
@@ -195,7 +195,9 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
 
 def _call(function: object, spec: DatasetSpec) -> Pool:
     if not callable(function):
-        raise DataError(f"'{spec.name}' is no function: it must be one that takes a DatasetSpec.")
+        raise DataError(
+            f"'{spec.name}' is not a function: it must be one that takes a DatasetSpec."
+        )
     try:
         raw = function(spec)
     except ModkernelError:
@@ -222,7 +224,7 @@ def _label_values(y: np.ndarray | Tensor | Sequence[str], what: str, count: int)
     if values.ndim != 1 or len(values) != count:
         raise DataError(
             f"{what} has shape {list(values.shape)}, and there are {count} examples: give one "
-            "label an example."
+            "label for each example."
         )
     return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
 

@@ -37,7 +37,7 @@ class Split:
     """Some examples of a data set.
 
     Attributes:
-        ids: one name an example, unique in the whole data set. An image folder's are paths
+        ids: one name per example, unique in the whole data set. An image folder's are paths
             relative to the folder, with '/'. Elsewhere they are '0', '1', … in the order of the
             original training part, before classes are chosen and before it is split; the examples
             of a test part of its own are 'test/0', 'test/1', ….

@@ -1,4 +1,4 @@
-"""Image folders: one folder a class, or images without labels."""
+"""Image folders: one folder per class, or images without labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Listing = dict[str | None, list[ListedFile]]
 def open_folder(spec: DatasetSpec, where: DataPlaces) -> Source:
     """List the image folder at `spec.path`.
 
-    The folder has one folder a class, or `train/`, `test/` and `val/` that each do (`test/` and
+    The folder has one folder per class, or `train/`, `test/` and `val/` that each do (`test/` and
     `val/` may be missing; then they are split off). Classes are sorted by name. A folder that has
     images directly in it is a set without labels. Hidden files and files of other types are
     ignored.
@@ -150,7 +150,7 @@ def _list_part(root: Path, part: Path) -> Listing:
         return {None: _stat(root, part, images)}
     if not folders:
         raise DataError(
-            f"{folder} holds no images: it needs one folder a class, with files of type "
+            f"{folder} holds no images: it needs one folder per class, with files of type "
             f"{', '.join(sorted(EXTENSIONS))}."
         )
     listing: Listing = {}

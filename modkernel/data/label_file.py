@@ -134,15 +134,15 @@ def blank_labels(ids: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _classes(path: Path, classes: Sequence[str], found: set[str]) -> tuple[str, ...]:
-    if not found:
+def _classes(path: Path, classes: Sequence[str], labelled: set[str]) -> tuple[str, ...]:
+    if not labelled:
         raise DataError(f"{path} has no label: write a class after the id of some examples.")
-    names = tuple(classes) or tuple(sorted(found))
+    names = tuple(classes) or tuple(sorted(labelled))
     if len(names) < 2:
         raise ClassError(
             f"{path} has one class only, '{names[0]}': label examples of at least two classes."
         )
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in labelled]
     if missing:
         raise ClassError(
             f"{path} labels no example of class {_quoted(missing)}: label at least one of each, or "

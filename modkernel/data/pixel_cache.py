@@ -106,5 +106,6 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 def _unwritable(path: Path, error: Exception) -> SettingsError:
     reason = getattr(error, "strerror", None) or error
     return SettingsError(
-        f"Cannot write {path}: {reason}. Choose a folder that you may write and that has room."
+        f"Cannot write {path}: {reason}. Choose a folder that you can write to, on a disk "
+        "with room."
     )

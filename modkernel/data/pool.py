@@ -38,7 +38,7 @@ class Pool:
 
     Attributes:
         classes: names of the classes; empty without labels.
-        ids: one name an example, unique.
+        ids: one name per example, unique.
         labels: int64 [N] indices into `classes`; None without labels.
         examples: N of them.
         train: int64 rows of the training part.

@@ -85,7 +85,7 @@ class Streamed:
 
     Attributes:
         root: folder of the images.
-        paths: one path an example, relative to `root`.
+        paths: one path per example, relative to `root`.
         shape: [C, H, W] that each is brought to.
     """
 

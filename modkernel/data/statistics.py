@@ -21,7 +21,7 @@ SMALLEST_STD = 1e-6
 def preprocessing_of(train: RawExamples) -> Preprocessing:
     """Mean and standard deviation of the training examples.
 
-    One of each a channel for images (of x/255), one of each in all for vectors. Rounded to about
+    One of each per channel for images (of x/255), a single one for vectors. Rounded to about
     seven digits of the standard deviation, so that the order of summation does not show. The same
     whether the examples are in memory or streamed.
     """

@@ -131,9 +131,10 @@ def _needs(name: str, error: ImportError) -> DataError:
 
 def _missing(name: str, known: VisionSet, where: DataPlaces, reason: str, why: str) -> DataError:
     return DataError(
-        f"Data set '{name}' is not in {where.root / known.files}, and {why} ({reason}). Where "
-        f"there is a network, run torchvision.datasets.{known.type_name}(root, download=True) and "
-        f"copy its files to {where.root}, or set the data root to where they are."
+        f"Data set '{name}' is not in {where.root / known.files}, and {why} ({reason}). On a "
+        "machine with a network connection, run "
+        f"torchvision.datasets.{known.type_name}(root, download=True) and copy its files to "
+        f"{where.root}, or set the data root to where they are."
     )
 
 

@@ -52,7 +52,7 @@ def measure(
     """Class moments of what an output module on the last module would take.
 
     Measured are at most `EXAMPLES_PER_CLASS` training and `VALIDATION_PER_CLASS` validation
-    examples a class, unaugmented. Which ones is decided by the data alone, so all modules are
+    examples per class, unaugmented. The data alone decide which ones, so all modules are
     measured on the same. A gaussian kernel's centres are drawn as `train_output` does with seed 0.
     Validation examples are held out of what is trained on labels, but a module that was trained on
     a list of this data set's pairs has seen them (`DatasetFacts.saw_validation`).
@@ -108,12 +108,12 @@ def _moments_of(
     entry: CacheEntry | None,
     stop: Stop,
 ) -> ClassMoments:
-    """Class moments of at most `limit` examples a class of one split."""
+    """Class moments of at most `limit` examples per class of one split."""
     assert split.labels is not None
     picks = pick(split.labels, data, name, limit)
     if not len(picks):
         raise DataError(
-            f"The {name} part of data set '{data.name}' has no example of a class: measure "
+            f"The {name} part of data set '{data.name}' has no labelled example: measure "
             "the module on data that has some."
         )
     labels = split.labels[picks]

@@ -113,7 +113,7 @@ def canonical_groups(labels: Tensor) -> Tensor:
     """
     if labels.ndim != 1 or not _is_whole(labels) or bool((labels < 0).any()):
         raise PairError(
-            f"Class labels are whole numbers of 0 or more, one an example; these are "
+            f"Class labels are whole numbers of 0 or more, one per example; these are "
             f"{str(labels.dtype).removeprefix('torch.')} of shape {list(labels.shape)}"
             f"{', some below 0' if labels.ndim == 1 and _is_whole(labels) else ''}. "
             "Leave unlabelled examples out, or list the known pairs and use from_pairs."

@@ -57,7 +57,7 @@ def suggest_labels(features: Tensor, budget: int, seed: int = 0) -> Tensor:
     """
     if features.ndim != 2 or not torch.isfinite(features).all():
         raise DataError(
-            "Labels are suggested by finite features of one row an example: train the module "
+            "Choosing labels takes finite features, one row per example: train the module "
             "again with a lower learning_rate, or use another one."
         )
     check_budget(budget, len(features))
@@ -127,8 +127,8 @@ def _share(sizes: Sequence[int], budget: int) -> list[int]:
 def _members(cluster: Tensor, distance: Tensor, number: int) -> list[int]:
     """A cluster's members, the nearest to its centre first."""
     rows = torch.nonzero(cluster == number).flatten()
-    found: list[int] = rows[distance[rows].argsort(stable=True)].tolist()
-    return found
+    nearest_first: list[int] = rows[distance[rows].argsort(stable=True)].tolist()
+    return nearest_first
 
 
 def _coarse_to_fine(points: Tensor, sizes: Tensor) -> Tensor:

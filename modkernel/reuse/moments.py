@@ -229,7 +229,7 @@ def _check_block(phi: Tensor, labels: Tensor, classes: int) -> None:
         )
     if bool(((labels < -1) | (labels >= classes)).any()):
         raise MomentsError(
-            f"A label is not in 0 … {classes - 1} (or -1, left out): give one class name a label."
+            f"A label is not in 0 … {classes - 1} (or -1, left out): give one class name per label."
         )
 
 

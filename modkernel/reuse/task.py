@@ -94,7 +94,7 @@ class Task(Spec, title="Task"):
         unknown = [name for name in self.classes if name not in classes]
         if unknown:
             raise ClassError(
-                f"Task '{self.name}' names class '{unknown[0]}', which the data do not have: "
+                f"Task '{self.name}' names class '{unknown[0]}', which the data set does not have: "
                 f"choose from {listed(classes)}.{how_to_join(unknown[0])}"
             )
         side_of = {

@@ -57,23 +57,23 @@ def evaluation_from(confusion: Tensor) -> Evaluation:
     )
 
 
-def single_evaluation(found: Evaluation, labels: int) -> OutputEvaluation:
+def single_evaluation(evaluation: Evaluation, labels: int) -> OutputEvaluation:
     """A classifier's evaluation as that of one draw of all labels.
 
     Args:
-        found: its evaluation.
+        evaluation: its accuracy.
         labels: how many it was trained on.
     """
     return OutputEvaluation(
-        accuracy=found.accuracy,
-        accuracy_all_labels=found.accuracy,
+        accuracy=evaluation.accuracy,
+        accuracy_all_labels=evaluation.accuracy,
         labels=labels,
         draws=1,
-        accuracy_mean=found.accuracy,
-        accuracy_min=found.accuracy,
-        accuracy_max=found.accuracy,
-        confusion=found.confusion,
-        per_class=found.per_class,
+        accuracy_mean=evaluation.accuracy,
+        accuracy_min=evaluation.accuracy,
+        accuracy_max=evaluation.accuracy,
+        confusion=evaluation.confusion,
+        per_class=evaluation.per_class,
     )
 
 

@@ -63,7 +63,7 @@ def measure_ground_truth(
         modules: the chain, first to last; the last one is evaluated.
         data: has all classes of all targets.
         arithmetic: device and number format.
-        control: progress, an event a target, and stop. There is no checkpoint.
+        control: progress, one event per target, and stop. There is no checkpoint.
         cache: stores the features.
 
     Raises:
@@ -183,10 +183,10 @@ def _fit(
     """A fresh output module for a task, on all training labels of its classes."""
     if control.stop():
         raise StoppedError("Evaluating a module was stopped: run the same command to resume.")
-    mine = train.narrowed(task, classes)
-    every = torch.arange(len(mine.labels))[None]
+    sample = train.narrowed(task, classes)
+    all_rows = torch.arange(len(sample.labels))[None]
     sides, unwatched = len(task.groups), Control(stop=control.stop)
-    return fit_heads(mine.features, mine.labels, every, sides, output, seed, unwatched)
+    return fit_heads(sample.features, sample.labels, all_rows, sides, output, seed, unwatched)
 
 
 def _accuracy(fit: Fit, sample: Sample) -> float:

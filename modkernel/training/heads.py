@@ -103,9 +103,9 @@ class HeadsProblem:
     def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Sum over the draws of their mean loss on features [D, B, d], a scalar."""
         labels = self.labels[self._rows(indices)]
-        each = self.loss_of(self.model(raw).flatten(0, 1), labels.flatten())
+        losses = self.loss_of(self.model(raw).flatten(0, 1), labels.flatten())
         # Summed over draws, so that a draw's gradient does not depend on how many there are.
-        return each.view(len(self.chosen), -1).mean(1).sum()
+        return losses.view(len(self.chosen), -1).mean(1).sum()
 
     def validate(self) -> None:
         """Nothing is held out: every label is trained on."""

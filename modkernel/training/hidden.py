@@ -48,7 +48,7 @@ class PairData:
         if self.pairs.n_examples != len(self.examples):
             raise PairError(
                 f"Pairs of {self.pairs.n_examples} examples do not belong to {len(self.examples)} "
-                "examples: make the PairSource for these very examples."
+                "examples: make the PairSource for exactly these examples."
             )
 
 

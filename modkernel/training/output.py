@@ -104,16 +104,16 @@ def train_output(
 
     phi, phi_test = features(train), None if test is None else features(test)
     began = time.perf_counter()
-    every = torch.arange(len(train.labels))[None]
-    chosen, labels = _choose(output, train.labels, given, every, spec)
+    all_rows = torch.arange(len(train.labels))[None]
+    chosen, labels = _choose(output, train.labels, given, all_rows, spec)
     unsaved = replace(control, checkpoints=None)
     fit = fit_heads(phi, labels.to(phi.device), chosen, classes, output, spec.seed, unsaved)
     evaluation = None
     if test is not None and test.labels is not None and phi_test is not None:
         reference = fit
-        if chosen is not every:
+        if chosen is not all_rows:
             truth, unwatched = train.labels.to(phi.device), Control(stop=control.stop)
-            reference = fit_heads(phi, truth, every, classes, output, spec.seed, unwatched)
+            reference = fit_heads(phi, truth, all_rows, classes, output, spec.seed, unwatched)
         evaluation = _evaluate(fit, reference, phi_test, test.labels, chosen.shape[1], classes)
 
     report = TrainReport(
@@ -150,7 +150,7 @@ def _check(
 
 
 def _choose(
-    output: OutputSpec, known: Tensor, given: GivenLabels | None, every: Tensor, spec: ModuleSpec
+    output: OutputSpec, known: Tensor, given: GivenLabels | None, all_rows: Tensor, spec: ModuleSpec
 ) -> tuple[Tensor, Tensor]:
     """Rows of each draw, int64 [D, n], and labels [N] that hold in those rows."""
     if given is not None:
@@ -158,7 +158,7 @@ def _choose(
         labels[given.rows] = given.labels  # They hold even where the data set has others.
         return given.rows[None], labels
     if output.labels_per_class is None:
-        return every, known
+        return all_rows, known
     count = spec.interface.gives[0]
     return draw_labels(known, count, output.labels_per_class, output.draws, spec.seed), known
 

@@ -215,7 +215,7 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["cut", "altered", "empty"])
 @pytest.mark.parametrize("which", ["datasets", "info", "manifests"])
-def test_damaged_cache_files_are_made_anew(root, tmp_path, which, how):
+def test_damaged_cache_files_are_made_again(root, tmp_path, which, how):
     spec, where = folder_spec(root), places(tmp_path)
     first = load_dataset(spec, where)
     pixels = all_pixels(first).clone()

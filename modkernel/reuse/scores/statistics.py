@@ -207,8 +207,8 @@ class TaskStatistics:
         squares, fourths = float(self.moments.squares.sum()), float(self.moments.fourths.sum())
         if abs(squares - fourths) > UNIT_TOLERANCE * max(squares, fourths):
             raise ScoreError(
-                f"Score '{score}' compares features of length one, and those that task "
-                f"'{self.task.name}' is scored by, as a gaussian kernel's, are not: use score "
+                f"Score '{score}' compares features of length one, and those given for task "
+                f"'{self.task.name}' are of other lengths, as a gaussian kernel's are: use score "
                 "'logme' or 'pair_correlation'."
             )
 
