@@ -126,8 +126,8 @@ def main() -> None:
         def train(recipe: Recipe, keep: bool) -> tuple[Trained, float]:
             """The module and the seconds of the whole call."""
             assert spec.hidden is not None
-            hidden = spec.hidden.model_copy(update={"recipe": recipe})
-            asked = spec.model_copy(update={"hidden": hidden})
+            hidden = spec.hidden.changed(recipe=recipe)
+            asked = spec.changed(hidden=hidden)
             began = time.perf_counter()
             done = train_hidden(
                 asked, *parts(data), chain, arithmetic=arithmetic, cache=cache if keep else None
@@ -139,8 +139,8 @@ def main() -> None:
                 return train(recipe, False)[0]
 
         plain = Recipe(epochs=given.epochs, batch_size=BATCH)
-        fresh = plain.model_copy(update={"crop_padding": 2, "flip": True})
-        views = fresh.model_copy(update={"views": given.views})
+        fresh = plain.changed(crop_padding=2, flip=True)
+        views = fresh.changed(views=given.views)
         report(train, without, plain, "upstream in every step", given.rounds)
         size = sum(path.stat().st_size for path in cache.folder.iterdir())
         print(f"features on disk          {size / 2**20:.0f} MiB, {arithmetic.name}")

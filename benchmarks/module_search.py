@@ -55,8 +55,8 @@ def compare(search_file: Path, default_file: Path, seed: int) -> None:
     from modkernel.flows.search_modules import search_modules
     from modkernel.flows.train_network import train_network
 
-    wanted = read_spec(search_file, SearchSpec).model_copy(update={"seed": seed})
-    default = read_spec(default_file).model_copy(update={"seed": seed})
+    wanted = read_spec(search_file, SearchSpec).changed(seed=seed)
+    default = read_spec(default_file).changed(seed=seed)
     found = search_modules(wanted)
     plain = train_network(default)
     longer = with_epochs(default, affordable(plain, found.training_seconds))
@@ -87,10 +87,9 @@ def affordable(network: NetworkResult, budget: float) -> int:
 def with_epochs(spec: NetworkSpec, count: int) -> NetworkSpec:
     """The same network, every hidden module trained for so many epochs."""
     hidden = tuple(
-        one.model_copy(update={"recipe": one.recipe.model_copy(update={"epochs": count})})
-        for one in spec.hidden
+        one.model_copy(update={"recipe": one.recipe.changed(epochs=count)}) for one in spec.hidden
     )
-    return spec.model_copy(update={"hidden": hidden})
+    return spec.changed(hidden=hidden)
 
 
 def epochs(spec: NetworkSpec) -> int:

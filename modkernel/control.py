@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 Progress = Callable[[Mapping[str, Any]], None]
-"""Called with one JSON-clean mapping an epoch; see `training.report.EpochLine.event`."""
+"""Called with one JSON-clean mapping per epoch; see `training.report.EpochLine.event`."""
 Stop = Callable[[], bool]
-"""Asked before every step; true writes a checkpoint and raises `StoppedError`."""
+"""Called before every step; true writes a checkpoint and raises `StoppedError`."""
 
 
 def no_progress(_: Mapping[str, Any]) -> None:
@@ -27,7 +27,7 @@ class Control:
     """How a run is watched, stopped and resumed."""
 
     checkpoints: Path | None = None
-    """Folder; none keeps no checkpoint."""
+    """Folder; without one no checkpoint is written."""
     progress: Progress = no_progress
     stop: Stop = never_stop
 

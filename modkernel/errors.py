@@ -102,7 +102,7 @@ class PairError(ModkernelError):
 
 
 class MomentsError(ModkernelError):
-    """Class moments that are missing, of other data, or too large to keep."""
+    """Class moments that are missing, of other data, or too large to store."""
 
 
 class ScoreError(ModkernelError):
@@ -133,7 +133,7 @@ class ChildError(TrainingError):
 
 
 class StoppedError(TrainingError):
-    """Training was asked to stop; the checkpoint it wrote is where it goes on."""
+    """Training was asked to stop; it resumes from the checkpoint that it wrote."""
 
 
 class StoreError(ModkernelError):

@@ -1,4 +1,4 @@
-"""Kernels that judge a module's output, and the front of the layer that stands on it.
+"""Kernels that compare a module's outputs, and the feature map that the next layer takes.
 
 Every kernel but `gaussian` is k(u, v) = ⟨φ(u), φ(v)⟩ of unit rows φ; so its values are bounded
 by `k_min` and `k_max`, which are the ideal values of a different and of a same pair.
@@ -64,8 +64,9 @@ class Kernel:
         """
         if self.activate is None:
             raise ObjectiveError(
-                f"Kernel '{self.name}' has no finite features: use gram(a, b), front(h, centres), "
-                "or a kernel with features (tanh, sigmoid, relu, relu_avgpool)."
+                f"Kernel '{self.name}' has no finite features: use gram(a, b), "
+                "feature_map(h, centres), or a kernel with features (tanh, sigmoid, relu, "
+                "relu_avgpool)."
             )
         _require_batch(h)
         with torch.autocast(h.device.type, enabled=False):
@@ -92,7 +93,7 @@ class Kernel:
             rows = self.features(a)
             return rows @ (rows if b is a else self.features(b)).T
 
-    def front(self, h: Tensor, centres: Tensor | None = None) -> Tensor:
+    def feature_map(self, h: Tensor, centres: Tensor | None = None) -> Tensor:
         """What an output module takes: φ(h), or k(h, centres) where φ is not finite.
 
         Args:
@@ -115,6 +116,13 @@ class Kernel:
 
 def make_kernel(spec: KernelSpec) -> Kernel:
     """Return the kernel that a spec describes.
+
+    >>> kernel = make_kernel(KernelSpec(name="relu"))
+    >>> h = torch.tensor([[3.0, 4.0], [5.0, -1.0]])
+    >>> kernel.features(h).tolist()  # ReLU, as rows of length 1
+    [[0.6000000238418579, 0.800000011920929], [1.0, 0.0]]
+    >>> kernel.gram(h, h).shape, kernel.k_min, kernel.k_max
+    (torch.Size([2, 2]), 0.0, 1.0)
 
     Raises:
         UnknownNameError: no kernel has that name.

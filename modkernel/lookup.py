@@ -46,10 +46,5 @@ def import_object(path: str, kind: str) -> Any:
     except Exception as error:
         raise SpecError(
             f"Cannot import {kind} '{path}': its code raised {type(error).__name__}: {error}. "
-            "Mend that module."
+            "Fix that module."
         ) from error
-
-
-def how_to_join(name: str) -> str:
-    """What to say more where there is no class of a name that looks like several, joined."""
-    return f" To join classes, write 'NAME={name}'." if "+" in name else ""

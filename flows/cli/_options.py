@@ -48,7 +48,7 @@ def narrowed(base: DatasetSpec, classes: str | None) -> DatasetSpec:
 
     if classes is None:
         return base
-    return parse_task(classes).dataset(base.model_copy(update={"classes": None, "groups": None}))
+    return parse_task(classes).dataset(base.changed(classes=None, groups=None))
 
 
 def dataset_above(

@@ -38,7 +38,7 @@ def study(
 ) -> None:
     """Train a module per task, and compare each score of reuse with what reuse really gives.
 
-    What was trained or evaluated before is reused: stop it at any time, and call it again to resume.
+    What was trained or evaluated before is reused: stop it at any time, call it again to resume.
 
     --json: {name, dataset, fingerprint, tasks: list of {name, sides, module_id, reused, seconds},
     truth: matrix of accuracies, scores: list of {name, matrix, agreement: {spearman, kendall,

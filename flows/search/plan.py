@@ -63,7 +63,7 @@ class SearchPlan:
         """
         backbone = self.spec.backbone
         if candidate.width is not None:
-            backbone = backbone.model_copy(update={"width": candidate.width})
+            backbone = backbone.changed(width=candidate.width)
         last = stage == len(self.ends) - 1
         hidden = [candidate.hidden(self.ends[stage])]
         (plan,) = plan_hidden(backbone, hidden, takes, start_after, to_end=last)

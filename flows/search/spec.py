@@ -81,12 +81,12 @@ def demo_search() -> SearchSpec:
         name="digits-search",
         backbone=BackboneSpec(name="mlp", width=64, depth=2),
         stages=(
-            Stage(candidates=(plain, plain.model_copy(update={"width": 256}))),
+            Stage(candidates=(plain, plain.changed(width=256))),
             Stage(
                 candidates=(
                     plain,
-                    plain.model_copy(update={"width": 256}),
-                    plain.model_copy(update={"objective": sharp}),
+                    plain.changed(width=256),
+                    plain.changed(objective=sharp),
                 )
             ),
         ),

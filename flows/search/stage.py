@@ -90,14 +90,14 @@ def run_stage(
         row = attempt.row
         try:
             module = future.result()
-            row = row.model_copy(update={"module": module})
+            row = row.changed(module=module)
             record = registry.modules.resolve(module.id)
             score = score_candidate(registry, record, plan.spec.dataset, plan.info, plan.spec.score)
         except (NonFiniteError, ScoreError, ChildError) as error:
-            failed.append(row.model_copy(update={"error": str(error)}))
+            failed.append(row.changed(error=str(error)))
             tell(label, "left out")
             continue
-        row = row.model_copy(update={"score": score})
+        row = row.changed(score=score)
         entries.append(Entry(row, record, (*attempt.below, module), attempt.path))
     if not entries:
         reasons = "\n".join(f"{row.description}: {row.error}" for row in failed)
@@ -105,7 +105,7 @@ def run_stage(
     last = stage == len(plan.spec.stages) - 1
     best = sorted(entries, key=_score, reverse=True)[: 1 if last else plan.spec.beam]
     kept = {entry.record.id for entry in best}
-    rows = [entry.row.model_copy(update={"kept": entry.record.id in kept}) for entry in entries]
+    rows = [entry.row.changed(kept=entry.record.id in kept) for entry in entries]
     return StageDone(tuple(best), (*rows, *failed))
 
 

@@ -19,6 +19,7 @@ from modkernel.spec import BackboneSpec, Shape
 from modkernel.system.seeding import seeded
 
 BACKBONES = {"mlp": mlp, "lenet5": lenet5, **RESNETS}
+"""Name to the function that gives the blocks of a `BackboneSpec`, in order."""
 
 
 def blocks_of(spec: BackboneSpec) -> tuple[Block, ...]:
@@ -85,7 +86,8 @@ def build_skeleton(
     own is built for real, since its code may hold more than parameters and stored buffers.
 
     Raises:
-        SpecError, InterfaceError: as in `build_hidden`.
+        SpecError: the backbone has no such block.
+        InterfaceError: a block cannot take the shape that reaches it.
     """
     table = {block.name: block for block in blocks_of(backbone)}
     built: OrderedDict[str, nn.Module] = OrderedDict()
@@ -154,7 +156,7 @@ def _build_block(block: Block, takes: Shape) -> tuple[nn.Module, Shape]:
     except Exception as error:
         raise SpecError(
             f"Block '{block.name}' failed on examples of shape {list(takes)} with "
-            f"{type(error).__name__}: {error}. Mend the backbone's code."
+            f"{type(error).__name__}: {error}. Fix the backbone's code."
         ) from error
 
 

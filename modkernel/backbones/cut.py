@@ -33,7 +33,7 @@ def cut(
     Raises:
         CutError: an unknown block, ends out of order, a last module that does not reach the last
             block, `until` in some modules only, or more modules than blocks.
-        SpecError: as in `blocks_of`.
+        SpecError: the backbone cannot be imported, fails or returns no blocks (`blocks_of`).
     """
     blocks = blocks_of(backbone)
     if start_after is not None:

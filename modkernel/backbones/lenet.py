@@ -60,11 +60,11 @@ def _linear(
     units: int, activation: type[nn.Module], after_images: bool
 ) -> Callable[[Shape], nn.Module]:
     def build(takes: Shape) -> nn.Module:
-        front: list[nn.Module] = [activation()]
+        first: list[nn.Module] = [activation()]
         inputs = prod(takes)
         if after_images:
-            front += [nn.MaxPool2d(2), nn.Flatten()]
+            first += [nn.MaxPool2d(2), nn.Flatten()]
             inputs = takes[0] * (takes[1] // 2) * (takes[2] // 2)
-        return nn.Sequential(*front, nn.Linear(inputs, units, bias=False), nn.BatchNorm1d(units))
+        return nn.Sequential(*first, nn.Linear(inputs, units, bias=False), nn.BatchNorm1d(units))
 
     return build

@@ -11,6 +11,7 @@ from modkernel.backbones.block import ACTIVATIONS, Block
 from modkernel.spec import BackboneSpec, Shape
 
 DEFAULT_WIDTH = 256
+"""Units of a layer where the spec names none."""
 
 
 def mlp(spec: BackboneSpec) -> tuple[Block, ...]:
@@ -24,10 +25,10 @@ def mlp(spec: BackboneSpec) -> tuple[Block, ...]:
     return (Block("linear1", _layer(width, nn.Flatten)), *later)
 
 
-def _layer(width: int, front: type[nn.Module]) -> Callable[[Shape], nn.Module]:
+def _layer(width: int, first: type[nn.Module]) -> Callable[[Shape], nn.Module]:
     def build(takes: Shape) -> nn.Module:
         return nn.Sequential(
-            front(),
+            first(),
             nn.Linear(prod(takes), width, bias=False),  # the batch norm has the bias
             nn.BatchNorm1d(width),
         )

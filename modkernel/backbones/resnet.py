@@ -1,7 +1,7 @@
 """Residual networks (He et al. 2016) with the stem for small images, a block per residual block.
 
-The classic network ends each residual block with an activation. Here that activation is the front
-of the next block: u = act(x), then bn(conv(…u)) + shortcut(u). The function is the same, and a
+The classic network ends each residual block with an activation. Here that activation is the first
+step of the next block: u = act(x), then bn(conv(…u)) + shortcut(u). The function is the same, and a
 module that ends after any block ends in an affine result.
 """
 
@@ -17,19 +17,24 @@ from modkernel.backbones.block import ACTIVATIONS, Block, image_channels
 from modkernel.spec import BackboneSpec, Shape
 
 DEFAULT_WIDTH = 64
+"""Channels of the first stage where the spec names none."""
 BOTTLENECK_EXPANSION = 4
+"""Channels that a bottleneck block gives, per channel of its 3x3 convolution."""
 
 
 class ResidualBlock(nn.Module):
-    """`body(u) + shortcut(u)` with u = front(x): [N, C, H, W] -> [N, C', H/stride, W/stride]."""
+    """`body(u) + shortcut(u)` with u = activation(x).
 
-    def __init__(self, front: nn.Module, body: nn.Module, shortcut: nn.Module) -> None:
+    Maps [N, C, H, W] to [N, C', H/stride, W/stride].
+    """
+
+    def __init__(self, activation: nn.Module, body: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()
-        self.front, self.body, self.shortcut = front, body, shortcut
+        self.activation, self.body, self.shortcut = activation, body, shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """The residual sum, without an activation at the end."""
-        u = self.feature_map(x)
+        u = self.activation(x)
         return self.body(u) + self.shortcut(u)  # type: ignore[no-any-return]
 
 
@@ -59,6 +64,7 @@ RESNETS: dict[str, Callable[[BackboneSpec], list[Block]]] = {
     "resnet101": partial(resnet, layers=(3, 4, 23, 3), bottleneck=True),
     "resnet152": partial(resnet, layers=(3, 8, 36, 3), bottleneck=True),
 }
+"""Name to the function that gives the blocks of a `BackboneSpec`, in order."""
 
 
 def _stem(channels: int, backbone: str) -> Callable[[Shape], nn.Module]:

@@ -1,4 +1,4 @@
-"""Data sets: loaded, split, fingerprinted, and kept where training can reach them fast."""
+"""Data sets: loaded, split, fingerprinted, and placed where training can reach them fast."""
 
 from modkernel.data.augment import augment
 from modkernel.data.dataset import TRAINING_PART, DataPlaces, Dataset, DatasetInfo, RawData, Split
@@ -7,7 +7,7 @@ from modkernel.data.images import read_images
 from modkernel.data.label_file import LabelList, blank_labels, read_labels
 from modkernel.data.load import DATASETS, describe_dataset, load_dataset
 from modkernel.data.pair_file import PairList, read_pairs
-from modkernel.data.sources import ExampleSource, Resident, Streamed
+from modkernel.data.sources import ExampleSource, RawExamples, Resident, Streamed
 
 __all__ = [
     "DATASETS",
@@ -19,6 +19,7 @@ __all__ = [
     "LabelList",
     "PairList",
     "RawData",
+    "RawExamples",
     "Resident",
     "Split",
     "Streamed",

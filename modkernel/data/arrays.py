@@ -1,4 +1,4 @@
-"""Sets that are given as arrays: a file of them, or what a loader of one's own returns."""
+"""Sets that are given as arrays: a file of them, or what a loader of your own returns."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from modkernel.data.class_names import listed
 from modkernel.data.dataset import DataPlaces, RawData
 from modkernel.data.pool import Pool, Source
 from modkernel.errors import ClassError, DataError, ModkernelError
@@ -20,6 +21,7 @@ from modkernel.lookup import import_object
 from modkernel.spec import DatasetSpec
 
 KEYS = ("x", "y", "x_test", "y_test")
+"""Names of the arrays that a file may hold: examples and labels, for training and for testing."""
 
 
 def open_arrays(spec: DatasetSpec, where: DataPlaces) -> Source:
@@ -47,9 +49,9 @@ def open_arrays(spec: DatasetSpec, where: DataPlaces) -> Source:
 
 
 def open_own(spec: DatasetSpec, where: DataPlaces) -> Source:
-    """Import a loader of one's own, `package.module:function`.
+    """Import a loader of your own, `package.module:function`.
 
-    It has no stamp: nothing tells whether the data behind a function have changed.
+    It has no stamp: whether the data behind a function have changed is unknown.
 
     Raises:
         SpecError: it cannot be imported.
@@ -83,8 +85,8 @@ def make_pool(
     test = None if x_test is None else as_examples(x_test, f"x_test of {what}")
     if test is not None and test.shape[1:] != train.shape[1:]:
         raise DataError(
-            f"x and x_test of {what} differ in shape, {list(train.shape[1:])} and "
-            f"{list(test.shape[1:])} an example: bring them to one shape."
+            f"x and x_test of {what} have examples of different shapes, {list(train.shape[1:])} "
+            f"and {list(test.shape[1:])}: give both the same shape."
         )
     if (y_test is not None) != (y is not None and test is not None):
         raise DataError(
@@ -109,7 +111,7 @@ def make_pool(
         classes=classes if labels is not None else (),
         ids=ids + [f"test/{i}" for i in range(n_test)],
         labels=labels,
-        pixels=train if test is None else torch.cat((train, test)),
+        examples=train if test is None else torch.cat((train, test)),
         train=torch.arange(len(train)),
         test=None if test is None else torch.arange(n_test) + len(train),
     )
@@ -175,7 +177,7 @@ def _read_npz(path: Path) -> Mapping[str, np.ndarray]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = "it holds objects" if "allow_pickle" in str(error) else error
         raise DataError(
-            f"Cannot read {path}: {reason}. Save it anew with numpy.savez(path, x=…, y=…), with "
+            f"Cannot read {path}: {reason}. Save it again with numpy.savez(path, x=…, y=…), with "
             "arrays of numbers (and strings for y)."
         ) from None
 
@@ -187,20 +189,22 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
             return {key: file.get_tensor(key) for key in KEYS if key in names}
     except (OSError, SafetensorError) as error:
         raise DataError(
-            f"Cannot read {path}: {error}. Save it anew with safetensors.torch.save_file."
+            f"Cannot read {path}: {error}. Save it again with safetensors.torch.save_file."
         ) from None
 
 
 def _call(function: object, spec: DatasetSpec) -> Pool:
     if not callable(function):
-        raise DataError(f"'{spec.name}' is no function: it must be one that takes a DatasetSpec.")
+        raise DataError(
+            f"'{spec.name}' is not a function: it must be one that takes a DatasetSpec."
+        )
     try:
         raw = function(spec)
     except ModkernelError:
         raise
     except Exception as error:
         raise DataError(
-            f"Loader '{spec.name}' failed with {type(error).__name__}: {error}. Mend it, or what "
+            f"Loader '{spec.name}' failed with {type(error).__name__}: {error}. Fix it, or what "
             "it reads."
         ) from error
     if not isinstance(raw, RawData):
@@ -220,7 +224,7 @@ def _label_values(y: np.ndarray | Tensor | Sequence[str], what: str, count: int)
     if values.ndim != 1 or len(values) != count:
         raise DataError(
             f"{what} has shape {list(values.shape)}, and there are {count} examples: give one "
-            "label an example."
+            "label for each example."
         )
     return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
 
@@ -237,7 +241,7 @@ def _number(values: np.ndarray, names: tuple[str, ...], positions: bool, what: s
         if number is None:
             raise ClassError(
                 f"{what} has the label '{value}', which is none of the {len(names)} classes: "
-                f"{', '.join(names[:20])}{', …' if len(names) > 20 else ''}."
+                f"{listed(names)}."
             )
         numbers.append(number)
     return torch.tensor(numbers, dtype=torch.int64)[torch.from_numpy(inverse)]

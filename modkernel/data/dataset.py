@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modkernel.data.sources import ExampleSource, join_sources
+from modkernel.data.sources import RawExamples, join_sources
 from modkernel.spec import Preprocessing, Spec
 
 TRAINING_PART = "train and validation"
-"""What a cache of features calls the examples of `Dataset.training_part`."""
+"""Name that the feature cache has for the examples of `Dataset.training_part`."""
 
 
 @dataclass(frozen=True)
 class DataPlaces:
-    """Where data sets are looked for and where decoded copies of them are kept.
+    """Where data sets are looked for and where decoded copies of them are cached.
 
     Attributes:
         root: torchvision's data root.
@@ -37,17 +37,17 @@ class Split:
     """Some examples of a data set.
 
     Attributes:
-        ids: one name an example, unique in the whole data set. An image folder's are paths
+        ids: one name per example, unique in the whole data set. An image folder's are paths
             relative to the folder, with '/'. Elsewhere they are '0', '1', … in the order of the
             original training part, before classes are chosen and before it is split; the examples
             of a test part of its own are 'test/0', 'test/1', ….
         labels: int64 [N], indices into the data set's classes; None if it has no labels.
-        images: the raw examples.
+        examples: the raw examples.
     """
 
     ids: Sequence[str]
     labels: Tensor | None
-    images: ExampleSource
+    examples: RawExamples
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -96,12 +96,12 @@ class Dataset:
         return Split(
             ids=[*self.train.ids, *self.validation.ids],
             labels=torch.cat(labels) if labels else None,
-            images=join_sources(self.train.examples, self.validation.examples),
+            examples=join_sources(self.train.examples, self.validation.examples),
         )
 
 
 class DatasetInfo(Spec):
-    """What a plan needs to know of a data set, without its pixels.
+    """What a plan needs to know of a data set, without its examples.
 
     `train_counts` has the number of training examples per class, None without labels.
     """

@@ -45,7 +45,7 @@ def place_dataset(data: Dataset, device: torch.device, limit: int | None = None)
 
 
 def _onto(split: Split, moved: dict[int, Tensor]) -> Split:
-    images = split.examples
-    if not isinstance(images, Resident):
+    examples = split.examples
+    if not isinstance(examples, Resident):
         return split
-    return replace(split, images=replace(images, base=moved[id(images.base)]))
+    return replace(split, examples=replace(examples, base=moved[id(examples.base)]))

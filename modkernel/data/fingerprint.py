@@ -22,7 +22,7 @@ def identify(spec: DatasetSpec, chosen: Arranged, cache: Path) -> tuple[Shape, s
     """The shape of one example as training sees it, and the fingerprint of the set.
 
     The fingerprint is SHA-256 over JSON of the class names, which example ids are in which split,
-    image_size and channels; then all labels; then all pixels as the source has them, or for an
+    image_size and channels; then all labels; then all examples as the source has them, or for an
     image folder the SHA-256 of each file. The split's seed and fractions are in it by what they
     cause. The place of the data is not.
 
@@ -30,13 +30,13 @@ def identify(spec: DatasetSpec, chosen: Arranged, cache: Path) -> tuple[Shape, s
         DataError: images of different sizes without image_size, or image options for vectors.
         ImageError: a file that is no readable image.
     """
-    pixels = chosen.pixels
-    if isinstance(pixels, Tensor):
-        shape = _fitted_shape(spec, tuple(pixels.shape[1:]))
-        content: dict[str, object] = {"shape": list(pixels.shape), "dtype": str(pixels.dtype)}
+    examples = chosen.examples
+    if isinstance(examples, Tensor):
+        shape = _fitted_shape(spec, tuple(examples.shape[1:]))
+        content: dict[str, object] = {"shape": list(examples.shape), "dtype": str(examples.dtype)}
     else:
-        facts = read_facts(pixels, cache)
-        shape = common_shape(spec, pixels, facts)
+        facts = read_facts(examples, cache)
+        shape = common_shape(spec, examples, facts)
         content = {"files": [found.sha256 for found in facts]}
     head = {
         "format": DATA_FORMAT,
@@ -50,8 +50,8 @@ def identify(spec: DatasetSpec, chosen: Arranged, cache: Path) -> tuple[Shape, s
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     if chosen.labels is not None:
         digest.update(array_bytes(chosen.labels))
-    if isinstance(pixels, Tensor):
-        digest.update(array_bytes(pixels))
+    if isinstance(examples, Tensor):
+        digest.update(array_bytes(examples))
     return shape, digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Image folders: one folder a class, or images without labels."""
+"""Image folders: one folder per class, or images without labels."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from modkernel.errors import ClassError, DataError, ImageError
 from modkernel.spec import DatasetSpec, Shape
 
 PARTS = ("train", "val", "test")
+"""Folders of the parts of a set that is split already, as its author named them."""
 
 Listing = dict[str | None, list[ListedFile]]
 """Files by class name; under None alone where the folder has images and no class folders."""
@@ -28,7 +29,7 @@ Listing = dict[str | None, list[ListedFile]]
 def open_folder(spec: DatasetSpec, where: DataPlaces) -> Source:
     """List the image folder at `spec.path`.
 
-    The folder has one folder a class, or `train/`, `test/` and `val/` that each do (`test/` and
+    The folder has one folder per class, or `train/`, `test/` and `val/` that each do (`test/` and
     `val/` may be missing; then they are split off). Classes are sorted by name. A folder that has
     images directly in it is a set without labels. Hidden files and files of other types are
     ignored.
@@ -53,7 +54,7 @@ def open_folder(spec: DatasetSpec, where: DataPlaces) -> Source:
 def read_facts(listed: FileList, cache: Path) -> list[FileFacts]:
     """Hash the files and read their headers, unless they are as an earlier call found them.
 
-    What was found is kept in `cache` by path, size and times, so that a set is read once.
+    What was found is stored in `cache` by path, size and times, so that a set is read once.
 
     Raises:
         ImageError: a file cannot be read or is no image; the message names it.
@@ -130,7 +131,7 @@ def _pool(root: Path, parts: Mapping[str, Listing]) -> Pool:
         classes=tuple(classes),
         ids=[file.path for file in files],
         labels=torch.tensor(labels) if classes else None,
-        pixels=FileList(root, tuple(files)),
+        examples=FileList(root, tuple(files)),
         train=rows["train"],
         validation=rows.get("val"),
         test=rows.get("test"),
@@ -149,7 +150,7 @@ def _list_part(root: Path, part: Path) -> Listing:
         return {None: _stat(root, part, images)}
     if not folders:
         raise DataError(
-            f"{folder} holds no images: it needs one folder a class, with files of type "
+            f"{folder} holds no images: it needs one folder per class, with files of type "
             f"{', '.join(sorted(EXTENSIONS))}."
         )
     listing: Listing = {}

@@ -24,14 +24,18 @@ R = TypeVar("R")
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
+"""Suffixes of the files of a folder that are taken for images."""
 GREY_MODES = frozenset(("1", "L", "LA", "I;16", "I;16B", "I;16L", "I;16N"))
+"""Pillow's modes of images without colour."""
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode for each number of channels that an image set can have."""
 
 MOST_THREADS = 8
+"""Threads that decode image files, at most."""
 AHEAD = 256
+"""Files that are decoded in threads before the first of them is taken, at most."""
 WORTH_A_THREAD = 16384
-"""Bytes of a compressed image."""
+"""Mean size in bytes of image files from which threads are quicker than none."""
 
 
 @dataclass(frozen=True)

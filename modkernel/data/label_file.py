@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modkernel.data.class_names import listed
 from modkernel.data.csv_file import csv_rows, known_id
 from modkernel.errors import ClassError, DataError
 
 HEADER = ("id", "label")
+"""First row of a label file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +68,30 @@ def read_labels(
         ClassError: a class that the data set does not have, a class of it without a label, or
             fewer than two classes.
     """
-    path = Path(path)
-    place = {name: position for position, name in enumerate(ids)}
+    path, place = Path(path), {name: position for position, name in enumerate(ids)}
+    given, named = _given_labels(path, ids, classes, root, held_out)
+    labelled = sorted(given.items())
+    names = _classes(path, classes, set(given.values()))
+    number_of = {name: index for index, name in enumerate(names)}
+    return LabelList(
+        rows=torch.tensor([place[example] for example, _ in labelled]),
+        labels=torch.tensor([number_of[label] for _, label in labelled]),
+        classes=names,
+        fingerprint=hashlib.sha256(json.dumps(labelled).encode()).hexdigest(),
+        empty=named - len(labelled),
+    )
+
+
+def _given_labels(
+    path: Path,
+    ids: Sequence[str],
+    classes: Sequence[str],
+    root: Path | str | None,
+    held_out: Sequence[str],
+) -> tuple[dict[str, str], int]:
+    """The class of each labelled example, by id, and how many examples the file names."""
     tested = set(held_out)
-    known = place.keys() | tested
+    known = set(ids) | tested
     folder = None if root is None else Path(root)
     given: dict[str, tuple[str, int]] = {}
     named: set[str] = set()
@@ -94,7 +116,7 @@ def read_labels(
         if classes and label not in classes:
             raise ClassError(
                 f"{path}, row {number}, has the class '{label}', which the data set does not have: "
-                f"use one of {_some(classes)}."
+                f"use one of {_quoted(classes)}."
             )
         earlier = given.setdefault(example, (label, number))
         if earlier[0] != label:
@@ -102,16 +124,7 @@ def read_labels(
                 f"{path}, row {number}, calls '{example}' '{label}', but row {earlier[1]} calls it "
                 f"'{earlier[0]}': keep one of them."
             )
-    listed = sorted((example, label) for example, (label, _) in given.items())
-    names = _classes(path, classes, {label for _, label in listed})
-    number_of = {name: index for index, name in enumerate(names)}
-    return LabelList(
-        rows=torch.tensor([place[example] for example, _ in listed]),
-        labels=torch.tensor([number_of[label] for _, label in listed]),
-        classes=names,
-        fingerprint=hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
-        empty=len(named) - len(listed),
-    )
+    return {example: label for example, (label, _) in given.items()}, len(named)
 
 
 def blank_labels(ids: Sequence[str]) -> str:
@@ -121,23 +134,22 @@ def blank_labels(ids: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _classes(path: Path, classes: Sequence[str], found: set[str]) -> tuple[str, ...]:
-    if not found:
-        raise DataError(f"{path} has no label: write a class beside some of its examples.")
-    names = tuple(classes) or tuple(sorted(found))
+def _classes(path: Path, classes: Sequence[str], labelled: set[str]) -> tuple[str, ...]:
+    if not labelled:
+        raise DataError(f"{path} has no label: write a class after the id of some examples.")
+    names = tuple(classes) or tuple(sorted(labelled))
     if len(names) < 2:
         raise ClassError(
             f"{path} has one class only, '{names[0]}': label examples of at least two classes."
         )
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in labelled]
     if missing:
         raise ClassError(
-            f"{path} labels no example of class {_some(missing)}: label at least one of each, or "
+            f"{path} labels no example of class {_quoted(missing)}: label at least one of each, or "
             "leave classes out of the network (--classes with those that the file has)."
         )
     return names
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:20])
-    return shown + (", …" if len(names) > 20 else "")
+def _quoted(names: Sequence[str]) -> str:
+    return listed([f"'{name}'" for name in names])

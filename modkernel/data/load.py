@@ -16,8 +16,8 @@ from modkernel.data.fingerprint import DATA_FORMAT, identify
 from modkernel.data.folder import open_folder
 from modkernel.data.images import decode_many, fit_tensor
 from modkernel.data.pixel_cache import cached_pixels, read_json, write_json
-from modkernel.data.pool import Pixels, Source
-from modkernel.data.sources import ExampleSource, Resident, Streamed
+from modkernel.data.pool import Source, Unread
+from modkernel.data.sources import RawExamples, Resident, Streamed
 from modkernel.data.split import Arranged, arrange
 from modkernel.data.statistics import preprocessing_of
 from modkernel.data.vision import open_digits, open_vision
@@ -35,6 +35,7 @@ DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
     "image_folder": open_folder,
     "arrays": open_arrays,
 }
+"""Name to the function that finds the set without reading it."""
 
 
 def load_dataset(
@@ -45,13 +46,13 @@ def load_dataset(
     The fingerprint is SHA-256 over every chosen example (its pixels or its file's bytes), its id
     and label, the class names, which examples are in which split, and image_size and channels.
     The same content at another path has the same fingerprint. Sizes and times of files tell
-    whether what an earlier load has found still holds; a loader of one's own is always asked.
+    whether what an earlier load has found still holds; a loader of your own is always called.
 
     Args:
         spec: which data set.
         where: the data root and the cache.
         resident_limit: bytes of decoded images above which an image folder is streamed from its
-            files; half of the free memory if None. Other sets are always kept in memory.
+            files; half of the free memory if None. Other sets are always held in memory.
 
     Raises:
         UnknownNameError: there is no data set of that name.
@@ -66,10 +67,10 @@ def load_dataset(
         shape, digest = identify(spec, chosen, where.cache)
     else:
         shape, digest = known.preprocessing.shape, known.fingerprint
-    kept = where.cache / "datasets" / f"{digest}.safetensors"
-    images = _images(chosen.pixels, shape, kept, resident_limit)
-    splits = [_split(chosen, images, part) for part in chosen.parts]
-    preprocessing = preprocessing_of(splits[0].images) if known is None else known.preprocessing
+    decoded = where.cache / "datasets" / f"{digest}.safetensors"
+    examples = _read(chosen.examples, shape, decoded, resident_limit)
+    splits = [_split(chosen, examples, part) for part in chosen.parts]
+    preprocessing = preprocessing_of(splits[0].examples) if known is None else known.preprocessing
     data = Dataset(spec.name, chosen.classes, digest, preprocessing, *splits)
     if known is None:
         # A set that has just been downloaded has its stamp only now.
@@ -83,7 +84,9 @@ def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:
     """What `load_dataset` would load, from the cache if the set's files are as they were.
 
     Raises:
-        UnknownNameError, DataError, SettingsError: as `load_dataset` does.
+        UnknownNameError: there is no data set of that name.
+        DataError: data that is missing, unreadable or unfit, as of `load_dataset`.
+        SettingsError: the cache cannot be written.
     """
     source = _open(spec, where)
     return _read_info(_info_path(spec, where, source)) or load_dataset(spec, where).info()
@@ -110,29 +113,30 @@ def _read_info(path: Path | None) -> DatasetInfo | None:
         return None
 
 
-def _images(
-    pixels: Pixels, shape: Shape, kept: Path, resident_limit: int | None
+def _read(
+    unread: Unread, shape: Shape, decoded: Path, resident_limit: int | None
 ) -> Tensor | Streamed:
-    if isinstance(pixels, Tensor):
-        if tuple(pixels.shape[1:]) == shape:
-            return pixels
-        return cached_pixels(kept, (len(pixels), *shape), lambda: fit_tensor(pixels, shape))
-    paths = tuple(file.path for file in pixels.files)
+    """Examples [N, *shape] in memory, or a source that decodes their files each time."""
+    if isinstance(unread, Tensor):
+        if tuple(unread.shape[1:]) == shape:
+            return unread
+        return cached_pixels(decoded, (len(unread), *shape), lambda: fit_tensor(unread, shape))
+    paths = tuple(file.path for file in unread.files)
     limit = free_memory() // 2 if resident_limit is None else resident_limit
     if len(paths) * math.prod(shape) > limit:
-        return Streamed(pixels.root, paths, shape)
-    files = [pixels.root / path for path in paths]
-    return cached_pixels(kept, (len(paths), *shape), lambda: decode_many(files, shape))
+        return Streamed(unread.root, paths, shape)
+    files = [unread.root / path for path in paths]
+    return cached_pixels(decoded, (len(paths), *shape), lambda: decode_many(files, shape))
 
 
-def _split(chosen: Arranged, images: Tensor | Streamed, part: slice) -> Split:
-    source: ExampleSource
-    if isinstance(images, Streamed):
-        source = Streamed(images.root, images.paths[part], images.shape)
+def _split(chosen: Arranged, examples: Tensor | Streamed, part: slice) -> Split:
+    source: RawExamples
+    if isinstance(examples, Streamed):
+        source = Streamed(examples.root, examples.paths[part], examples.shape)
     else:
-        source = Resident(images, part.start, part.stop)
+        source = Resident(examples, part.start, part.stop)
     return Split(
         ids=chosen.ids[part],
         labels=None if chosen.labels is None else chosen.labels[part],
-        images=source,
+        examples=source,
     )

@@ -16,6 +16,7 @@ from modkernel.data.csv_file import csv_rows, known_id
 from modkernel.errors import DataError
 
 SAME = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
+"""What a pair file writes in its third column, and whether the pair is of one class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +63,32 @@ def read_pairs(
             unknown id, not three fields, neither 0 nor 1, an example with itself, or a pair that
             an earlier row gives the other value. The message names the row, counted from 1.
     """
-    path = Path(path)
-    place = {name: position for position, name in enumerate(ids)}
-    known = place.keys() | set(held_out)
+    path, place = Path(path), {name: position for position, name in enumerate(ids)}
+    pairs = _given_pairs(path, ids, root, held_out)
+    trained = sorted(
+        (first, second, same)
+        for (first, second), same in pairs.items()
+        if first in place and second in place
+    )
+    if not trained:
+        raise DataError(
+            f"Every pair of {path} names an example of the test part, which is never trained on: "
+            "add pairs of other examples, or set a smaller dataset.test_fraction."
+        )
+    return PairList(
+        i=torch.tensor([place[first] for first, _, _ in trained]),
+        j=torch.tensor([place[second] for _, second, _ in trained]),
+        same=torch.tensor([same for _, _, same in trained]),
+        fingerprint=hashlib.sha256(json.dumps(trained).encode()).hexdigest(),
+        left_out=len(pairs) - len(trained),
+    )
+
+
+def _given_pairs(
+    path: Path, ids: Sequence[str], root: Path | str | None, held_out: Sequence[str]
+) -> dict[tuple[str, str], bool]:
+    """Whether the two are of one class, by their ids in alphabetical order."""
+    known = set(ids) | set(held_out)
     folder = None if root is None else Path(root)
     rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path, known)
     pairs: dict[tuple[str, str], tuple[bool, int]] = {}
@@ -91,23 +115,7 @@ def read_pairs(
             )
     if not pairs:
         raise DataError(f"{path} has no pairs: add rows of example, example, 0 or 1.")
-    listed = sorted(
-        (first, second, same)
-        for (first, second), (same, _) in pairs.items()
-        if first in place and second in place
-    )
-    if not listed:
-        raise DataError(
-            f"Every pair of {path} names an example of the test part, which is never trained on: "
-            "add pairs of other examples, or set a smaller dataset.test_fraction."
-        )
-    return PairList(
-        i=torch.tensor([place[first] for first, _, _ in listed]),
-        j=torch.tensor([place[second] for _, second, _ in listed]),
-        same=torch.tensor([same for _, _, same in listed]),
-        fingerprint=hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
-        left_out=len(pairs) - len(listed),
-    )
+    return {key: same for key, (same, _) in pairs.items()}
 
 
 def _csv_rows(path: Path, known: Set[str]) -> Iterator[tuple[int, list[str]]]:

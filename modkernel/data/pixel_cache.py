@@ -1,6 +1,6 @@
 """Files that can be made again at any time: decoded pixels, file hashes, summaries.
 
-Every file is written beside its place and moved there in one step, so that processes that write
+Every file is written under a temporary name and renamed in one step, so that processes that write
 the same one at once do no harm, and a killed one leaves nothing half-written under a real name.
 """
 
@@ -42,7 +42,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def cached_pixels(path: Path, shape: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
-    """The uint8 tensor that is kept at `path`, mapped; it is made anew if missing or damaged.
+    """The uint8 tensor stored at `path`, mapped; it is made again if missing or damaged.
 
     Raises:
         SettingsError: the cache folder cannot be written.
@@ -50,9 +50,9 @@ def cached_pixels(path: Path, shape: Sequence[int], make: Callable[[], Tensor]) 
     pixels = _read_pixels(path)
     if pixels is None or tuple(pixels.shape) != tuple(shape):
         pixels = make()
-        kept = {"pixels": pixels}
+        content = {"pixels": pixels}
         metadata = {"sha256": hashlib.sha256(array_bytes(pixels)).hexdigest()}
-        _write(path, lambda temporary: save_file(kept, temporary, metadata))
+        _write(path, lambda temporary: save_file(content, temporary, metadata))
     return pixels
 
 
@@ -106,5 +106,6 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 def _unwritable(path: Path, error: Exception) -> SettingsError:
     reason = getattr(error, "strerror", None) or error
     return SettingsError(
-        f"Cannot write {path}: {reason}. Choose a folder that you may write and that has room."
+        f"Cannot write {path}: {reason}. Choose a folder that you can write to, on a disk "
+        "with room."
     )

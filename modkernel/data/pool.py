@@ -27,8 +27,9 @@ class FileList:
     files: tuple[ListedFile, ...]
 
 
-Pixels = Tensor | FileList
-"""uint8 images [N, C, H, W], float32 vectors [N, d], or files that hold N images."""
+Unread = Tensor | FileList
+"""N examples as their source has them: uint8 images [N, C, H, W], float32 vectors
+[N, d], or the files of N images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +38,9 @@ class Pool:
 
     Attributes:
         classes: names of the classes; empty without labels.
-        ids: one name an example, unique.
+        ids: one name per example, unique.
         labels: int64 [N] indices into `classes`; None without labels.
-        pixels: the N examples.
+        examples: N of them.
         train: int64 rows of the training part.
         validation: rows of a validation part of its own, if there is one.
         test: rows of a test part of its own, if there is one.
@@ -48,7 +49,7 @@ class Pool:
     classes: tuple[str, ...]
     ids: Sequence[str]
     labels: Tensor | None
-    pixels: Pixels
+    examples: Unread
     train: Tensor
     validation: Tensor | None = None
     test: Tensor | None = None
@@ -60,7 +61,7 @@ class Source:
 
     Attributes:
         stamp: changes whenever the set's files do (their sizes and times); None where that
-            cannot be told, and then nothing about the set is remembered.
+            is unknown, and then nothing about the set is cached.
         read: reads the set.
     """
 
@@ -68,8 +69,8 @@ class Source:
     read: Callable[[], Pool]
 
 
-def take(pixels: Pixels, rows: Tensor) -> Pixels:
+def take(examples: Unread, rows: Tensor) -> Unread:
     """The examples at int64 `rows`, in that order."""
-    if isinstance(pixels, Tensor):
-        return pixels[rows]
-    return FileList(pixels.root, tuple(pixels.files[i] for i in rows.tolist()))
+    if isinstance(examples, Tensor):
+        return examples[rows]
+    return FileList(examples.root, tuple(examples.files[i] for i in rows.tolist()))

@@ -18,31 +18,20 @@ from modkernel.errors import DataError, ImageError
 from modkernel.spec import Shape
 
 MOST_WORKERS = 4
+"""Processes that decode images ahead of a training step, at most."""
 
 
 class ExampleSource(Protocol):
-    """Raw examples: uint8 images [C, H, W] or float32 vectors [d]."""
+    """Examples addressed by index: raw ones of a data set, or features computed of them."""
 
-    @property
-    def shape(self) -> Shape:
-        """Shape of one example."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """uint8 for images, float32 for vectors."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """The examples at int64 [B] `indices`, raw, as [B, …] on `device`."""
+    def __len__(self) -> int:
+        """Number N of examples."""
         ...
 
     def batches(
         self, order: Sequence[Tensor], device: torch.device | str = "cpu"
     ) -> Iterator[Tensor]:
-        """One raw batch [B, …] on `device` for each tensor of indices, in that order."""
+        """One batch [B, …] on `device` for each tensor of indices int64 [B], in that order."""
         ...
 
 
@@ -96,7 +85,7 @@ class Streamed:
 
     Attributes:
         root: folder of the images.
-        paths: one path an example, relative to `root`.
+        paths: one path per example, relative to `root`.
         shape: [C, H, W] that each is brought to.
     """
 
@@ -175,7 +164,11 @@ class _DecodedBatches(TorchDataset[Tensor | str]):
         return torch.stack(decoded)
 
 
-def join_sources(first: ExampleSource, second: ExampleSource) -> ExampleSource:
+RawExamples = Resident | Streamed
+"""Raw examples of a data set: uint8 images [C, H, W] or float32 vectors [d]."""
+
+
+def join_sources(first: RawExamples, second: RawExamples) -> RawExamples:
     """The examples of the first source, then those of the second.
 
     Nothing is copied where both are streamed or are neighbours in one tensor.

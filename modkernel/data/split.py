@@ -10,13 +10,10 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from modkernel.data.class_names import how_to_join
-from modkernel.data.pool import Pixels, Pool, take
+from modkernel.data.class_names import how_to_join, listed
+from modkernel.data.pool import Pool, Unread, take
 from modkernel.errors import ClassError, DataError
 from modkernel.spec import DatasetSpec
-
-LISTED = 20
-"""How many of a set's classes an error names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +23,7 @@ class Arranged:
     classes: tuple[str, ...]
     ids: list[str]
     labels: Tensor | None
-    pixels: Pixels
+    examples: Unread
     counts: tuple[int, int, int]
 
     @property
@@ -81,13 +78,13 @@ def arrange(pool: Pool, spec: DatasetSpec) -> Arranged:
         classes=classes,
         ids=[pool.ids[i] for i in rows.tolist()],
         labels=None if labels is None else labels[rows],
-        pixels=take(pool.pixels, rows),
+        examples=take(pool.examples, rows),
         counts=(len(ordered[0]), len(ordered[1]), len(ordered[2])),
     )
 
 
 def _wanted(spec: DatasetSpec) -> Sequence[str] | None:
-    """The classes asked for, those of a group side by side."""
+    """The classes that the spec names, those of a group one after the other."""
     if spec.groups is None:
         return spec.classes
     if len(spec.groups) < 2:
@@ -109,13 +106,13 @@ def _join(groups: Mapping[str, tuple[str, ...]], labels: Tensor) -> tuple[tuple[
 
 
 def _choose(pool: Pool, wanted: Sequence[str] | None) -> tuple[tuple[str, ...], Tensor | None]:
-    """The classes in the order asked for, and labels by that order: -1 for a class left out."""
+    """The classes in the order wanted, and labels by that order: -1 for a class left out."""
     if pool.labels is None:
         if wanted is not None:
             raise ClassError("This data set has no labels, so no classes can be chosen from it.")
         return (), None
     names = tuple(pool.classes if wanted is None else wanted)
-    shown = ", ".join(pool.classes[:LISTED]) + (", …" if len(pool.classes) > LISTED else "")
+    shown = listed(pool.classes)
     for name in names:
         if name not in pool.classes:
             raise ClassError(f"There is no class '{name}': choose from {shown}.{how_to_join(name)}")

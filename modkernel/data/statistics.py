@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from modkernel.data.sources import ExampleSource
+from modkernel.data.sources import RawExamples
 from modkernel.spec import Preprocessing
 
 CHUNK = 1024
@@ -18,10 +18,10 @@ SMALLEST_STD = 1e-6
 """Constant channels are left as they are: a division would blow up whatever differs later."""
 
 
-def preprocessing_of(train: ExampleSource) -> Preprocessing:
+def preprocessing_of(train: RawExamples) -> Preprocessing:
     """Mean and standard deviation of the training examples.
 
-    One of each a channel for images (of x/255), one of each in all for vectors. Rounded to about
+    One of each per channel for images (of x/255), a single one for vectors. Rounded to about
     seven digits of the standard deviation, so that the order of summation does not show. The same
     whether the examples are in memory or streamed.
     """
@@ -34,7 +34,7 @@ def preprocessing_of(train: ExampleSource) -> Preprocessing:
     )
 
 
-def _channel_moments(images: ExampleSource) -> tuple[list[float], list[float]]:
+def _channel_moments(images: RawExamples) -> tuple[list[float], list[float]]:
     # Sums of whole numbers in float64 are exact, so neither order nor grouping matters.
     channels = images.shape[0]
     total, squares = [0] * channels, [0] * channels
@@ -56,7 +56,7 @@ def _channel_moments(images: ExampleSource) -> tuple[list[float], list[float]]:
 
 
 def _preprocessing(
-    train: ExampleSource, dtype: str, mean: list[float], std: list[float]
+    train: RawExamples, dtype: str, mean: list[float], std: list[float]
 ) -> Preprocessing:
     std = [value if value >= SMALLEST_STD else 1.0 for value in std]
     digits = [7 - math.ceil(math.log10(value)) for value in std]
@@ -70,6 +70,6 @@ def _preprocessing(
     )
 
 
-def _chunks(source: ExampleSource) -> Iterator[Tensor]:
+def _chunks(source: RawExamples) -> Iterator[Tensor]:
     for start in range(0, len(source), CHUNK):
         yield source.batch(torch.arange(start, min(start + CHUNK, len(source))))

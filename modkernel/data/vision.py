@@ -20,6 +20,7 @@ from modkernel.errors import DataError
 from modkernel.spec import DatasetSpec
 
 DIGITS = tuple("0123456789")
+"""Class names of digits, mnist and svhn."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ VISION_SETS: dict[str, VisionSet] = {
     "cifar100": VisionSet("CIFAR100", "cifar-100-python/*"),
     "svhn": VisionSet("SVHN", "*_32x32.mat", ({"split": "train"}, {"split": "test"}), DIGITS),
 }
+"""How torchvision has each set, by the name in `DatasetSpec.name`."""
 
 
 def open_digits(spec: DatasetSpec, where: DataPlaces) -> Source:
@@ -87,7 +89,7 @@ def _read_vision(name: str, known: VisionSet, where: DataPlaces) -> Pool:
     if old.exists():
         raise DataError(
             f"{old} holds files that an old torchvision pickled, which are not read: remove that "
-            "folder; the set is then read from, or downloaded to, the folder 'raw' beside it."
+            "folder; the set is then read from, or downloaded to, the folder 'raw' next to it."
         )
     make: Callable[..., Any] = getattr(datasets, known.type_name)
     try:
@@ -129,9 +131,10 @@ def _needs(name: str, error: ImportError) -> DataError:
 
 def _missing(name: str, known: VisionSet, where: DataPlaces, reason: str, why: str) -> DataError:
     return DataError(
-        f"Data set '{name}' is not in {where.root / known.files}, and {why} ({reason}). Where "
-        f"there is a network, run torchvision.datasets.{known.type_name}(root, download=True) and "
-        f"copy its files to {where.root}, or set the data root to where they are."
+        f"Data set '{name}' is not in {where.root / known.files}, and {why} ({reason}). On a "
+        "machine with a network connection, run "
+        f"torchvision.datasets.{known.type_name}(root, download=True) and copy its files to "
+        f"{where.root}, or set the data root to where they are."
     )
 
 

@@ -1,14 +1,14 @@
-"""Features of frozen modules on disk: computed once, mapped by whoever wants them again.
+"""Features of frozen modules on disk: computed once, mapped by every process that uses them.
 
-One safetensors file a key. A file is written beside its place and moved there in one step; a
+One safetensors file a key. A file is written under a temporary name and renamed in one step; a
 killed writer leaves at most a temporary file, which the next one removes. All files together take
-no more than the limit: the least recently used go first, but never one that somebody is writing
-or waiting for. Whoever has mapped a file keeps it, though it may be evicted meanwhile; the disk
-has its space back when the last of them ends.
+no more than the limit: the least recently used are evicted first, but never one that a process is
+writing or waiting for. A process that has mapped a file can go on reading it after its eviction;
+the disk space is free when the last such process ends.
 
-Beside the files of a key lie two locks, held by `flock`, which end with the process that holds
-them: `users`, shared, by everyone from the question to the mapped answer, so that nobody evicts
-what is being waited for; and `writer`, by the one who computes.
+Each key has two lock files, held by `flock`, so a lock ends with the process that holds it:
+`users`, shared, from the look-up until the file is mapped, so that nothing is evicted that a
+process waits for; and `writer`, exclusive, by the process that computes.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ from modkernel.system.locks import locked, release, try_lock
 __all__ = ["VALUES", "FeatureCache", "FeatureKey", "NoRoomError"]
 
 FEATURE_FORMAT = 1
-"""Version of how features are computed and kept; part of every key's digest."""
+"""Version of how features are computed and stored; part of every key's digest."""
 VALUES = "values"
-"""Name of the features among what is kept under a key."""
+"""Name of the features among the tensors of a key."""
 SUFFIX = ".safetensors"
+"""Of the file of a key."""
 ALIGNMENT = 64
 """Bytes; the mapped numbers begin at a multiple of it."""
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64"}
-"""Of the formats that are kept: their names in a safetensors header."""
+"""Number formats that can be stored, and their names in a safetensors header."""
 
 
 class NoRoomError(Exception):
@@ -56,7 +57,7 @@ class FeatureKey:
         module: id of the last module that the examples went through.
         data: fingerprint of the data set.
         split: the examples' split of it.
-        transform: what was done before and after: `plain`, `view-3 …`, `front …`.
+        transform: what was done before and after: `plain`, `view-3 …`, `features …`.
         dtype: number format that they were computed in.
     """
 
@@ -80,7 +81,7 @@ class FeatureCache:
     limit: int
 
     def find(self, key: FeatureKey) -> dict[str, Tensor] | None:
-        """What is kept under a key, mapped, with `values` [N, …] among it; none if nothing is."""
+        """The tensors stored under a key, mapped, with `values` [N, …] among them, or None."""
         return self._read(self._path(key.digest()))
 
     def find_or_make(
@@ -88,32 +89,32 @@ class FeatureCache:
         key: FeatureKey,
         count: int,
         make: Callable[[], Iterator[Tensor]],
-        beside: Mapping[str, Tensor] | None = None,
+        extra: Mapping[str, Tensor] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> dict[str, Tensor]:
-        """What is kept under a key, made and kept first if nothing is.
+        """The tensors stored under a key, made and stored first if there are none.
 
-        Of several processes that ask at once one computes, and the others wait for it. Values
-        are written block by block, never held as a whole.
+        Of several processes that want the same key one computes, and the others wait for it.
+        Values are written block by block, never held as a whole.
 
         Args:
             key: what they are of.
-            count: N; kept values of another number of examples are made anew.
+            count: N; stored values of another number of examples are made again.
             make: gives blocks [B, …] of one shape and format, N rows in all, in order.
-            beside: small tensors that are kept with the values.
-            stop: asked while waiting for another process.
+            extra: small tensors that are stored with the values.
+            stop: called while waiting for another process.
 
         Returns:
-            `values` [N, …] and what is beside them, on the CPU, mapped: do not write to them.
+            `values` [N, …] and the extra tensors, on the CPU, mapped: do not write to them.
 
         Raises:
             DataError: N is 0.
-            NoRoomError: they exceed the limit, or the disk is full, or the folder is not ours to
-                write to; nothing is left behind, and at most one block was computed.
+            NoRoomError: they exceed the limit, or the disk is full, or the folder cannot
+                be written; nothing is left behind, and at most one block was computed.
             StoppedError: `stop` said so.
         """
         if not count:
-            raise DataError("There are no examples to keep features of: give some.")
+            raise DataError("There are no examples to cache features of: give some.")
         digest = key.digest()
         path = self._path(digest)
         found = self._read(path, count)
@@ -124,7 +125,7 @@ class FeatureCache:
             if stop():
                 raise StoppedError(
                     "Training was stopped while it waited for another process that computes the "
-                    "same features: run the same command to go on."
+                    "same features: run the same command to resume."
                 )
 
         try:
@@ -133,9 +134,9 @@ class FeatureCache:
                 locked(self._lock(digest, "users"), waiting, shared=True),
                 locked(self._lock(digest, "writer"), waiting),
             ):
-                found = self._read(path, count)  # of the one who was waited for
+                found = self._read(path, count)  # Another process may have written it.
                 if found is None:
-                    self._write(digest, key, count, make(), dict(beside or {}))
+                    self._write(digest, key, count, make(), dict(extra or {}))
                     found = self._read(path, count)
         except OSError as error:
             raise NoRoomError(f"{self.folder}: {error.strerror or error}") from None
@@ -154,9 +155,9 @@ class FeatureCache:
             with safe_open(path, framework="pt") as file:
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError):
-            return None  # Not there, evicted in this moment, or damaged: it is made anew.
+            return None  # Missing, just evicted, or damaged: it is made again.
         with contextlib.suppress(OSError):
-            os.utime(path)  # It is the last that goes now.
+            os.utime(path)  # Now the most recently used.
         if VALUES not in found or len(found[VALUES]) != (count or len(found[VALUES])):
             return None
         return found
@@ -167,15 +168,15 @@ class FeatureCache:
         key: FeatureKey,
         count: int,
         blocks: Iterator[Tensor],
-        beside: dict[str, Tensor],
+        extra: dict[str, Tensor],
     ) -> None:
-        for left in self.folder.glob(f".{digest}.*.tmp"):
-            left.unlink(missing_ok=True)  # Its writer was killed: we hold the lock.
+        for abandoned in self.folder.glob(f".{digest}.*.tmp"):
+            abandoned.unlink(missing_ok=True)  # Its writer was killed: we hold the lock.
         # Damaged or of another number of examples: it must not take the room of what replaces it.
         self._path(digest).unlink(missing_ok=True)
         first = next(blocks)
         tensors = {VALUES: (first.dtype, (count, *first.shape[1:]))} | {
-            name: (values.dtype, tuple(values.shape)) for name, values in beside.items()
+            name: (values.dtype, tuple(values.shape)) for name, values in extra.items()
         }
         header, size = _layout(key, tensors)
         temporary = self.folder / f".{digest}.{uuid.uuid4().hex}.tmp"
@@ -186,7 +187,7 @@ class FeatureCache:
                 file.write(_bytes(first))
                 for block in blocks:
                     file.write(_bytes(block))
-                for values in beside.values():
+                for values in extra.values():
                     file.write(_bytes(values))
                 assert file.tell() == size, "as many rows as were announced"
                 file.flush()
@@ -199,7 +200,7 @@ class FeatureCache:
         """Make a file whose bytes are reserved, in the limit and on the disk."""
 
         def waiting() -> None:
-            """Whoever has the lock only removes and reserves."""
+            """The process that holds the lock only removes files and reserves bytes: be patient."""
 
         # One at a time: two writers must not both count on the same room.
         with locked(self.folder / ".reserving", waiting):
@@ -209,27 +210,27 @@ class FeatureCache:
                     os.posix_fallocate(file.fileno(), 0, size)
 
     def _evict(self, size: int) -> None:
-        """Remove what was used longest ago, until `size` bytes more keep within the limit."""
+        """Remove what was used longest ago, until `size` bytes more are within the limit."""
         if size > self.limit:
             raise NoRoomError(f"{size} bytes are more than the cache may take")
-        kept: list[tuple[float, int, Path]] = []
+        stored: list[tuple[float, int, Path]] = []
         for path in self.folder.iterdir():
             if path.suffix in (SUFFIX, ".tmp"):
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat()
-                    # What a killed writer left goes first.
+                    # What a killed writer left is evicted first.
                     age = 0.0 if path.suffix == ".tmp" else status.st_mtime
-                    kept.append((age, status.st_size, path))
-        total = sum(length for _, length, _ in kept)
-        for age, length, path in sorted(kept):
+                    stored.append((age, status.st_size, path))
+        total = sum(length for _, length, _ in stored)
+        for age, length, path in sorted(stored):
             if (age and total + size <= self.limit) or not self._remove(path):
                 continue
             total -= length
         if total + size > self.limit:
-            raise NoRoomError("the rest of the cache is being written or waited for")
+            raise NoRoomError("the rest of the cache is in use by other processes")
 
     def _remove(self, path: Path) -> bool:
-        """Remove a file and its locks, unless somebody writes it or waits for it."""
+        """Remove a file and its locks, unless a process writes it or waits for it."""
         digest = path.name.lstrip(".").split(".")[0]
         users = self._lock(digest, "users")
         descriptor = try_lock(users)

@@ -1,4 +1,4 @@
-"""Outputs of frozen modules: computed without a gradient, and kept for whoever wants them again."""
+"""Outputs of frozen modules: computed without a gradient, and cached for the next use."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ import torch
 from torch import Tensor, nn
 
 from modkernel.control import Stop, never_stop
+from modkernel.data.sources import ExampleSource
 from modkernel.errors import DataError, SettingsError, StoppedError
 from modkernel.features.cache import VALUES, FeatureCache, FeatureKey, NoRoomError
-from modkernel.features.sources import BATCH, Examples, Features, in_order
+from modkernel.features.sources import BATCH, Features, in_order
 from modkernel.spec import ModuleSpec
 from modkernel.system.memory import free_memory
 from modkernel.system.precision import Arithmetic
 
-PIECE = {"cpu": 128}
-"""Examples that go through a chain at once, where fewer are quicker: ResNet-18 of width 16 on
-32 x 32 images, bfloat16, two threads: 9,800 images a second in pieces of 128, 6,800 in 512."""
+LARGEST_MICRO_BATCH = {"cpu": 128}
+"""Examples that go through a chain at once, by device, where fewer than `BATCH` are quicker:
+ResNet-18 of width 16 on 32 x 32 images, bfloat16, two threads: 9,800 images a second in
+micro-batches of 128, 6,800 in 512."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Where features are kept, and under what."""
+class CacheEntry:
+    """A place for features in a cache."""
 
     cache: FeatureCache
     key: FeatureKey
 
 
-def keeping(
+def cache_entry(
     cache: FeatureCache | None,
     spec: ModuleSpec,
     split: str | None,
     arithmetic: Arithmetic,
     transform: str = "plain",
-) -> Kept | None:
-    """Where what a module takes of a split is kept; none without a cache or a whole split.
+) -> CacheEntry | None:
+    """The place for what a module takes of a split; None without a cache or a whole split.
 
     Args:
         cache: the cache.
@@ -60,34 +62,34 @@ def keeping(
         transform=transform,
         dtype=arithmetic.name,
     )
-    return Kept(cache, key)
+    return CacheEntry(cache, key)
 
 
 def compute_features(
     chain: nn.Module,
-    examples: Examples,
+    examples: ExampleSource,
     arithmetic: Arithmetic,
     *,
-    kept: Kept | None = None,
-    beside: Mapping[str, Tensor] | None = None,
-    near: int | None = None,
+    entry: CacheEntry | None = None,
+    extra: Mapping[str, Tensor] | None = None,
+    gpu_limit: int | None = None,
     stop: Stop = never_stop,
 ) -> Features:
-    """Outputs of a frozen chain for all examples, or what is kept of them from an earlier time.
+    """Outputs of a frozen chain for all examples, from the cache if they are there.
 
-    They are kept on disk, mapped, if they fit into the cache. If not (it is too small, or its
-    disk is full) or without one, they are held in memory, and where they would take more than
-    half of what is free, in a file that goes when this process ends. On a GPU they lie in its
-    memory where they take no more than `near` bytes.
+    They are cached on disk and mapped, if they fit into the cache. If not (it is too small, or
+    its disk is full) or without one, they are held in memory, and where they would take more than
+    half of what is free, in a file that is gone when this process ends. With a GPU they are held
+    in its memory where they take no more than `gpu_limit` bytes.
 
     Args:
         chain: maps raw batches [B, ...] to outputs [B, ...].
         examples: N of them.
         arithmetic: where and in which format the chain runs; outputs keep its format.
-        kept: the cache and the key; none computes them anew and keeps them in memory.
-        beside: small tensors that are kept with them.
-        near: as `gpu_share` gives it for all that are wanted at once; for these alone if left out.
-        stop: asked before every batch, and while another process computes the same.
+        entry: the cache and the key; without one they are computed and held in memory.
+        extra: small tensors that are cached with them.
+        gpu_limit: bytes; `gpu_share` of these features alone if left out.
+        stop: called before every batch, and while another process computes the same.
 
     Raises:
         DataError: there are no examples.
@@ -96,34 +98,40 @@ def compute_features(
     """
 
     def blocks() -> Iterator[Tensor]:
-        pieces = Pieces(lambda raw: _forward(chain, raw, arithmetic), arithmetic.device)
+        runner = MicroBatches(lambda raw: _forward(chain, raw, arithmetic), arithmetic.device)
         for raw in examples.batches(in_order(len(examples)), arithmetic.device):
             if stop():
                 raise StoppedError(
                     "Training was stopped while the modules below ran over the data: "
-                    "run the same command to go on."
+                    "run the same command to resume."
                 )
-            yield from pieces.of(raw)
+            yield from runner.outputs(raw)
 
     count = len(examples)
     if not count:
         raise DataError("There are no examples to compute features of: give some.")
-    limit = gpu_share(arithmetic.device) if near is None else near
-    if kept is not None:
+    limit = gpu_share(arithmetic.device) if gpu_limit is None else gpu_limit
+    if entry is not None:
         try:
-            found = kept.cache.find_or_make(kept.key, count, blocks, beside, stop)
-            return Features(_near(found[VALUES], arithmetic.device, limit))
+            found = entry.cache.find_or_make(entry.key, count, blocks, extra, stop)
+            return Features(_on_gpu_if_small(found[VALUES], arithmetic.device, limit))
         except NoRoomError as error:
-            log.warning("Features are not kept for the next time: %s.", error)
+            log.warning("Features are not cached for the next use: %s.", error)
+    folder = None if entry is None else entry.cache.folder
+    return Features(_collect(blocks(), count, limit, folder))
+
+
+def _collect(blocks: Iterator[Tensor], count: int, limit: int, folder: Path | None) -> Tensor:
+    """The outputs [count, …] of blocks [B, …] in order, on a GPU, in memory or in a file."""
     values: Tensor | None = None
     done = 0
-    for output in blocks():
+    for output in blocks:
         if values is None:
-            values = _room(count, output, limit, None if kept is None else kept.cache.folder)
+            values = _allocate(count, output, limit, folder)
         values[done : done + len(output)] = output.to(values.device)
         done += len(output)
     assert values is not None, "a block at least, of examples at least one"
-    return Features(values)
+    return values
 
 
 @torch.no_grad()
@@ -133,46 +141,47 @@ def _forward(chain: nn.Module, raw: Tensor, arithmetic: Arithmetic) -> Tensor:
     return output
 
 
-class Pieces:
-    """Runs a function over batches in pieces that the device's memory holds.
+class MicroBatches:
+    """Runs a function over batches in parts that the device's memory holds.
 
-    It begins with what is quickest, and halves that each time the memory runs out.
+    It begins with the quickest size, and halves it each time the memory runs out.
     """
 
     def __init__(self, run: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        self.run, self.largest = run, PIECE.get(device.type, BATCH)
+        self.run, self.largest = run, LARGEST_MICRO_BATCH.get(device.type, BATCH)
 
-    def of(self, batch: Tensor) -> Iterator[Tensor]:
-        """The function's values for a batch [B, ...], piece by piece.
+    def outputs(self, batch: Tensor) -> Iterator[Tensor]:
+        """The function's values for a batch [B, ...], one micro-batch after the other.
 
         Raises:
             torch.OutOfMemoryError: there is no room for a single example.
         """
         done = 0
         while done < len(batch):
-            piece = batch[done : done + self.largest]
+            part = batch[done : done + self.largest]
             try:
-                output = self.run(piece)
+                output = self.run(part)
             except torch.OutOfMemoryError:
-                if len(piece) == 1:
+                if len(part) == 1:
                     raise
-                self.largest = len(piece) // 2
+                self.largest = len(part) // 2
                 continue
-            done += len(piece)
+            done += len(part)
             yield output
 
 
 def gpu_share(device: torch.device, sources: int = 1) -> int:
-    """Bytes of a GPU's memory for each of so many sources: half of what is free in all."""
+    """Bytes of a GPU's memory for each of several sources: half of what is free, shared evenly."""
     return torch.cuda.mem_get_info(device)[0] // 2 // sources if device.type == "cuda" else 0
 
 
-def _near(values: Tensor, device: torch.device, limit: int) -> Tensor:
-    """On a GPU if they fit there, so that a step picks its batch on the device."""
+def _on_gpu_if_small(values: Tensor, device: torch.device, limit: int) -> Tensor:
+    """On a GPU if they take no more than `limit` bytes, so that a step picks its batch there."""
     return values.to(device) if values.nbytes <= limit else values
 
 
-def _room(count: int, like: Tensor, limit: int, folder: Path | None) -> Tensor:
+def _allocate(count: int, like: Tensor, limit: int, folder: Path | None) -> Tensor:
+    """Room for the outputs of `count` examples like those of a block [B, …]."""
     shape = (count, *like.shape[1:])
     size = count * like[0].numel()
     nbytes = size * like.element_size()
@@ -181,7 +190,7 @@ def _room(count: int, like: Tensor, limit: int, folder: Path | None) -> Tensor:
         return torch.empty(shape, dtype=like.dtype, device=like.device if on_gpu else "cpu")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:  # It has no name: nothing stays behind.
+        with tempfile.TemporaryFile(dir=folder) as file:  # It has no name: nothing is left behind.
             if hasattr(os, "posix_fallocate"):
                 # The process would be killed by SIGBUS if the disk filled up behind the mapping.
                 os.posix_fallocate(file.fileno(), 0, nbytes)

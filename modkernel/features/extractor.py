@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from modkernel.data.sources import ExampleSource
 from modkernel.errors import InterfaceError
 from modkernel.kernels import make_kernel
 from modkernel.modules.network import check_chain
@@ -56,7 +57,7 @@ def _frozen(preprocess: Normalise, modules: Iterator[nn.Module]) -> nn.Sequentia
     return nn.Sequential(preprocess, *modules).eval().requires_grad_(False)
 
 
-class Front(nn.Module):
+class FeatureExtractor(nn.Module):
     """Raw examples [B, ...] -> φ [B, d] of the chain's output, in float32."""
 
     centres: Tensor | None
@@ -67,14 +68,14 @@ class Front(nn.Module):
         self.register_buffer("centres", centres)
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Features in float32."""
+        """φ of raw examples, in float32 whichever format the chain runs in."""
         return self.kernel.feature_map(self.chain(raw).float(), self.centres)
 
 
 def make_extractor(
-    chain: nn.Module, kernel: KernelSpec, examples: Examples, seed: int, arithmetic: Arithmetic
-) -> Front:
-    """The front of a chain that is on the device already.
+    chain: nn.Module, kernel: KernelSpec, examples: ExampleSource, seed: int, arithmetic: Arithmetic
+) -> FeatureExtractor:
+    """The feature extractor of a chain that is on the device already.
 
     Args:
         chain: raw batches [B, ...] to outputs [B, ...], frozen.
@@ -89,19 +90,21 @@ def make_extractor(
         (raw,) = examples.batches([picks[: kernel.centres]], arithmetic.device)
         with torch.no_grad(), arithmetic.autocast():
             centres = chain(arithmetic.arrange(raw)).float()
-    return Front(chain, kernel, centres).eval()
+    return FeatureExtractor(chain, kernel, centres).eval()
 
 
-def extractor_name(front: Front, kernel: KernelSpec, seed: int, drawn_from: str = "train") -> str:
-    """What a front is called in a `FeatureKey`; a gaussian one depends on its centres' draw, too.
+def extractor_name(
+    extractor: FeatureExtractor, kernel: KernelSpec, seed: int, drawn_from: str = "train"
+) -> str:
+    """What an extractor is called in a `FeatureKey`; a gaussian one's centres are part of it.
 
     Args:
-        front: whose features are kept.
+        extractor: whose features are cached.
         kernel: that it was made with.
         seed: of the draw.
         drawn_from: the split that the centres are of.
     """
-    name = f"front {kernel.digest()} "
-    if front.centres is None:
+    name = f"features {kernel.digest()} "
+    if extractor.centres is None:
         return name
     return f"{name}{seed}" if drawn_from == "train" else f"{name}{seed} of {drawn_from}"

@@ -12,7 +12,7 @@ def fold_norms(chain: nn.Module) -> nn.Module:
     """Fold batch norms into the convolutions that they follow directly; returns the same chain.
 
     W' = W·γ/√(σ² + ε) and b' = (b - μ)·γ/√(σ² + ε) + β: equal but for rounding. Only neighbours
-    in a plain `nn.Sequential` are folded, since nothing else tells what runs after what.
+    in a plain `nn.Sequential` are folded, since elsewhere the order of execution is unknown.
 
     Args:
         chain: in eval mode; altered in place.

@@ -14,8 +14,8 @@ from modkernel.data import Dataset
 from modkernel.data.dataset import Split
 from modkernel.errors import DataError, InterfaceError
 from modkernel.features.cache import VALUES, FeatureCache, FeatureKey
-from modkernel.features.compute import Kept, compute_features
-from modkernel.features.extractor import Front, frozen_chain, make_extractor
+from modkernel.features.compute import CacheEntry, compute_features
+from modkernel.features.extractor import FeatureExtractor, frozen_chain, make_extractor
 from modkernel.features.fold import fold_norms
 from modkernel.features.sources import Picked, in_order
 from modkernel.modules.stored import StoredModule
@@ -24,10 +24,11 @@ from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 
 EXAMPLES_PER_CLASS = 900
-"""Training examples of a class that are measured at most."""
+"""Training examples of a class that are measured, at most."""
 VALIDATION_PER_CLASS = 100
-"""Validation examples of a class that are measured at most."""
+"""Validation examples of a class that are measured, at most."""
 LABELS = "labels"
+"""Name of the classes among the tensors of a key in the feature cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ def measure(
     """Class moments of what an output module on the last module would take.
 
     Measured are at most `EXAMPLES_PER_CLASS` training and `VALIDATION_PER_CLASS` validation
-    examples a class, unaugmented. Which ones is decided by the data alone, so all modules are
+    examples per class, unaugmented. The data alone decide which ones, so all modules are
     measured on the same. A gaussian kernel's centres are drawn as `train_output` does with seed 0.
     Validation examples are held out of what is trained on labels, but a module that was trained on
     a list of this data set's pairs has seen them (`DatasetFacts.saw_validation`).
@@ -60,53 +61,34 @@ def measure(
         modules: a chain of hidden modules, first to last; the last is measured.
         data: a labelled data set that the chain takes.
         arithmetic: device and number format.
-        cache: keeps the features for `measured_features`; none keeps nothing.
-        stop: asked before every batch.
+        cache: stores the features for `measured_features`.
+        stop: called before every batch.
 
     Raises:
         DataError: the data set has no class labels, or a part of it has no example of a class.
         InterfaceError: not a chain of hidden modules, or it does not take the data.
-        MomentsError: too many classes and features to keep moments of.
+        MomentsError: too many classes and features to store moments of.
         StoppedError: `stop` said so.
-        SettingsError: see `compute_features`.
+        SettingsError: there is no room for the features, see `compute_features`.
     """
     top = modules[-1].spec
     if top.kind != "hidden":
         raise InterfaceError("An output module's features are those of the module under it.")
     if data.train.labels is None or data.validation.labels is None:
         raise DataError(
-            f"Data set '{data.name}' has no class labels, which moments are kept by: "
+            f"Data set '{data.name}' has no class labels, which moments are grouped by: "
             "measure on a labelled one."
         )
     began = time.perf_counter()
     chain = arithmetic.place(fold_norms(frozen_chain(modules)))
     kernel = top.interface.kernel
-    front = make_extractor(chain, kernel, data.train.examples, 0, arithmetic)
-    check_size(len(data.classes), _dimension(front, top.interface.gives, arithmetic.device))
+    extractor = make_extractor(chain, kernel, data.train.examples, 0, arithmetic)
+    check_size(len(data.classes), _dimension(extractor, top.interface.gives, arithmetic.device))
 
     def moments(split: Split, name: str, limit: int) -> ClassMoments:
-        assert split.labels is not None
-        picks = pick(split.labels, data, name, limit)
-        if not len(picks):
-            raise DataError(
-                f"The {name} part of data set '{data.name}' has no example of a class: measure "
-                "the module on data that has some."
-            )
-        labels = split.labels[picks]
-        phi = compute_features(
-            front,
-            Picked(split.examples, picks),
-            arithmetic,
-            kept=None
-            if cache is None
-            else Kept(cache, _key(modules[-1].id, data.fingerprint, name)),
-            beside={LABELS: labels},
-            stop=stop,
-        )
-        order = in_order(len(phi))
-        pairs = zip(phi.batches(order, arithmetic.device), labels.split(len(order[0])), strict=True)
-        on_device = ((block, some.to(block.device)) for block, some in pairs)
-        return accumulate(on_device, data.classes, data.fingerprint)
+        key = _key(modules[-1].id, data.fingerprint, name)
+        entry = None if cache is None else CacheEntry(cache, key)
+        return _moments_of(extractor, split, name, limit, data, arithmetic, entry, stop)
 
     return ModuleMoments(
         module_id=modules[-1].id,
@@ -116,10 +98,43 @@ def measure(
     )
 
 
+def _moments_of(
+    extractor: FeatureExtractor,
+    split: Split,
+    name: str,
+    limit: int,
+    data: Dataset,
+    arithmetic: Arithmetic,
+    entry: CacheEntry | None,
+    stop: Stop,
+) -> ClassMoments:
+    """Class moments of at most `limit` examples per class of one split."""
+    assert split.labels is not None
+    picks = pick(split.labels, data, name, limit)
+    if not len(picks):
+        raise DataError(
+            f"The {name} part of data set '{data.name}' has no labelled example: measure "
+            "the module on data that has some."
+        )
+    labels = split.labels[picks]
+    phi = compute_features(
+        extractor,
+        Picked(split.examples, picks),
+        arithmetic,
+        entry=entry,
+        extra={LABELS: labels},
+        stop=stop,
+    )
+    order = in_order(len(phi))
+    blocks = zip(phi.batches(order, arithmetic.device), labels.split(len(order[0])), strict=True)
+    on_device = ((block, classes.to(block.device)) for block, classes in blocks)
+    return accumulate(on_device, data.classes, data.fingerprint)
+
+
 def measured_features(
     cache: FeatureCache, module_id: str, fingerprint: str
 ) -> MeasuredFeatures | None:
-    """What `measure` kept of a module's features on the data of a fingerprint, mapped.
+    """What `measure` cached of a module's features on the data of a fingerprint, mapped.
 
     No data set is loaded and no module is run. None where nothing was measured with this cache,
     or it has been evicted since: measure again.
@@ -133,17 +148,27 @@ def measured_features(
 
 
 def _key(module_id: str, fingerprint: str, split: str) -> FeatureKey:
-    # φ is float32 in whichever format the chain ran, and either answers the same questions.
+    # φ is float32 whichever format the chain ran in, and differs by rounding only.
     return FeatureKey(module_id, fingerprint, split, "measured", "float32")
 
 
-def _dimension(front: Front, gives: tuple[int, ...], device: torch.device) -> int:
+def _dimension(extractor: FeatureExtractor, gives: tuple[int, ...], device: torch.device) -> int:
     example = torch.zeros(1, *gives, device=device)
-    return front.kernel.feature_map(example, front.centres).shape[1]
+    return extractor.kernel.feature_map(example, extractor.centres).shape[1]
 
 
 def pick(labels: Tensor, data: Dataset, split: str, limit: int) -> Tensor:
-    """Indices of at most `limit` examples of each class, in order."""
+    """Choose examples by the data alone, the same for every module.
+
+    Args:
+        labels: int64 [N], of the split.
+        data: names the classes and the fingerprint that seed the choice.
+        split: its name.
+        limit: examples of each class, at most.
+
+    Returns:
+        int64 [n], indices in ascending order.
+    """
     picks = []
     for number, name in enumerate(data.classes):
         rows = (labels == number).nonzero().flatten()

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from modkernel.data.augment import augment
+from modkernel.data.sources import ExampleSource
 from modkernel.spec import Recipe
 from modkernel.system.seeding import generator_for
 
 BATCH = 512
 """Examples that are loaded at once."""
-
-
-class Examples(Protocol):
-    """A source of raw or computed examples, addressed by index."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, order: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
-        """One batch [B, ...] on the device for each index batch [B]."""
-        ...
 
 
 class Features:
@@ -36,37 +26,41 @@ class Features:
     def __len__(self) -> int:
         return len(self.values)
 
-    def batches(self, order: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+    def batches(
+        self, order: Sequence[Tensor], device: torch.device | str = "cpu"
+    ) -> Iterator[Tensor]:
         """One batch [B, ...] on the device for each index batch [B]."""
         for indices in order:
-            picked = self.values[indices.to(self.values.device, non_blocking=True)]
-            yield picked.to(device, non_blocking=True)
+            batch = self.values[indices.to(self.values.device, non_blocking=True)]
+            yield batch.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
 class Picked:
     """Some examples of a source, by their positions, int64 [n]."""
 
-    examples: Examples
+    examples: ExampleSource
     rows: Tensor
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(self, order: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+    def batches(
+        self, order: Sequence[Tensor], device: torch.device | str = "cpu"
+    ) -> Iterator[Tensor]:
         """One batch [B, ...] on the device for each index batch [B] over the rows."""
         return self.examples.batches([self.rows[indices] for indices in order], device)
 
 
 @dataclass(frozen=True)
 class View:
-    """One random view of every image, the same whoever asks: number `number` of a recipe's.
+    """One random view of every image, the same for every module: number `number` of a recipe's.
 
     It depends on the number and on the index batches alone, not on any module's seed, so that
     modules on one upstream share it.
     """
 
-    images: Examples
+    images: ExampleSource
     recipe: Recipe
     number: int
 
@@ -78,7 +72,9 @@ class View:
         """What it is called in a `FeatureKey`."""
         return f"view-{self.number} crop {self.recipe.crop_padding} flip {self.recipe.flip}"
 
-    def batches(self, order: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+    def batches(
+        self, order: Sequence[Tensor], device: torch.device | str = "cpu"
+    ) -> Iterator[Tensor]:
         """One batch of raw images [B, C, H, W] for each index batch [B]."""
         for position, raw in enumerate(self.images.batches(order, device)):
             generator = generator_for("view", self.number, position)

@@ -48,12 +48,12 @@ class OutputModule(nn.Module):
         self.weight = nn.Parameter(torch.zeros(classes, width))
         self.bias = nn.Parameter(torch.zeros(classes))
 
-    def front(self, h: Tensor) -> Tensor:
-        """What the linear model takes, [N, …] -> [N, d]: no parameters, so it can be kept."""
+    def feature_map(self, h: Tensor) -> Tensor:
+        """What the linear model takes, [N, …] -> [N, d]; no parameters, so it can be cached."""
         return self.kernel.feature_map(h, self.centres)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits of what `front` gave, [N, d] -> [N, C]."""
+        """Logits of what `feature_map` gave, [N, d] -> [N, C]."""
         return functional.linear(features, self.weight, self.bias)
 
     def forward(self, h: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is done to a raw example before the first module, as part of a network."""
+"""Normalisation of raw examples before the first module, as part of a network."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from modkernel.errors import InterfaceError, SpecError
 from modkernel.spec import Preprocessing
 
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
+"""torch's type by its name in `Preprocessing.dtype`."""
 
 
 class Normalise(nn.Module):
     """Raw examples [N, *shape], uint8 or float32 as `spec` says -> normalised float32 [N, *shape].
 
     uint8 is divided by 255 first; then the mean is taken off and the result divided by std, one
-    value a channel (images) or one in all (vectors).
+    value per channel (images) or a single one (vectors).
 
     Raises:
-        SpecError: mean and std are not one in all or one a channel, or a std is not positive.
+        SpecError: mean and std are not one for all or one per channel, or a std is not positive.
     """
 
     mean: Tensor
@@ -31,7 +32,7 @@ class Normalise(nn.Module):
             if len(values) not in (1, spec.shape[0] if len(spec.shape) == 3 else 1):
                 raise SpecError(
                     f"Preprocessing of shape {list(spec.shape)} has {len(values)} values of "
-                    f"{name}: give one a channel for images, one in all for vectors."
+                    f"{name}: give one per channel for images, a single one for vectors."
                 )
         if min(spec.std) <= 0:
             raise SpecError("Preprocessing has a std that is not positive: use 1 for constants.")

@@ -22,7 +22,14 @@ SMALLEST_MEAN_SQUARE = 1e-12
 
 @dataclass(frozen=True)
 class Setting:
-    """What the formulas take beside K and the pairs."""
+    """What the formulas take besides K and the pairs.
+
+    Attributes:
+        k_min: ideal value of a different pair.
+        k_max: ideal value of a same pair.
+        temperature: divides k in exponentials.
+        diagonal: whether k(i, i) counts.
+    """
 
     k_min: float
     k_max: float
@@ -47,77 +54,77 @@ def _mean_different(k: Tensor, pairs: PairLabels) -> Tensor:
     return _sum(k, pairs.different) / (2 * pairs.n_different)
 
 
-def raw(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def raw(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """(Σ_same k - Σ_diff k) / (P + N) for P same and N different pairs."""
     n_pairs = pairs.n_same + pairs.n_different
     return (_sum(k, pairs.same) - _sum(k, pairs.different)) / (2 * n_pairs)
 
 
-def raw_neo(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def raw_neo(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """Minus the mean k of different pairs."""
     return -_mean_different(k, pairs)
 
 
-def nmse(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def nmse(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """Minus the mean (k - t)², with k(i, i) if the setting says so."""
-    total = _sum((k - by.k_max).square(), pairs.same)
-    total = total + _sum((k - by.k_min).square(), pairs.different)
+    total = _sum((k - setting.k_max).square(), pairs.same)
+    total = total + _sum((k - setting.k_min).square(), pairs.different)
     count = 2 * (pairs.n_same + pairs.n_different)
-    if by.diagonal:
-        total = total + (k.diagonal() - by.k_max).square().sum()
+    if setting.diagonal:
+        total = total + (k.diagonal() - setting.k_max).square().sum()
         count += len(k)
     return -total / count
 
 
-def nmse_neo(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def nmse_neo(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """Minus the mean (k - k_min)² of different pairs."""
-    return -_mean_different((k - by.k_min).square(), pairs)
+    return -_mean_different((k - setting.k_min).square(), pairs)
 
 
-def alignment(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def alignment(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """⟨K, T⟩ / (‖K‖ ‖T‖), with k(i, i) if the setting says so; 0 where every k is 0."""
-    products = by.k_max * _sum(k, pairs.same) + by.k_min * _sum(k, pairs.different)
+    products = setting.k_max * _sum(k, pairs.same) + setting.k_min * _sum(k, pairs.different)
     squares = _sum(k.square(), pairs.known)
-    targets = 2 * (by.k_max**2 * pairs.n_same + by.k_min**2 * pairs.n_different)
+    targets = 2 * (setting.k_max**2 * pairs.n_same + setting.k_min**2 * pairs.n_different)
     count = 2 * (pairs.n_same + pairs.n_different)
-    if by.diagonal:
-        products = products + by.k_max * k.diagonal().sum()
+    if setting.diagonal:
+        products = products + setting.k_max * k.diagonal().sum()
         squares = squares + k.diagonal().square().sum()
-        targets += by.k_max**2 * len(k)
+        targets += setting.k_max**2 * len(k)
         count += len(k)
     return products / (squares.clamp_min(count * SMALLEST_MEAN_SQUARE) * targets).sqrt()
 
 
-def alignment_neo(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def alignment_neo(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """cosine(K, k_min) over different pairs: sign(k_min) · mean k / root mean k²."""
     squares = _mean_different(k.square(), pairs).clamp_min(SMALLEST_MEAN_SQUARE)
-    return math.copysign(1.0, by.k_min) * _mean_different(k, pairs) / squares.sqrt()
+    return math.copysign(1.0, setting.k_min) * _mean_different(k, pairs) / squares.sqrt()
 
 
-def log_contrastive(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def log_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """log(Σ_same e^(k/τ) / Σ_known e^(k/τ))."""
-    x = (k / by.temperature).flatten()
+    x = (k / setting.temperature).flatten()
     same = _log_sum_exp(x, pairs.same.flatten(), 0)
     return same - _log_sum_exp(x, pairs.known.flatten(), 0)
 
 
-def contrastive(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """Σ_same e^(k/τ) / Σ_known e^(k/τ)."""
-    return log_contrastive(k, pairs, by).exp()
+    return log_contrastive(k, pairs, setting).exp()
 
 
-def log_contrastive_neo(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def log_contrastive_neo(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """Minus the log of the mean e^(k/τ) of different pairs."""
-    x = (k / by.temperature).flatten()
+    x = (k / setting.temperature).flatten()
     return math.log(2 * pairs.n_different) - _log_sum_exp(x, pairs.different.flatten(), 0)
 
 
-def contrastive_neo(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def contrastive_neo(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """Minus the mean e^(k/τ) of different pairs."""
-    return -(-log_contrastive_neo(k, pairs, by)).exp()
+    return -(-log_contrastive_neo(k, pairs, setting)).exp()
 
 
-def pair_correlation(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def pair_correlation(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """Pearson correlation of k with (1 same, 0 different); 0 where every k is equal."""
     n_pairs = pairs.n_same + pairs.n_different
     mean = _sum(k, pairs.known) / (2 * n_pairs)
@@ -128,9 +135,9 @@ def pair_correlation(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
     return covariance / (variance.clamp_min(SMALLEST_MEAN_SQUARE) * of_targets).sqrt()
 
 
-def anchor_contrastive(k: Tensor, pairs: PairLabels, by: Setting) -> Tensor:
+def anchor_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """Mean over anchors i with a same pair of mean_j log(e^(k_ij/τ) / Σ_l e^(k_il/τ))."""
-    x = k / by.temperature
+    x = k / setting.temperature
     n_same = pairs.same.sum(1)
     mean_same = torch.where(pairs.same, x, 0).sum(1) / n_same.clamp_min(1)
     anchors = n_same > 0

@@ -76,6 +76,15 @@ class ProxyObjective:
 def make_objective(spec: ObjectiveSpec, kernel: Kernel) -> ProxyObjective:
     """Return the objective that a spec describes, for modules compared by `kernel`.
 
+    >>> from modkernel.kernels import make_kernel
+    >>> from modkernel.spec import KernelSpec
+    >>> kernel = make_kernel(KernelSpec(name="tanh"))
+    >>> objective = make_objective(ObjectiveSpec(name="alignment"), kernel)
+    >>> h = torch.tensor([[1.0, 2.0], [1.0, 2.0], [-1.0, -2.0]])  # a module's output
+    >>> value = objective(kernel.gram(h, h), PairLabels.from_classes(torch.tensor([0, 0, 1])))
+    >>> round(value.item(), 4)  # 1 is the most: every pair has its ideal value
+    1.0
+
     Raises:
         UnknownNameError: no objective has that name.
         ObjectiveError: it is undefined for the kernel (negative-only alignment where k_min is 0),

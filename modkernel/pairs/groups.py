@@ -29,7 +29,7 @@ class PairGroups:
         """Groups of class labels, integers [n].
 
         Raises:
-            PairError: see `canonical_groups`.
+            PairError: labels are not whole numbers of 0 or more in one dimension.
         """
         groups = canonical_groups(labels.cpu())
         return cls(len(groups), groups)
@@ -50,7 +50,7 @@ class PairGroups:
         return labels_of_groups(self.groups[indices], device)
 
     def n_batches(self, batch_size: int, drop_last: bool) -> int:
-        """Number of batches in an epoch, see `batches`."""
+        """Number of batches that `batches` gives, of all examples."""
         if drop_last:
             return max(1, self.n // batch_size)
         return -(-self.n // batch_size)

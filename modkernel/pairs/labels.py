@@ -31,7 +31,13 @@ class PairLabels:
 
     @classmethod
     def from_classes(cls, labels: Tensor) -> PairLabels:
-        """Pairs of class labels, integers [n]; all are known. The labels are not kept.
+        """Pairs of class labels, integers [n]; all are known. The labels are not stored.
+
+        >>> pairs = PairLabels.from_classes(torch.tensor([7, 3, 7]))
+        >>> pairs.same.nonzero().tolist()
+        [[0, 2], [2, 0]]
+        >>> pairs.n_same, pairs.n_different
+        (1, 2)
 
         Raises:
             PairError: labels are not whole numbers of 0 or more in one dimension.
@@ -42,8 +48,14 @@ class PairLabels:
     def from_pairs(cls, n: int, i: Tensor, j: Tensor, same: Tensor) -> PairLabels:
         """Known pairs of n examples: positions i and j, integers [M], and same, bool or 0/1 [M].
 
+        >>> first, second = torch.tensor([0, 1]), torch.tensor([1, 2])
+        >>> pairs = PairLabels.from_pairs(4, first, second, torch.tensor([1, 0]))
+        >>> pairs.n_same, pairs.n_different, len(pairs)
+        (1, 1, 4)
+
         Raises:
-            PairError: see `check_pairs`; or one pair is listed both as same and as different.
+            PairError: lengths differ, same is not 0/1, an index is outside 0..n-1, a pair joins an
+                example with itself, or one is listed both as same and as different.
         """
         i, j, same = check_pairs(n, i, j, same)
         marks = torch.zeros(2, n, n, dtype=torch.bool, device=i.device)
@@ -101,7 +113,7 @@ def canonical_groups(labels: Tensor) -> Tensor:
     """
     if labels.ndim != 1 or not _is_whole(labels) or bool((labels < 0).any()):
         raise PairError(
-            f"Class labels are whole numbers of 0 or more, one an example; these are "
+            f"Class labels are whole numbers of 0 or more, one per example; these are "
             f"{str(labels.dtype).removeprefix('torch.')} of shape {list(labels.shape)}"
             f"{', some below 0' if labels.ndim == 1 and _is_whole(labels) else ''}. "
             "Leave unlabelled examples out, or list the known pairs and use from_pairs."

@@ -37,7 +37,8 @@ class PairTable:
         """Table of the given pairs; pairs listed twice with one label count once.
 
         Raises:
-            PairError: see `check_pairs`; or the list is empty, or contradicts itself.
+            PairError: the list is empty or contradicts itself, or a pair in it is not one of two
+                of the n examples (`check_pairs`).
         """
         i, j, same = check_pairs(n, i.cpu(), j.cpu(), same.cpu())
         if not len(i):
@@ -88,7 +89,7 @@ class PairTable:
         return PairLabels(same, known, n_same, n_known - n_same).to(device)
 
     def n_batches(self, batch_size: int, drop_last: bool) -> int:
-        """Number of batches in an epoch, see `batches`."""
+        """Number of batches that `batches` gives, whatever `drop_last` is."""
         return self._plan(batch_size)[0]
 
     def batches(

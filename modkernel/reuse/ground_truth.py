@@ -1,4 +1,4 @@
-"""The ground truth of a stored module for a set of tasks: what is asked for, and what comes out."""
+"""What a stored module is really worth for a set of tasks: found by training, not predicted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from modkernel.spec import OutputSpec, Spec
 __all__ = ["GROUND_TRUTH_FILE", "GroundTruth", "GroundTruthSpec", "read_ground_truth"]
 
 GROUND_TRUTH_FILE = "ground_truth.json"
+"""Name of the file that a job leaves."""
 
 
 class GroundTruthSpec(Spec):
-    """What a stored module is judged for. With it and the data its judgment is the same again."""
+    """What decides the ground truth of a stored module; the same spec and data give it again."""
 
     module_id: str
     fingerprint: str = Field(description="Of the data set, which has all classes of all tasks.")
@@ -44,15 +45,15 @@ class GroundTruth(Spec):
 
 
 def read_ground_truth(path: Path) -> GroundTruth:
-    """Read a judgment from its file.
+    """Read a ground truth from its file.
 
     Raises:
-        ArtifactError: it is missing, or no judgment of this version.
+        ArtifactError: it is missing, or no ground truth of this version.
     """
     try:
         return GroundTruth.model_validate_json(path.read_bytes())
     except (OSError, ValidationError, ClassError) as error:
         raise ArtifactError(
-            f"{path} is not a judgment that can be read: remove it, and run the command again to "
-            f"make it anew ({type(error).__name__})."
+            f"{path} is not a ground truth that can be read: remove it, and run the command again "
+            f"to make a new one ({type(error).__name__})."
         ) from None

@@ -5,7 +5,7 @@ nearest its centre (TypiClust is of this kind: Hacohen, Dekel and Weinshall, ICM
 Learning on a Budget"). Random draws leave whole classes out when labels are few; clusters of a
 good module's features are classes, or parts of them. Labels are shared out so that each stands
 for about as many examples: what lies between the classes makes small clusters, whose labels
-mislead more than they tell. `benchmarks/label_advice.py` has the figures.
+mislead more than they help. `benchmarks/label_advice.py` has the figures.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ SHARE = 2 / 3
 RESTARTS = 10
 """Of k-means with few clusters, the best of which is taken."""
 BLOCK = 4096
+"""Examples whose distances to all centres are held at once."""
 
 
 def suggest_labels(features: Tensor, budget: int, seed: int = 0) -> Tensor:
@@ -56,7 +57,7 @@ def suggest_labels(features: Tensor, budget: int, seed: int = 0) -> Tensor:
     """
     if features.ndim != 2 or not torch.isfinite(features).all():
         raise DataError(
-            "Labels are suggested by finite features of one row an example: train the module "
+            "Choosing labels takes finite features, one row per example: train the module "
             "again with a lower learning_rate, or use another one."
         )
     check_budget(budget, len(features))
@@ -81,7 +82,7 @@ def suggest_labels(features: Tensor, budget: int, seed: int = 0) -> Tensor:
 
 
 def check_budget(budget: int, candidates: int) -> None:
-    """See that so many examples can be chosen.
+    """Check that so many examples can be chosen.
 
     Raises:
         LabelBudgetError: a budget below 1, or above the number of candidates.
@@ -99,7 +100,7 @@ def _centres(sample: Tensor, count: int, generator: torch.Generator) -> Tensor:
     state = int(torch.randint(2**31, (), generator=generator))
     restarts = max(1, min(RESTARTS, 500 // count))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # It tells of repeated examples.
+        warnings.simplefilter("ignore", ConvergenceWarning)  # Raised for repeated examples.
         found = KMeans(count, n_init=restarts, random_state=state).fit(sample.numpy())
     return torch.from_numpy(found.cluster_centers_)
 
@@ -107,7 +108,7 @@ def _centres(sample: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def _nearest(phi: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Each example's nearest centre, int64 [N], and its distance, [N]."""
     found = [torch.cdist(block, centres).min(1) for block in phi.split(BLOCK)]
-    return torch.cat([one.indices for one in found]), torch.cat([one.values for one in found])
+    return torch.cat([part.indices for part in found]), torch.cat([part.values for part in found])
 
 
 def _share(sizes: Sequence[int], budget: int) -> list[int]:
@@ -126,8 +127,8 @@ def _share(sizes: Sequence[int], budget: int) -> list[int]:
 def _members(cluster: Tensor, distance: Tensor, number: int) -> list[int]:
     """A cluster's members, the nearest to its centre first."""
     rows = torch.nonzero(cluster == number).flatten()
-    found: list[int] = rows[distance[rows].argsort(stable=True)].tolist()
-    return found
+    nearest_first: list[int] = rows[distance[rows].argsort(stable=True)].tolist()
+    return nearest_first
 
 
 def _coarse_to_fine(points: Tensor, sizes: Tensor) -> Tensor:
@@ -144,8 +145,10 @@ def _coarse_to_fine(points: Tensor, sizes: Tensor) -> Tensor:
     weight = sizes.tolist()
     stands_for = list(range(len(points)))
     added = []
-    for one, other in children.tolist():
-        kept, left = sorted((stands_for[one], stands_for[other]), key=lambda i: (-weight[i], i))
-        stands_for.append(kept)
-        added.append(left)
+    for left, right in children.tolist():
+        larger, smaller = sorted(
+            (stands_for[left], stands_for[right]), key=lambda point: (-weight[point], point)
+        )
+        stands_for.append(larger)
+        added.append(smaller)
     return torch.tensor([stands_for[-1], *reversed(added)])

@@ -20,7 +20,7 @@ __all__ = ["MOMENTS_LIMIT", "ClassMoments", "ModuleMoments", "accumulate", "chec
 MOMENTS_LIMIT = 256 * 2**20
 """Bytes of packed second moments that one set of class moments may have."""
 BLOCK_NUMBERS = 4 * 2**20
-"""Features that are brought to float64 at once: 32 MiB."""
+"""Numbers that are converted to float64 at once: 32 MiB."""
 BLOCK_ROWS = (256, 8192)
 """Fewest and most examples in a block: small products are slow, and large ones take memory."""
 
@@ -37,7 +37,7 @@ class ClassMoments:
         products: float64 [C, d, d], Σφφᵀ.
         squares: float64 [C], Σ‖φ‖².
         fourths: float64 [C], Σ‖φ‖⁴.
-        least: least feature that was seen in any class; it tells a kernel that is never negative.
+        least: least feature of any class; 0 or more where the kernel is never negative.
     """
 
     classes: tuple[str, ...]
@@ -89,11 +89,11 @@ class ClassMoments:
             ClassError: the task names an unknown class.
         """
         side = task.assign(self.classes)
-        kept, sides = side >= 0, len(task.groups)
+        chosen, sides = side >= 0, len(task.groups)
 
         def joined(values: Tensor) -> Tensor:
             into = values.new_zeros(sides, *values.shape[1:])
-            return into.index_add_(0, side[kept], values[kept])
+            return into.index_add_(0, side[chosen], values[chosen])
 
         return replace(
             self,
@@ -166,7 +166,7 @@ def accumulate(
     if total is None:
         raise MomentsError("There are no examples to take moments of: give at least one block.")
     for product in total.products:
-        # A product of a matrix with itself is symmetric but for rounding; what is kept is exactly.
+        # A product of a matrix with itself is symmetric but for rounding; stored ones are exactly.
         product.copy_(product.triu() + product.triu(1).T)
     on_cpu = {
         name: getattr(total, name).cpu()
@@ -176,7 +176,7 @@ def accumulate(
 
 
 def check_size(classes: int, dimension: int) -> None:
-    """Check that moments of C classes and d features may be kept.
+    """Check that moments of C classes and d features may be stored.
 
     Raises:
         MomentsError: the packed second moments are larger than `MOMENTS_LIMIT`.
@@ -185,7 +185,7 @@ def check_size(classes: int, dimension: int) -> None:
     if size > MOMENTS_LIMIT:
         raise MomentsError(
             f"Class moments of {classes} classes and {dimension} features take "
-            f"{size / 2**20:.0f} MiB, and at most {MOMENTS_LIMIT / 2**20:.0f} MiB are kept: use "
+            f"{size / 2**20:.0f} MiB, and at most {MOMENTS_LIMIT / 2**20:.0f} MiB are stored: use "
             "kernel relu_avgpool with a larger pool (or none, for the whole map), or fewer classes."
         )
 
@@ -229,7 +229,7 @@ def _check_block(phi: Tensor, labels: Tensor, classes: int) -> None:
         )
     if bool(((labels < -1) | (labels >= classes)).any()):
         raise MomentsError(
-            f"A label is not in 0 … {classes - 1} (or -1, left out): give one class name a label."
+            f"A label is not in 0 … {classes - 1} (or -1, left out): give one class name per label."
         )
 
 

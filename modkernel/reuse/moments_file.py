@@ -20,9 +20,13 @@ from modkernel.system.files import replace_file
 __all__ = ["MOMENTS_FILE", "read_moments", "write_moments"]
 
 MOMENTS_FILE = "moments.safetensors"
+"""Name of the file that a job leaves."""
 FORMAT = 1
+"""Version of the stored form."""
 SPLITS = ("train", "validation")
+"""Fields of `ModuleMoments` that are class moments."""
 _KEY = "moments"
+"""Of the one entry of the file's metadata."""
 _MEASURE_AGAIN = "Measure the module again."
 
 
@@ -40,14 +44,14 @@ def write_moments(path: Path, moments: ModuleMoments) -> str:
     """
     tensors: dict[str, Tensor] = {}
     for split in SPLITS:
-        one: ClassMoments = getattr(moments, split)
-        rows, columns = torch.triu_indices(one.dimension, one.dimension)
+        part: ClassMoments = getattr(moments, split)
+        rows, columns = torch.triu_indices(part.dimension, part.dimension)
         tensors |= {
-            f"{split}.counts": one.counts.clone(),
-            f"{split}.sums": one.sums.clone(),
-            f"{split}.products": one.products[:, rows, columns],
-            f"{split}.squares": one.squares.clone(),
-            f"{split}.fourths": one.fourths.clone(),
+            f"{split}.counts": part.counts.clone(),
+            f"{split}.sums": part.sums.clone(),
+            f"{split}.products": part.products[:, rows, columns],
+            f"{split}.squares": part.squares.clone(),
+            f"{split}.fourths": part.fourths.clone(),
         }
     about = {
         "format": FORMAT,

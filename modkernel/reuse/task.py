@@ -10,18 +10,21 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from modkernel.data.class_names import how_to_join
+from modkernel.data.class_names import how_to_join, listed
 from modkernel.errors import ClassError
 from modkernel.spec import DatasetSpec, Groups, Spec
 
 __all__ = ["Task", "parse_task"]
 
-LISTED = 20
-"""How many of a set's classes an error names."""
-
 
 class Task(Spec, title="Task"):
     """Which classes are to be told apart: two sides or more, each of one class or of several.
+
+    >>> task = Task(groups={"animal": ("cat", "dog"), "vehicle": ("truck",)})
+    >>> task.name
+    'animal-vehicle'
+    >>> task.assign(("cat", "ship", "dog", "truck")).tolist()
+    [0, -1, 0, 1]
 
     Raises:
         ClassError: fewer than two sides, a side without classes, or a class that is named twice.
@@ -90,10 +93,9 @@ class Task(Spec, title="Task"):
         """
         unknown = [name for name in self.classes if name not in classes]
         if unknown:
-            some = ", ".join(classes[:LISTED]) + (", …" if len(classes) > LISTED else "")
             raise ClassError(
-                f"Task '{self.name}' names class '{unknown[0]}', which the data do not have: "
-                f"choose from {some}.{how_to_join(unknown[0])}"
+                f"Task '{self.name}' names class '{unknown[0]}', which the data set does not have: "
+                f"choose from {listed(classes)}.{how_to_join(unknown[0])}"
             )
         side_of = {
             name: side for side, members in enumerate(self.groups.values()) for name in members
@@ -131,14 +133,17 @@ def parse_task(text: str) -> Task:
     Sides are separated by ','. The name of a side ends with '=', and its classes are joined by
     '+'. A side without '=' is a class, whatever signs it holds, as 'T-shirt/top' and 'C++' do.
 
+    >>> parse_task("animal=cat+dog, truck").groups
+    {'animal': ('cat', 'dog'), 'truck': ('truck',)}
+
     Raises:
         ClassError: fewer than two sides, an empty name, or a name that is used twice.
     """
     groups: dict[str, tuple[str, ...]] = {}
     for part in text.split(","):
-        side, named, listed = part.partition("=")
+        side, named, joined = part.partition("=")
         side = side.strip()
-        members = tuple(name.strip() for name in listed.split("+")) if named else (side,)
+        members = tuple(name.strip() for name in joined.split("+")) if named else (side,)
         if not side or not all(members):
             raise ClassError(
                 f"Cannot read '{part.strip()}' in task '{text}': write 'cat, dog' or "

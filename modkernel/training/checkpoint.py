@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 TENSOR = "$tensor"
+"""Key of a mapping that stands for a tensor in the JSON of the rest."""
 FILE = "checkpoint.safetensors"
+"""Name of the file in the folder of a run."""
 
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -55,7 +57,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     """Read what `write_checkpoint` wrote; keys come back as strings, tuples as lists.
 
-    None where there is no checkpoint, or only a damaged one: training then starts anew.
+    None where there is no checkpoint, or only a damaged one: training then starts again.
     """
     try:
         with safe_open(folder / FILE, framework="pt") as file:

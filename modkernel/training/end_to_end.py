@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from modkernel.backbones import build_hidden
 from modkernel.control import UNWATCHED, Control
 from modkernel.data import Dataset, DatasetInfo
 from modkernel.data.augment import augment
+from modkernel.data.sources import ExampleSource
 from modkernel.errors import DataError, ObjectiveError
 from modkernel.kernels import Kernel, make_kernel
 from modkernel.modules.preprocess import Normalise
@@ -23,13 +25,14 @@ from modkernel.spec import (
     HiddenSpec,
     NetworkSpec,
     OutputSpec,
+    Recipe,
     Spec,
 )
 from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import seeded
-from modkernel.training.evaluation import evaluate
+from modkernel.training.evaluation import evaluate, single_evaluation
 from modkernel.training.loop import minimise
-from modkernel.training.report import OutputEvaluation, TrainReport
+from modkernel.training.report import TrainReport
 
 
 class BaselineKey(Spec):
@@ -49,7 +52,9 @@ def baseline_key(spec: NetworkSpec, info: DatasetInfo) -> BaselineKey:
     Raises:
         DataError: the data set has no class labels.
         ObjectiveError: the last kernel has no finite features to train a linear classifier on.
-        CutError, UnknownNameError, InterfaceError: see `modkernel.plan.plan_hidden`.
+        CutError: the backbone cannot be cut as the spec says.
+        UnknownNameError: a backbone or kernel that is not in its table.
+        InterfaceError: the backbone or a kernel does not take the data's shape.
     """
     check_output(OutputSpec(), info)
     _plan(spec, info)
@@ -66,7 +71,7 @@ def baseline_key(spec: NetworkSpec, info: DatasetInfo) -> BaselineKey:
 
 def _plan(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]:
     """The hidden modules; a baseline has no pairs, and its classifier is no output module."""
-    return plan_network(spec.model_copy(update={"output": None, "pairs": None}), info)
+    return plan_network(spec.changed(output=None, pairs=None), info)
 
 
 class Whole(nn.Module):
@@ -96,6 +101,61 @@ def _build(spec: NetworkSpec, info: DatasetInfo) -> Whole:
         return Whole(hidden, kernel, nn.Linear(width, len(info.classes)))
 
 
+@dataclass(frozen=True, eq=False)
+class WholeProblem:
+    """Cross-entropy of a whole network on labelled examples; a `Problem`.
+
+    Attributes:
+        model: the network after preprocessing, on the device.
+        preprocess: raw examples [B, …] to what the model takes, on the device.
+        recipe: batch size and augmentation.
+        train: raw training examples.
+        train_labels: int64 [N], their classes.
+        validation: raw validation examples.
+        validation_labels: int64 [M], their classes.
+        arithmetic: device and number format.
+    """
+
+    model: Whole
+    preprocess: Normalise
+    recipe: Recipe
+    train: ExampleSource
+    train_labels: Tensor
+    validation: ExampleSource
+    validation_labels: Tensor
+    arithmetic: Arithmetic
+
+    def network(self, raw: Tensor) -> Tensor:
+        """Logits [B, C] of raw examples [B, …]."""
+        logits: Tensor = self.model(self.arithmetic.arrange(self.preprocess(raw)))
+        return logits
+
+    def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
+        """A permutation of the examples in batches of one size; what is left over is dropped."""
+        count = len(self.train_labels)
+        size = min(self.recipe.batch_size, count)
+        order = torch.randperm(count, generator=generator).split(size)
+        return [batch for batch in order if len(batch) == size]
+
+    def load(self, order: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        """Raw examples [B, …] of each index batch; the same in every epoch."""
+        return self.train.batches(order, self.arithmetic.device)
+
+    def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean cross-entropy of raw examples [B, …], a scalar."""
+        if self.recipe.augments:
+            raw = augment(raw, self.recipe.crop_padding, self.recipe.flip, generator)
+        with self.arithmetic.autocast():
+            logits = self.network(raw)
+        wanted = self.train_labels[indices].to(logits.device, non_blocking=True)
+        return F.cross_entropy(logits.float(), wanted)
+
+    def validate(self) -> float:
+        """Accuracy on the validation part, in [0, 1]."""
+        found = evaluate(self.network, self.validation, self.validation_labels, self.arithmetic)
+        return found.accuracy
+
+
 def train_end_to_end(
     spec: NetworkSpec,
     data: Dataset,
@@ -106,57 +166,37 @@ def train_end_to_end(
     """Train the network that `spec` describes as a whole, and evaluate it on the test part.
 
     The recipe is that of the last hidden module, for as many epochs as one module gets. The
-    weights kept are those of the epoch with the best validation accuracy.
+    network evaluated is that of the epoch with the best validation accuracy.
 
     Raises:
-        DataError, ObjectiveError, …: see `baseline_key`.
-        NonFiniteError, StoppedError: see `minimise`.
+        DataError: the data set has no class labels.
+        ObjectiveError: the last kernel has no finite features to train a linear classifier on.
+        CutError: the backbone cannot be cut as the spec says.
+        UnknownNameError: a backbone or kernel that is not in its table.
+        InterfaceError: the backbone or a kernel does not take the data's shape.
+        NonFiniteError: the loss is not finite, see `minimise`.
+        StoppedError: `control.stop` said so, see `minimise`.
     """
     info = data.info()
     key = baseline_key(spec, info)
-    labels = data.train.labels
-    held_out, test = data.validation.labels, data.test.labels
-    if labels is None or held_out is None or test is None:
+    labels, test = data.train.labels, data.test.labels
+    if labels is None or data.validation.labels is None or test is None:
         raise DataError(f"Data set '{data.name}' has no class labels to train a baseline on.")
-    recipe = spec.hidden[-1].recipe
-    preprocess = Normalise(info.preprocessing).to(arithmetic.device).eval()
     whole = _build(spec, info)
     arithmetic.place(whole)
-
-    def network(raw: Tensor) -> Tensor:
-        return whole(arithmetic.arrange(preprocess(raw)))  # type: ignore[no-any-return]
-
-    def loss(raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
-        if recipe.augments:
-            raw = augment(raw, recipe.crop_padding, recipe.flip, generator)
-        with arithmetic.autocast():
-            logits = network(raw)
-        wanted = labels[indices].to(logits.device, non_blocking=True)
-        return F.cross_entropy(logits.float(), wanted)
-
-    def validate() -> float:
-        return evaluate(network, data.validation.examples, held_out, arithmetic).accuracy
-
-    def batches(generator: torch.Generator) -> list[Tensor]:
-        size = min(recipe.batch_size, len(labels))
-        order = torch.randperm(len(labels), generator=generator).split(size)
-        return [batch for batch in order if len(batch) == size]
-
-    def load(order: Sequence[Tensor], _: int) -> Iterator[Tensor]:
-        return data.train.examples.batches(order, arithmetic.device)
-
-    result = minimise(
-        whole,
-        loss,
-        batches=batches,
-        load=load,
-        recipe=recipe,
-        seed=spec.seed,
-        validate=validate,
-        control=control,
+    problem = WholeProblem(
+        model=whole,
+        preprocess=Normalise(info.preprocessing).to(arithmetic.device).eval(),
+        recipe=spec.hidden[-1].recipe,
+        train=data.train.examples,
+        train_labels=labels,
+        validation=data.validation.examples,
+        validation_labels=data.validation.labels,
+        arithmetic=arithmetic,
     )
+    result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control)
     whole.eval()
-    found = evaluate(network, data.test.examples, test, arithmetic)
+    found = evaluate(problem.network, data.test.examples, test, arithmetic)
     return TrainReport(
         recipe_digest=key.digest(),
         history=result.history,
@@ -167,15 +207,5 @@ def train_end_to_end(
         threads=arithmetic.threads,
         examples=len(labels),
         parameters=sum(p.numel() for p in whole.parameters()),
-        evaluation=OutputEvaluation(
-            accuracy=found.accuracy,
-            accuracy_all_labels=found.accuracy,
-            labels=len(labels),
-            draws=1,
-            accuracy_mean=found.accuracy,
-            accuracy_min=found.accuracy,
-            accuracy_max=found.accuracy,
-            confusion=found.confusion,
-            per_class=found.per_class,
-        ),
+        evaluation=single_evaluation(found, len(labels)),
     )

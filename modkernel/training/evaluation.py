@@ -7,10 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from modkernel.data.sources import ExampleSource
 from modkernel.errors import DataError
-from modkernel.features.sources import Examples, in_order
+from modkernel.features.sources import in_order
 from modkernel.spec import Spec
 from modkernel.system.precision import Arithmetic
+from modkernel.training.report import OutputEvaluation
 
 
 class Evaluation(Spec):
@@ -55,10 +57,30 @@ def evaluation_from(confusion: Tensor) -> Evaluation:
     )
 
 
+def single_evaluation(evaluation: Evaluation, labels: int) -> OutputEvaluation:
+    """A classifier's evaluation as that of one draw of all labels.
+
+    Args:
+        evaluation: its accuracy.
+        labels: how many it was trained on.
+    """
+    return OutputEvaluation(
+        accuracy=evaluation.accuracy,
+        accuracy_all_labels=evaluation.accuracy,
+        labels=labels,
+        draws=1,
+        accuracy_mean=evaluation.accuracy,
+        accuracy_min=evaluation.accuracy,
+        accuracy_max=evaluation.accuracy,
+        confusion=evaluation.confusion,
+        per_class=evaluation.per_class,
+    )
+
+
 @torch.no_grad()
 def evaluate(
     network: nn.Module | Callable[[Tensor], Tensor],
-    examples: Examples,
+    examples: ExampleSource,
     labels: Tensor,
     arithmetic: Arithmetic,
 ) -> Evaluation:

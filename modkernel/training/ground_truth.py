@@ -13,7 +13,7 @@ from modkernel.control import UNWATCHED, Control
 from modkernel.data import Dataset
 from modkernel.errors import DataError, InterfaceError, ScoreError, StoppedError
 from modkernel.features.cache import FeatureCache, FeatureKey
-from modkernel.features.compute import Kept, compute_features
+from modkernel.features.compute import CacheEntry, compute_features
 from modkernel.features.extractor import extractor_name, frozen_chain, make_extractor
 from modkernel.features.measure import EXAMPLES_PER_CLASS, pick
 from modkernel.modules.stored import StoredModule
@@ -25,7 +25,7 @@ from modkernel.system.precision import Arithmetic
 from modkernel.training.heads import Fit, fit_heads, predict_heads
 
 PROBABILITIES = OutputSpec()
-"""How an output module is trained where class probabilities are asked of it."""
+"""How an output module is trained whose class probabilities a score needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Sample:
         return Sample(self.features[rows], side.to(self.features.device)[rows])
 
 
-def judge(
+def measure_ground_truth(
     spec: GroundTruthSpec,
     modules: Sequence[StoredModule],
     data: Dataset,
@@ -51,7 +51,7 @@ def judge(
     control: Control = UNWATCHED,
     cache: FeatureCache | None = None,
 ) -> GroundTruth:
-    """Judge a stored module by fresh output modules, one for each target.
+    """Find what a stored module is worth for each target, by training output modules on it.
 
     Every output module gets all training labels of its target, and is tested on all test examples
     of its classes. The scores that need features or class probabilities are taken from the
@@ -60,36 +60,24 @@ def judge(
 
     Args:
         spec: which module, for which targets, and how output modules are trained.
-        modules: the chain, first to last; the last one is judged.
+        modules: the chain, first to last; the last one is evaluated.
         data: has all classes of all targets.
         arithmetic: device and number format.
-        control: progress, an event a target, and stop. There is no checkpoint.
-        cache: keeps the features.
+        control: progress, one event per target, and stop. There is no checkpoint.
+        cache: stores the features.
 
     Raises:
         ClassError: a target names a class that the data does not have.
         DataError: the data has no labels, or its training or test part no example of a target.
         InterfaceError: the chain does not end in the module, or is none.
-        NonFiniteError, StoppedError: see `minimise`.
-        SettingsError: see `compute_features`.
+        NonFiniteError: an output module's weights are not finite.
+        StoppedError: `control.stop` said so.
+        SettingsError: there is no room for the features, see `compute_features`.
     """
-    if modules[-1].id != spec.module_id:
-        raise InterfaceError(
-            f"Module {spec.module_id[:12]} is to be judged, but the chain ends in "
-            f"{modules[-1].id[:12]}: pass the whole chain of the module, in order."
-        )
-    if data.train.labels is None or data.test.labels is None:
-        raise DataError(f"Data set '{data.name}' has no class labels to judge a module by.")
-    for part, labels in (("training", data.train.labels), ("test", data.test.labels)):
-        for task in spec.targets:
-            if not bool((task.assign(data.classes)[labels] >= 0).any()):
-                raise DataError(
-                    f"The {part} part of data set '{data.name}' has no example of target "
-                    f"'{task.name}': judge the module on data that has some, or leave it out."
-                )
+    train_labels, test_labels = _check(spec, modules, data)
     began = time.perf_counter()
     phi, phi_test = _features(spec, modules, data, arithmetic, control, cache)
-    train, test = Sample(phi, data.train.labels), Sample(phi_test, data.test.labels)
+    train, test = Sample(phi, train_labels), Sample(phi_test, test_labels)
     accuracy = []
     for number, task in enumerate(spec.targets, start=1):
         fit = _fit(task, spec.output, spec.seed, train, data.classes, control)
@@ -105,6 +93,27 @@ def judge(
         score_seconds=seconds,
         truth_seconds=truth_seconds,
     )
+
+
+def _check(
+    spec: GroundTruthSpec, modules: Sequence[StoredModule], data: Dataset
+) -> tuple[Tensor, Tensor]:
+    """Refuse what cannot be evaluated; returns the training and the test labels."""
+    if modules[-1].id != spec.module_id:
+        raise InterfaceError(
+            f"Module {spec.module_id[:12]} is to be evaluated, but the chain ends in "
+            f"{modules[-1].id[:12]}: pass the whole chain of the module, in order."
+        )
+    if data.train.labels is None or data.test.labels is None:
+        raise DataError(f"Data set '{data.name}' has no class labels to evaluate a module on.")
+    for part, labels in (("training", data.train.labels), ("test", data.test.labels)):
+        for task in spec.targets:
+            if not bool((task.assign(data.classes)[labels] >= 0).any()):
+                raise DataError(
+                    f"The {part} part of data set '{data.name}' has no example of target "
+                    f"'{task.name}': evaluate the module on data that has some, or leave it out."
+                )
+    return data.train.labels, data.test.labels
 
 
 def _score(
@@ -128,7 +137,9 @@ def _score(
         began = time.perf_counter()
         try:
             narrowed = (inputs.narrowed(task, data.classes) for task in spec.targets)
-            scores[name] = tuple(score.function(one.features, one.labels) for one in narrowed)
+            scores[name] = tuple(
+                score.function(sample.features, sample.labels) for sample in narrowed
+            )
         except ScoreError as error:
             undefined[name] = str(error)
         seconds[name] = cost + time.perf_counter() - began
@@ -146,17 +157,19 @@ def _features(
     """Features of all training and of all test examples."""
     kernel = modules[-1].spec.interface.kernel
     chain = arithmetic.place(frozen_chain(modules))
-    front = make_extractor(chain, kernel, data.train.examples, spec.seed, arithmetic)
-    for split, images in (("train", data.train.examples), ("test", data.test.examples)):
+    extractor = make_extractor(chain, kernel, data.train.examples, spec.seed, arithmetic)
+    for split, examples in (("train", data.train.examples), ("test", data.test.examples)):
         key = FeatureKey(
             module=spec.module_id,
             data=data.fingerprint,
             split=split,
-            transform=extractor_name(front, kernel, spec.seed),
+            transform=extractor_name(extractor, kernel, spec.seed),
             dtype=arithmetic.name,
         )
-        kept = None if cache is None else Kept(cache, key)
-        yield compute_features(front, images, arithmetic, kept=kept, stop=control.stop).values
+        entry = None if cache is None else CacheEntry(cache, key)
+        yield compute_features(
+            extractor, examples, arithmetic, entry=entry, stop=control.stop
+        ).values
 
 
 def _fit(
@@ -169,11 +182,11 @@ def _fit(
 ) -> Fit:
     """A fresh output module for a task, on all training labels of its classes."""
     if control.stop():
-        raise StoppedError("Judging a module was stopped: run the same command to go on.")
-    mine = train.narrowed(task, classes)
-    every = torch.arange(len(mine.labels))[None]
+        raise StoppedError("Evaluating a module was stopped: run the same command to resume.")
+    sample = train.narrowed(task, classes)
+    all_rows = torch.arange(len(sample.labels))[None]
     sides, unwatched = len(task.groups), Control(stop=control.stop)
-    return fit_heads(mine.features, mine.labels, every, sides, output, seed, unwatched)
+    return fit_heads(sample.features, sample.labels, all_rows, sides, output, seed, unwatched)
 
 
 def _accuracy(fit: Fit, sample: Sample) -> float:

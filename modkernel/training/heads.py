@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,9 @@ from modkernel.control import UNWATCHED, Control
 from modkernel.spec import OutputSpec
 from modkernel.training.loop import minimise
 from modkernel.training.report import EpochLine
+
+PREDICTED_TOGETHER = 4096
+"""Examples whose classes are predicted at once."""
 
 
 class Heads(nn.Module):
@@ -58,6 +61,58 @@ def hinge(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 LOSSES = {"cross_entropy": cross_entropy, "hinge": hinge}
+"""Loss of each example by the method's name in `OutputSpec`."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadsProblem:
+    """The loss of D heads on fixed features, each on its own label draw; a `Problem`.
+
+    Attributes:
+        model: the heads, on the device of `phi`.
+        phi: float32 [N, d].
+        labels: int64 [N], on the device of `phi`.
+        chosen: int64 [D, n], the labelled examples of each draw, on the device of `phi`.
+        loss_of: of each example, (logits [M, C], labels [M]) -> [M].
+        batch_size: examples of each draw in a step, at most.
+        passes: times that an epoch goes through the n examples.
+    """
+
+    model: Heads
+    phi: Tensor
+    labels: Tensor
+    chosen: Tensor
+    loss_of: Callable[[Tensor, Tensor], Tensor]
+    batch_size: int
+    passes: int
+
+    def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
+        """Columns of `chosen` for each step of one epoch, int64 [B]."""
+        count = self.chosen.shape[1]
+        return [
+            batch
+            for _ in range(self.passes)
+            for batch in torch.randperm(count, generator=generator).split(self.batch_size)
+        ]
+
+    def load(self, order: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        """Features [D, B, d] of each draw's examples; the same in every epoch."""
+        for columns in order:
+            yield self.phi[self._rows(columns)]
+
+    def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Sum over the draws of their mean loss on features [D, B, d], a scalar."""
+        labels = self.labels[self._rows(indices)]
+        losses = self.loss_of(self.model(raw).flatten(0, 1), labels.flatten())
+        # Summed over draws, so that a draw's gradient does not depend on how many there are.
+        return losses.view(len(self.chosen), -1).mean(1).sum()
+
+    def validate(self) -> None:
+        """Nothing is held out: every label is trained on."""
+
+    def _rows(self, columns: Tensor) -> Tensor:
+        """Examples [D, B] of columns [B] of `chosen`."""
+        return self.chosen[:, columns.to(self.phi.device, non_blocking=True)]
 
 
 def fit_by_gradient(
@@ -74,48 +129,30 @@ def fit_by_gradient(
         spec: method, recipe, least number of steps.
         seed: of the order of the examples.
         control: progress and stop.
+
+    Raises:
+        NonFiniteError: the weights are not finite, see `minimise`.
+        StoppedError: `control.stop` said so.
     """
     draws, count = chosen.shape
-    chosen = chosen.to(phi.device)
-    heads = Heads(draws, phi.shape[1], classes).to(phi.device)
-    loss_of = LOSSES[spec.method]
     size = min(spec.recipe.batch_size, count)
     passes = math.ceil(spec.minimum_steps / spec.recipe.epochs / math.ceil(count / size))
+    problem = HeadsProblem(
+        model=Heads(draws, phi.shape[1], classes).to(phi.device),
+        phi=phi,
+        labels=labels,
+        chosen=chosen.to(phi.device),
+        loss_of=LOSSES[spec.method],
+        batch_size=size,
+        passes=max(1, passes),
+    )
 
-    def batches(generator: torch.Generator) -> list[Tensor]:
-        return [
-            batch
-            for _ in range(max(1, passes))
-            for batch in torch.randperm(count, generator=generator).split(size)
-        ]
-
-    def rows(positions: Tensor) -> Tensor:
-        return chosen[:, positions.to(phi.device, non_blocking=True)]
-
-    def load(order: Sequence[Tensor], _: int) -> Iterator[Tensor]:
-        for positions in order:
-            yield phi[rows(positions)]
-
-    def loss(batch: Tensor, positions: Tensor, _: torch.Generator) -> Tensor:
-        each = loss_of(heads(batch).flatten(0, 1), labels[rows(positions)].flatten())
-        # Summed over draws, so that a draw's gradient does not depend on how many there are.
-        return each.view(draws, -1).mean(1).sum()
-
-    def each_draw(event: Mapping[str, Any]) -> None:
+    def mean_over_draws(event: Mapping[str, Any]) -> None:
         control.progress({**event, "objective": event["objective"] / draws})
 
-    result = minimise(
-        heads,
-        loss,
-        batches=batches,
-        load=load,
-        recipe=spec.recipe,
-        seed=seed,
-        control=replace(control, progress=each_draw),
-    )
-    history = tuple(
-        line.model_copy(update={"objective": line.objective / draws}) for line in result.history
-    )
+    watched = replace(control, progress=mean_over_draws)
+    result = minimise(problem, recipe=spec.recipe, seed=seed, control=watched)
+    history = tuple(line.changed(objective=line.objective / draws) for line in result.history)
     return Fit(result.weights["weight"], result.weights["bias"], history, result.seconds)
 
 
@@ -165,6 +202,6 @@ def predict_heads(fit: Fit, phi: Tensor) -> Tensor:
     """
     parts = [
         (part.to(fit.weight.device) @ fit.weight.transpose(1, 2) + fit.bias[:, None]).argmax(2)
-        for part in phi.split(4096)
+        for part in phi.split(PREDICTED_TOGETHER)
     ]
     return torch.cat(parts, dim=1)

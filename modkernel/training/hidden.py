@@ -8,36 +8,36 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modkernel.backbones import build_hidden
 from modkernel.control import UNWATCHED, Control
 from modkernel.data.augment import augment
+from modkernel.data.sources import ExampleSource
 from modkernel.errors import PairError, SpecError
 from modkernel.features.cache import FeatureCache
-from modkernel.features.compute import compute_features, gpu_share, keeping
+from modkernel.features.compute import cache_entry, compute_features, gpu_share
 from modkernel.features.extractor import frozen_upstream
-from modkernel.features.sources import Examples, View
-from modkernel.kernels import Kernel, make_kernel
-from modkernel.modules.projection import build_projection
+from modkernel.features.sources import View
+from modkernel.kernels import Kernel
 from modkernel.modules.stored import StoredModule
-from modkernel.objectives.table import make_objective
+from modkernel.objectives.table import ProxyObjective, make_objective
 from modkernel.pairs.source import PairSource
-from modkernel.spec import HiddenModuleSpec, ModuleSpec
+from modkernel.spec import ModuleSpec, Recipe
 from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training.loop import minimise
 from modkernel.training.report import TrainReport
+from modkernel.training.with_head import WithHead, with_head
 
 
 @dataclass(frozen=True)
 class PairData:
     """Examples, and what is known of their pairs: all that a hidden module is trained on."""
 
-    examples: Examples
+    examples: ExampleSource
     pairs: PairSource
     """Over the indices of `examples`."""
     split: str | None = None
     """The split of the data set that the examples are, whole and in order; none for any other
-    choice, of which nothing is kept in a cache."""
+    choice, which no cache is used for."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.pairs, PairSource):
@@ -48,39 +48,96 @@ class PairData:
         if self.pairs.n_examples != len(self.examples):
             raise PairError(
                 f"Pairs of {self.pairs.n_examples} examples do not belong to {len(self.examples)} "
-                "examples: make the PairSource for these very examples."
+                "examples: make the PairSource for exactly these examples."
             )
 
 
-class Judged(nn.Module):
-    """A hidden module under training, with its projection head if it has one."""
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Where a hidden module's inputs come from: raw examples, or outputs of the modules below.
 
-    def __init__(self, module: nn.Module, head: nn.Module | None, kernel: Kernel) -> None:
-        super().__init__()
-        self.module, self.head, self.kernel = module, head, kernel
+    Attributes:
+        train: sources of the training examples; epoch e takes number e mod their number.
+        validation: the validation examples.
+        train_computed: whether `train` are outputs of the modules below, else raw examples.
+        validation_computed: the same of `validation`.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map module inputs [B, ...] to what the kernel compares, [B, ...]."""
-        h: Tensor = self.module(x)
-        return h if self.head is None else self.head(_flat(self.kernel, h))
+    train: tuple[ExampleSource, ...]
+    validation: ExampleSource
+    train_computed: bool
+    validation_computed: bool
 
 
-def _flat(kernel: Kernel, h: Tensor) -> Tensor:
-    return kernel.features(h) if kernel.has_features else h.flatten(1)
+@dataclass(frozen=True, eq=False)
+class HiddenProblem:
+    """A hidden module's proxy objective on pairs, over a frozen upstream; a `Problem`.
 
+    Attributes:
+        model: the module under training, on the device.
+        kernel: compares what the model gives.
+        objective: of kernel values and pairs, to be maximised.
+        chain: preprocessing and the modules below, frozen: raw [B, …] to module inputs [B, …].
+        recipe: batch size and augmentation.
+        train: pairs that are trained on.
+        validation: pairs that are validated on.
+        inputs: of both parts' examples.
+        validation_order: the index batches of each validation, int64 [B] each.
+        arithmetic: device and number format.
+    """
 
-def _judged(spec: HiddenModuleSpec) -> tuple[Judged, Kernel]:
-    module = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, spec.seed)
-    kernel = make_kernel(spec.interface.kernel)
-    units = spec.hidden.projection
-    if units is None:
-        return Judged(module, None, kernel), kernel
-    width = _flat(kernel, torch.zeros(1, *spec.interface.gives)).shape[1]
-    head = build_projection(width, units, spec.seed)
-    # The head gives a vector, which has no map left to pool over.
-    pooled = spec.interface.kernel.name == "relu_avgpool"
-    judge = spec.interface.kernel.model_copy(update={"name": "relu"} if pooled else {})
-    return Judged(module, head, kernel), make_kernel(judge)
+    model: WithHead
+    kernel: Kernel
+    objective: ProxyObjective
+    chain: nn.Module
+    recipe: Recipe
+    train: PairSource
+    validation: PairSource
+    inputs: Inputs
+    validation_order: Sequence[Tensor]
+    arithmetic: Arithmetic
+
+    def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
+        """Index batches of one epoch, as `PairSource.batches` draws them."""
+        return list(self.train.batches(self.recipe.batch_size, generator, drop_last=True))
+
+    def load(self, order: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        """Raw examples, or module inputs where those are computed, [B, …] for each index batch."""
+        source = self.inputs.train[epoch % len(self.inputs.train)]
+        return source.batches(order, self.arithmetic.device)
+
+    def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Minus the objective of a batch [B, …], a scalar."""
+        if not self.inputs.train_computed and self.recipe.augments:
+            raw = augment(raw, self.recipe.crop_padding, self.recipe.flip, generator)
+        x = self._prepare(raw, self.inputs.train_computed)
+        return -self._value(x, indices, self.train)
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Mean objective over the validation batches."""
+        order = self.validation_order
+        loaded = self.inputs.validation.batches(order, self.arithmetic.device)
+        values = [
+            self._value(
+                self._prepare(raw, self.inputs.validation_computed), indices, self.validation
+            )
+            for indices, raw in zip(order, loaded, strict=True)
+        ]
+        return float(torch.stack(values).mean())
+
+    def _prepare(self, raw: Tensor, computed: bool) -> Tensor:
+        """Module inputs [B, …] of what was loaded."""
+        arrange = self.arithmetic.arrange
+        with torch.no_grad(), self.arithmetic.autocast():
+            return arrange(raw if computed else self.chain(arrange(raw)))
+
+    def _value(self, x: Tensor, indices: Tensor, pairs: PairSource) -> Tensor:
+        """The objective of module inputs [B, …] with gradient, a scalar."""
+        with self.arithmetic.autocast():
+            z = self.model(x)
+        z = z.float()
+        return self.objective(self.kernel.gram(z, z), pairs.for_batch(indices, z.device))
 
 
 def train_hidden(
@@ -97,8 +154,8 @@ def train_hidden(
 
     The upstream stays bitwise as it is, and its output is computed once: with a cache, once for
     all modules that are trained on it. Only fresh random views need it in every step; of a
-    recipe's fixed `views`, epoch e is trained on number e mod views. The weights kept are those of
-    the epoch with the best objective on `validation`.
+    recipe's fixed `views`, epoch e is trained on number e mod views. The weights returned are
+    those of the epoch with the best objective on `validation`.
 
     Args:
         spec: of kind `hidden`.
@@ -107,7 +164,7 @@ def train_hidden(
         upstream: stored modules below this one, first to last.
         arithmetic: device and number format.
         control: checkpoints, progress, stop.
-        cache: keeps the upstream's output of whole splits for whoever trains on it next.
+        cache: stores the upstream's output of whole splits for the next module on it.
 
     Returns:
         The module's state dict on the CPU, and the report.
@@ -115,91 +172,14 @@ def train_hidden(
     Raises:
         InterfaceError: `upstream` is not the chain that the spec names.
         PairError: no same or no different pair in either part.
-        NonFiniteError, StoppedError: see `minimise`.
+        ObjectiveError: the objective is undefined for the kernel, see `make_objective`.
+        NonFiniteError: the objective is not finite, see `minimise`.
+        StoppedError: `control.stop` said so, see `minimise`.
         SpecError: not the spec of a hidden module, or fixed views without an upstream.
-        SettingsError: see `compute_features`.
+        SettingsError: there is no room for the upstream's output, see `compute_features`.
     """
-    if spec.kind != "hidden":
-        raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
-    recipe = spec.hidden.recipe
-    if recipe.views is not None and not upstream:
-        raise SpecError("Fixed views are for modules on stored ones: leave 'views' out.")
-    judged, kernel = _judged(spec)
-    objective = make_objective(spec.hidden.objective, kernel)
-    for part in (train, validation):
-        part.pairs.check(objective.needs_same)
-    chain = arithmetic.place(frozen_upstream(spec, upstream))
-    arithmetic.place(judged)
-    views = range(min(recipe.views or 0, recipe.epochs))
-    # Without one limit for all, the first views would leave training no memory.
-    near = gpu_share(arithmetic.device, len(views) + 1) if views else None
-
-    def compute(data: PairData, view: View | None = None) -> Examples:
-        if not upstream:
-            return data.examples
-        transform = "plain" if view is None else view.transform
-        kept = keeping(cache, spec, data.split, arithmetic, transform)
-        return compute_features(
-            chain, view or data.examples, arithmetic, kept=kept, near=near, stop=control.stop
-        )
-
-    # What fresh views give is not kept: no other epoch has the same.
-    fresh = recipe.augments and recipe.views is None
-    sources: list[Examples]
-    if views:
-        sources = [compute(train, View(train.examples, recipe, number)) for number in views]
-    else:
-        sources = [train.examples if fresh else compute(train)]
-    if validation.examples is train.examples and not recipe.augments:
-        held_out = sources[0]  # The two parts of a pair list are over the same examples.
-    else:
-        held_out = compute(validation)
-
-    def prepare(raw: Tensor, done: bool) -> Tensor:
-        with torch.no_grad(), arithmetic.autocast():
-            return arithmetic.arrange(raw if done else chain(arithmetic.arrange(raw)))
-
-    def value(x: Tensor, indices: Tensor, pairs: PairSource) -> Tensor:
-        with arithmetic.autocast():
-            z = judged(x)
-        z = z.float()
-        return objective(kernel.gram(z, z), pairs.for_batch(indices, z.device))
-
-    def loss(raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
-        if fresh:
-            raw = augment(raw, recipe.crop_padding, recipe.flip, generator)
-        x = prepare(raw, done=bool(upstream) and not fresh)
-        return -value(x, indices, train.pairs)
-
-    fixed = list(
-        validation.pairs.batches(
-            recipe.batch_size, generator_for(spec.seed, "validation"), drop_last=True
-        )
-    )
-
-    @torch.no_grad()
-    def validate() -> float:
-        values = [
-            value(prepare(raw, done=bool(upstream)), indices, validation.pairs)
-            for indices, raw in zip(fixed, held_out.batches(fixed, arithmetic.device), strict=True)
-        ]
-        return float(torch.stack(values).mean())
-
-    def load(order: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
-        return sources[epoch % len(sources)].batches(order, arithmetic.device)
-
-    result = minimise(
-        judged,
-        loss,
-        batches=lambda generator: list(
-            train.pairs.batches(recipe.batch_size, generator, drop_last=True)
-        ),
-        load=load,
-        recipe=recipe,
-        seed=spec.seed,
-        validate=validate,
-        control=control,
-    )
+    problem = _problem(spec, train, validation, upstream, arithmetic, control, cache)
+    result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control)
     weights = {
         name.removeprefix("module."): value.cpu().contiguous()
         for name, value in result.weights.items()
@@ -214,6 +194,81 @@ def train_hidden(
         precision=arithmetic.name,
         threads=arithmetic.threads,
         examples=train.pairs.n_examples,
-        parameters=sum(p.numel() for p in judged.module.parameters()),
+        parameters=sum(p.numel() for p in problem.model.module.parameters()),
     )
     return weights, report
+
+
+def _problem(
+    spec: ModuleSpec,
+    train: PairData,
+    validation: PairData,
+    upstream: Sequence[StoredModule],
+    arithmetic: Arithmetic,
+    control: Control,
+    cache: FeatureCache | None,
+) -> HiddenProblem:
+    """Refuse what cannot be trained; place the model and its inputs on the device."""
+    if spec.kind != "hidden":
+        raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
+    recipe = spec.hidden.recipe
+    if recipe.views is not None and not upstream:
+        raise SpecError("Fixed views are for modules on stored ones: leave 'views' out.")
+    model, kernel = with_head(spec)
+    objective = make_objective(spec.hidden.objective, kernel)
+    for part in (train, validation):
+        part.pairs.check(objective.needs_same)
+    chain = arithmetic.place(frozen_upstream(spec, upstream))
+    arithmetic.place(model)
+    inputs = Inputs((train.examples,), validation.examples, False, False)
+    if upstream:
+        inputs = _compute_inputs(spec, recipe, train, validation, chain, arithmetic, control, cache)
+    draws = generator_for(spec.seed, "validation")
+    return HiddenProblem(
+        model=model,
+        kernel=kernel,
+        objective=objective,
+        chain=chain,
+        recipe=recipe,
+        train=train.pairs,
+        validation=validation.pairs,
+        inputs=inputs,
+        validation_order=list(validation.pairs.batches(recipe.batch_size, draws, drop_last=True)),
+        arithmetic=arithmetic,
+    )
+
+
+def _compute_inputs(
+    spec: ModuleSpec,
+    recipe: Recipe,
+    train: PairData,
+    validation: PairData,
+    chain: nn.Module,
+    arithmetic: Arithmetic,
+    control: Control,
+    cache: FeatureCache | None,
+) -> Inputs:
+    """Outputs of the modules below, of all that is not drawn afresh in every epoch."""
+    views = range(min(recipe.views or 0, recipe.epochs))
+    # Without one limit for all, the first views would leave training no memory.
+    limit = gpu_share(arithmetic.device, len(views) + 1) if views else None
+
+    def compute(data: PairData, view: View | None = None) -> ExampleSource:
+        transform = "plain" if view is None else view.transform
+        entry = cache_entry(cache, spec, data.split, arithmetic, transform)
+        source = view or data.examples
+        return compute_features(
+            chain, source, arithmetic, entry=entry, gpu_limit=limit, stop=control.stop
+        )
+
+    # Outputs of fresh views serve one step only: no other epoch has the same.
+    fresh = recipe.augments and not views
+    if fresh:
+        return Inputs((train.examples,), compute(validation), False, True)
+    if views:
+        sources = [compute(train, View(train.examples, recipe, number)) for number in views]
+    else:
+        sources = [compute(train)]
+    # The two parts of a pair list are over the same examples.
+    shared = validation.examples is train.examples and not views
+    return Inputs(tuple(sources), sources[0] if shared else compute(validation), True, True)

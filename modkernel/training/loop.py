@@ -1,15 +1,14 @@
 """The one optimisation loop under every kind of training.
 
-Everything random is a function of (seed, epoch, step), so going on from a checkpoint, even in the
-middle of an epoch, repeats what an undisturbed run would have done, as exactly as the arithmetic
-itself repeats: docs/storage.md says when that is bit for bit.
+Everything random is a function of (seed, epoch, step), so a run that is resumed from a checkpoint,
+even in the middle of an epoch, repeats what an undisturbed run would have done, as exactly as the
+arithmetic itself repeats: docs/storage.md says when that is bit for bit.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,15 +26,12 @@ from modkernel.training.checkpoint import (
     set_random_state,
     write_checkpoint,
 )
+from modkernel.training.problem import Problem
 from modkernel.training.report import EpochLine
 from modkernel.training.schedule import make_optimizer, make_schedule
 
 FINITE_CHECK_STEPS = 20
 """Steps between looks at whether the loss is finite: each look makes a GPU wait."""
-
-Batches = Callable[[torch.Generator], Sequence[Tensor]]
-Load = Callable[[Sequence[Tensor], int], Iterator[Tensor]]
-Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
 @dataclass
@@ -54,7 +50,7 @@ class LoopState:
 
 @dataclass(frozen=True)
 class LoopResult:
-    """The weights that were kept, and the way there."""
+    """The weights that were chosen, and the way there."""
 
     weights: dict[str, Tensor]
     history: tuple[EpochLine, ...]
@@ -68,48 +64,38 @@ def copy_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def minimise(
-    model: nn.Module,
-    loss: Loss,
-    *,
-    batches: Batches,
-    load: Load,
-    recipe: Recipe,
-    seed: int,
-    epochs: int | None = None,
-    validate: Callable[[], float] | None = None,
-    control: Control = UNWATCHED,
+    problem: Problem, *, recipe: Recipe, seed: int, control: Control = UNWATCHED
 ) -> LoopResult:
-    """Minimise a loss over the parameters of `model` that require a gradient.
+    """Minimise a problem's loss over the parameters of its model that require a gradient.
+
+    On return the model holds the weights that the result gives: those of the epoch with the best
+    validation, or of the last one without validation.
 
     Args:
-        model: trained in place, in train mode; on return it holds the kept weights.
-        loss: (raw batch, example indices [B], generator) -> scalar.
-        batches: index batches of an epoch, drawn with the given generator; as many in every epoch.
-        load: raw batches for index batches of an epoch, which counts from 0.
-        recipe: optimiser, schedule, clipping.
+        problem: the model, its data and its loss.
+        recipe: optimiser, schedule, clipping, number of epochs.
         seed: decides everything random.
-        epochs: in place of the recipe's.
-        validate: the value whose best epoch is kept, higher is better; none keeps the last.
         control: checkpoint folder, progress, stop.
 
     Raises:
         NonFiniteError: the loss, or the value on the validation part, is not finite.
-        StoppedError: `control.stop` said so; the checkpoint is where the next call goes on.
+        StoppedError: `control.stop` said so; the next call resumes from the checkpoint.
     """
-    # The global generator feeds dropout alone; the caller's own use of it is left undisturbed.
+    model = problem.model
     device = next(model.parameters()).device
+    # The global generator feeds dropout alone; the caller's own use of it is left undisturbed.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        run = _Run(model, loss, batches, load, recipe, seed, epochs or recipe.epochs, control)
-        while run.state.epoch < run.epochs:
+        run = _Run(problem, recipe, seed, control)
+        while run.state.epoch < recipe.epochs:
             run.train_epoch()
-            run.close_epoch(validate)
+            run.close_epoch()
     if run.best is not None:
         model.load_state_dict(run.best)
     return LoopResult(
         weights=copy_weights(model),
         history=tuple(EpochLine(**line) for line in run.state.history),
-        best_epoch=run.state.best_epoch or run.epochs,
+        best_epoch=run.state.best_epoch or recipe.epochs,
         seconds=run.state.seconds,
     )
 
@@ -117,24 +103,14 @@ def minimise(
 class _Run:
     """One call of `minimise`: what it was given, and where it stands."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        batches: Batches,
-        load: Load,
-        recipe: Recipe,
-        seed: int,
-        epochs: int,
-        control: Control,
-    ) -> None:
-        self.model, self.loss, self.batches, self.load = model, loss, batches, load
-        self.recipe, self.seed, self.epochs, self.control = recipe, seed, epochs, control
-        self.trained = [p for p in model.parameters() if p.requires_grad]
+    def __init__(self, problem: Problem, recipe: Recipe, seed: int, control: Control) -> None:
+        self.problem, self.model = problem, problem.model
+        self.recipe, self.seed, self.control = recipe, seed, control
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.device = self.trained[0].device
-        self.steps = max(1, len(batches(generator_for(seed, "epoch", 0))))
+        steps = max(1, len(problem.batches(generator_for(seed, "epoch", 0))))
         self.optimizer = make_optimizer(recipe, self.trained)
-        self.schedule = make_schedule(recipe, self.optimizer, epochs, self.steps)
+        self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, steps)
         self.state = LoopState()
         self.last_rate = recipe.learning_rate
         self.best: dict[str, Tensor] | None = None
@@ -147,16 +123,16 @@ class _Run:
         state, began = self.state, time.perf_counter()
         spent = state.elapsed
         self.model.train()
-        order = self.batches(generator_for(self.seed, "epoch", state.epoch))
+        order = self.problem.batches(generator_for(self.seed, "epoch", state.epoch))
         left = order[state.step :]
         total = torch.tensor(state.total, dtype=torch.float64, device=self.device)
-        for indices, raw in zip(left, self.load(left, state.epoch), strict=True):
+        for indices, raw in zip(left, self.problem.load(left, state.epoch), strict=True):
             if self.control.stop():
                 state.total = total.item()
                 self._save()
                 raise StoppedError(
-                    f"Training was stopped in epoch {state.epoch + 1} of {self.epochs}: "
-                    "run the same command to go on from its checkpoint."
+                    f"Training was stopped in epoch {state.epoch + 1} of {self.recipe.epochs}: "
+                    "run the same command to resume from its checkpoint."
                 )
             total += self._take_step(raw, indices)
             state.step += 1
@@ -165,13 +141,12 @@ class _Run:
                 self._check_finite(total.item(), "loss")
         state.total = total.item()
 
-    def close_epoch(self, validate: Callable[[], float] | None) -> None:
-        """Validate, keep the best, report, and write the checkpoint."""
+    def close_epoch(self) -> None:
+        """Validate, remember the best weights, report, and write the checkpoint."""
         state, began = self.state, time.perf_counter()
-        value = None
-        if validate is not None:
-            self.model.eval()
-            value = validate()
+        self.model.eval()
+        value = self.problem.validate()
+        if value is not None:
             self._check_finite(value, "value on the validation part")
             if value > state.best_value:
                 state.best_value, state.best_epoch = value, state.epoch + 1
@@ -192,12 +167,12 @@ class _Run:
         state.seconds += state.elapsed
         state.epoch, state.step, state.total, state.elapsed = state.epoch + 1, 0, 0.0, 0.0
         self._save()
-        self.control.progress(line.event(self.epochs))
+        self.control.progress(line.event(self.recipe.epochs))
 
     def _take_step(self, raw: Tensor, indices: Tensor) -> Tensor:
         state = self.state
         generator = generator_for(self.seed, "step", state.epoch, state.step)
-        loss = self.loss(raw, indices, generator)
+        loss = self.problem.loss(raw, indices, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.recipe.clip_norm is not None:
@@ -209,10 +184,11 @@ class _Run:
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
+            recipe = self.recipe
             raise NonFiniteError(
                 f"The {what} stopped being finite in epoch {self.state.epoch + 1} of "
-                f"{self.epochs}: lower learning_rate (now {self.recipe.learning_rate:g}) or set "
-                f"clip_norm (now {self.recipe.clip_norm})."
+                f"{recipe.epochs}: lower learning_rate (now {recipe.learning_rate:g}) or set "
+                f"clip_norm (now {recipe.clip_norm})."
             )
 
     def _save(self) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from modkernel.control import UNWATCHED, Control
 from modkernel.data.label_budget import check_label_budget, draw_labels
+from modkernel.data.sources import ExampleSource
 from modkernel.errors import ClassError, DataError, SpecError
 from modkernel.features.cache import FeatureCache
-from modkernel.features.compute import compute_features, keeping
+from modkernel.features.compute import cache_entry, compute_features
 from modkernel.features.extractor import extractor_name, frozen_upstream, make_extractor
-from modkernel.features.sources import Examples, Picked
+from modkernel.features.sources import Picked
 from modkernel.modules.stored import StoredModule
 from modkernel.spec import ModuleSpec, OutputSpec
 from modkernel.system.precision import Arithmetic
@@ -28,11 +29,11 @@ from modkernel.training.report import OutputEvaluation, TrainReport
 class LabelledData:
     """Raw examples and their classes, int64 [N]; none where they are not known."""
 
-    examples: Examples
+    examples: ExampleSource
     labels: Tensor | None
     split: str | None = None
-    """The split of the data set that these are, whole and in order: what is kept in a cache is
-    found by its name. None for any other choice of examples, of which nothing is kept."""
+    """The split of the data set that these are, whole and in order, by which cached features are
+    found. None for any other choice of examples, which no cache is used for."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def train_output(
 ) -> tuple[dict[str, Tensor], TrainReport]:
     """Train the output module that `spec` describes, and evaluate it and its label draws.
 
-    All draws are fitted at once. The weights kept are those of the last epoch: choosing an epoch
-    would take more labels than the budget. A module on every label is fitted beside them, as the
+    All draws are fitted at once. The weights returned are those of the last epoch: choosing an
+    epoch would take more labels than the budget. A module on every label is fitted as well, as the
     reference that the report's `accuracy_all_labels` gives.
 
     Args:
@@ -69,58 +70,51 @@ def train_output(
         given: the only labels that are used, in place of drawn ones.
         arithmetic: device and number format.
         control: progress and stop. There is no checkpoint: this takes seconds.
-        cache: keeps the features of whole splits for the next output module.
+        cache: stores the features of whole splits for the next output module.
 
     Returns:
         The module's state dict on the CPU (`weight` [C, d], `bias` [C] and, for a gaussian kernel,
         `centres` [M, ...]), and the report.
 
     Raises:
+        SpecError: not the spec of an output module.
+        ClassError: fewer than two classes.
         InterfaceError: `upstream` is not the chain that the spec names.
         LabelBudgetError: more labels per class than there are.
         DataError: no labels at all.
-        NonFiniteError, StoppedError: see `minimise`.
-        SettingsError: see `compute_features`.
+        NonFiniteError: the weights are not finite, see `minimise`.
+        StoppedError: `control.stop` said so.
+        SettingsError: there is no room for the features, see `compute_features`.
     """
-    if spec.kind != "output":
-        raise SpecError("train_output takes the spec of an output module: use train_hidden.")
-    if len(spec.classes) < 2:
-        raise ClassError("An output module tells classes apart: give at least two of them.")
-    output, classes = spec.output, len(spec.classes)
-    labels = train.labels if given is None else given.labels
-    if labels is None:
-        raise DataError("There are no class labels to train an output module on: give some.")
-    counts = torch.bincount(labels, minlength=classes).tolist()
-    check_label_budget(counts, spec.classes, output.labels_per_class or 1)
-
+    output, classes = _check(spec, train, given)
     chain = arithmetic.place(frozen_upstream(spec, upstream))
     kernel = spec.interface.kernel
-    front = make_extractor(chain, kernel, train.examples, spec.seed, arithmetic)
-    name = extractor_name(front, kernel, spec.seed, train.split or "train")
+    extractor = make_extractor(chain, kernel, train.examples, spec.seed, arithmetic)
+    name = extractor_name(extractor, kernel, spec.seed, train.split or "train")
     if train.labels is None and given is not None:
-        # The others' features would serve nobody.
+        # No features of the examples without a label are needed.
         train, given = LabelledData(Picked(train.examples, given.rows), given.labels), None
     assert train.labels is not None
 
     def features(data: LabelledData) -> Tensor:
-        kept = keeping(cache, spec, data.split, arithmetic, name)
+        entry = cache_entry(cache, spec, data.split, arithmetic, name)
         return compute_features(
-            front, data.examples, arithmetic, kept=kept, stop=control.stop
+            extractor, data.examples, arithmetic, entry=entry, stop=control.stop
         ).values
 
     phi, phi_test = features(train), None if test is None else features(test)
     began = time.perf_counter()
-    every = torch.arange(len(train.labels))[None]
-    chosen, labels = _choose(output, train.labels, given, every, spec)
+    all_rows = torch.arange(len(train.labels))[None]
+    chosen, labels = _choose(output, train.labels, given, all_rows, spec)
     unsaved = replace(control, checkpoints=None)
     fit = fit_heads(phi, labels.to(phi.device), chosen, classes, output, spec.seed, unsaved)
     evaluation = None
     if test is not None and test.labels is not None and phi_test is not None:
-        everything = fit
-        if chosen is not every:
-            truth, reference = train.labels.to(phi.device), Control(stop=control.stop)
-            everything = fit_heads(phi, truth, every, classes, output, spec.seed, reference)
-        evaluation = _evaluate(fit, everything, phi_test, test.labels, chosen.shape[1], classes)
+        reference = fit
+        if chosen is not all_rows:
+            truth, unwatched = train.labels.to(phi.device), Control(stop=control.stop)
+            reference = fit_heads(phi, truth, all_rows, classes, output, spec.seed, unwatched)
+        evaluation = _evaluate(fit, reference, phi_test, test.labels, chosen.shape[1], classes)
 
     report = TrainReport(
         recipe_digest=spec.digest(),
@@ -135,36 +129,52 @@ def train_output(
         evaluation=evaluation,
     )
     weights = {"weight": fit.weight[0], "bias": fit.bias[0]}
-    if front.centres is not None:
-        weights["centres"] = front.centres
+    if extractor.centres is not None:
+        weights["centres"] = extractor.centres
     return {name: value.detach().cpu().contiguous() for name, value in weights.items()}, report
 
 
+def _check(
+    spec: ModuleSpec, train: LabelledData, given: GivenLabels | None
+) -> tuple[OutputSpec, int]:
+    """Refuse what cannot be trained; returns how to train, and the number of classes."""
+    if spec.kind != "output":
+        raise SpecError("train_output takes the spec of an output module: use train_hidden.")
+    if len(spec.classes) < 2:
+        raise ClassError("An output module tells classes apart: give at least two of them.")
+    labels = train.labels if given is None else given.labels
+    if labels is None:
+        raise DataError("There are no class labels to train an output module on: give some.")
+    counts = torch.bincount(labels, minlength=len(spec.classes)).tolist()
+    check_label_budget(counts, spec.classes, spec.output.labels_per_class or 1)
+    return spec.output, len(spec.classes)
+
+
 def _choose(
-    output: OutputSpec, known: Tensor, given: GivenLabels | None, every: Tensor, spec: ModuleSpec
+    output: OutputSpec, known: Tensor, given: GivenLabels | None, all_rows: Tensor, spec: ModuleSpec
 ) -> tuple[Tensor, Tensor]:
     """Rows of each draw, int64 [D, n], and labels [N] that hold in those rows."""
     if given is not None:
         labels = known.clone()
-        labels[given.rows] = given.labels  # Whoever gave them may have erred.
+        labels[given.rows] = given.labels  # They hold even where the data set has others.
         return given.rows[None], labels
     if output.labels_per_class is None:
-        return every, known
+        return all_rows, known
     count = spec.interface.gives[0]
     return draw_labels(known, count, output.labels_per_class, output.draws, spec.seed), known
 
 
 def _evaluate(
-    fit: Fit, everything: Fit, phi: Tensor, labels: Tensor, used: int, classes: int
+    fit: Fit, reference: Fit, phi: Tensor, labels: Tensor, used: int, classes: int
 ) -> OutputEvaluation:
     predicted = predict_heads(fit, phi)
     truth = labels.to(predicted.device)
     accuracies = (predicted == truth).double().mean(1).tolist()
     stored = evaluation_from(confusion_matrix(labels, predicted[0], classes))
-    reference = (predict_heads(everything, phi)[0] == truth).double().mean().item()
+    right = predict_heads(reference, phi)[0] == truth
     return OutputEvaluation(
         accuracy=stored.accuracy,
-        accuracy_all_labels=reference,
+        accuracy_all_labels=right.double().mean().item(),
         labels=used,
         draws=len(accuracies),
         accuracy_mean=sum(accuracies) / len(accuracies),

@@ -1,4 +1,4 @@
-"""What training leaves behind beside weights: frozen, JSON-clean records."""
+"""What training leaves besides weights: frozen, JSON-clean records."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TrainReport(Spec):
     recipe_digest: str
     history: tuple[EpochLine, ...]
     best_epoch: int
-    """The epoch that was kept; 0 where a closed form left nothing to iterate."""
+    """The epoch whose weights were taken; 0 where a closed form left nothing to iterate."""
     seconds: float
     """Spent training over all attempts; loading data and starting a process are not in it."""
     device: str

@@ -33,6 +33,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Recipe], Optimizer]] = {
         parameters, lr=r.learning_rate, betas=(r.momentum, 0.999), weight_decay=r.weight_decay
     ),
 }
+"""Optimiser of parameters by its name in `Recipe.optimizer`."""
 
 SCHEDULES: dict[str, Callable[[Optimizer, Recipe, int, int], LRScheduler]] = {
     "one_cycle": lambda optimizer, r, epochs, steps: OneCycleLR(
@@ -48,6 +49,7 @@ SCHEDULES: dict[str, Callable[[Optimizer, Recipe, int, int], LRScheduler]] = {
     ),
     "constant": lambda optimizer, r, epochs, steps: ConstantLR(optimizer, factor=1.0),
 }
+"""Schedule of an optimiser over epochs and steps an epoch, by its name in `Recipe.schedule`."""
 
 
 def make_optimizer(recipe: Recipe, parameters: Parameters) -> Optimizer:

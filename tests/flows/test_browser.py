@@ -96,12 +96,12 @@ def wanted() -> NetworkSpec:
     """The digits example, made quick."""
     spec = demo_spec()
     quick = tuple(
-        one.model_copy(update={"recipe": one.recipe.model_copy(update={"epochs": epochs})})
+        one.model_copy(update={"recipe": one.recipe.changed(epochs=epochs)})
         for one, epochs in zip(spec.hidden, (2, 3), strict=True)
     )
     assert spec.output is not None
-    output = spec.output.model_copy(update={"method": "ridge", "draws": 5})
-    backbone = spec.backbone.model_copy(update={"width": 64, "depth": 2})
+    output = spec.output.changed(method="ridge", draws=5)
+    backbone = spec.backbone.changed(width=64, depth=2)
     return spec.model_copy(
         update={"name": NETWORK, "backbone": backbone, "hidden": quick, "output": output}
     )
@@ -158,7 +158,7 @@ def test_a_network_is_trained_promoted_and_composed_by_hand(tmp_path: Path) -> N
     screenshots = Path(os.environ.get("MODKERNEL_SCREENSHOTS", tmp_path / "screenshots"))
     screenshots.mkdir(parents=True, exist_ok=True)
     environment, _, _ = surroundings(home)
-    spec = wanted().model_copy(update={"seed": 1})
+    spec = wanted().changed(seed=1)
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
 

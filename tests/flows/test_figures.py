@@ -61,7 +61,7 @@ def test_a_module_has_the_figures_that_it_has_data_for() -> None:
 @pytest.mark.parametrize("classes", [(), ("cat", "dog")])
 def test_an_evaluation_is_drawn_with_and_without_names(classes: tuple[str, ...]) -> None:
     drawn = pixels(evaluation_figure(EVALUATION, classes))
-    other = EVALUATION.model_copy(update={"confusion": ((1, 3), (3, 1))})
+    other = EVALUATION.changed(confusion=((1, 3), (3, 1)))
     assert (drawn < 128).any()
     assert (pixels(evaluation_figure(other, classes)) != drawn).any()
 

@@ -210,7 +210,7 @@ def with_pairs(registry: Registry, path: Path, same: Sequence[int]) -> NetworkSp
     ids = load_dataset(tiny().dataset, places).training_part().ids
     pairs = zip(ids[: len(same)], ids[len(same) :], same, strict=False)
     path.write_text("".join(f"{i},{j},{value}\n" for i, j, value in pairs))
-    return tiny("pairs").model_copy(update={"pairs": str(path), "output": None})
+    return tiny("pairs").changed(pairs=str(path), output=None)
 
 
 def test_hidden_modules_are_trained_on_a_file_of_pairs(registry: Registry, tmp_path: Path) -> None:
@@ -242,10 +242,8 @@ def test_a_network_is_refused_before_it_trains(registry: Registry, tmp_path: Pat
 
 
 def test_a_typed_error_of_a_child_reaches_the_caller(registry: Registry) -> None:
-    explode = hidden().recipe.model_copy(update={"learning_rate": 1e30, "schedule": "constant"})
-    spec = tiny("nan").model_copy(
-        update={"hidden": (hidden().model_copy(update={"recipe": explode}), hidden())}
-    )
+    explode = hidden().recipe.changed(learning_rate=1e30, schedule="constant")
+    spec = tiny("nan").model_copy(update={"hidden": (hidden().changed(recipe=explode), hidden())})
     with pytest.raises(ModkernelError, match="learning_rate") as caught:
         train_network(spec)
     assert type(caught.value).__name__ == "NonFiniteError"
@@ -264,7 +262,7 @@ def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(registry: Regist
 
 def test_maintenance_follows_promotions_and_repairs_altered_bytes(registry: Registry) -> None:
     spec = tiny("kept")
-    first = train_network(spec.model_copy(update={"output": None})).modules[0]
+    first = train_network(spec.changed(output=None)).modules[0]
     client = registry.backends.client
     client.set_registered_model_alias(first.name, "champion", str(first.version))
     found = maintenance()

@@ -98,7 +98,7 @@ def test_another_shape_is_left_out_and_what_cannot_be_is_refused(registry: Regis
 def test_features_that_were_evicted_are_computed_again_where_they_are_asked_for(
     registry: Registry,
 ) -> None:
-    module = train_network(tiny("base").model_copy(update={"output": None})).modules[0]
+    module = train_network(tiny("base").changed(output=None)).modules[0]
     cache = FeatureCache(registry.settings.features_dir, registry.settings.feature_cache_bytes)
     fingerprint = datasets.describe(registry, WHOLE).fingerprint
     assert measured_features(cache, module.id, fingerprint) is not None
@@ -111,7 +111,7 @@ def test_features_that_were_evicted_are_computed_again_where_they_are_asked_for(
 
 
 def test_what_is_found_takes_no_folder_from_who_works_in_it(registry: Registry) -> None:
-    spec = tiny("base").model_copy(update={"output": None})
+    spec = tiny("base").changed(output=None)
     (digest,) = {
         registry.modules.resolve(m.id).recipe_digest for m in train_network(spec).modules[:1]
     }

@@ -139,7 +139,7 @@ def test_what_a_composed_network_does_not_say_comes_from_its_modules(registry: R
 
 
 def test_a_network_without_output_module_stays_without_or_gets_one(registry: Registry) -> None:
-    train_network(tiny("bare").model_copy(update={"output": None}))
+    train_network(tiny("bare").changed(output=None))
     assert len(retrain_network("bare", "2", seed=1).modules) == 2
     with pytest.raises(NotFoundError, match="has no output module"):
         retrain_network("bare", "output")
@@ -190,7 +190,7 @@ def test_pairs_are_those_of_the_network_or_asked_for(registry: Registry, tmp_pat
 
 
 def test_a_file_of_labels_is_asked_for_again(registry: Registry, tmp_path: Path) -> None:
-    train_network(tiny("net").model_copy(update={"output": None}))
+    train_network(tiny("net").changed(output=None))
     data = load_dataset(tiny().dataset, places(registry.settings))
     assert data.train.labels is not None
     rows = zip(data.train.ids, data.train.labels.tolist(), strict=True)

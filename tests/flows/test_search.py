@@ -51,8 +51,8 @@ def candidate(epochs: int = 1, **fields: Any) -> Candidate:
 
 def exact(epochs: int = 1, **fields: Any) -> Candidate:
     """One whose features are those that are computed by hand, on every machine."""
-    recipe = hidden(epochs).recipe.model_copy(update={"precision": "float32"})
-    return candidate(epochs, **fields).model_copy(update={"recipe": recipe})
+    recipe = hidden(epochs).recipe.changed(precision="float32")
+    return candidate(epochs, **fields).changed(recipe=recipe)
 
 
 def search(*stages: tuple[Candidate, ...], **fields: Any) -> SearchSpec:
@@ -204,7 +204,7 @@ def test_modules_of_other_flows_are_reused(registry: Registry) -> None:
 
 def test_a_candidate_that_diverges_is_reported_and_left_out(registry: Registry) -> None:
     recipe = Recipe(epochs=1, learning_rate=1e30, schedule="constant")
-    wild = candidate().model_copy(update={"recipe": recipe})
+    wild = candidate().changed(recipe=recipe)
     events: list[Event] = []
     with watch(events.append):
         result = search_modules(search((candidate(), wild)))
@@ -250,7 +250,7 @@ def test_measured_features_must_find_room_before_anything_is_trained(
     spec = search((candidate(), candidate(width=64)))
 
     def plan(limit: int, **changes: Any) -> None:
-        settings = registry.settings.model_copy(update={"feature_cache_bytes": limit})
+        settings = registry.settings.changed(feature_cache_bytes=limit)
         monkeypatch.setattr(registry, "settings", settings)
         plan_search(registry, spec.model_copy(update=changes))
 
@@ -329,7 +329,7 @@ def test_a_search_is_refused_before_it_trains(registry: Registry, tmp_path: Path
         picture(number).save(image / f"{number}.png")
     unlabelled = DatasetSpec(name="image_folder", path=str(image))
     with pytest.raises(DataError, match="no class labels"):
-        search_modules(plain.model_copy(update={"dataset": unlabelled}))
+        search_modules(plain.changed(dataset=unlabelled))
     assert not registry.modules.find()
 
 
@@ -337,7 +337,7 @@ def test_widths_and_ends_of_different_candidates_fit(registry: Registry) -> None
     spec = search(
         (candidate(until="linear1"), candidate(until="linear2", width=8)),
         (candidate(), candidate(width=4)),
-    ).model_copy(update={"backbone": BackboneSpec(name="mlp", width=16, depth=3)})
+    ).changed(backbone=BackboneSpec(name="mlp", width=16, depth=3))
     plan = plan_search(registry, spec)
     first = plan.module(0, spec.stages[0].candidates[1], Below.of_data(plan.info))
     second = plan.module(1, spec.stages[1].candidates[1], Below.of_module("0" * 64, first))
@@ -358,8 +358,8 @@ def test_descriptions_name_what_differs() -> None:
     assert describe([plain, wide]) == ("epochs 1", "epochs 3, width 5")
     assert describe([wide, plain]) == ("epochs 3, width 5", "epochs 1, width as usual")
     assert describe([plain, candidate(width=5)]) == ("as the backbone", "width 5")
-    tanh = plain.model_copy(update={"kernel": KernelSpec(name="tanh")})
-    warm = plain.model_copy(update={"objective": ObjectiveSpec(temperature=0.25)})
+    tanh = plain.changed(kernel=KernelSpec(name="tanh"))
+    warm = plain.changed(objective=ObjectiveSpec(temperature=0.25))
     assert describe([plain, tanh, warm]) == (
         "kernel relu",
         "kernel tanh",

@@ -117,8 +117,8 @@ def test_shapes_must_meet_even_where_ids_do(tmp_path, chain):
 
 
 def test_one_preprocessing_for_the_whole_chain(tmp_path, chain):
-    other = PREPROCESSING.model_copy(update={"mean": (0.5,)})
-    spec = chain.stored[2].spec.model_copy(update={"preprocessing": other})
+    other = PREPROCESSING.changed(mean=(0.5,))
+    spec = chain.stored[2].spec.changed(preprocessing=other)
     wrong = write_module(tmp_path / "4", spec, chain.live[2].state_dict())
     with pytest.raises(InterfaceError, match=r"Position 3 of 3 .* names preprocessing"):
         check_chain([*chain.stored[:2], wrong])

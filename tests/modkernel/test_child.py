@@ -260,7 +260,7 @@ def test_a_killed_fork_server_is_replaced(tmp_path: Path) -> None:
 
     with pytest.raises(StoppedError):
         server.run(make_job(tmp_path / "job", "long"), follow, stop)
-    assert seen[0] == reached + 1, "the next child goes on where the last one stopped"
+    assert seen[0] == reached + 1, "the next child resumes where the last one stopped"
     server.close()
 
 

@@ -118,7 +118,7 @@ NAN = np.where(np.arange(40)[:, None] == 3, np.nan, X)
     ("arrays", "message"),
     [
         ({"x": X, "y": Y[:39]}, r"y of .* has shape \[39\], and there are 40"),
-        ({"x": X, "y": Y[:, None]}, "one label an example"),
+        ({"x": X, "y": Y[:, None]}, "one label for each example"),
         ({"x": NAN, "y": Y}, "not finite"),
         ({"x": X * 1e300, "y": Y}, "not finite"),
         ({"x": X, "y": Y.astype(float)}, "labels are integers or strings"),
@@ -131,7 +131,7 @@ NAN = np.where(np.arange(40)[:, None] == 3, np.nan, X)
         ({"x": np.stack([IMAGES] * 2, 1), "y": Y}, "1 or 3 channels"),
         ({"x": X[:0], "y": Y[:0]}, "is empty"),
         ({"y": Y}, "no array 'x'"),
-        ({"x": X, "y": Y, "x_test": X[:, :4], "y_test": Y}, "differ in shape"),
+        ({"x": X, "y": Y, "x_test": X[:, :4], "y_test": Y}, "examples of different shapes"),
         ({"x": X, "y": Y, "x_test": X}, "for all of its parts or for none"),
         ({"x": X, "y": Y, "y_test": Y}, "for all of its parts or for none"),
         ({"x": X, "x_test": X, "y_test": Y}, "for all of its parts or for none"),
@@ -160,7 +160,7 @@ def test_files_that_cannot_be_read(tmp_path):
         np.save(single, X)
         for content in (b"", b"not what it says", b"PK\3\4 cut short", single.getvalue()):
             path.write_bytes(content)
-            with pytest.raises(DataError, match="Save it anew"):
+            with pytest.raises(DataError, match="Save it again"):
                 load(path, tmp_path)
     with pytest.raises(DataError, match=r"one \.npz or \.safetensors"):
         load(tmp_path / "a.csv", tmp_path)
@@ -240,7 +240,7 @@ def test_a_loader_of_ones_own(tmp_path):
         ("failing", DataError, "failed with FileNotFoundError: there is no such disk"),
         ("refusing", DataError, r"^The disk is in the drawer\.$"),
         ("wrong_type", DataError, "returned int"),
-        ("NO_FUNCTION", DataError, "is no function"),
+        ("NO_FUNCTION", DataError, "is not a function"),
         ("absent", SpecError, "Cannot import"),
     ],
 )

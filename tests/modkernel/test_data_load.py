@@ -215,7 +215,7 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["cut", "altered", "empty"])
 @pytest.mark.parametrize("which", ["datasets", "info", "manifests"])
-def test_damaged_cache_files_are_made_anew(root, tmp_path, which, how):
+def test_damaged_cache_files_are_made_again(root, tmp_path, which, how):
     spec, where = folder_spec(root), places(tmp_path)
     first = load_dataset(spec, where)
     pixels = all_pixels(first).clone()
@@ -272,8 +272,8 @@ def test_groups_are_a_data_set_of_their_own_whose_order_counts(tmp_path):
     plain = array_spec(tmp_path / "a.npz")
     places_ = places(tmp_path)
     groups = {"odd": ("1", "3"), "even": ("0", "2")}
-    joined = plain.model_copy(update={"groups": groups})
-    turned = plain.model_copy(update={"groups": dict(reversed(groups.items()))})
+    joined = plain.changed(groups=groups)
+    turned = plain.changed(groups=dict(reversed(groups.items())))
     for spec, classes in ((plain, tuple("0123")), (joined, ("odd", "even"))):
         loaded = load_dataset(spec, places_)
         assert loaded.info() == describe_dataset(spec, places_)

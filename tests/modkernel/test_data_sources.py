@@ -15,11 +15,11 @@ from modkernel.data import (
     Streamed,
     load_dataset,
     place_dataset,
-    statistics,
 )
 from modkernel.data import load as load_module
 from modkernel.data.statistics import preprocessing_of
 from modkernel.errors import DataError, ImageError
+from modkernel.system import memory
 from modkernel.system.memory import free_memory
 from tests.modkernel.data_made import all_pixels, folder_spec, image_folder, places
 
@@ -114,7 +114,7 @@ def test_the_training_part_is_train_then_validation(root, tmp_path, limit):
     if isinstance(part.examples, Resident):
         assert part.examples.base is data.train.examples.base
         moved = Dataset(**{**vars(data), "validation": copied(data.validation)}).training_part()
-        assert torch.equal(moved.images.batch(torch.arange(len(part))), expected)
+        assert torch.equal(moved.examples.batch(torch.arange(len(part))), expected)
 
 
 def copied(split: Split) -> Split:
@@ -193,7 +193,7 @@ def test_free_memory_is_the_least_of_machine_and_container(tmp_path, monkeypatch
     def path(name):
         return {"/proc/meminfo": tmp_path / "meminfo", "/sys/fs/cgroup": tmp_path}[name]
 
-    monkeypatch.setattr(statistics, "Path", path)
+    monkeypatch.setattr(memory, "Path", path)
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   8 kB\n")
     assert free_memory() == 8192
     (tmp_path / "memory.max").write_text("max\n")

@@ -27,7 +27,7 @@ def pool(
         classes=NAMES[: len(counts)],
         ids=[str(i) for i in range(len(labels))],
         labels=labels,
-        pixels=torch.arange(len(labels), dtype=torch.float32)[:, None],
+        examples=torch.arange(len(labels), dtype=torch.float32)[:, None],
         train=parts[0],
         validation=None if validation is None else parts[1],
         test=None if test is None else parts[2],
@@ -56,7 +56,7 @@ def test_every_split_has_every_class_and_every_example_is_in_one(
     assert sorted(chosen.ids, key=int) == list(source.ids)
     rows = torch.tensor([int(name) for name in chosen.ids])
     assert torch.equal(chosen.labels, source.labels[rows])
-    assert torch.equal(chosen.pixels, source.pixels[rows])
+    assert torch.equal(chosen.examples, source.examples[rows])
     for part in chosen.parts:
         assert set(chosen.labels[part].tolist()) == set(range(len(counts)))
         assert rows[part].tolist() == sorted(rows[part].tolist())
@@ -117,7 +117,7 @@ def test_groups_keep_the_split_of_the_whole_and_number_labels_in_their_order(
         assert kept == wanted
     sides = [int(NAMES[source.labels[int(i)]] in second) for i in joined.ids]
     assert joined.labels.tolist() == sides
-    assert torch.equal(joined.pixels[:, 0], torch.tensor([float(i) for i in joined.ids]))
+    assert torch.equal(joined.examples[:, 0], torch.tensor([float(i) for i in joined.ids]))
 
 
 def test_groups_of_one_class_are_those_classes():

@@ -97,13 +97,13 @@ def test_every_part_of_a_key_tells_features_apart() -> None:
     assert len({one.digest() for one in keys}) == 6
 
 
-def test_another_number_of_examples_is_made_anew(tmp_path: Path) -> None:
+def test_another_number_of_examples_is_made_again(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, PLENTY)
     fill(cache, "a", 8)
     assert torch.equal(fill(cache, "a", 9), rows("a", 9))
 
 
-def test_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
+def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, PLENTY)
     fill(cache, "a")
     (file,) = files(tmp_path)

@@ -122,5 +122,5 @@ def test_features_that_are_not_finite_are_refused(wrong: float) -> None:
     features[4, 1] = wrong
     with pytest.raises(DataError, match="finite"):
         suggest_labels(features, 2)
-    with pytest.raises(DataError, match="one row an example"):
+    with pytest.raises(DataError, match="one row per example"):
         suggest_labels(torch.ones(10), 2)

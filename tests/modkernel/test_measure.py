@@ -149,8 +149,8 @@ def test_a_gaussian_module_is_measured_at_the_centres_of_an_output_module(tmp_pa
     assert spec.hidden is not None
     spec = spec.model_copy(
         update={
-            "interface": spec.interface.model_copy(update={"kernel": kernel}),
-            "hidden": spec.hidden.model_copy(update={"kernel": kernel}),
+            "interface": spec.interface.changed(kernel=kernel),
+            "hidden": spec.hidden.changed(kernel=kernel),
         }
     )
     weights, _ = train_hidden(spec, paired(96), paired(30, 1), arithmetic=FLOAT32)

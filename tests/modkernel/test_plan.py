@@ -112,18 +112,18 @@ def test_augmentation_is_for_images() -> None:
     hidden = HiddenSpec(kernel=KernelSpec(name="relu"), recipe=Recipe(flip=True))
     spec = NetworkSpec(name="n", backbone=BackboneSpec(name="mlp"), hidden=(hidden,))
     with pytest.raises(InterfaceError, match="flip to false"):
-        plan_network(spec, info().model_copy(update={"preprocessing": vectors}))
+        plan_network(spec, info().changed(preprocessing=vectors))
 
 
 def test_unlabelled_data_needs_pairs_and_no_output_module() -> None:
     spec = NetworkSpec(name="n", backbone=RESNET)
     with pytest.raises(PairError, match="'pairs'"):
         plan_network(spec, info(labelled=False))
-    paired = spec.model_copy(update={"pairs": "pairs.csv"})
+    paired = spec.changed(pairs="pairs.csv")
     with pytest.raises(DataError, match="output: null"):
         plan_network(paired, info(labelled=False))
     small = HiddenSpec(recipe=Recipe(batch_size=3))
     with pytest.raises(PairError, match="at least 4"):
-        plan_network(paired.model_copy(update={"hidden": (small,)}), info(labelled=False))
-    alone = paired.model_copy(update={"output": None})
+        plan_network(paired.changed(hidden=(small,)), info(labelled=False))
+    alone = paired.changed(output=None)
     assert len(plan_network(alone, info(labelled=False))) == 1

@@ -225,7 +225,7 @@ def test_a_job_on_pairs_trains_on_those_it_was_planned_with(
     module = plan.spec(info.preprocessing.id, info.preprocessing, facts(info, known), 0)
     planned = job(tmp_path, places, kind="hidden", module=module, pairs=str(path))
     with pytest.raises(DataError, match="file of pairs, and none is given"):
-        run_job(planned.model_copy(update={"pairs": None}), no_progress, never_stop)
+        run_job(planned.changed(pairs=None), no_progress, never_stop)
     path.write_text(text.partition("\n")[2])
     with pytest.raises(DataError, match=r"pairs in .* have changed"):
         run_job(planned, no_progress, never_stop)

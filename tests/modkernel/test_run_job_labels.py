@@ -71,4 +71,4 @@ def test_labels_that_changed_since_the_plan_are_refused(planned: tuple[Job, Path
 def test_a_module_of_a_file_of_labels_is_not_trained_without_it(planned: tuple[Job, Path]) -> None:
     output, _ = planned
     with pytest.raises(DataError, match="file of labels, and none is given"):
-        run_job(output.model_copy(update={"labels": None}), no_progress, never_stop)
+        run_job(output.changed(labels=None), no_progress, never_stop)

@@ -146,7 +146,7 @@ def test_a_changed_spec_is_validated() -> None:
 
 def test_the_preprocessing_s_id_is_its_content() -> None:
     one = Preprocessing(shape=(1, 8, 8), dtype="uint8", mean=(0.1,), std=(0.2,))
-    other = one.model_copy(update={"mean": (0.11,)})
+    other = one.changed(mean=(0.11,))
     assert one.id != other.id
     assert one.id == f"preprocessing-{one.digest()}"
 
@@ -182,7 +182,7 @@ def test_facts_without_a_label_file_have_the_digest_that_they_had_before_there_w
     assert set(json.loads(facts.canonical_json())) == {
         *("name", "fingerprint", "classes", "pairs_fingerprint"),
     }
-    labelled = facts.model_copy(update={"labels_fingerprint": "0" * 64})
+    labelled = facts.changed(labels_fingerprint="0" * 64)
     assert labelled.digest() != facts.digest()
     assert DatasetFacts.model_validate_json(labelled.canonical_json(), strict=True) == labelled
 
@@ -190,7 +190,7 @@ def test_facts_without_a_label_file_have_the_digest_that_they_had_before_there_w
 def test_what_a_list_of_pairs_has_shown_of_a_data_set() -> None:
     facts = DatasetFacts(name="made", fingerprint="f", classes=("a", "b"))
     assert not facts.saw_validation("made", "f")
-    on_pairs = facts.model_copy(update={"pairs_fingerprint": "0" * 64})
+    on_pairs = facts.changed(pairs_fingerprint="0" * 64)
     assert on_pairs.saw_validation("other", "f")
     assert on_pairs.saw_validation("made", "of a choice of its classes")
     assert not on_pairs.saw_validation("other", "e")

@@ -97,7 +97,7 @@ def test_one_class_and_repeated_classes() -> None:
 
 def test_unknown_classes_are_named_with_those_that_exist() -> None:
     with pytest.raises(
-        ClassError, match=r"'cow', which the data do not have: choose from cat, dog"
+        ClassError, match=r"'cow', which the data set does not have: choose from cat, dog"
     ):
         parse_task("cow, dog").assign(CLASSES)
 

@@ -1,4 +1,4 @@
-"""Training on kept features of the upstream, and on fixed views: the same modules, resumable."""
+"""Training on cached features of the upstream, and on fixed views: the same modules, resumable."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from modkernel.data.sources import ExampleSource
 from modkernel.errors import DataError, SettingsError, SpecError, StoppedError
 from modkernel.features import compute
 from modkernel.features.cache import FeatureCache
-from modkernel.features.compute import Pieces, compute_features, keeping
+from modkernel.features.compute import MicroBatches, cache_entry, compute_features
 from modkernel.features.extractor import frozen_upstream
 from modkernel.features.sources import BATCH, Features, View
 from modkernel.modules.stored import StoredModule
 from modkernel.spec import KernelSpec, OutputSpec, Recipe
-from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training import hidden, train_hidden, train_output
 from modkernel.training.hidden import PairData
@@ -44,11 +43,9 @@ from tests.modkernel.training_examples import (
     trained,
 )
 
-pytestmark = pytest.mark.gpu
-
 PLAIN = Recipe(epochs=3, batch_size=32)
 AUGMENTED = Recipe(epochs=3, batch_size=32, crop_padding=1, flip=True)
-VIEWS = AUGMENTED.model_copy(update={"views": 2})
+VIEWS = AUGMENTED.changed(views=2)
 PLENTY = 1 << 30
 
 
@@ -92,8 +89,8 @@ def fit(
     """Weights and objectives of the second module, and how many raw examples that took."""
     first, second = below
     assert second.spec.hidden is not None
-    hidden = second.spec.hidden.model_copy(update={"recipe": recipe})
-    spec = second.spec.model_copy(update={"hidden": hidden, "seed": seed})
+    hidden = second.spec.hidden.changed(recipe=recipe)
+    spec = second.spec.changed(hidden=hidden, seed=seed)
     train, validation = parts()
     weights, report = train_hidden(
         spec, train, validation, [first], arithmetic=FLOAT32, control=control, cache=cache
@@ -115,7 +112,7 @@ def test_a_cache_changes_no_bit_and_spares_the_upstream(
     for other in (filling, filled):
         assert equal(without[0], other[0])
         assert without[1] == other[1]
-    # Fresh views differ in every epoch: of them nothing can be kept.
+    # Fresh views differ in every epoch: of them nothing can be cached.
     assert filled[2] == (3 * 96 if recipe is AUGMENTED else 0)
 
 
@@ -125,7 +122,7 @@ def test_candidates_on_one_upstream_share_its_output(
     cache = FeatureCache(tmp_path, PLENTY)
     for recipe in (PLAIN, VIEWS):
         assert fit(below, recipe, cache)[2] > 0
-        other = recipe.model_copy(update={"learning_rate": 0.02, "batch_size": 48})
+        other = recipe.changed(learning_rate=0.02, batch_size=48)
         assert fit(below, other, cache, seed=5)[2] == 0
 
 
@@ -145,7 +142,7 @@ def test_examples_that_are_no_whole_split_are_never_looked_for(
 
 @pytest.mark.parametrize("stop_after", [2, 5], ids=["mid-epoch-1", "mid-epoch-2"])
 @pytest.mark.parametrize("recipe", [PLAIN, VIEWS], ids=["plain", "views"])
-def test_stopped_and_gone_on_is_bitwise_the_undisturbed_run(
+def test_stopped_and_resumed_is_bitwise_the_undisturbed_run(
     recipe: Recipe, stop_after: int, below: tuple[StoredModule, StoredModule], tmp_path: Path
 ) -> None:
     whole = fit(below, recipe, None)
@@ -156,7 +153,7 @@ def test_stopped_and_gone_on_is_bitwise_the_undisturbed_run(
     control = Control(checkpoints=checkpoints, stop=lambda: next(asked) >= stop_after)
     with pytest.raises(StoppedError, match="epoch"):
         fit(below, recipe, cache, control)
-    # Gone on with on another machine, whose cache is empty.
+    # Resumed on another machine, whose cache is empty.
     resumed = fit(below, recipe, None, Control(checkpoints=checkpoints))
     assert equal(whole[0], resumed[0])
     assert whole[1] == resumed[1]
@@ -179,19 +176,19 @@ def test_epoch_e_is_trained_on_view_e_modulo_their_number(
         for indices, values in zip(order, batches(self, order, device), strict=True):
             if len(self) == 96:
                 number = len(seen) // 3 % 2  # Three steps an epoch.
-                torch.testing.assert_close(values.cpu(), by_hand[number][indices])
+                torch.testing.assert_close(values, by_hand[number][indices])
                 seen.append(indices)
             yield values
 
     monkeypatch.setattr(Features, "batches", watched)
-    fit(below, VIEWS.model_copy(update={"epochs": 5}), None)
+    fit(below, VIEWS.changed(epochs=5), None)
     assert len(seen) == 5 * 3
 
 
 def test_more_views_than_epochs_are_not_computed(
     below: tuple[StoredModule, StoredModule], tmp_path: Path
 ) -> None:
-    many = VIEWS.model_copy(update={"views": 50, "epochs": 2})
+    many = VIEWS.changed(views=50, epochs=2)
     assert fit(below, many, FeatureCache(tmp_path, PLENTY))[2] == 2 * 96 + 30
 
 
@@ -217,9 +214,9 @@ def test_views_are_asked_for_where_they_mean_something() -> None:
     with pytest.raises(SpecError, match="first module"):
         plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0)
     spec = plan.spec("a" * 64, PREPROCESSING, FACTS, seed=0)
-    below = spec.interface.model_copy(update={"upstream": PREPROCESSING.id})
+    below = spec.interface.changed(upstream=PREPROCESSING.id)
     with pytest.raises(SpecError, match="stored"):
-        train_hidden(spec.model_copy(update={"interface": below}), *parts(), arithmetic=FLOAT32)
+        train_hidden(spec.changed(interface=below), *parts(), arithmetic=FLOAT32)
 
 
 def test_a_recipe_without_views_has_the_digest_that_it_always_had() -> None:
@@ -227,14 +224,14 @@ def test_a_recipe_without_views_has_the_digest_that_it_always_had() -> None:
     assert "views" in VIEWS.canonical_json()
 
 
-def test_an_output_module_on_kept_features_is_the_same(
+def test_an_output_module_on_cached_features_is_the_same(
     below: tuple[StoredModule, StoredModule], tmp_path: Path
 ) -> None:
     cache = FeatureCache(tmp_path, PLENTY)
     for kernel in (None, KernelSpec(name="gaussian", centres=5)):
         spec = output_spec_on(below[0], OutputSpec(minimum_steps=5), kernel)
-        for seed in (0, 1):  # The centres of a gaussian front are drawn by the seed.
-            seeded = spec.model_copy(update={"seed": seed})
+        for seed in (0, 1):  # The centres of a gaussian kernel are drawn by the seed.
+            seeded = spec.changed(seed=seed)
             results = []
             for used in (None, cache, cache):
                 train, test = (
@@ -249,7 +246,7 @@ def test_an_output_module_on_kept_features_is_the_same(
             assert results[0][1].evaluation == results[2][1].evaluation
 
 
-def test_without_room_on_the_disk_training_goes_on_in_memory(
+def test_without_room_on_the_disk_training_continues_in_memory(
     below: tuple[StoredModule, StoredModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: int) -> None:
@@ -269,7 +266,6 @@ def test_what_memory_does_not_hold_goes_to_a_file_without_a_name(
 ) -> None:
     whole = fit(below, PLAIN, None)
     monkeypatch.setattr(compute, "free_memory", lambda: 100)
-    monkeypatch.setattr(compute, "gpu_share", lambda _: 0)
     cache = FeatureCache(tmp_path, 0)
     assert equal(whole[0], fit(below, PLAIN, cache)[0])
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
@@ -299,9 +295,8 @@ def test_a_batch_that_the_device_cannot_hold_is_halved(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, PLENTY)
     (plan,) = plans(MLP, PLAIN, kernel="relu")
     spec = plan.spec("a" * 64, PREPROCESSING, FACTS, seed=0)
-    on_cpu = Arithmetic(torch.device("cpu"), torch.float32)
-    kept = keeping(cache, spec, "train", on_cpu)
-    found = compute_features(Narrow(), Features(values), on_cpu, kept=kept)
+    entry = cache_entry(cache, spec, "train", FLOAT32)
+    found = compute_features(Narrow(), Features(values), FLOAT32, entry=entry)
     assert torch.equal(found.values, 2 * values)
     failed = [size for size in sizes if size > 20]
     assert failed == [128, 64, 32], "it is not tried again"
@@ -310,7 +305,7 @@ def test_a_batch_that_the_device_cannot_hold_is_halved(tmp_path: Path) -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
-        list(Pieces(never, torch.device("cpu")).of(values))
+        list(MicroBatches(never, torch.device("cpu")).outputs(values))
 
 
 def test_views_share_what_of_a_gpu_one_source_may_have(
@@ -318,9 +313,9 @@ def test_views_share_what_of_a_gpu_one_source_may_have(
 ) -> None:
     limits: list[int | None] = []
 
-    def noted(*arguments: Any, near: int | None, **more: Any) -> Features:
-        limits.append(near)
-        return compute_features(*arguments, near=near, **more)
+    def noted(*arguments: Any, gpu_limit: int | None, **more: Any) -> Features:
+        limits.append(gpu_limit)
+        return compute_features(*arguments, gpu_limit=gpu_limit, **more)
 
     monkeypatch.setattr(hidden, "compute_features", noted)
     monkeypatch.setattr(hidden, "gpu_share", lambda _, sources: 1200 // sources)
@@ -337,8 +332,8 @@ def test_features_lie_on_a_gpu_within_a_limit(monkeypatch: pytest.MonkeyPatch) -
     assert [compute.gpu_share(cuda), compute.gpu_share(cuda, 5)] == [500, 100]
     assert compute.gpu_share(torch.device("cpu")) == 0
     values, other = torch.zeros(4), torch.device("meta")
-    assert compute._near(values, other, 16).device == other
-    assert compute._near(values, other, 15) is values
+    assert compute._on_gpu_if_small(values, other, 16).device == other
+    assert compute._on_gpu_if_small(values, other, 15) is values
 
 
 def test_no_examples_have_no_features() -> None:

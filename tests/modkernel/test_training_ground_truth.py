@@ -1,4 +1,4 @@
-"""Judging a stored module: what direct computation gives, and what is refused."""
+"""The ground truth of a stored module: what direct computation gives, and what is refused."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from modkernel.spec import OutputSpec, Recipe
 from modkernel.training.ground_truth import PROBABILITIES, measure_ground_truth
 from modkernel.training.heads import fit_heads, predict_heads
 from tests.modkernel.training_examples import FACTS, FLOAT32, PREPROCESSING, made_images, trained
-
-pytestmark = pytest.mark.gpu
 
 RIDGE = OutputSpec(method="ridge")
 TARGETS = (
@@ -70,7 +68,7 @@ def features(chain: list[StoredModule], part: Split) -> torch.Tensor:
     return make_kernel(chain[-1].spec.interface.kernel).features(h)
 
 
-def test_a_judgment_is_what_direct_computation_gives(chain: list[StoredModule]) -> None:
+def test_a_ground_truth_is_what_direct_computation_gives(chain: list[StoredModule]) -> None:
     events: list[Any] = []
     found = measure_ground_truth(
         asked(chain), chain, DATA, arithmetic=FLOAT32, control=Control(progress=events.append)
@@ -124,7 +122,7 @@ def test_a_score_that_a_target_does_not_allow_is_left_out(chain: list[StoredModu
     assert set(found.scores) == {"leep", "nce"}
 
 
-def test_judging_refuses_and_stops(chain: list[StoredModule]) -> None:
+def test_evaluating_refuses_and_stops(chain: list[StoredModule]) -> None:
     with pytest.raises(InterfaceError, match="whole chain"):
         measure_ground_truth(asked(chain), chain[:1], DATA, arithmetic=FLOAT32)
     wild = (Task.of_classes(("a", "zebra")),)
@@ -151,13 +149,13 @@ def test_a_target_without_examples_is_named_before_anything_is_computed(
         measure_ground_truth(asked(chain, targets=targets), chain, lacking, arithmetic=FLOAT32)
 
 
-def test_a_file_that_is_no_judgment(chain: list[StoredModule], tmp_path: Path) -> None:
+def test_a_file_that_is_no_ground_truth(chain: list[StoredModule], tmp_path: Path) -> None:
     path = tmp_path / "ground_truth.json"
     spec = asked(chain).model_dump(mode="json")
     one_side = {**spec, "own": {"groups": [["a", ["a"]]]}}
     for content in ("", "{}", json.dumps({"spec": one_side, "accuracy": []})):
         path.write_text(content)
-        with pytest.raises(ArtifactError, match="not a truth"):
+        with pytest.raises(ArtifactError, match="not a ground truth"):
             read_ground_truth(path)
-    with pytest.raises(ArtifactError, match="not a truth"):
+    with pytest.raises(ArtifactError, match="not a ground truth"):
         read_ground_truth(tmp_path / "missing.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def fit(
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.mark.parametrize("stop_after", [1, 4], ids=["mid-epoch-1", "mid-epoch-2"])
-def test_stopped_and_gone_on_is_bitwise_the_undisturbed_run(
+def test_stopped_and_resumed_is_bitwise_the_undisturbed_run(
     recipe: Recipe, stop_after: int, tmp_path: Path
 ) -> None:
     whole = fit(recipe)
@@ -138,7 +138,7 @@ def test_a_run_killed_after_an_epoch_repeats_nothing_of_it(tmp_path: Path) -> No
     assert equal(whole[0], resumed[0])
 
 
-def test_a_damaged_checkpoint_starts_anew(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_starts_again(tmp_path: Path) -> None:
     whole = fit(PLAIN, Control(checkpoints=tmp_path))
     file = tmp_path / "checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:100])
@@ -299,7 +299,7 @@ def test_a_projection_head_is_used_and_thrown_away() -> None:
     bare = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0)
     hidden = bare.hidden
     assert hidden is not None
-    headed = bare.model_copy(update={"hidden": hidden.model_copy(update={"projection": 8})})
+    headed = bare.model_copy(update={"hidden": hidden.changed(projection=8)})
     without, _ = train_hidden(bare, paired(96), paired(30, 1), arithmetic=FLOAT32)
     with_head, report = train_hidden(headed, paired(96), paired(30, 1), arithmetic=FLOAT32)
     assert with_head.keys() == without.keys()
@@ -315,18 +315,24 @@ def test_an_infinite_loss_stops_with_a_remedy() -> None:
 
 
 def test_a_validation_value_that_is_not_finite_stops_too(tmp_path: Path) -> None:
-    model = torch.nn.Linear(2, 1)
+    class Undefined:
+        model = torch.nn.Linear(2, 1)
+
+        def batches(self, generator: torch.Generator) -> list[Tensor]:
+            return [torch.arange(4)]
+
+        def load(self, order: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+            return (torch.ones(len(indices), 2) for indices in order)
+
+        def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
+            return self.model(raw).square().mean()
+
+        def validate(self) -> float:
+            return float("nan")
+
+    control = Control(checkpoints=tmp_path)
     with pytest.raises(NonFiniteError, match="value on the validation part"):
-        minimise(
-            model,
-            lambda raw, indices, generator: model(raw).square().mean(),
-            batches=lambda generator: [torch.arange(4)],
-            load=lambda order, _: (torch.ones(len(indices), 2) for indices in order),
-            recipe=Recipe(epochs=2),
-            seed=0,
-            validate=lambda: float("nan"),
-            control=Control(checkpoints=tmp_path),
-        )
+        minimise(Undefined(), recipe=Recipe(epochs=2), seed=0, control=control)
     assert not list(tmp_path.iterdir())
 
 

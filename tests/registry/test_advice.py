@@ -286,8 +286,8 @@ def test_the_name_of_a_folder_or_a_file_does_not_tell_what_is_in_it(
     registry: Registry, tmp_path: Path, name: str
 ) -> None:
     spec, module = make_hidden(("stem",), (1, 8, 8), PREPROCESSING.id)
-    facts = FACTS.model_copy(update={"name": name, "classes": ("cat", "deer")})
-    spec = spec.model_copy(update={"dataset": facts})
+    facts = FACTS.changed(name=name, classes=("cat", "deer"))
+    spec = spec.changed(dataset=facts)
     record = store_one(registry, write_module(tmp_path / name, spec, module.state_dict()))
     keep(registry, record, tmp_path)
     known = name == "digits"
@@ -352,8 +352,8 @@ def test_validation_examples_that_a_chain_was_trained_on_tell_no_accuracy(
         upstream = chain[-1].id if chain else PREPROCESSING.id
         spec, module = make_hidden((block,), takes, upstream)
         known = "0" * 64 if position == on_pairs else None
-        facts = FACTS.model_copy(update={"fingerprint": BASE, "pairs_fingerprint": known})
-        spec = spec.model_copy(update={"dataset": facts})
+        facts = FACTS.changed(fingerprint=BASE, pairs_fingerprint=known)
+        spec = spec.changed(dataset=facts)
         chain.append(write_module(tmp_path / block, spec, module.state_dict()))
     top = store_chain(registry, tuple(chain))[-1]
     keep(registry, top, tmp_path)

@@ -42,17 +42,17 @@ def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples
 def many_classes(stored: StoredModule) -> ModuleSpec:
     classes = tuple(f"a class with quite a long name, number {i}" for i in range(1000))
     facts = DatasetFacts(name="big", fingerprint="f" * 64, classes=classes)
-    return stored.spec.model_copy(update={"dataset": facts, "classes": classes})
+    return stored.spec.changed(dataset=facts, classes=classes)
 
 
 @pytest.mark.parametrize("depth", [0, 9, 200])
 def test_a_card_fits_into_a_description(registry: Registry, examples: Examples, depth: int) -> None:
     stored = examples.first()
     record = store_chain(registry, (stored,))[0]
-    big = record.model_copy(update={"spec": many_classes(stored), "name": "n" * 100})
+    big = record.changed(spec=many_classes(stored), name="n" * 100)
     line = report_of(stored).history[0]
     report = report_of(stored).model_copy(
-        update={"history": tuple(line.model_copy(update={"epoch": i}) for i in range(1, 301))}
+        update={"history": tuple(line.changed(epoch=i) for i in range(1, 301))}
     )
     card = module_card(big, [big] * depth, report, [f"figures/{i}.png" for i in range(3)])
     assert len(card) <= LIMIT_CHARACTERS

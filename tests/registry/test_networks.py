@@ -52,7 +52,7 @@ def test_the_same_composition_is_kept(registry: Registry, examples: Examples) ->
     made = registry.networks.add("net", ids, EVALUATION)
     assert registry.networks.add("net", ids, EVALUATION) == made
     assert len(registry.networks.evaluations(made)) == 1
-    better = EVALUATION.model_copy(update={"accuracy": 0.8})
+    better = EVALUATION.changed(accuracy=0.8)
     assert registry.networks.add("net", ids, better).evaluation == better
     assert [e.evaluation.accuracy for e in registry.networks.evaluations(made)] == [0.75, 0.8]
     assert registry.networks.evaluations(made)[0].dataset == "digits"

@@ -108,4 +108,4 @@ def test_an_artifact_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", artifact_root=tmp_path / "file" / "artifacts")
     with pytest.raises(SettingsError, match=r"artifact folder .*MODKERNEL_ARTIFACT_ROOT"):
         settings.ensure_home()
-    settings.model_copy(update={"mlflow_uri": "http://elsewhere:5000"}).ensure_home()
+    settings.changed(mlflow_uri="http://elsewhere:5000").ensure_home()

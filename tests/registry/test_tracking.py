@@ -47,7 +47,7 @@ def test_the_data_set_is_an_input_under_our_own_digest(registry: Registry, spec:
 
 
 def test_many_runs_of_a_new_experiment_start_at_once(registry: Registry, spec: Any) -> None:
-    specs = [spec.model_copy(update={"seed": seed}) for seed in range(8)]
+    specs = [spec.changed(seed=seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda one: registry.runs.start_module(NAME, one), specs))
     assert len(set(runs)) == 8

@@ -54,8 +54,8 @@ def _rows(features: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor,
 
     The mean is NaN and the first is -inf where an example has no same pair.
     """
-    kept = labels >= 0
-    phi, labels = features[kept].double(), labels[kept]
+    labelled = labels >= 0
+    phi, labels = features[labelled].double(), labels[labelled]
     if not len(labels) or int(labels.bincount().max()) < 2:
         raise ScoreError(
             "A contrastive score needs two examples of some class: give more labelled examples."

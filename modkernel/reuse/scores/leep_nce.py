@@ -49,8 +49,8 @@ def _prepare(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Ten
             f"Probabilities of shape {list(probabilities.shape)} do not go with labels of shape "
             f"{list(labels.shape)}: give [N, Z] and [N]."
         )
-    kept = labels >= 0
-    theta, labels = probabilities[kept].double(), labels[kept]
+    known = labels >= 0
+    theta, labels = probabilities[known].double(), labels[known]
     if not len(theta):
         raise ScoreError("There are no labelled examples to score a network's outputs by.")
     unit = torch.isclose(theta.sum(1), theta.new_ones(()), atol=1e-3)

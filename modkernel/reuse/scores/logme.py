@@ -14,10 +14,11 @@ __all__ = ["logme"]
 RESIDUAL = 1e-10
 """Least share of ‖y‖² that features leave of the labels: less than that is rounding of float32."""
 POINTS = 64
+"""Values of log ρ in each round of the search for the best."""
 ROUNDS = 3
-"""Each search is on `POINTS` values of log ρ, each round between the neighbours of the best."""
+"""Rounds of the search, each between the neighbours of the best value so far."""
 NUMBERS = 1 << 21
-"""Numbers that are handled at once: 16 MiB."""
+"""float64 numbers of the grid that are held at once: 16 MiB."""
 
 
 def logme(task: TaskStatistics) -> float:
@@ -30,7 +31,7 @@ def logme(task: TaskStatistics) -> float:
     implementations omit is in it. Directions with less than 1e-10 of Σ‖φ‖² are left out of Φ.
 
     Where more examples than directions are left, R is taken to be 1e-10·‖y‖² at least, the least
-    noise that float32 features can tell. Labels that the features give exactly, as those of a
+    noise that float32 features can show. Labels that the features give exactly, as those of a
     collapsed module do, would have an evidence without bound; so it is finite and compares.
     """
     n = task.examples

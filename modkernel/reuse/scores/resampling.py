@@ -1,4 +1,4 @@
-"""How sure a score is with the examples at hand."""
+"""How certain a score is with the given examples."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from modkernel.reuse.task import Task
 __all__ = ["bootstrap"]
 
 QUANTILES = (0.05, 0.5, 0.95)
+"""Lower bound, middle and upper bound of the drawn scores, as shares of the draws."""
 
 
 def bootstrap(
@@ -47,7 +48,7 @@ def bootstrap(
 
     Raises:
         UnknownNameError: no score has that name.
-        MomentsError: as `accumulate`.
+        MomentsError: no examples, features that are not finite, or too many of them.
         ScoreError: the score needs more than moments, or is undefined for these examples or for
             more than half of the draws.
     """

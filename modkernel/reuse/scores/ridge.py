@@ -15,6 +15,8 @@ RIDGE = 1e-3
 """Greatest penalty, the default of `OutputSpec.ridge`."""
 PENALTY = 0.1
 """Penalty of many examples, over n: the more there are, the less they need of it."""
+BLOCK = 4096
+"""Examples whose outputs are held at once."""
 
 
 def ridge_head(moments: ClassMoments, ridge: float | None = None) -> tuple[Tensor, Tensor]:
@@ -60,14 +62,16 @@ def head_accuracy(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor
     Raises:
         ScoreError: there are no examples.
     """
-    kept = labels >= 0
-    if not bool(kept.any()):
+    known = labels >= 0
+    if not bool(known.any()):
         raise ScoreError("There are no held-out examples to take an accuracy of: measure some.")
     right = sum(
         int(((part.to(weight) @ weight.T + bias).argmax(1) == answers.to(weight.device)).sum())
-        for part, answers in zip(features[kept].split(4096), labels[kept].split(4096), strict=True)
+        for part, answers in zip(
+            features[known].split(BLOCK), labels[known].split(BLOCK), strict=True
+        )
     )
-    return right / int(kept.sum())
+    return right / int(known.sum())
 
 
 def ridge(task: TaskStatistics) -> float:

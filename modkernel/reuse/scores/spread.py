@@ -79,7 +79,7 @@ def bhattacharyya(task: TaskStatistics) -> float:
     if not task.variation:
         return 0.0
     covariances = [_shrunk(task.covariance_of(side), task) for side in range(len(task.counts))]
-    sizes = [_log_det(factor(one)) for one in covariances]
+    sizes = [_log_det(factor(covariance)) for covariance in covariances]
     distances = []
     for a, b in combinations(range(len(covariances)), 2):
         lower = factor((covariances[a] + covariances[b]) / 2)

@@ -1,4 +1,4 @@
-"""What several scores of one task share, each computed once and only where it is asked for."""
+"""What several scores of one task share, each computed once and only where it is needed."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ class TaskStatistics:
             ScoreError: a side has no examples.
         """
         side = self.task.assign(self.of_set.classes)
-        kept, counts = side >= 0, torch.zeros(len(self.task.groups), dtype=torch.int64)
-        counts.index_add_(0, side[kept], self.of_set.counts[kept])
+        chosen, counts = side >= 0, torch.zeros(len(self.task.groups), dtype=torch.int64)
+        counts.index_add_(0, side[chosen], self.of_set.counts[chosen])
         for name, count in zip(self.task.groups, counts.tolist(), strict=True):
             if not count:
                 raise ScoreError(
@@ -207,8 +207,8 @@ class TaskStatistics:
         squares, fourths = float(self.moments.squares.sum()), float(self.moments.fourths.sum())
         if abs(squares - fourths) > UNIT_TOLERANCE * max(squares, fourths):
             raise ScoreError(
-                f"Score '{score}' compares features of length one, and those that task "
-                f"'{self.task.name}' is scored by, as a gaussian kernel's, are not: use score "
+                f"Score '{score}' compares features of length one, and those given for task "
+                f"'{self.task.name}' are of other lengths, as a gaussian kernel's are: use score "
                 "'logme' or 'pair_correlation'."
             )
 
@@ -231,8 +231,8 @@ class TaskStatistics:
     def spectrum(self, matrix: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Eigenvalues [r] above `RANK_TOLERANCE · scale`, and their vectors [d, r]."""
         values, vectors = torch.linalg.eigh(matrix)
-        kept = values > RANK_TOLERANCE * scale
-        return values[kept], vectors[:, kept]
+        above = values > RANK_TOLERANCE * scale
+        return values[above], vectors[:, above]
 
 
 def factor(matrix: Tensor) -> Tensor:

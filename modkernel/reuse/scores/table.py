@@ -53,7 +53,7 @@ _ROWS = (
 SCORES: Mapping[str, Score] = {row.name: row for row in _ROWS}
 """Name to score."""
 DEFAULT_SCORE = "logme"
-"""What modules are ranked by where nothing else is asked for.
+"""What modules are ranked by where no score is named.
 
 In `modkernel study` on the JPEG copy of CIFAR-10 (docs/reuse.md): a mean Spearman correlation with
 the truth of 0.953, and 0.01 points of accuracy lost, as `h_score` and `lda`; it alone is defined,

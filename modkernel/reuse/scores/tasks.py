@@ -20,6 +20,7 @@ from modkernel.reuse.task import Task
 __all__ = ["moment_score", "reusability", "score_of", "score_tasks", "threads_for"]
 
 ONE_THREAD = 512
+"""Features d up to which linear algebra on [d, d] runs in one thread."""
 
 
 def reusability(
@@ -29,6 +30,12 @@ def reusability(
     held_out: ClassMoments | None = None,
 ) -> float:
     """How good a module is to build on for a task, by a score of its features. No training.
+
+    >>> from modkernel.reuse.moments import accumulate
+    >>> phi = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])  # unit rows
+    >>> moments = accumulate([(phi, torch.tensor([0, 0, 1, 1]))], ["cat", "dog"], "")
+    >>> round(reusability(moments, score="pair_correlation"), 3)
+    0.399
 
     Args:
         moments: of the module's features on the task's training examples.
@@ -54,10 +61,20 @@ def score_tasks(
 ) -> Tensor:
     """Scores of a module for several tasks; what tasks and scores share is computed once.
 
-    Args and errors as of `reusability`; the first score that is undefined is raised.
+    Args:
+        moments: of the module's features on training examples of all tasks' classes.
+        tasks: T tasks on these classes.
+        scores: S names in `SCORES`, of scores that need moments.
+        held_out: moments of held-out examples, for scores that need them.
 
     Returns:
         float64 [T, S], every number finite.
+
+    Raises:
+        UnknownNameError: no score has one of the names.
+        ClassError: a task names an unknown class.
+        MomentsError: the held-out moments are of other classes or other data.
+        ScoreError: the first score that is undefined, or needs more than moments.
     """
     if held_out is not None and (held_out.classes, held_out.fingerprint) != (
         moments.classes,
@@ -106,7 +123,7 @@ def moment_score(name: str) -> Score:
     """
     row = lookup(SCORES, name, "score")
     if row.needs in ("features", "outputs"):
-        usable = [one.name for one in SCORES.values() if one.needs in ("moments", "held_out")]
+        usable = [score.name for score in SCORES.values() if score.needs in ("moments", "held_out")]
         raise ScoreError(
             f"Score '{name}' is not computed from class moments, but from {row.needs}: use one "
             f"of {', '.join(usable)}."

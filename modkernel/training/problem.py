@@ -1,0 +1,65 @@
+"""What `minimise` trains: a model, the batches of its examples, their loss, and its validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Problem(Protocol):
+    """A model and all that its optimisation takes of the data.
+
+    Methods hold no random state of their own: what is random comes from the generator that they
+    are given, so that a resumed run repeats what an undisturbed one would have done.
+    """
+
+    @property
+    def model(self) -> nn.Module:
+        """Trained in place, on its device; parameters without a gradient stay as they are."""
+        ...
+
+    def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
+        """Indices of the examples of each step of one epoch.
+
+        Args:
+            generator: on the CPU, seeded for the epoch.
+
+        Returns:
+            int64 [B] on the CPU for each step; as many steps in every epoch.
+        """
+        ...
+
+    def load(self, order: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        """The examples of index batches, as `loss` takes them.
+
+        Args:
+            order: what `batches` gave, or the end of it where an epoch is resumed.
+            epoch: counted from 0.
+
+        Returns:
+            [B, …] on the model's device for each index batch, in that order.
+        """
+        ...
+
+    def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """What a step minimises, with the model in train mode.
+
+        Args:
+            raw: a batch [B, …] of `load`.
+            indices: of its examples, int64 [B] on the CPU.
+            generator: on the CPU, seeded for the step.
+
+        Returns:
+            A scalar with a gradient.
+        """
+        ...
+
+    def validate(self) -> float | None:
+        """The value whose best epoch's weights are taken, higher is better; model in eval mode.
+
+        None where nothing is held out: the last epoch's weights are taken then.
+        """
+        ...
