@@ -144,7 +144,9 @@ def _measured(
 def _explained(rows: Sequence[Row], lack: str, reasons: Mapping[str, str]) -> tuple[Row, ...]:
     """Rows that lack something say why it could not be measured, in place of how to measure it."""
     return tuple(
-        one.changed(message=reasons.get(one.module.id, one.message)) if one.reason == lack else one
+        one.model_copy(update={"message": reasons.get(one.module.id, one.message)})
+        if one.reason == lack
+        else one
         for one in rows
     )
 
