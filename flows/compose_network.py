@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 
-from prefect import flow
-
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, output_step
 from modkernel.flows.results import NetworkResult
+from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.plan import check_output, check_whole
@@ -19,7 +18,7 @@ OUTPUT = OutputSpec()
 """What a form shows, and what is trained where nothing else is asked for."""
 
 
-@flow(name="compose-network", flow_run_name="{name}", persist_result=False)
+@form_flow("compose-network", flow_run_name="{name}")
 def compose_network(
     name: Name,
     hidden: str,

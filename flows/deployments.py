@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 from prefect import serve
-from prefect.deployments.runner import RunnerDeployment
 from prefect.flows import Flow
+from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
+from tzlocal import get_localzone_name
 
 from modkernel.flows.compose_network import compose_network
-from modkernel.flows.maintenance import EVERY_HOURS, maintenance
+from modkernel.flows.maintenance import HOUR, maintenance
 from modkernel.flows.measure_modules import measure_modules
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.search.spec import demo_search
 from modkernel.flows.search_modules import search_modules
+from modkernel.flows.servers.registration import KeptDeployment, skip_missed_runs
 from modkernel.flows.specs.demo import demo_spec
 from modkernel.flows.study.spec import demo_study
 from modkernel.flows.train_baseline import train_baseline
@@ -28,7 +31,7 @@ CONCURRENT_RUNS = 8
 """Flows in hand at once; how many of them compute is up to the device slots."""
 
 
-def deployments() -> tuple[RunnerDeployment, ...]:
+def deployments() -> tuple[KeptDeployment, ...]:
     """All deployments, each named like its flow; forms are filled in with the digits example."""
     digits = demo_spec()
     first = digits.hidden[0]
@@ -87,36 +90,47 @@ def deployments() -> tuple[RunnerDeployment, ...]:
             "Record the aliases that people set in MLflow, check every stored byte, and finish or "
             "undo what was left half-stored.",
             {},
-            every=timedelta(hours=EVERY_HOURS),
+            Cron(f"0 {HOUR} * * *", timezone=local_timezone()),
         ),
     )
 
 
 def serve_all() -> None:
-    """Serve all deployments to the Prefect server in use, until stopped."""
-    serve(
-        *deployments(),
-        pause_on_shutdown=False,
-        print_starting_message=False,
-        limit=CONCURRENT_RUNS,
-    )
+    """Serve all deployments to the Prefect server in use, until stopped.
+
+    What people set in Prefect stays as it is; of the runs of a schedule that were due while
+    nothing served, the newest is made up for.
+    """
+    made = deployments()
+    asyncio.run(skip_missed_runs([deployment.full_name for deployment in made]))
+    serve(*made, pause_on_shutdown=False, print_starting_message=False, limit=CONCURRENT_RUNS)
+
+
+def local_timezone() -> str:
+    """Name of this machine's time zone; UTC where it has none with a name."""
+    try:
+        return get_localzone_name() or "UTC"
+    except ZoneInfoNotFoundError:
+        return "UTC"
 
 
 def _deployment(
     run: Flow[..., Any],
     description: str,
     parameters: dict[str, Any],
-    every: timedelta | None = None,
-) -> RunnerDeployment:
-    made = run.to_deployment(
+    schedule: Schedule | None = None,
+) -> KeptDeployment:
+    made = KeptDeployment.from_flow(
+        run,
         name=run.name,
+        version=run.version,
         description=description,
         parameters=parameters,
         tags=["modkernel"],
         entrypoint_type=EntrypointType.MODULE_PATH,
-        interval=every,
+        schedule=schedule,
     )
-    assert isinstance(made, RunnerDeployment)  # Outside of an event loop it is no coroutine.
+    assert isinstance(made, KeptDeployment)
     return made
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from prefect import flow
 from prefect.logging import get_run_logger
 
+from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.work_folder import sweep_work
 from modkernel.registry.records import Action, PromotionRecord
 from modkernel.spec import Spec
 
-EVERY_HOURS = 24
-"""Every stored byte is read, which takes a large store a while."""
+NAME = "maintenance"
+"""Of the flow and of its deployment."""
+HOUR = 4
+"""Of the day, when it runs: every stored byte is read, which takes a large store a while."""
 
 
 class MaintenanceResult(Spec):
@@ -22,7 +24,7 @@ class MaintenanceResult(Spec):
     repairs: tuple[Action, ...]
 
 
-@flow(name="maintenance", persist_result=False)
+@form_flow(NAME)
 def maintenance() -> MaintenanceResult:
     """Record the aliases set in MLflow, check every stored byte, and finish or undo half-stores.
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from prefect import flow
-
 from modkernel.errors import InterfaceError, ModkernelError, StoppedError
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.runtime.events import Planned, emit
+from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.child import device_slots
 from modkernel.flows.tasks.measure import is_measured, label, measure_stored_module
@@ -40,7 +39,7 @@ class MeasureResult(Spec):
     left_out: tuple[NotMeasured, ...]
 
 
-@flow(name="measure-modules", persist_result=False)
+@form_flow("measure-modules")
 def measure_modules(
     dataset: DatasetSpec, modules: tuple[str, ...] | None = None, features: bool = False
 ) -> MeasureResult:

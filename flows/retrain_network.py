@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from prefect import flow
-
 from modkernel.flows.plans.retrain import Changes, plan_retraining
 from modkernel.flows.results import NetworkResult
 from modkernel.flows.runtime.events import Note, emit
+from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name, OutputSpec
@@ -20,7 +19,7 @@ NOTHING = (
 """Said after a call that found all that it would train."""
 
 
-@flow(name="retrain-network", flow_run_name="{network}", persist_result=False)
+@form_flow("retrain-network", flow_run_name="{network}")
 def retrain_network(
     network: str,
     stage: str,

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from modkernel.flows.plans.steps import Below, Plan, output_step
 from modkernel.flows.results import ModuleResult, NetworkResult
 from modkernel.flows.runtime.events import Note, Planned, emit
+from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.mlflow_runs import network_run
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.search.figure import search_figure
@@ -29,11 +29,10 @@ AT_ONCE = 16
 """Candidates in hand at once; how many of them compute is up to the device slots."""
 
 
-@flow(
-    name="search-modules",
+@form_flow(
+    "search-modules",
     flow_run_name="{spec.name}",
-    persist_result=False,
-    task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE),
 )
 def search_modules(spec: SearchSpec) -> SearchResult:
     """Try several modules for each stage of a network, and build on the best ones.

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 
-from prefect import flow
-
 from modkernel.flows.display.artifacts import show_baseline
 from modkernel.flows.display.figures import module_figures
 from modkernel.flows.plans import datasets
 from modkernel.flows.results import BaselineResult
 from modkernel.flows.runtime.events import Planned, emit
+from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_whole import train_whole
 from modkernel.spec import NetworkSpec
 from modkernel.training.end_to_end import baseline_key
 
 
-@flow(name="train-baseline", flow_run_name="{spec.name}", persist_result=False)
+@form_flow("train-baseline", flow_run_name="{spec.name}")
 def train_baseline(spec: NetworkSpec) -> BaselineResult:
     """Train a network end to end with the recipe of its last hidden module, and evaluate it.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from prefect import flow
-
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, hidden_step
 from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.events import Planned, emit
+from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_plan import train_in_order
 from modkernel.plan import check_hidden, facts, plan_hidden
@@ -18,7 +17,7 @@ HIDDEN = HiddenSpec()
 """What a form shows, and what is trained where nothing else is asked for."""
 
 
-@flow(name="train-module", flow_run_name="{name}", persist_result=False)
+@form_flow("train-module", flow_run_name="{name}")
 def train_module(
     name: Name,
     hidden: HiddenSpec = HIDDEN,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 
-from prefect import flow
-
 from modkernel.flows.plans.network import plan
 from modkernel.flows.results import NetworkResult
+from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.spec import NetworkSpec
 
 
-@flow(name="train-network", flow_run_name="{spec.name}", persist_result=False)
+@form_flow("train-network", flow_run_name="{spec.name}")
 def train_network(spec: NetworkSpec) -> NetworkResult:
     """Train a network module by module and store every module; what is stored already is reused.
 

@@ -70,6 +70,39 @@ def open_run_form(page: Page, prefect: str, deployment: str) -> None:
     page.get_by_role("button", name="Submit").wait_for()
 
 
+def open_schedule_form(page: Page, prefect: str, deployment: str) -> Locator:
+    """From Prefect's front page to the dialog of a deployment's new schedule."""
+    page.goto(prefect)
+    page.get_by_role("link", name="Deployments").click()
+    page.get_by_role("link", name=re.compile(f"^{re.escape(deployment)}")).first.click()
+    page.get_by_role("button", name="Schedule", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Save").wait_for()
+    return dialog
+
+
+def save_schedule(page: Page, dialog: Locator, seconds: int) -> None:
+    """Make the schedule of the dialog an interval of seconds, and save it."""
+    dialog.get_by_role("textbox", name="Value").fill(str(seconds))
+    dialog.get_by_role("combobox", name="Interval").click()
+    page.get_by_role("option", name="Seconds").click()
+    dialog.get_by_role("button", name="Save").click()
+    dialog.wait_for(state="hidden")
+
+
+def omit_value(page: Page, dialog: Locator, field: int) -> None:
+    """Leave a parameter out of the dialog's overrides."""
+    dialog.get_by_role("button", name="Open menu").nth(field).click()
+    page.get_by_role("menuitem", name="Omit value").click()
+
+
+def fill_as_json(page: Page, dialog: Locator, field: int, value: str) -> None:
+    """Give a parameter of the dialog's overrides as JSON."""
+    dialog.get_by_role("button", name="Open menu").nth(field).click()
+    page.get_by_role("menuitem", name="Use JSON Input").click()
+    dialog.locator("[contenteditable=true]").fill(value)
+
+
 def submit_and_wait(page: Page) -> str:
     """Submit the run form, open the run and wait for its end; the state that it ended in."""
     page.get_by_role("button", name="Submit").click()

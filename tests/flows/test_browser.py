@@ -70,7 +70,7 @@ def servers(environment: dict[str, str], home: Path) -> Iterator[tuple[str, str]
         return "Ctrl-C" in told.read_text()
 
     try:
-        wait_until(ready, 180, "both servers answer")
+        wait_until(ready, 600, "both servers answer")
         mlflow, prefect = re.findall(r"(http://[\d.:]+)", told.read_text())
         yield mlflow, prefect
     finally:

@@ -1,0 +1,46 @@
+"""A flow whose parameters may come as Prefect's forms save them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Flow
+from prefect.utilities.schema_tools.hydration import hydrate
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class FormFlow(Flow[P, R]):
+    """A Prefect flow that reads what the schedule form leaves of JSON fields.
+
+    The form saves a JSON field as {"__prefect_kind": "json", "value": "{…}"}, and one that was
+    left blank without the value. The server turns that into plain values for a run that a person
+    starts, but not for a scheduled one (PrefectHQ/prefect#18701), whose parameters would then be
+    refused or, worse, taken for the options of a user's own backbone.
+    """
+
+    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters as the types that the flow's signature names.
+
+        Raises:
+            ParameterTypeError: they do not fit.
+        """
+        return super().validate_parameters(hydrate(parameters))
+
+
+def form_flow(name: str, **options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]:
+    """Make a function a `FormFlow`, as Prefect's `flow` makes one a flow.
+
+    What it returns is not kept by Prefect: the registry has it.
+
+    Args:
+        name: of the flow.
+        options: of Prefect's `flow`.
+    """
+
+    def decorate(run: Callable[P, R]) -> Flow[P, R]:
+        return FormFlow(run, name=name, persist_result=False, **options)
+
+    return decorate

@@ -1,0 +1,44 @@
+"""Prefect's own client, for the server that `modkernel up` of a test runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+
+@contextmanager
+def prefect_client(prefect: str) -> Iterator[SyncPrefectClient]:
+    """A client of the server at a link as `modkernel up` tells it."""
+    with (
+        temporary_settings({PREFECT_API_URL: f"{prefect}/api"}),
+        get_client(sync_client=True) as client,
+    ):
+        yield client
+
+
+def deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse:
+    """The deployment of the flow of this name."""
+    return client.read_deployment_by_name(f"{name}/{name}")
+
+
+def due_runs(client: SyncPrefectClient, deployment: UUID, until: datetime) -> list[FlowRun]:
+    """Runs that should have started by then, whatever has become of them; the first due first."""
+    runs = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=until),
+        )
+    )
+    return sorted(runs, key=lambda run: run.expected_start_time or until)

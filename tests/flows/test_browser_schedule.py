@@ -1,0 +1,76 @@
+"""A schedule set in Prefect's page, in a real browser, creates runs that finish."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from modkernel.flows import maintenance
+from tests.flows.browser import (
+    browser_page,
+    fill_as_json,
+    find_browser,
+    omit_value,
+    open_schedule_form,
+    save_schedule,
+)
+from tests.flows.prefect_client import deployment, due_runs, prefect_client
+from tests.flows.test_browser import servers, wait_until, wanted
+from tests.flows.test_cli_up import surroundings
+
+BROWSER = find_browser()
+
+
+@pytest.mark.browser
+@pytest.mark.servers
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(BROWSER is None, reason="no chromium is installed (apt install chromium)")
+def test_a_schedule_set_in_the_browser_runs(tmp_path: Path) -> None:
+    assert BROWSER is not None
+    screenshots = Path(os.environ.get("MODKERNEL_SCREENSHOTS", tmp_path / "screenshots"))
+    screenshots.mkdir(parents=True, exist_ok=True)
+    environment, _, _ = surroundings(tmp_path / "home")
+    with (
+        servers(environment, tmp_path / "home") as (_, prefect),
+        browser_page(BROWSER, screenshots) as (page, shoot),
+        prefect_client(prefect) as client,
+    ):
+        network = deployment(client, "train-network")
+
+        def ended() -> list[FlowRun]:
+            runs = due_runs(client, network.id, datetime.now(UTC))
+            return [run for run in runs if run.state and run.state.is_final()]
+
+        dialog = open_schedule_form(page, prefect, "train-network")
+        omit_value(page, dialog, 0)
+        save_schedule(page, dialog, 86_400)
+        expect(page.get_by_text("Every 1 day")).to_be_visible()
+        shoot("schedule-of-the-deployment")
+        (plain,) = deployment(client, "train-network").schedules
+        assert plain.parameters == {}
+
+        dialog = open_schedule_form(page, prefect, "train-network")
+        fill_as_json(page, dialog, 0, wanted().model_dump_json())
+        shoot("schedule-dialog")
+        save_schedule(page, dialog, 60)
+        shoot("schedule-saved")
+        wait_until(lambda: bool(ended()), 600, "a scheduled run ends")
+        run = ended()[0]
+        assert run.state is not None
+        assert run.state_type == StateType.COMPLETED, run.state.message
+        assert run.name == wanted().name
+        page.goto(f"{prefect}/v2/runs/flow-run/{run.id}")
+        expect(page.get_by_text("Completed").first).to_be_visible()
+        shoot("schedule-run")
+
+        dialog = open_schedule_form(page, prefect, maintenance.NAME)
+        save_schedule(page, dialog, 86_400)
+        shoot("schedule-of-maintenance")
+        assert len(deployment(client, maintenance.NAME).schedules) == 2
