@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.request import url2pathname
@@ -21,6 +23,13 @@ from sqlalchemy.exc import ArgumentError
 from modkernel.errors import SettingsError
 
 FILE_VARIABLE = "MODKERNEL_SETTINGS"
+FOR_OTHERS = 0o077
+"""The rights of everybody but a file's owner, as in a mode."""
+OURS = (
+    *("artifacts", "cache", "data", "logs", "mlflow.", "prefect", "registry."),
+    *("settings.toml", "slots", "up.json", "work"),
+)
+"""How the names in a home begin that modkernel makes or reads."""
 DEFAULT_HOME = "~/.modkernel"
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 """Driver by the scheme that people write."""
@@ -155,22 +164,72 @@ class Settings(BaseSettings):
         }
 
     def ensure_home(self) -> None:
-        """Make the home's folders.
+        """Make the home's folders, open to their owner alone whatever the umask.
+
+        What others may enter or read there, such as in a home that was made before this was
+        so, is closed to them. What is not modkernel's is left alone.
 
         Raises:
             SettingsError: the home cannot be made or written to.
         """
-        _ensure_writable(self.home, "home folder", "MODKERNEL_HOME")
+        _ensure_writable(self.home, "home folder", "MODKERNEL_HOME", private=True)
+        _close_home(self.home)
         for folder in (self.work_dir, self.cache_dir, self.slots_dir):
-            _ensure_writable(folder, "home folder", "MODKERNEL_HOME")
+            _ensure_writable(folder, "home folder", "MODKERNEL_HOME", private=True)
         # A server's artifacts are its own affair.
         if not self.mlflow_uri.startswith("http"):
-            _ensure_writable(self.artifact_root, "artifact folder", "MODKERNEL_ARTIFACT_ROOT")
+            _ensure_writable(
+                self.artifact_root,
+                "artifact folder",
+                "MODKERNEL_ARTIFACT_ROOT",
+                private=self.artifact_root.is_relative_to(self.home),
+            )
 
 
-def _ensure_writable(folder: Path, what: str, variable: str) -> None:
+def close_to_others(path: Path) -> None:
+    """Take every right of others from a file, or from a folder and all that is in it.
+
+    Another user's files and what links point to are left as they are.
+    """
+    _close(path)
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            _close(Path(folder, name))
+
+
+def _close_home(home: Path) -> None:
+    """Close what is ours in a home, and the home itself if all in it is ours.
+
+    A folder that holds something else as well may be shared on purpose. What is closed already
+    costs one look, whatever is in it: nobody gets further.
+    """
+    home = home.resolve()
+    entries = sorted(home.iterdir())
+    ours = [entry for entry in entries if entry.name.startswith(OURS)]
+    for path in (home, *ours) if ours == entries else ours:
+        if _is_open(path):
+            close_to_others(path)
+
+
+def _close(path: Path) -> None:
+    with suppress(OSError):  # Another user's, or just gone.
+        if _is_open(path):
+            path.chmod(stat.S_IMODE(path.lstat().st_mode) & ~FOR_OTHERS)
+
+
+def _is_open(path: Path) -> bool:
+    """Whether others have rights to a file or folder; a link, and what is gone, has none."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return bool(mode & FOR_OTHERS) and not stat.S_ISLNK(mode)
+
+
+def _ensure_writable(folder: Path, what: str, variable: str, private: bool) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o777 & ~FOR_OTHERS if private else 0o777, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

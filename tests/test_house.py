@@ -211,6 +211,8 @@ def test_compose_services_are_hardened_and_watched() -> None:
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), name
     prefect, mlflow = services["prefect"]["environment"], services["mlflow"]["environment"]
+    assert prefect["PREFECT_SERVER_API_AUTH_STRING"].startswith("${PREFECT_AUTH:?")
+    assert "*" not in prefect["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
     assert prefect["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert prefect["PREFECT_UI_STATIC_DIRECTORY"].startswith("/tmp/")
     assert mlflow["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

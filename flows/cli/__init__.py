@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+PRIVATE = 0o077
+"""Umask of all commands and their children: databases, weights and logs are their user's alone."""
 
 __all__ = ["main"]
 
@@ -12,6 +16,7 @@ def main() -> None:
 
     What modkernel raises on purpose becomes its one sentence on stderr, with no traceback.
     """
+    os.umask(os.umask(PRIVATE) | PRIVATE)
     try:
         from modkernel.flows.cli.app import app
 

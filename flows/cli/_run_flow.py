@@ -34,9 +34,9 @@ def flow_running(verbose: bool) -> Iterator[None]:
 
     settings = Settings()
     settings.ensure_home()
+    fork_server().start()  # Its children's imports load while Prefect and its server do.
     prepare_prefect(settings, quiet=not verbose)
     require_prefect()
-    fork_server().start()  # Its children's imports load while Prefect's own server starts.
     with ctrl_c_stops_all(), progress(err):
         yield
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from modkernel.flows.cli._output import err
 
@@ -11,11 +12,15 @@ def up() -> None:
     """Start MLflow's and Prefect's servers and serve all deployments, until Ctrl-C.
 
     Both listen on this machine only. Ports: MODKERNEL_MLFLOW_PORT and MODKERNEL_PREFECT_PORT.
+    Prefect's page asks for a password once, which is told on a terminal and in the home's file
+    prefect-password. Other commands of the same home find it themselves.
     """
     from modkernel.flows.servers.up import up as run_up
     from modkernel.registry import Settings
 
-    run_up(Settings(), lambda line: err.print(line, soft_wrap=True))
+    # A log file may be read by others, now or later.
+    secretly = sys.stderr.isatty()
+    run_up(Settings(), lambda line: err.print(line, soft_wrap=True), secretly)
 
 
 def serve() -> None:

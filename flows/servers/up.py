@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,10 +16,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modkernel.errors import SettingsError
+from modkernel.flows.servers.prefect_password import (
+    OWN_SERVER,
+    basic_authorization,
+    password_file,
+    prefect_password,
+)
 from modkernel.flows.servers.supervisor import POLL_SECONDS, Service, Supervisor, stop_signals
 from modkernel.registry import Registry, Settings
 
 HOST = "127.0.0.1"
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks servers of this machine itself, whatever proxy is set: it would see the password."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class UpState:
     pid: int
     prefect_url: str
     mlflow_url: str
+    started: str = ""
+    """When the process began, as the system counts: another one may get its number."""
 
     @property
     def prefect_api(self) -> str:
@@ -49,11 +58,19 @@ def running(settings: Settings) -> UpState | None:
         os.kill(state.pid, 0)
     except (OSError, ValueError, TypeError):
         return None
+    if state.started != _started(state.pid):
+        return None
     return state if _answers(f"{state.prefect_api}/health") else None
 
 
-def up(settings: Settings, say: Callable[[str], None]) -> None:
+def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -> None:
     """Start everything, tell the links, keep it running until SIGINT or SIGTERM, stop it.
+
+    Args:
+        settings: of the home.
+        say: is told each line.
+        secretly: what is said is seen by the user alone (a terminal, not a log file), so the
+            password of Prefect's page may be among it.
 
     Raises:
         SettingsError: a port is in use, or the home cannot be written; nothing was started.
@@ -67,9 +84,11 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
         pid=os.getpid(),
         prefect_url=f"http://{HOST}:{settings.prefect_port}",
         mlflow_url=_external_mlflow(settings) or f"http://{HOST}:{settings.mlflow_port}",
+        started=_started(os.getpid()),
     )
+    password = prefect_password(settings)
     with stop_signals() as stopped, Supervisor() as children:
-        for service in _services(settings, state):
+        for service in _services(settings, state, password):
             say(f"Starting {service.name} (log: {service.log}) ...")
             if not children.start(service, stopped):
                 return
@@ -77,6 +96,7 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
         try:
             say(f"MLflow, models:  {state.models_url}")
             say(f"Prefect, flows:  {state.prefect_url}")
+            say(f"Its page asks for a password once: {password if secretly else _where(settings)}")
             say("Ctrl-C stops everything.")
             while not stopped():
                 children.check()
@@ -125,7 +145,14 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def _services(settings: Settings, state: UpState) -> list[Service]:
+def _where(settings: Settings) -> str:
+    """Where the password is, for those who may read it."""
+    if OWN_SERVER in os.environ:
+        return f"that of {OWN_SERVER}"
+    return f"it is in {password_file(settings)}"
+
+
+def _services(settings: Settings, state: UpState, password: str) -> list[Service]:
     logs, since = settings.home / "logs", datetime.now(UTC)
     python = [sys.executable, "-m"]
     mlflow = Service(
@@ -147,13 +174,14 @@ def _services(settings: Settings, state: UpState) -> list[Service]:
     )
     prefect = Service(
         name="Prefect's server",
-        command=[
-            *python,
-            *("prefect", "server", "start"),
-            *("--host", HOST, "--port", str(settings.prefect_port)),
-        ],
+        command=[*python, "modkernel.flows.servers.prefect_server"],
         environment={
             "PREFECT_HOME": str(settings.home / "prefect"),
+            "PREFECT_SERVER_API_HOST": HOST,
+            "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
+            OWN_SERVER: password,
+            # The page needs none: it asks the server that it comes from. Prefect's default is '*'.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": state.prefect_url,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_UI_API_URL": "/api",
             "PREFECT_UI_STATIC_DIRECTORY": str(settings.home / "prefect" / "ui"),
@@ -164,9 +192,13 @@ def _services(settings: Settings, state: UpState) -> list[Service]:
     deployments = Service(
         name="the deployments",
         command=[*python, "modkernel.flows.cli", "serve"],
-        environment={"PREFECT_API_URL": state.prefect_api},
+        environment={
+            "PREFECT_API_URL": state.prefect_api,
+            "PREFECT_API_AUTH_STRING": password,
+            **without_proxy(),
+        },
         log=logs / "deployments.log",
-        ready=lambda: _served(state, since),
+        ready=lambda: _served(state, since, password),
     )
     return [*([] if _external_mlflow(settings) else [mlflow]), prefect, deployments]
 
@@ -183,34 +215,54 @@ def without_user(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _served(state: UpState, since: datetime) -> bool:
+def without_proxy() -> dict[str, str]:
+    """What to set so that this machine's own servers are not asked through a proxy.
+
+    It would see the password; and few proxies answer for somebody else's loopback address.
+    """
+    here = [HOST, "localhost"]
+    return {
+        name: ",".join(dict.fromkeys([*filter(None, os.environ.get(name, "").split(",")), *here]))
+        for name in ("NO_PROXY", "no_proxy")
+    }
+
+
+def _served(state: UpState, since: datetime, password: str) -> bool:
     """Whether work was asked for after `since`: that begins once all deployments are made.
 
     The server also lists a user's own deployments and retired ones, which nobody may serve.
     """
     ours = {"deployments": {"tags": {"all_": ["modkernel"]}}}
-    deployments = _post(f"{state.prefect_api}/deployments/filter", ours)
+    deployments = _post(f"{state.prefect_api}/deployments/filter", ours, password)
     polled = [one["last_polled"] for one in deployments or ()]
     return any(at and datetime.fromisoformat(at) > since for at in polled)
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with _direct.open(url, timeout=2) as response:
             return bool(response.status == 200)
     except (OSError, ValueError):
         return False
 
 
-def _post(url: str, body: dict[str, Any]) -> Any:
+def _post(url: str, body: dict[str, Any], password: str) -> Any:
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
+    request.add_unredirected_header("Authorization", basic_authorization(password))
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with _direct.open(request, timeout=5) as response:
             return json.load(response)
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return None
+
+
+def _started(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def _state_file(settings: Settings) -> Path:

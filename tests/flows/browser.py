@@ -59,6 +59,14 @@ def browser_page(executable: str, screenshots: Path) -> Iterator[tuple[Page, Sho
             browser.close()
 
 
+def log_in(page: Page, prefect: str, password: str) -> None:
+    """The one step that Prefect's page asks of a person, once a browser: paste the password."""
+    page.goto(prefect)
+    page.locator("input[type='password']").fill(password)
+    page.get_by_role("button", name="Login").click()
+    page.get_by_role("link", name="Deployments").wait_for()
+
+
 def open_run_form(page: Page, prefect: str, deployment: str) -> None:
     """From Prefect's front page to the form of a deployment's custom run."""
     page.goto(prefect)

@@ -18,20 +18,23 @@ import pytest
 import yaml
 from playwright.sync_api import Page, expect
 
+from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.specs.demo import demo_spec
+from modkernel.registry import Settings
 from modkernel.spec import NetworkSpec
 from tests.flows.browser import (
     Shoot,
     browser_page,
     expect_picture,
     find_browser,
+    log_in,
     open_artifact,
     open_model_version,
     open_run_form,
     set_alias,
     submit_and_wait,
 )
-from tests.flows.test_cli_up import surroundings
+from tests.flows.test_cli_up import get, surroundings
 
 NETWORK = "by-hand"
 MODULE = f"{NETWORK}.hidden-2"
@@ -119,14 +122,15 @@ def fill_form(page: Page) -> None:
     page.get_by_role("spinbutton", name="Draws").fill("5")
 
 
-def train_in_prefect(page: Page, prefect: str, shoot: Shoot) -> None:
+def train_in_prefect(page: Page, prefect: str, password: str, shoot: Shoot) -> None:
+    log_in(page, prefect, password)
     open_run_form(page, prefect, "train-network")
     fill_form(page)
     shoot("prefect-form")
     state = submit_and_wait(page)
     shoot("prefect-run")
     assert state == "Completed"
-    (run,) = page.request.post(f"{prefect}/api/flow_runs/filter", data={}).json()
+    (run,) = json.loads(get(f"{prefect}/api/flow_runs/filter", {}, password))
     assert NetworkSpec.model_validate(run["parameters"]["spec"]) == wanted()
     open_artifact(page, f"network-{NETWORK}")
     expect(page.get_by_role("heading", name=f"Network {NETWORK}")).to_be_visible()
@@ -166,7 +170,7 @@ def test_a_network_is_trained_promoted_and_composed_by_hand(tmp_path: Path) -> N
         servers(environment, home) as (mlflow, prefect),
         browser_page(BROWSER, screenshots) as (page, shoot),
     ):
-        train_in_prefect(page, prefect, shoot)
+        train_in_prefect(page, prefect, prefect_password(Settings(home=home)), shoot)
         second = modkernel(environment, "train", str(other))
         newest = second["modules"][1]
         assert (newest["name"], newest["version"], newest["reused"]) == (MODULE, 2, False)

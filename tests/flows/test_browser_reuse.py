@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -10,23 +11,26 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from modkernel.flows.search.spec import SearchSpec, demo_search
+from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.study.spec import StudySpec, demo_study
+from modkernel.registry import Settings
 from tests.flows.browser import (
     Shoot,
     browser_page,
     expect_picture,
     find_browser,
+    log_in,
     open_artifact,
     open_run_form,
     submit_and_wait,
 )
 from tests.flows.test_browser import servers
-from tests.flows.test_cli_up import surroundings
+from tests.flows.test_cli_up import get, surroundings
 
 BROWSER = find_browser()
 
 
-def search_in_prefect(page: Page, prefect: str, shoot: Shoot) -> None:
+def search_in_prefect(page: Page, prefect: str, password: str, shoot: Shoot) -> None:
     open_run_form(page, prefect, "search-modules")
     page.get_by_role("textbox", name="Name", exact=True).fill("by-form")
     for epochs in page.get_by_role("spinbutton", name="Epochs").all()[:-1]:
@@ -35,7 +39,7 @@ def search_in_prefect(page: Page, prefect: str, shoot: Shoot) -> None:
     state = submit_and_wait(page)
     shoot("search-run")
     assert state == "Completed"
-    asked = SearchSpec.model_validate(parameters(page, prefect, "by-form"))
+    asked = SearchSpec.model_validate(parameters(prefect, password, "by-form"))
     assert len(asked.stages) == len(demo_search().stages)
     every = [candidate for stage in asked.stages for candidate in stage.candidates]
     assert {candidate.recipe.epochs for candidate in every} == {2}
@@ -47,7 +51,7 @@ def search_in_prefect(page: Page, prefect: str, shoot: Shoot) -> None:
     shoot("search-artifact")
 
 
-def study_in_prefect(page: Page, prefect: str, shoot: Shoot) -> None:
+def study_in_prefect(page: Page, prefect: str, password: str, shoot: Shoot) -> None:
     open_run_form(page, prefect, "transfer-study")
     page.get_by_role("textbox", name="Name", exact=True).fill("by-form")
     page.get_by_role("spinbutton", name="Epochs").first.fill("1")
@@ -55,7 +59,7 @@ def study_in_prefect(page: Page, prefect: str, shoot: Shoot) -> None:
     state = submit_and_wait(page)
     shoot("study-run")
     assert state == "Completed"
-    asked = StudySpec.model_validate(parameters(page, prefect, "by-form"))
+    asked = StudySpec.model_validate(parameters(prefect, password, "by-form"))
     assert asked.tasks == demo_study().tasks
     assert asked.hidden.recipe.epochs == 1
     open_artifact(page, "study-by-form")
@@ -64,12 +68,10 @@ def study_in_prefect(page: Page, prefect: str, shoot: Shoot) -> None:
     shoot("study-artifact")
 
 
-def parameters(page: Page, prefect: str, run_name: str) -> object:
+def parameters(prefect: str, password: str, run_name: str) -> object:
     """The spec that the newest run of a name was started with."""
-    found = page.request.post(
-        f"{prefect}/api/flow_runs/filter",
-        data={"sort": "START_TIME_DESC", "flow_runs": {"name": {"any_": [run_name]}}},
-    ).json()
+    asked = {"sort": "START_TIME_DESC", "flow_runs": {"name": {"any_": [run_name]}}}
+    found = json.loads(get(f"{prefect}/api/flow_runs/filter", asked, password))
     return found[0]["parameters"]["spec"]
 
 
@@ -88,5 +90,7 @@ def test_a_search_and_a_study_are_run_from_their_forms(tmp_path: Path) -> None:
         servers(environment, home) as (_, prefect),
         browser_page(BROWSER, screenshots) as (page, shoot),
     ):
-        search_in_prefect(page, prefect, shoot)
-        study_in_prefect(page, prefect, shoot)
+        password = prefect_password(Settings(home=home))
+        log_in(page, prefect, password)
+        search_in_prefect(page, prefect, password, shoot)
+        study_in_prefect(page, prefect, password, shoot)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
 from modkernel.flows.servers.up import running
 from modkernel.registry import Settings
 
@@ -47,9 +48,11 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def get(url: str, body: dict[str, Any] | None = None) -> str:
+def get(url: str, body: dict[str, Any] | None = None, password: str | None = None) -> str:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    if password is not None:
+        request.add_header("Authorization", basic_authorization(password))
     with urllib.request.urlopen(request, timeout=20) as response:
         text: str = response.read().decode()
         return text
@@ -103,7 +106,10 @@ def test_up_starts_serves_and_stops(tmp_path: Path) -> None:
             assert "<html" in get(f"{mlflow}/")
             assert json.loads(get(f"{prefect}/api/health")) is True
             assert "<html" in get(f"{prefect}/").lower()
-            deployments = json.loads(get(f"{prefect}/api/deployments/filter", {}))
+            password = prefect_password(settings)
+            assert password not in told, "a log file may be read by others"
+            assert str(home / "prefect-password") in told
+            deployments = json.loads(get(f"{prefect}/api/deployments/filter", {}, password))
             assert {one["name"] for one in deployments} >= DEPLOYMENTS
 
             state = running(settings)

@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from modkernel.errors import ServiceError
 from modkernel.flows.servers import prefect_env
 from modkernel.flows.servers.prefect_env import prepare_prefect, require_prefect
+from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.servers.up import UpState, without_user
 from modkernel.registry import Settings
 
@@ -31,6 +34,9 @@ def test_nothing_of_the_users_is_touched(settings: Settings) -> None:
     assert Path(os.environ["PREFECT_HOME"]).is_dir(), "Prefect makes the last folder alone"
     assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert "PREFECT_API_URL" not in os.environ
+    password = prefect_password(settings)
+    assert os.environ["PREFECT_API_AUTH_STRING"] == password
+    assert os.environ["PREFECT_SERVER_API_AUTH_STRING"] == password
 
 
 def test_the_server_of_modkernel_up_is_used(
@@ -40,12 +46,35 @@ def test_the_server_of_modkernel_up_is_used(
     monkeypatch.setattr(prefect_env, "running", lambda _: state)
     prepare_prefect(settings)
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4299/api"
+    assert os.environ["PREFECT_API_AUTH_STRING"] == prefect_password(settings)
+
+
+def test_its_link_typed_by_hand_is_known(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = UpState(os.getpid(), "http://127.0.0.1:4299", "http://127.0.0.1:5099")
+    monkeypatch.setattr(prefect_env, "running", lambda _: state)
+    os.environ["PREFECT_API_URL"] = state.prefect_api
+    prepare_prefect(settings)
+    assert os.environ["PREFECT_API_AUTH_STRING"] == prefect_password(settings)
+    os.environ["PREFECT_API_URL"] = "http://127.0.0.1:4298/api"
+    del os.environ["PREFECT_API_AUTH_STRING"]
+    prepare_prefect(settings)
+    assert "PREFECT_API_AUTH_STRING" not in os.environ
+
+
+def test_this_machines_servers_are_not_asked_through_a_proxy(settings: Settings) -> None:
+    os.environ["no_proxy"] = "intranet.example,localhost"
+    prepare_prefect(settings)
+    assert os.environ["no_proxy"] == "intranet.example,localhost,127.0.0.1"
+    assert os.environ["NO_PROXY"] == "127.0.0.1,localhost"
 
 
 def test_what_the_user_set_stays(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     os.environ["PREFECT_API_URL"] = "http://prefect.example/api"
     os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "5"
     prepare_prefect(settings)
+    assert "PREFECT_API_AUTH_STRING" not in os.environ
     assert os.environ["PREFECT_API_URL"] == "http://prefect.example/api"
     assert os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] == "5"
     assert "PREFECT_HOME" not in os.environ
@@ -59,6 +88,31 @@ def test_a_server_that_is_not_there_is_one_sentence(settings: Settings) -> None:
     with pytest.raises(ServiceError, match=r"does not answer: .*refused.*unset PREFECT") as caught:
         require_prefect()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"), [(None, "asks for a password"), ("x", "refuses PREFECT_API_AUTH_STRING")]
+)
+def test_a_server_that_wants_another_password_is_one_sentence(
+    settings: Settings, sent: str | None, said: str
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{server.server_port}/api"
+        if sent is not None:
+            os.environ["PREFECT_API_AUTH_STRING"] = sent
+        with pytest.raises(ServiceError, match=f"{said}: set PREFECT_API_AUTH_STRING to"):
+            require_prefect()
+        os.environ["PREFECT_API_KEY"] = "another way to log in"
+        require_prefect()
+        server.shutdown()
 
 
 def test_a_link_to_somebody_elses_server_shows_no_password() -> None:

@@ -250,7 +250,7 @@ def test_measured_features_must_find_room_before_anything_is_trained(
     spec = search((candidate(), candidate(width=64)))
 
     def plan(limit: int, **changes: Any) -> None:
-        settings = registry.settings.changed(feature_cache_bytes=limit)
+        settings = registry.settings.model_copy(update={"feature_cache_bytes": limit})
         monkeypatch.setattr(registry, "settings", settings)
         plan_search(registry, spec.model_copy(update=changes))
 

@@ -49,7 +49,7 @@ def many_classes(stored: StoredModule) -> ModuleSpec:
 def test_a_card_fits_into_a_description(registry: Registry, examples: Examples, depth: int) -> None:
     stored = examples.first()
     record = store_chain(registry, (stored,))[0]
-    big = record.changed(spec=many_classes(stored), name="n" * 100)
+    big = record.model_copy(update={"spec": many_classes(stored), "name": "n" * 100})
     line = report_of(stored).history[0]
     report = report_of(stored).model_copy(
         update={"history": tuple(line.changed(epoch=i) for i in range(1, 301))}

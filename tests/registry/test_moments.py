@@ -167,7 +167,7 @@ def test_what_is_no_file_of_moments_is_refused(
 def test_a_module_that_is_not_stored(
     registry: Registry, examples: Examples, tmp_path: Path
 ) -> None:
-    record = store_one(registry, examples.first()).changed(id="b" * 64)
+    record = store_one(registry, examples.first()).model_copy(update={"id": "b" * 64})
     write_example_moments(tmp_path / "new", record.id)
     with pytest.raises(NotFoundError, match="bbbbbbbbbbbb"):
         registry.moments.store(record, tmp_path / "new")

@@ -28,7 +28,7 @@ def test_a_composition_pins_its_modules(any_registry: Registry, examples: Exampl
     assert (made.run_id, made.evaluation) == (run_id, EVALUATION)
     assert made.spec == spec.model_dump(mode="json")
     assert any_registry.networks.members(made) == records
-    with any_registry.stores.database.reading() as session:
+    with any_registry.backends.database.reading() as session:
         row = session.get_one(NetworkModuleRow, (made.id, 2))
         assert row.weights_sha256 == records[1].weights_sha256
         assert row.spec_sha256 == records[1].spec_sha256

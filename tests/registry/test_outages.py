@@ -110,7 +110,7 @@ def test_what_the_server_does_not_have_is_a_loss(remote: Remote, record: ModuleR
     assert [problem.kind for problem in registry.verify()] == ["artifact"]
     with pytest.raises(NotFoundError):
         registry.runs.tags("0" * 32)
-    assert recall_pairs(registry, record.changed(run_id="0" * 32)) is None
+    assert recall_pairs(registry, record.model_copy(update={"run_id": "0" * 32})) is None
     with pytest.raises(ArtifactError, match="check the reference"):
         load_model("models:/nobody.output/1")
 

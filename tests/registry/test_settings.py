@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -108,4 +110,51 @@ def test_an_artifact_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", artifact_root=tmp_path / "file" / "artifacts")
     with pytest.raises(SettingsError, match=r"artifact folder .*MODKERNEL_ARTIFACT_ROOT"):
         settings.ensure_home()
-    settings.changed(mlflow_uri="http://elsewhere:5000").ensure_home()
+    settings.model_copy(update={"mlflow_uri": "http://elsewhere:5000"}).ensure_home()
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """Whatever is made is open to everybody, unless it is made otherwise."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def loose(*paths: Path) -> list[Path]:
+    """Those that others have rights to."""
+    return [path for path in paths if path.stat().st_mode & 0o077]
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_a_home_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", artifact_root=tmp_path / "shared")
+    settings.ensure_home()
+    assert loose(settings.home, *settings.home.iterdir()) == []
+    assert loose(settings.artifact_root) == [settings.artifact_root]
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_an_open_home_is_closed_with_all_that_is_in_it(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home")
+    deep = settings.home / "artifacts/1/model"
+    deep.mkdir(parents=True)
+    elsewhere = tmp_path / "pictures"
+    elsewhere.mkdir()
+    (deep / "weights").write_text("")
+    (settings.home / "registry.db").write_text("")
+    (settings.home / "registry.db").chmod(0o640)
+    (settings.home / "data").symlink_to(elsewhere)
+    settings.ensure_home()
+    assert loose(settings.home, *(set(settings.home.rglob("*")) - {settings.home / "data"})) == []
+    assert loose(elsewhere) == [elsewhere], "what a link points to is not in the home"
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_what_is_not_ours_in_a_shared_folder_is_left_alone(tmp_path: Path) -> None:
+    team = tmp_path / "team"
+    theirs = team / "theirs"
+    theirs.mkdir(parents=True)
+    (team / "mlflow.db").write_text("")
+    Settings(home=team).ensure_home()
+    assert loose(team, theirs, *team.glob("[mw]*")) == [team, theirs]

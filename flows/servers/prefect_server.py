@@ -1,0 +1,49 @@
+"""Prefect's server as `modkernel up` runs it: what `prefect server start` does, for few Hosts.
+
+Prefect answers under any Host name, and has no setting against it. A web page could then reach
+the server under a name of its own that it makes point to this machine (DNS rebinding), and the
+browser would take both for one site.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from prefect.server.api.server import create_app
+from prefect.settings import get_current_settings
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from modkernel.registry.settings import close_to_others
+
+HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+"""Names of this machine that no foreign page can take. Any port: it may be forwarded (ssh -L)."""
+
+
+def guarded_app() -> FastAPI:
+    """Prefect's whole server, which answers 400 to every other Host, websockets included."""
+    app = create_app(final=True)
+    if static := get_current_settings().server.ui.static_directory:
+        close_to_others(Path(static))  # Prefect copies its page with the folders' old modes.
+    # Added last, it comes first.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
+    return app
+
+
+def main() -> None:
+    """Run the server of Prefect's settings in force until SIGINT or SIGTERM."""
+    server = get_current_settings().server
+    uvicorn.run(
+        guarded_app(),
+        host=server.api.host,
+        port=server.api.port,
+        timeout_keep_alive=server.api.keepalive_timeout,
+        ws_ping_interval=server.api.websocket_ping_interval,
+        ws_ping_timeout=server.api.websocket_ping_timeout,
+        log_level=server.logging_level.lower(),
+    )
+
+
+if __name__ == "__main__":
+    main()
