@@ -188,8 +188,8 @@ def test_a_network_learns_and_is_measured(arithmetic: Arithmetic, tmp_path: Path
     assert report.evaluation is not None
     assert report.evaluation.accuracy_all_labels > 0.6
     found, expected = (measure(chain, data, each) for each in (arithmetic, CPU))
-    loose = {"rtol": 1e-3, "atol": 1e-3} if arithmetic is FLOAT32 else {"rtol": 0.1, "atol": 0.5}
-    torch.testing.assert_close(found.train.sums, expected.train.sums, **loose)
+    off = (found.train.sums - expected.train.sums).norm() / expected.train.sums.norm()
+    assert off < (1e-4 if arithmetic is FLOAT32 else 0.05)
     assert peak_memory()["peak_gpu_memory_bytes"] > 0
 
 
@@ -201,7 +201,7 @@ def test_features_lie_on_the_device_and_are_the_cpu_s(tmp_path: Path) -> None:
     found = compute_features(chain, images, FLOAT32)
     assert found.values.is_cuda
     torch.testing.assert_close(found.values.cpu(), expected.values, rtol=1e-3, atol=1e-3)
-    far = compute_features(chain, images, FLOAT32, near=0)
+    far = compute_features(chain, images, FLOAT32, gpu_limit=0)
     assert not far.values.is_cuda
     (batch,) = far.batches([torch.arange(7)], DEVICE)
     assert batch.is_cuda

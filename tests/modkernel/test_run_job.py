@@ -170,7 +170,10 @@ def test_a_hidden_job_leaves_moments_of_its_data_and_a_measure_job_those_of_othe
     assert torch.bincount(kept.train_labels).tolist() == found.train.counts.tolist()
     # Of one number of classes, what a class has does not depend on which others are chosen.
     threes = own.train.classes.index("3")
-    torch.testing.assert_close(found.train.products[0], own.train.products[threes])
+    # A GPU's features differ in their last digits with the batch that they are computed in.
+    torch.testing.assert_close(
+        found.train.products[0], own.train.products[threes], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_module_of_too_many_features_is_stored_without_moments(

