@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--device",
         default="cpu",
-        help="where the core's tests compute (tests/modkernel/devices.py): cpu, cuda, or auto",
+        help="where the core's tests compute (see helpers/devices.py): cpu, cuda, or auto",
     )
 
 

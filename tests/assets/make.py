@@ -25,8 +25,8 @@ from modkernel.registry import Registry, Settings
 from modkernel.registry.sql.engine import _engine
 from modkernel.registry.sql.tables import SCHEMA_VERSION
 from modkernel.reuse.moments_file import MOMENTS_FILE
-from tests.modkernel.stored_examples import FACTS
-from tests.registry.examples import EVALUATION, Examples, store_chain, write_example_moments
+from tests.modkernel.helpers.stored_examples import FACTS
+from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, write_example_moments
 
 FOLDER = Path(__file__).parent
 RAW = torch.arange(5 * 64, dtype=torch.int64).reshape(5, 1, 8, 8).mul(37).remainder(256).byte()

@@ -13,7 +13,7 @@ from prefect.testing.utilities import prefect_test_harness
 from modkernel.flows.plans import datasets
 from modkernel.flows.runtime import shared
 from modkernel.registry import Registry, Settings
-from tests.flows.specs import tiny
+from tests.flows.helpers.specs import tiny
 from tests.registry.conftest import close_mlflow
 
 

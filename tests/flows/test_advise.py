@@ -14,7 +14,7 @@ from modkernel.flows.cli import main
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, NetworkSpec, Recipe
-from tests.flows.specs import RELU
+from tests.flows.helpers.specs import RELU
 
 
 class Done(NamedTuple):

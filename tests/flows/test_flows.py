@@ -41,7 +41,7 @@ from modkernel.spec import (
     ObjectiveSpec,
     OutputSpec,
 )
-from tests.flows.specs import hidden, tiny
+from tests.flows.helpers.specs import hidden, tiny
 
 
 def test_a_run_that_died_is_resumed_where_there_is_no_spec(registry: Registry) -> None:

@@ -20,7 +20,7 @@ from modkernel.flows.runtime.events import EpochDone, Event, StateChanged, watch
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
-from tests.flows.specs import tiny
+from tests.flows.helpers.specs import tiny
 
 LONG = 80
 """Epochs of the module that is killed: some seconds."""
@@ -34,7 +34,7 @@ def start_flow(spec: NetworkSpec, folder: Path) -> tuple[subprocess.Popen[bytes]
     environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
     with (folder / "flow.log").open("wb") as log:
         flow = subprocess.Popen(
-            [sys.executable, "-m", "tests.flows.run_flow", str(source), str(result)],
+            [sys.executable, "-m", "tests.flows.helpers.run_flow", str(source), str(result)],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page
 from sklearn.datasets import load_digits
 
-from tests.flows.browser import browser_page, find_browser
+from tests.flows.browser.page import browser_page, find_browser
 from tests.flows.test_cli_run import several
 
 BROWSER = find_browser()

@@ -21,7 +21,7 @@ from modkernel.flows.tasks.measure import label, measure_stored_module
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
 from modkernel.spec import DatasetSpec
-from tests.flows.specs import tiny
+from tests.flows.helpers.specs import tiny
 
 WHOLE = DatasetSpec()
 FEW = DatasetSpec(classes=("3", "1", "4"))
@@ -133,7 +133,7 @@ def test_two_processes_measure_each_module_once(registry: Registry, tmp_path: Pa
     source.write_text(FEW.canonical_json())
     with (tmp_path / "flow.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.flows.run_measure", str(source), str(result)],
+            [sys.executable, "-m", "tests.flows.helpers.run_measure", str(source), str(result)],
             env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
             stdout=log,
             stderr=subprocess.STDOUT,

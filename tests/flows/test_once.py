@@ -23,7 +23,7 @@ from modkernel.flows.tasks.once import RunChild, once
 from modkernel.jobs.job import Job
 from modkernel.registry import Registry
 from modkernel.training.report import EpochLine
-from tests.flows.specs import tiny
+from tests.flows.helpers.specs import tiny
 
 KEY = "b" * 64
 

@@ -35,7 +35,7 @@ from modkernel.spec import (
     ObjectiveSpec,
     OutputSpec,
 )
-from tests.flows.specs import RELU, hidden, tiny
+from tests.flows.helpers.specs import RELU, hidden, tiny
 from tests.flows.test_flows import with_pairs
 
 ONE_LABEL = OutputSpec(method="ridge", labels_per_class=1, draws=3)

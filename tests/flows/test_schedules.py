@@ -22,8 +22,8 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 
 from modkernel.flows import maintenance
 from modkernel.flows.servers.registration import MISSED
-from tests.flows.prefect_client import deployment, due_runs, prefect_client
-from tests.flows.test_browser import servers, wait_until
+from tests.flows.browser.test_train_and_promote import servers, wait_until
+from tests.flows.helpers.prefect_client import deployment, due_runs, prefect_client
 from tests.flows.test_cli_up import surroundings
 
 NAMES = (

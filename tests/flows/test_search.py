@@ -38,9 +38,9 @@ from modkernel.modules.network import assemble
 from modkernel.registry import Registry
 from modkernel.reuse.scores import reusability
 from modkernel.spec import BackboneSpec, DatasetSpec, KernelSpec, ObjectiveSpec, OutputSpec, Recipe
-from tests.flows.specs import hidden
+from tests.flows.helpers.specs import hidden
 from tests.flows.test_flows import markdown
-from tests.modkernel.data_made import picture
+from tests.modkernel.helpers.data_made import picture
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

@@ -29,7 +29,7 @@ from websockets.sync.client import connect
 
 from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
 from modkernel.registry import Settings
-from tests.flows.specs import tiny
+from tests.flows.helpers.specs import tiny
 from tests.flows.test_cli_up import ROOT, descendants, surroundings
 
 pytestmark = [

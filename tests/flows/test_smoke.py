@@ -43,7 +43,7 @@ def test_a_schedule_creates_a_run_that_stores_its_modules(tmp_path: Path) -> Non
                 assert time.monotonic() < deadline, told.read_text()
                 time.sleep(0.5)
             done = subprocess.run(
-                [sys.executable, "-m", "tests.flows.run_schedule"],
+                [sys.executable, "-m", "tests.flows.helpers.run_schedule"],
                 cwd=ROOT,
                 env=environment,
                 capture_output=True,

@@ -179,7 +179,13 @@ def start_study(spec: StudySpec, folder: Path) -> subprocess.Popen[bytes]:
     source = folder / "spec.json"
     source.write_text(spec.canonical_json())
     environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
-    command = [sys.executable, "-m", "tests.flows.run_study", str(source), str(folder / "result")]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.flows.helpers.run_study",
+        str(source),
+        str(folder / "result"),
+    ]
     with (folder / "study.log").open("wb") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 

@@ -13,7 +13,12 @@ from modkernel.modules.output import OutputModule
 from modkernel.modules.preprocess import Normalise
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.spec import KernelSpec
-from tests.modkernel.stored_examples import PREPROCESSING, output_spec, store_hidden, store_output
+from tests.modkernel.helpers.stored_examples import (
+    PREPROCESSING,
+    output_spec,
+    store_hidden,
+    store_output,
+)
 
 FIRST, SECOND = ("stem", "layer1.0"), ("layer1.1", "layer2.0")
 

@@ -26,9 +26,9 @@ from modkernel.errors import (
 from modkernel.jobs import slots
 from modkernel.jobs.client import ForkServer
 from modkernel.jobs.slots import device_slot, gpus, hold
-from tests.modkernel.jobs import make_job
+from tests.modkernel.helpers.jobs import make_job
 
-TARGET = "tests.modkernel.jobs:run"
+TARGET = "tests.modkernel.helpers.jobs:run"
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +212,8 @@ PARENT = """
 import sys
 from pathlib import Path
 from modkernel.jobs.client import ForkServer
-from tests.modkernel.jobs import make_job
-ForkServer("tests.modkernel.jobs:run").run(make_job(Path(sys.argv[1]), "long"))
+from tests.modkernel.helpers.jobs import make_job
+ForkServer("tests.modkernel.helpers.jobs:run").run(make_job(Path(sys.argv[1]), "long"))
 """
 
 
@@ -265,7 +265,7 @@ def test_a_killed_fork_server_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
-    server = ForkServer("tests.modkernel.jobs:no_such_function")
+    server = ForkServer("tests.modkernel.helpers.jobs:no_such_function")
     with pytest.raises(ChildError, match="no_such_function"):
         server.run(make_job(tmp_path / "job"))
 

@@ -14,7 +14,7 @@ from modkernel.data import RawData, load_dataset
 from modkernel.data.arrays import as_examples
 from modkernel.errors import ClassError, DataError, SpecError
 from modkernel.spec import DatasetSpec
-from tests.modkernel.data_made import npz, places
+from tests.modkernel.helpers.data_made import npz, places
 
 X = np.random.default_rng(0).normal(size=(40, 5))
 Y = np.arange(40) % 4

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from modkernel.data import augment
 from modkernel.errors import InterfaceError
-from tests.modkernel.devices import needs_gpu
+from tests.modkernel.helpers.devices import needs_gpu
 
 pytestmark = pytest.mark.gpu
 

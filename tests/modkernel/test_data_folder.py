@@ -11,7 +11,7 @@ from PIL import Image
 from modkernel.data import Dataset, load_dataset, read_images
 from modkernel.errors import ClassError, DataError, ImageError
 from modkernel.spec import DatasetSpec
-from tests.modkernel.data_made import image_folder, picture, places
+from tests.modkernel.helpers.data_made import image_folder, picture, places
 
 
 def load(root, tmp_path, **options) -> Dataset:

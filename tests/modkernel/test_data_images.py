@@ -8,7 +8,7 @@ from PIL import Image
 from modkernel.data import read_images
 from modkernel.data.images import file_facts, fit_tensor, map_files
 from modkernel.errors import ImageError, InterfaceError
-from tests.modkernel.data_made import picture
+from tests.modkernel.helpers.data_made import picture
 
 
 def as_chw(image: Image.Image) -> torch.Tensor:

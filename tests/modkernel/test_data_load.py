@@ -16,7 +16,7 @@ from modkernel.data import load as load_module
 from modkernel.data.statistics import preprocessing_of
 from modkernel.errors import SettingsError
 from modkernel.spec import DatasetSpec
-from tests.modkernel.data_made import (
+from tests.modkernel.helpers.data_made import (
     all_pixels,
     fashion_mnist,
     folder_spec,

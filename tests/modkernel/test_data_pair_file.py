@@ -8,7 +8,7 @@ import pytest
 from modkernel.data import load_dataset, read_pairs
 from modkernel.errors import DataError
 from modkernel.spec import DatasetSpec
-from tests.modkernel.data_made import image_folder, places
+from tests.modkernel.helpers.data_made import image_folder, places
 
 IDS = ["0", "1", "2", "3"]
 

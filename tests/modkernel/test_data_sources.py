@@ -21,7 +21,7 @@ from modkernel.data.statistics import preprocessing_of
 from modkernel.errors import DataError, ImageError
 from modkernel.system import memory
 from modkernel.system.memory import free_memory
-from tests.modkernel.data_made import all_pixels, folder_spec, image_folder, places
+from tests.modkernel.helpers.data_made import all_pixels, folder_spec, image_folder, places
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from modkernel.data import describe_dataset, load_dataset
 from modkernel.errors import DataError, UnknownNameError
 from modkernel.spec import DatasetSpec
-from tests.modkernel.data_made import fashion_mnist, places
+from tests.modkernel.helpers.data_made import fashion_mnist, places
 
 datasets = pytest.importorskip("torchvision.datasets")
 

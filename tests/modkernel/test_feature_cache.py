@@ -22,7 +22,7 @@ from modkernel.errors import DataError, StoppedError
 from modkernel.features import cache as feature_cache
 from modkernel.features.cache import VALUES, FeatureCache, FeatureKey, NoRoomError
 from modkernel.system.locks import locked
-from tests.modkernel.cache_process import WIDTH, key, rows
+from tests.modkernel.helpers.cache_process import WIDTH, key, rows
 from tests.modkernel.test_child import until
 
 ROW = 4 * WIDTH
@@ -47,7 +47,7 @@ def taken(folder: Path) -> int:
 
 def start(folder: Path, limit: int, name: str, count: int, seconds: float) -> Any:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.modkernel.cache_process"]
+        [sys.executable, "-m", "tests.modkernel.helpers.cache_process"]
         + [str(value) for value in (folder, limit, name, count, seconds)],
         stdout=subprocess.PIPE,
         text=True,

@@ -47,8 +47,8 @@ from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import train_end_to_end, train_hidden, train_output
 from modkernel.training.heads import fit_heads, predict_heads
 from modkernel.training.report import TrainReport
-from tests.modkernel.devices import DEVICE, FLOAT32, needs_gpu
-from tests.modkernel.training_examples import (
+from tests.modkernel.helpers.devices import DEVICE, FLOAT32, needs_gpu
+from tests.modkernel.helpers.training_examples import (
     FACTS,
     PREPROCESSING,
     labelled,

@@ -23,7 +23,7 @@ from modkernel.spec import KernelSpec, OutputSpec, Recipe
 from modkernel.system.seeding import generator_for
 from modkernel.training.hidden import train_hidden
 from modkernel.training.output import train_output
-from tests.modkernel.training_examples import (
+from tests.modkernel.helpers.training_examples import (
     FACTS,
     FLOAT32,
     PREPROCESSING,

@@ -16,7 +16,7 @@ from modkernel.errors import ArtifactError
 from modkernel.modules.stored import _sha256
 from modkernel.reuse.moments import ModuleMoments
 from modkernel.reuse.moments_file import read_moments, write_moments
-from tests.modkernel.feature_examples import features_of, moments_of
+from tests.modkernel.helpers.feature_examples import features_of, moments_of
 
 MAKE = """
 import sys

@@ -14,7 +14,7 @@ from modkernel.errors import ClassError, MomentsError
 from modkernel.reuse import moments as module
 from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate, check_size
 from modkernel.reuse.task import Task, parse_task
-from tests.modkernel.feature_examples import NAMES, cases, features_of, moments_of
+from tests.modkernel.helpers.feature_examples import NAMES, cases, features_of, moments_of
 
 TENSORS = ("counts", "sums", "products", "squares", "fourths")
 

@@ -33,7 +33,7 @@ from modkernel.spec import (
 )
 from modkernel.training import TrainReport
 from modkernel.training.end_to_end import baseline_key
-from tests.modkernel.devices import DEVICE
+from tests.modkernel.helpers.devices import DEVICE
 
 pytestmark = pytest.mark.gpu
 

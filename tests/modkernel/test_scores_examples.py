@@ -15,7 +15,7 @@ from modkernel.objectives.table import make_objective
 from modkernel.pairs.source import PairLabels
 from modkernel.reuse.scores import SCORES, contrast, leep, nce
 from modkernel.spec import ObjectiveSpec
-from tests.modkernel.feature_examples import cases, features_of
+from tests.modkernel.helpers.feature_examples import cases, features_of
 
 BOUNDED = Kernel("linear", -1.0, 1.0, lambda h: h)
 CONTRASTIVE = ("contrastive", "log_contrastive", "anchor_contrastive")

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
 from modkernel.reuse.scores import reusability
-from tests.modkernel.feature_examples import features_of, moments_of
+from tests.modkernel.helpers.feature_examples import features_of, moments_of
 
 
 def evidence(alpha: float, beta: float, gram: np.ndarray, y: np.ndarray) -> float:

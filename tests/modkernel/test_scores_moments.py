@@ -15,7 +15,7 @@ from modkernel.errors import ScoreError
 from modkernel.kernels import make_kernel, unit_rows
 from modkernel.reuse.scores import reusability
 from modkernel.spec import KernelSpec
-from tests.modkernel.feature_examples import KINDS, cases, features_of, moments_of
+from tests.modkernel.helpers.feature_examples import KINDS, cases, features_of, moments_of
 
 CLOSE = {"rel": 1e-9, "abs": 1e-11}
 """Some scores are small differences of numbers of about 10."""

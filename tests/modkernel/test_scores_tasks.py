@@ -29,7 +29,7 @@ from modkernel.reuse.scores.tasks import score_of
 from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import KernelSpec, OutputSpec
 from modkernel.training.heads import fit_ridge, predict_heads
-from tests.modkernel.feature_examples import NAMES, features_of, moments_of
+from tests.modkernel.helpers.feature_examples import NAMES, features_of, moments_of
 
 OF_MOMENTS = [name for name, row in SCORES.items() if row.needs == "moments"]
 WITH_HELD_OUT = [*OF_MOMENTS, "ridge"]

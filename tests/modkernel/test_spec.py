@@ -24,7 +24,7 @@ from modkernel.spec import (
     Recipe,
     parse_module_spec,
 )
-from tests.modkernel.stored_examples import hidden_spec
+from tests.modkernel.helpers.stored_examples import hidden_spec
 
 SPEC = hidden_spec(("stem",), (1, 8, 8), (2, 8, 8), "preprocessing-x")
 

@@ -26,7 +26,7 @@ from modkernel.modules.stored import (
     write_module,
 )
 from modkernel.spec import BackboneSpec, KernelSpec
-from tests.modkernel.stored_examples import (
+from tests.modkernel.helpers.stored_examples import (
     PREPROCESSING,
     RESNET,
     hidden_spec,

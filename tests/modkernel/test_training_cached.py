@@ -29,8 +29,7 @@ from modkernel.spec import KernelSpec, OutputSpec, Recipe
 from modkernel.system.seeding import generator_for
 from modkernel.training import hidden, train_hidden, train_output
 from modkernel.training.hidden import PairData
-from tests.modkernel.test_training_hidden import equal
-from tests.modkernel.training_examples import (
+from tests.modkernel.helpers.training_examples import (
     FACTS,
     FLOAT32,
     MLP,
@@ -42,6 +41,7 @@ from tests.modkernel.training_examples import (
     plans,
     trained,
 )
+from tests.modkernel.test_training_hidden import equal
 
 PLAIN = Recipe(epochs=3, batch_size=32)
 AUGMENTED = Recipe(epochs=3, batch_size=32, crop_padding=1, flip=True)

@@ -24,7 +24,13 @@ from modkernel.reuse.task import Task
 from modkernel.spec import OutputSpec, Recipe
 from modkernel.training.ground_truth import PROBABILITIES, measure_ground_truth
 from modkernel.training.heads import fit_heads, predict_heads
-from tests.modkernel.training_examples import FACTS, FLOAT32, PREPROCESSING, made_images, trained
+from tests.modkernel.helpers.training_examples import (
+    FACTS,
+    FLOAT32,
+    PREPROCESSING,
+    made_images,
+    trained,
+)
 
 RIDGE = OutputSpec(method="ridge")
 TARGETS = (

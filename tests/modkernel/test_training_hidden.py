@@ -24,8 +24,8 @@ from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training.hidden import PairData, train_hidden
 from modkernel.training.loop import minimise
 from modkernel.training.schedule import make_optimizer
-from tests.modkernel.devices import DEVICE, FLOAT32
-from tests.modkernel.training_examples import (
+from tests.modkernel.helpers.devices import DEVICE, FLOAT32
+from tests.modkernel.helpers.training_examples import (
     FACTS,
     MLP,
     PREPROCESSING,

@@ -44,8 +44,8 @@ from modkernel.training.heads import (
     predict_heads,
 )
 from modkernel.training.output import GivenLabels, LabelledData, train_output
-from tests.modkernel.devices import DEVICE
-from tests.modkernel.training_examples import (
+from tests.modkernel.helpers.devices import DEVICE
+from tests.modkernel.helpers.training_examples import (
     FLOAT32,
     MLP,
     PREPROCESSING,

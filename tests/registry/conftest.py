@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 
 from modkernel.registry import Registry, Settings
 from modkernel.registry.tracking.client import open_mlflow
-from tests.registry.examples import Examples
+from tests.registry.helpers.examples import Examples
 
 POSTGRES_PARAM = pytest.param("postgresql", marks=pytest.mark.postgres)
 

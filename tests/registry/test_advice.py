@@ -23,8 +23,8 @@ from modkernel.reuse.moments_file import write_moments
 from modkernel.reuse.scores import SCORES, reusability, score_tasks
 from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import Preprocessing
-from tests.modkernel.stored_examples import FACTS, PREPROCESSING, make_hidden, store_hidden
-from tests.registry.examples import Examples, class_moments, store_chain, store_one
+from tests.modkernel.helpers.stored_examples import FACTS, PREPROCESSING, make_hidden, store_hidden
+from tests.registry.helpers.examples import Examples, class_moments, store_chain, store_one
 from tests.registry.test_moments import in_mlflow, private_copy
 
 BASE = "b" * 64

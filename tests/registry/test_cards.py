@@ -6,7 +6,7 @@ from modkernel.modules.stored import StoredModule
 from modkernel.registry import Registry
 from modkernel.registry.tracking.cards import LIMIT_CHARACTERS, module_card, sentence
 from modkernel.spec import DatasetFacts, ModuleSpec
-from tests.registry.examples import Examples, report_of, store_chain
+from tests.registry.helpers.examples import Examples, report_of, store_chain
 
 
 def test_the_first_line_is_a_plain_sentence(examples: Examples) -> None:

@@ -10,7 +10,7 @@ from modkernel.errors import StoreError
 from modkernel.registry import Settings
 from modkernel.registry.sql import claims
 from modkernel.registry.sql.engine import Database, open_database
-from tests.registry.processes import CONTEXT, start
+from tests.registry.helpers.processes import CONTEXT, start
 
 KEY = "a" * 64
 

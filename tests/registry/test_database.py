@@ -20,7 +20,7 @@ from modkernel.registry import Registry, Settings
 from modkernel.registry.sql.engine import VERSION_TABLE, _engine, open_database, upgrade_database
 from modkernel.registry.sql.tables import SCHEMA_VERSION, Base, ClaimRow
 from modkernel.registry.tracking.client import open_mlflow, upgrade_mlflow
-from tests.modkernel.stored_examples import PREPROCESSING, hidden_spec
+from tests.modkernel.helpers.stored_examples import PREPROCESSING, hidden_spec
 from tests.registry.conftest import close_mlflow
 
 

@@ -18,8 +18,8 @@ from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
 from tests.registry.conftest import free_port
-from tests.registry.examples import Examples, store_chain, store_one
-from tests.registry.servers import mlflow_server, serving
+from tests.registry.helpers.examples import Examples, store_chain, store_one
+from tests.registry.helpers.servers import mlflow_server, serving
 from tests.registry.test_store import alter, kept_folder
 
 RAW = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)

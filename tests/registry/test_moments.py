@@ -17,9 +17,9 @@ from modkernel.registry.moments import StoredMoments
 from modkernel.registry.sql.tables import MomentsRow
 from modkernel.reuse.moments import ModuleMoments
 from modkernel.reuse.moments_file import MOMENTS_FILE
-from tests.modkernel.stored_examples import FACTS
-from tests.registry.examples import Examples, store_one, write_example_moments
-from tests.registry.processes import start
+from tests.modkernel.helpers.stored_examples import FACTS
+from tests.registry.helpers.examples import Examples, store_one, write_example_moments
+from tests.registry.helpers.processes import start
 from tests.registry.test_repair import KILLED, kill_while_storing, wait_for_the_lease
 from tests.registry.test_store import alter, kept_folder
 

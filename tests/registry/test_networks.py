@@ -9,7 +9,7 @@ from modkernel.errors import AmbiguousError, InterfaceError, NotFoundError
 from modkernel.registry import Registry, Settings
 from modkernel.registry.sql.tables import NetworkModuleRow, NetworkRow
 from modkernel.spec import NetworkSpec
-from tests.registry.examples import EVALUATION, Examples, store_chain, store_one
+from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
 from modkernel.registry.tracking import artifacts
 from modkernel.reuse.moments_file import MOMENTS_FILE
-from tests.modkernel.stored_examples import FACTS
+from tests.modkernel.helpers.stored_examples import FACTS
 from tests.registry.conftest import free_port
-from tests.registry.examples import Examples, store_one, write_example_moments
-from tests.registry.servers import mlflow_server
+from tests.registry.helpers.examples import Examples, store_one, write_example_moments
+from tests.registry.helpers.servers import mlflow_server
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 

@@ -5,7 +5,7 @@ import pytest
 from modkernel.errors import AmbiguousError, NotFoundError, SpecError
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.sql.tables import ModuleRow
-from tests.registry.examples import Examples, store_one
+from tests.registry.helpers.examples import Examples, store_one
 
 NAME = "net.hidden-1"
 

@@ -20,8 +20,8 @@ from modkernel.modules.stored import StoredModule, read_module
 from modkernel.registry import Registry, Settings, saga
 from modkernel.registry.tracking.models import MODULE_TAG
 from modkernel.registry.tracking.runs import RECIPE_TAG, Runs
-from tests.registry.examples import Examples, report_of, store_chain, store_one
-from tests.registry.processes import start
+from tests.registry.helpers.examples import Examples, report_of, store_chain, store_one
+from tests.registry.helpers.processes import start
 from tests.registry.test_store import alter, kept_folder, versions
 
 STEPS: dict[str, tuple[Any, str]] = {

@@ -14,7 +14,7 @@ from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.tracking.artifacts import location_of
 from modkernel.registry.tracking.models import MODULE_TAG
 from tests.registry.conftest import close_mlflow
-from tests.registry.examples import Examples, report_of, store_chain, store_one
+from tests.registry.helpers.examples import Examples, report_of, store_chain, store_one
 
 PICTURE = b"\x89PNG picture"
 

@@ -22,7 +22,7 @@ from modkernel.registry.sql.tables import SCHEMA_VERSION
 from modkernel.reuse.moments_file import MOMENTS_FILE, read_moments
 from modkernel.system.files import hash_file
 from tests.assets.make import FOLDER, RAW
-from tests.registry.examples import EVALUATION
+from tests.registry.helpers.examples import EVALUATION
 
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 VERSIONS = sorted(path.stem.removeprefix("registry-") for path in FOLDER.glob("registry-*.sql"))

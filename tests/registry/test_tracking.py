@@ -8,7 +8,7 @@ import pytest
 
 from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
-from tests.registry.examples import Examples, report_of
+from tests.registry.helpers.examples import Examples, report_of
 
 NAME = "net.hidden-1"
 

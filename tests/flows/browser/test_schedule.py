@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from modkernel.flows import maintenance
-from tests.flows.browser import (
+from tests.flows.browser.page import (
     browser_page,
     fill_as_json,
     find_browser,
@@ -20,8 +20,8 @@ from tests.flows.browser import (
     open_schedule_form,
     save_schedule,
 )
-from tests.flows.prefect_client import deployment, due_runs, prefect_client
-from tests.flows.test_browser import servers, wait_until, wanted
+from tests.flows.browser.test_train_and_promote import servers, wait_until, wanted
+from tests.flows.helpers.prefect_client import deployment, due_runs, prefect_client
 from tests.flows.test_cli_up import surroundings
 
 BROWSER = find_browser()

@@ -1,6 +1,6 @@
 """A process that asks a feature cache.
 
-    python -m tests.modkernel.cache_process FOLDER LIMIT NAME ROWS SECONDS
+    python -m tests.modkernel.helpers.cache_process FOLDER LIMIT NAME ROWS SECONDS
 
 It computes a row each SECONDS, and writes a line of JSON for each and one at the end.
 """

@@ -13,8 +13,8 @@ from modkernel.data import DataPlaces, load_dataset, read_labels
 from modkernel.flows.labels.images import label_images
 from modkernel.flows.labels.page import label_page
 from modkernel.spec import DatasetSpec
-from tests.flows.browser import browser_page, find_browser
-from tests.modkernel.data_made import image_folder, npz
+from tests.flows.browser.page import browser_page, find_browser
+from tests.modkernel.helpers.data_made import image_folder, npz
 
 BROWSER = find_browser()
 browser = pytest.mark.skipif(

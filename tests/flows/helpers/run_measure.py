@@ -1,4 +1,4 @@
-"""Measure all modules in a process of its own: `python -m tests.flows.run_measure DATA RESULT`."""
+"""Measure all modules in a process of its own: run_measure DATA RESULT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a study in a process of its own: `python -m tests.flows.run_study SPEC RESULT`."""
+"""Run a study in a process of its own: `python -m tests.flows.helpers.run_study SPEC RESULT`."""
 
 from __future__ import annotations
 

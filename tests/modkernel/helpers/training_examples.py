@@ -25,7 +25,7 @@ from modkernel.spec import (
 )
 from modkernel.training.hidden import PairData, train_hidden
 from modkernel.training.output import LabelledData
-from tests.modkernel.devices import FLOAT32
+from tests.modkernel.helpers.devices import FLOAT32
 
 PREPROCESSING = Preprocessing(shape=(1, 8, 8), dtype="uint8", mean=(0.5,), std=(0.25,))
 FACTS = DatasetFacts(name="made", fingerprint="f" * 64, classes=("a", "b", "c"))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["modkernel.registry", "tests.registry.processes"])
+CONTEXT.set_forkserver_preload(["modkernel.registry", "tests.registry.helpers.processes"])
 
 
 def start(function: Callable[..., None], *arguments: Any) -> Any:

@@ -15,7 +15,7 @@ from urllib.error import URLError
 
 from modkernel.registry import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @contextmanager

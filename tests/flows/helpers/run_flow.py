@@ -1,4 +1,4 @@
-"""Train a network in a process of its own: `python -m tests.flows.run_flow SPEC RESULT`."""
+"""Train a network in a process of its own: `python -m tests.flows.helpers.run_flow SPEC RESULT`."""
 
 from __future__ import annotations
 

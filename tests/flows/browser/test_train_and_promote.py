@@ -22,7 +22,7 @@ from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.specs.demo import demo_spec
 from modkernel.registry import Settings
 from modkernel.spec import NetworkSpec
-from tests.flows.browser import (
+from tests.flows.browser.page import (
     Shoot,
     browser_page,
     expect_picture,

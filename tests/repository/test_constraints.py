@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "requirements/constraints.txt"
 PINS = [line for line in CONSTRAINTS.read_text().splitlines() if not line.startswith("#")]
 

@@ -14,7 +14,7 @@ from modkernel.flows.search.spec import SearchSpec, demo_search
 from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.study.spec import StudySpec, demo_study
 from modkernel.registry import Settings
-from tests.flows.browser import (
+from tests.flows.browser.page import (
     Shoot,
     browser_page,
     expect_picture,
@@ -24,7 +24,7 @@ from tests.flows.browser import (
     open_run_form,
     submit_and_wait,
 )
-from tests.flows.test_browser import servers
+from tests.flows.browser.test_train_and_promote import servers
 from tests.flows.test_cli_up import get, surroundings
 
 BROWSER = find_browser()

@@ -14,7 +14,7 @@ from modkernel.backbones.cut import cut
 from modkernel.flows.specs.read import parse_spec
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = [
     (language, text)

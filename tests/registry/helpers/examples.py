@@ -13,7 +13,7 @@ from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
 from modkernel.reuse.moments_file import write_moments
 from modkernel.spec import KernelSpec
 from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
-from tests.modkernel.stored_examples import FACTS, PREPROCESSING, store_hidden, store_output
+from tests.modkernel.helpers.stored_examples import FACTS, PREPROCESSING, store_hidden, store_output
 
 EVALUATION = OutputEvaluation(
     accuracy=0.75,

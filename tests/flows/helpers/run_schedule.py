@@ -1,7 +1,7 @@
 """Schedule a network in the home's Prefect, wait for a run of it, and print that as JSON.
 
-`python -m tests.flows.run_schedule`: a process of its own, since Prefect reads its surroundings
-once.
+`python -m tests.flows.helpers.run_schedule`: a process of its own, since Prefect reads its
+surroundings once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterCreatedBy
 from prefect.client.schemas.objects import FlowRun  # noqa: E402
 from prefect.client.schemas.schedules import IntervalSchedule  # noqa: E402
 
-from tests.flows.specs import tiny  # noqa: E402
+from tests.flows.helpers.specs import tiny  # noqa: E402
 
 FINISHED_SECONDS = 600
 

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.gpu.processes import Processes
 from benchmarks.gpu.table import markdown
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.sh"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
 
 
 def run(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
