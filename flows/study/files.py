@@ -6,10 +6,10 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from uuid import uuid4
 
 from modkernel.errors import SettingsError
 from modkernel.flows.study.result import StudyResult
+from modkernel.system.files import replace_file
 
 RESULTS, SCORES, HEAT_MAPS, TREES = "results.json", "scores.csv", "heat_maps.png", "tasks.png"
 """File names in a study's folder."""
@@ -45,11 +45,8 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         SettingsError: the folder cannot be made or written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            part = folder / f".{name}.{uuid4().hex}"
-            part.write_bytes(content)
-            part.replace(folder / name)
+            replace_file(folder / name, content, durable=True)
     except OSError as error:
         raise SettingsError(
             f"Cannot write the study's files to {folder}: {error.strerror}. Give another --output."

@@ -100,7 +100,7 @@ def _follow(name: str, event: ChildEvent) -> None:
 def _store(path: Path, truth: GroundTruth) -> None:
     """Write a ground truth so that its file appears complete or not at all."""
     try:
-        replace_file(path, (truth.model_dump_json(indent=1) + "\n").encode())
+        replace_file(path, (truth.model_dump_json(indent=1) + "\n").encode(), durable=True)
     except OSError as error:
         raise SettingsError(
             f"Cannot store a truth in {path.parent}: {error.strerror}. Make room there, or set "

@@ -7,11 +7,8 @@ the same one at once do no harm, and a killed one leaves nothing half-written un
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modkernel.errors import SettingsError
+from modkernel.system import locks
+from modkernel.system.files import written_whole
 
 
 def read_json(path: Path) -> Any:
@@ -63,13 +62,12 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         SettingsError: the lock file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locks.locked(path))
+        except OSError as error:
+            raise _unwritable(path, error) from None
         yield
 
 
@@ -91,16 +89,11 @@ def _read_pixels(path: Path) -> Tensor | None:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
+        with written_whole(path) as temporary:
+            write(temporary)
     except (OSError, SafetensorError) as error:
         raise _unwritable(path, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _unwritable(path: Path, error: Exception) -> SettingsError:

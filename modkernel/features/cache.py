@@ -19,7 +19,6 @@ import json
 import math
 import os
 import struct
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modkernel.errors import DataError, StoppedError
+from modkernel.system.files import unfinished, written_whole
 from modkernel.system.locks import locked, release, try_lock
 
 __all__ = ["VALUES", "FeatureCache", "FeatureKey", "NoRoomError"]
@@ -170,17 +170,18 @@ class FeatureCache:
         blocks: Iterator[Tensor],
         extra: dict[str, Tensor],
     ) -> None:
-        for abandoned in self.folder.glob(f".{digest}.*.tmp"):
+        path = self._path(digest)
+        for abandoned in self.folder.glob(f"{unfinished(path)}*"):
             abandoned.unlink(missing_ok=True)  # Its writer was killed: we hold the lock.
         # Damaged or of another number of examples: it must not take the room of what replaces it.
-        self._path(digest).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         first = next(blocks)
         tensors = {VALUES: (first.dtype, (count, *first.shape[1:]))} | {
             name: (values.dtype, tuple(values.shape)) for name, values in extra.items()
         }
         header, size = _layout(key, tensors)
-        temporary = self.folder / f".{digest}.{uuid.uuid4().hex}.tmp"
-        try:
+        # Durable: reserved bytes that never arrived would read as zeros.
+        with written_whole(path, durable=True) as temporary:
             self._reserve(temporary, size)
             with temporary.open("r+b") as file:
                 file.write(header)
@@ -190,11 +191,6 @@ class FeatureCache:
                 for values in extra.values():
                     file.write(_bytes(values))
                 assert file.tell() == size, "as many rows as were announced"
-                file.flush()
-                os.fsync(file.fileno())  # Reserved bytes that never arrived would read as zeros.
-            os.replace(temporary, self._path(digest))
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _reserve(self, temporary: Path, size: int) -> None:
         """Make a file whose bytes are reserved, in the limit and on the disk."""

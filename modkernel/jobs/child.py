@@ -24,6 +24,7 @@ from modkernel.control import Progress, Stop
 from modkernel.errors import ChildError, ModkernelError
 from modkernel.jobs.job import Job, parse_job
 from modkernel.jobs.slots import device_slot, hold
+from modkernel.system.files import replace_file
 from modkernel.system.memory import peak_memory
 
 __all__ = ["Target", "run_child"]
@@ -145,8 +146,6 @@ def _progress_file(path: Path) -> Progress:
 
 
 def _fail(work: Path, error: ModkernelError) -> int:
-    path = work / "error.json"
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"type": type(error).__name__, "message": str(error)}))
-    part.replace(path)
+    told = {"type": type(error).__name__, "message": str(error)}
+    replace_file(work / "error.json", json.dumps(told).encode())
     return 1

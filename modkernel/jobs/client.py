@@ -20,6 +20,7 @@ from typing import Any
 from modkernel import errors
 from modkernel.errors import ChildError, ModkernelError, SpecError
 from modkernel.jobs.job import Job
+from modkernel.system.files import replace_file
 
 __all__ = ["ForkServer"]
 
@@ -88,7 +89,7 @@ class ForkServer:
             return
         work = Path(job.work)
         work.mkdir(parents=True, exist_ok=True)
-        _replace(work / "job.json", job.canonical_json())
+        replace_file(work / "job.json", job.canonical_json().encode())
         tail = _Tail(work / "progress.jsonl", on_progress)
         server = self._running()
         child = server.fork(work)
@@ -234,12 +235,6 @@ class _Tail:
             # A child that is killed may leave half a line.
             with suppress(json.JSONDecodeError):
                 self._on_progress(json.loads(line))
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    part.write_text(text)
-    part.replace(path)
 
 
 def _reason(work: Path, child: _Child) -> ModkernelError:

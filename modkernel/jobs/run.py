@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -26,6 +24,7 @@ from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.reuse.ground_truth import GROUND_TRUTH_FILE
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
 from modkernel.spec import DatasetSpec, OutputModuleSpec, Recipe
+from modkernel.system.files import written_whole
 from modkernel.system.memory import peak_memory
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
@@ -63,46 +62,44 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
     data = load_dataset(job.dataset, places, resident_limit=job.resident_limit)
     _check_data(job, data)
     data = place_dataset(data, arithmetic.device, job.resident_limit)
-    part = job.result.with_name(f".result.{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    match job:
-        case HiddenJob():
-            weights, report = _hidden(job, data, upstream, arithmetic, control)
-            stored = write_module(part, job.module, weights)
-            _write_report(part, report)
-            if data.train.labels is not None:
-                try:
-                    _measure(job, [*upstream, stored], data, arithmetic, stop, part)
-                except StoppedError:
-                    raise
-                except Exception as error:  # It is trained all the same, and must not be lost.
-                    (part / MOMENTS_FILE).unlink(missing_ok=True)
-                    why = str(error) or type(error).__name__
-                    progress({"event": "note", "text": f"The module is not measured: {why}"})
-        case OutputJob():
-            weights, report = _output(job, data, upstream, arithmetic, control)
-            write_module(part, job.module, weights)
-            _write_report(part, report)
-        case EndToEndJob():
-            part.mkdir()
-            report = train_end_to_end(job.network, data, arithmetic=arithmetic, control=control)
-            _write_report(part, report)
-        case MeasureJob():
-            part.mkdir()
-            _measure(job, upstream, data, arithmetic, stop, part)
-        case GroundTruthJob():
-            part.mkdir()
-            cache = _cache(job)
-            found = measure_ground_truth(
-                job.ground_truth,
-                upstream,
-                data,
-                arithmetic=arithmetic,
-                control=control,
-                cache=cache,
-            )
-            (part / GROUND_TRUTH_FILE).write_text(found.model_dump_json(indent=1) + "\n")
-    os.replace(part, job.result)
+    with written_whole(job.result) as part:
+        match job:
+            case HiddenJob():
+                weights, report = _hidden(job, data, upstream, arithmetic, control)
+                stored = write_module(part, job.module, weights)
+                _write_report(part, report)
+                if data.train.labels is not None:
+                    try:
+                        _measure(job, [*upstream, stored], data, arithmetic, stop, part)
+                    except StoppedError:
+                        raise
+                    except Exception as error:  # It is trained all the same, and must not be lost.
+                        (part / MOMENTS_FILE).unlink(missing_ok=True)
+                        why = str(error) or type(error).__name__
+                        progress({"event": "note", "text": f"The module is not measured: {why}"})
+            case OutputJob():
+                weights, report = _output(job, data, upstream, arithmetic, control)
+                write_module(part, job.module, weights)
+                _write_report(part, report)
+            case EndToEndJob():
+                part.mkdir()
+                report = train_end_to_end(job.network, data, arithmetic=arithmetic, control=control)
+                _write_report(part, report)
+            case MeasureJob():
+                part.mkdir()
+                _measure(job, upstream, data, arithmetic, stop, part)
+            case GroundTruthJob():
+                part.mkdir()
+                cache = _cache(job)
+                found = measure_ground_truth(
+                    job.ground_truth,
+                    upstream,
+                    data,
+                    arithmetic=arithmetic,
+                    control=control,
+                    cache=cache,
+                )
+                (part / GROUND_TRUTH_FILE).write_text(found.model_dump_json(indent=1) + "\n")
 
 
 def _check_data(job: Job, data: Dataset) -> None:

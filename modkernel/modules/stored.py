@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -21,7 +18,7 @@ from modkernel.backbones import build_skeleton
 from modkernel.errors import ArtifactError, InterfaceError
 from modkernel.modules.output import OutputModule
 from modkernel.spec import FORMAT_VERSION, HiddenModuleSpec, ModuleSpec, Shape, parse_module_spec
-from modkernel.system.files import write_new
+from modkernel.system.files import hash_file, write_new, written_whole
 
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "spec.json"
@@ -74,16 +71,12 @@ def write_module(folder: Path, spec: ModuleSpec, weights: Mapping[str, Tensor]) 
     digests = _sha256(weights_bytes), _sha256(spec_bytes)
     if folder.is_dir() and any(folder.iterdir()):
         return read_module(folder, *digests)
-    temporary = folder.with_name(f".{folder.name}-{uuid4().hex}")
     try:
-        temporary.mkdir(parents=True)
-        write_new(temporary / WEIGHTS_FILE, weights_bytes)
-        write_new(temporary / SPEC_FILE, spec_bytes)
-        _sync(temporary)
-        os.replace(temporary, folder)
-        _sync(folder.parent)
+        with written_whole(folder, durable=True) as temporary:
+            temporary.mkdir()
+            write_new(temporary / WEIGHTS_FILE, weights_bytes)
+            write_new(temporary / SPEC_FILE, spec_bytes)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise ArtifactError(
             f"Cannot write a module to {folder}: {error.strerror or error}. "
             "Use a folder on a disk with room that you may write to."
@@ -242,8 +235,7 @@ def _read(path: Path) -> bytes:
 
 def _sha256_of_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -258,14 +250,6 @@ def _sha256(content: bytes) -> str:
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _few(names: set[str]) -> str:

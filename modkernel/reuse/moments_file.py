@@ -67,7 +67,7 @@ def write_moments(path: Path, moments: ModuleMoments) -> str:
         metadata={_KEY: json.dumps(about, sort_keys=True, separators=(",", ":"))},
     )
     try:
-        replace_file(path, content)
+        replace_file(path, content, durable=True)
     except OSError as error:
         raise ArtifactError(
             f"Cannot write moments to {path}: {error.strerror or error}. "

@@ -1,15 +1,62 @@
-"""Files that are complete or not there, also when the machine stops in the middle."""
+"""Files and folders that appear complete or not at all.
+
+Every one is written under another name beside its place and renamed, so a process that dies leaves
+no half of it under the real name. *Durable* ones are flushed to the disk before that, so that they
+are whole even after the machine itself stops: what a record in a database names (modules, moments,
+ground truths), what a person is handed, and files whose bytes were reserved before they came.
+Checkpoints, progress, copies and caches are not: they are replaced every few seconds, or are made
+again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 _PIECE = 1 << 20
+"""Bytes written at once: some file systems take one large write several times slower."""
+
+
+@contextmanager
+def written_whole(path: Path, durable: bool = False) -> Iterator[Path]:
+    """Write a file or a folder in one step: in the block under another name, which it yields.
+
+    The block makes the file or folder of that name; after the block it takes the place of `path`,
+    unless the block raised. Parents are made. An old file stays until then; an old folder has to
+    be empty.
+
+    Args:
+        path: where it appears.
+        durable: flush it to the disk first; of a folder, the files in it are the block's affair.
+
+    Raises:
+        OSError: it cannot be written or moved there; nothing is left beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{unfinished(path)}{uuid4().hex}")
+    try:
+        yield temporary
+        if durable:
+            _flush(temporary)
+        os.replace(temporary, path)
+        if durable:
+            _flush(path.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def unfinished(path: Path) -> str:
+    """How the names begin that `path` is written under; a killed process may leave one."""
+    return f".{path.name}-"
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -20,52 +67,46 @@ def write_new(path: Path, content: bytes) -> None:
     """
     view = memoryview(content)
     with path.open("xb") as file:
-        # In pieces: some file systems take one large write several times slower.
         for start in range(0, len(view), _PIECE):
             file.write(view[start : start + _PIECE])
         file.flush()
         os.fsync(file.fileno())
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file in one step, in a folder that is made if need be; an old one stays until then.
+def replace_file(path: Path, content: bytes, durable: bool = False) -> None:
+    """Write a file in one step; see `written_whole`.
 
     Raises:
         OSError: it cannot be written; nothing is left beside it.
     """
-    temporary = path.with_name(f".{path.name}-{uuid4().hex}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        write_new(temporary, content)
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with written_whole(path, durable) as temporary:
+        temporary.write_bytes(content)
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file in one step, in a folder that is made if need be; an old one stays until then.
-
-    Not down to the disk: for copies that are checked by their hash whenever they are read.
+    """Copy a file in one step; see `written_whole`.
 
     Raises:
         OSError: it cannot be read or written; nothing is left beside it.
     """
-    temporary = target.with_name(f".{target.name}-{uuid4().hex}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with written_whole(target) as temporary:
         shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hex.
+    """SHA-256 of a file, as 64 hexadecimal digits.
 
     Raises:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Have what was written to a file, or the names in a folder, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,7 +6,6 @@ One file, replaced atomically, so a process that dies while writing leaves the c
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from modkernel.system.files import written_whole
 
 TENSOR = "$tensor"
 """Key of a mapping that stands for a tensor in the JSON of the rest."""
@@ -46,12 +47,10 @@ def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write nested dicts and lists of tensors and JSON values, in place of the one before."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     rest = json.dumps(_split(state, "", tensors))
-    temporary = folder / f".{FILE}.{os.getpid()}"
-    save_file(tensors, temporary, metadata={"state": rest})
-    os.replace(temporary, folder / FILE)
+    with written_whole(folder / FILE) as temporary:
+        save_file(tensors, temporary, metadata={"state": rest})
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ cannot be read at the moment is not. The first is an ArtifactError, the second a
 
 from __future__ import annotations
 
-import os
 import posixpath
 import shutil
 import tempfile
@@ -23,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from modkernel.errors import ArtifactError, NotFoundError, StoreError
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, translated
-from modkernel.system.files import hash_file, replace_file
+from modkernel.system.files import copy_file, hash_file, written_whole
 
 FILES = (WEIGHTS_FILE, SPEC_FILE)
 
@@ -60,7 +59,7 @@ def download_file(
     with tempfile.TemporaryDirectory() as temporary:
         path = download(client, f"{location}/{name}", Path(temporary))
         _require(path, name, model_id, sha256)
-        replace_file(target, path.read_bytes())
+        copy_file(path, target)
 
 
 def check(client: MlflowClient, model_id: str, weights_sha256: str, spec_sha256: str) -> None:
@@ -109,13 +108,14 @@ def fetch_module(
         except ArtifactError:
             shutil.rmtree(folder, ignore_errors=True)
     location = location_of(client, model_id)
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as temporary:
-        new = Path(temporary) / module_id
-        new.mkdir()
-        for name, expected in zip(FILES, hashes, strict=True):
-            _require(download(client, f"{location}/{name}", new), name, model_id, expected)
-        _publish(new, folder)
+    try:
+        with written_whole(folder) as new:
+            new.mkdir()
+            for name, expected in zip(FILES, hashes, strict=True):
+                _require(download(client, f"{location}/{name}", new), name, model_id, expected)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster with the same bytes
+            raise
     return read_module(folder, *hashes)
 
 
@@ -174,14 +174,6 @@ def _require(path: Path, name: str, model_id: str, expected: str) -> None:
             f"{found[:12]}…, not {expected[:12]}…. Run 'modkernel repair', or train the module "
             "again."
         )
-
-
-def _publish(new: Path, folder: Path) -> None:
-    try:
-        os.rename(new, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was faster with the same bytes
-            raise
 
 
 def _missing(uri: str) -> ArtifactError:

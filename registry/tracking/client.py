@@ -91,7 +91,7 @@ def _make_sqlite(path: Path, settings: Settings) -> None:
                 store.engine.dispose()
                 with closing(sqlite3.connect(new)) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
-                replace_file(path, new.read_bytes())
+                replace_file(path, new.read_bytes(), durable=True)
         except OSError as error:
             raise StoreError(
                 f"MLflow's database {path} cannot be made: {error.strerror}. Correct "

@@ -20,7 +20,6 @@ from modkernel.errors import (
     ObjectiveError,
     PairError,
     SpecError,
-    StoreError,
     UnknownNameError,
 )
 from modkernel.flows.compose_network import compose_network
@@ -59,7 +58,7 @@ def test_a_run_that_died_is_resumed_where_there_is_no_spec(registry: Registry) -
 
 
 def test_what_mlflow_does_not_take_is_one_of_our_errors(registry: Registry) -> None:
-    with pytest.raises(StoreError, match="modkernel doctor"):
+    with pytest.raises(NotFoundError, match="no such run"):
         datasets.remember(registry, "no such run", DatasetSpec())
 
 
