@@ -56,7 +56,7 @@ def train_network(
     """Train a network's modules one after the other, each into a folder below `folder`.
 
     A module that is there already, of this very recipe and data, is read and not trained again:
-    an interrupted call goes on with the module that it was at. Hidden modules of labelled data
+    an interrupted call resumes with the module that it was at. Hidden modules of labelled data
     leave their class moments too, which tell what they are worth for another task.
 
     Args:
@@ -66,7 +66,7 @@ def train_network(
             trained.
         places: of data sets; `data` and `cache` in the folder if left out.
         device: 'auto', 'cpu' or 'cuda'.
-        control: progress and stop; with a folder of checkpoints, an interrupted module goes on
+        control: progress and stop; with a folder of checkpoints, an interrupted module resumes
             from its last one.
 
     Raises:

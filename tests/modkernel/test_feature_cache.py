@@ -221,7 +221,7 @@ def test_a_killed_writer_leaves_nothing_under_a_real_name(tmp_path: Path) -> Non
     assert torch.equal(fill(cache, "a"), rows("a", 8))
 
 
-def test_a_waiter_goes_on_where_the_writer_was_killed(tmp_path: Path) -> None:
+def test_a_waiter_takes_over_where_the_writer_was_killed(tmp_path: Path) -> None:
     process = start(tmp_path, PLENTY, "a", 1000, 0.05)
     wait_for(process, "block")
     got: list[Tensor] = []
@@ -241,7 +241,7 @@ def test_what_is_being_written_is_not_evicted(tmp_path: Path) -> None:
     process = start(tmp_path, limit, "a", 6, 0.3)
     wait_for(process, "block")
     until(lambda: files(tmp_path, ".tmp"))
-    with pytest.raises(NoRoomError, match="being written"):
+    with pytest.raises(NoRoomError, match="in use by other processes"):
         fill(FeatureCache(tmp_path, limit), "b", 6)
     assert taken(tmp_path) <= limit
     assert events(process)[-1] == {"event": "done", "right": True}
@@ -252,7 +252,7 @@ def test_what_is_waited_for_is_not_evicted_before_it_is_read(tmp_path: Path) -> 
     fill(cache, "a")
     digest = key("a").digest()
     with locked(tmp_path / f".{digest}.users", lambda: None, shared=True):
-        with pytest.raises(NoRoomError, match="waited for"):
+        with pytest.raises(NoRoomError, match="in use by other processes"):
             fill(cache, "b")
         assert cache.find(key("a")) is not None
     fill(cache, "b")
