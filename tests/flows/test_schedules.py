@@ -96,7 +96,7 @@ def set_by_a_person(client: SyncPrefectClient) -> None:
 def test_what_people_set_in_prefect_outlives_restarts(tmp_path: Path) -> None:
     home = tmp_path / "home"
     environment, _, _ = surroundings(home)
-    with servers(environment, home) as (_, prefect), prefect_client(prefect) as client:
+    with servers(environment, home) as (_, prefect), prefect_client(prefect, home) as client:
         (daily,) = deployment(client, maintenance.NAME).schedules
         assert isinstance(daily.schedule, CronSchedule)
         assert (daily.schedule.cron, daily.active) == (f"0 {maintenance.HOUR} * * *", True)
@@ -104,7 +104,7 @@ def test_what_people_set_in_prefect_outlives_restarts(tmp_path: Path) -> None:
         before = everything(client)
         written = {name: deployment(client, name).updated for name in NAMES}
 
-    with servers(environment, home) as (_, prefect), prefect_client(prefect) as client:
+    with servers(environment, home) as (_, prefect), prefect_client(prefect, home) as client:
         assert everything(client) == before
         assert {name: deployment(client, name).updated for name in NAMES} == written
         # As an older version would have left them.
@@ -114,7 +114,7 @@ def test_what_people_set_in_prefect_outlives_restarts(tmp_path: Path) -> None:
         client.update_deployment(network.id, DeploymentUpdate(entrypoint="flows.old.train"))
         before = everything(client)
 
-    with servers(environment, home) as (_, prefect), prefect_client(prefect) as client:
+    with servers(environment, home) as (_, prefect), prefect_client(prefect, home) as client:
         assert everything(client) == before
         assert deployment(client, "train-network").entrypoint == network.entrypoint
         assert not deployment(client, maintenance.NAME).schedules
@@ -128,7 +128,7 @@ def test_a_schedule_runs_and_one_missed_run_is_made_up_for(tmp_path: Path) -> No
         runs = due_runs(client, house.id, datetime.now(UTC))
         return [run for run in runs if run.state_type == StateType.COMPLETED]
 
-    with servers(environment, home) as (_, prefect), prefect_client(prefect) as client:
+    with servers(environment, home) as (_, prefect), prefect_client(prefect, home) as client:
         house = deployment(client, maintenance.NAME)
         (made,) = client.create_deployment_schedules(
             house.id, [(IntervalSchedule(interval=EVERY, timezone="UTC"), True)]
@@ -139,7 +139,7 @@ def test_a_schedule_runs_and_one_missed_run_is_made_up_for(tmp_path: Path) -> No
     time.sleep((PREFETCH + 2.5 * EVERY).total_seconds())
     off_until = datetime.now(UTC)
 
-    with servers(environment, home) as (_, prefect), prefect_client(prefect) as client:
+    with servers(environment, home) as (_, prefect), prefect_client(prefect, home) as client:
         client.delete_deployment_schedule(house.id, made.id)
         missed = [
             run

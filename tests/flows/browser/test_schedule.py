@@ -12,10 +12,13 @@ from playwright.sync_api import expect
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from modkernel.flows import maintenance
+from modkernel.flows.servers.prefect_password import prefect_password
+from modkernel.registry import Settings
 from tests.flows.browser.page import (
     browser_page,
     fill_as_json,
     find_browser,
+    log_in,
     omit_value,
     open_schedule_form,
     save_schedule,
@@ -36,12 +39,14 @@ def test_a_schedule_set_in_the_browser_runs(tmp_path: Path) -> None:
     assert BROWSER is not None
     screenshots = Path(os.environ.get("MODKERNEL_SCREENSHOTS", tmp_path / "screenshots"))
     screenshots.mkdir(parents=True, exist_ok=True)
-    environment, _, _ = surroundings(tmp_path / "home")
+    home = tmp_path / "home"
+    environment, _, _ = surroundings(home)
     with (
-        servers(environment, tmp_path / "home") as (_, prefect),
+        servers(environment, home) as (_, prefect),
         browser_page(BROWSER, screenshots) as (page, shoot),
-        prefect_client(prefect) as client,
+        prefect_client(prefect, home) as client,
     ):
+        log_in(page, prefect, prefect_password(Settings(home=home)))
         network = deployment(client, "train-network")
 
         def ended() -> list[FlowRun]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -15,14 +16,18 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+from modkernel.flows.servers.prefect_password import prefect_password
+from modkernel.registry import Settings
 
 
 @contextmanager
-def prefect_client(prefect: str) -> Iterator[SyncPrefectClient]:
-    """A client of the server at a link as `modkernel up` tells it."""
+def prefect_client(prefect: str, home: Path) -> Iterator[SyncPrefectClient]:
+    """A client of the server that `modkernel up` of a home tells the link of."""
+    password = prefect_password(Settings(home=home))
     with (
-        temporary_settings({PREFECT_API_URL: f"{prefect}/api"}),
+        temporary_settings({PREFECT_API_URL: f"{prefect}/api", PREFECT_API_AUTH_STRING: password}),
         get_client(sync_client=True) as client,
     ):
         yield client
