@@ -222,18 +222,6 @@ def output_spec(
     )
 
 
-def stands_on(below: tuple[str, ModuleSpec] | None, info: DatasetInfo) -> tuple[str, Preprocessing]:
-    """What the next module names as its upstream, and the preprocessing of its chain.
-
-    Args:
-        below: id and spec of the module under it; none under a first one, which stands on the data.
-        info: the data.
-    """
-    if below is None:
-        return info.preprocessing.id, info.preprocessing
-    return below[0], below[1].preprocessing
-
-
 def facts(
     info: DatasetInfo,
     pairs_fingerprint: str | None = None,
