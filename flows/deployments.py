@@ -64,7 +64,7 @@ def deployments() -> tuple[KeptDeployment, ...]:
         ),
         _deployment(
             retrain_network,
-            "Keep a stored network's modules before a stage, and train anew what stands on them.",
+            "Keep a stored network's modules before a stage, and train again what stands on them.",
             {"network": digits.name, "stage": "output"},
         ),
         _deployment(

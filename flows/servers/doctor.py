@@ -1,4 +1,4 @@
-"""`modkernel doctor`: what is there, what is wrong, and how to mend it."""
+"""`modkernel doctor`: what is there, what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _devices(settings: Settings) -> Iterator[Finding]:
             check="devices",
             status="wrong",
             found="MODKERNEL_DEVICE is cuda, but torch sees no GPU",
-            remedy="mend the driver ('nvidia-smi'), or set MODKERNEL_DEVICE=auto",
+            remedy="fix the driver ('nvidia-smi'), or set MODKERNEL_DEVICE=auto",
         )
     else:
         yield Finding(

@@ -82,7 +82,7 @@ def _prepare_temporary(settings: Settings) -> None:
 
 
 def require_prefect() -> None:
-    """See that the Prefect server of `PREFECT_API_URL`, if one is named, is there and lets us in.
+    """Check that the Prefect server of `PREFECT_API_URL`, if one is named, is there and lets us in.
 
     Raises:
         ServiceError: there is nothing at its address, or it asks for another password.

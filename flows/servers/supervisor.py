@@ -89,7 +89,7 @@ class Supervisor:
         return True
 
     def check(self) -> None:
-        """See that every service is alive.
+        """Check that every service is alive.
 
         Raises:
             ServiceError: one is not; the message has the end of its log.

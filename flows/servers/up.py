@@ -107,7 +107,7 @@ def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -
 
 
 def check_ports(settings: Settings) -> None:
-    """See that the ports of both servers are free.
+    """Check that the ports of both servers are free.
 
     Raises:
         SettingsError: one is not; the message names it and its setting.

@@ -76,7 +76,7 @@ class ForkServer:
         """Run the job and return once its result folder is there; at once if it is already.
 
         Args:
-            job: its work folder is made, or gone on with from the checkpoint in it.
+            job: its work folder is made, or resumed from the checkpoint in it.
             on_progress: called from this thread with every event that is reported from now on:
                 `waiting` (`for` device or folder), `started`, `epoch`, `finished`.
             stop: once set, the child writes a checkpoint and StoppedError is raised.

@@ -92,7 +92,7 @@ def device_slot(
     if device == "cuda" and not names:
         raise SettingsError(
             "Device 'cuda' was asked for but no GPU can be used here: use device 'auto' or 'cpu', "
-            "or mend the driver or the PyTorch build (see 'nvidia-smi' and 'modkernel doctor')."
+            "or fix the driver or the PyTorch build (see 'nvidia-smi' and 'modkernel doctor')."
         )
     folder.mkdir(parents=True, exist_ok=True)
     if names:
