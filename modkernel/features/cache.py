@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modkernel.errors import DataError, StoppedError
-from modkernel.system.files import unfinished, written_whole
+from modkernel.system.files import UNFINISHED, written_whole
 from modkernel.system.locks import locked, release, try_lock
 
 __all__ = ["VALUES", "FeatureCache", "FeatureKey", "NoRoomError"]
@@ -171,7 +171,7 @@ class FeatureCache:
         extra: dict[str, Tensor],
     ) -> None:
         path = self._path(digest)
-        for abandoned in self.folder.glob(f"{unfinished(path)}*"):
+        for abandoned in self.folder.glob(f".{path.name}.*{UNFINISHED}"):
             abandoned.unlink(missing_ok=True)  # Its writer was killed: we hold the lock.
         # Damaged or of another number of examples: it must not take the room of what replaces it.
         path.unlink(missing_ok=True)
@@ -211,11 +211,11 @@ class FeatureCache:
             raise NoRoomError(f"{size} bytes are more than the cache may take")
         stored: list[tuple[float, int, Path]] = []
         for path in self.folder.iterdir():
-            if path.suffix in (SUFFIX, ".tmp"):
+            if path.suffix in (SUFFIX, UNFINISHED):
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat()
                     # What a killed writer left is evicted first.
-                    age = 0.0 if path.suffix == ".tmp" else status.st_mtime
+                    age = 0.0 if path.suffix == UNFINISHED else status.st_mtime
                     stored.append((age, status.st_size, path))
         total = sum(length for _, length, _ in stored)
         for age, length, path in sorted(stored):

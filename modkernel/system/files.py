@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+UNFINISHED = ".tmp"
+"""How the names end that files and folders are written under; a killed process may leave one."""
 _PIECE = 1 << 20
 """Bytes written at once: some file systems take one large write several times slower."""
 
@@ -38,7 +40,7 @@ def written_whole(path: Path, durable: bool = False) -> Iterator[Path]:
         OSError: it cannot be written or moved there; nothing is left beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{unfinished(path)}{uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}{UNFINISHED}")
     try:
         yield temporary
         if durable:
@@ -52,11 +54,6 @@ def written_whole(path: Path, durable: bool = False) -> Iterator[Path]:
         else:
             with suppress(OSError):
                 temporary.unlink()
-
-
-def unfinished(path: Path) -> str:
-    """How the names begin that `path` is written under; a killed process may leave one."""
-    return f".{path.name}-"
 
 
 def write_new(path: Path, content: bytes) -> None:

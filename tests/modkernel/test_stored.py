@@ -177,7 +177,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, example, monkeypatch, step):
         raise OSError(28, "No space left on device")
 
     stored, module = example
-    monkeypatch.setattr(f"modkernel.modules.stored.os.{step}", full)
+    monkeypatch.setattr(f"modkernel.system.files.os.{step}", full)
     with pytest.raises(ArtifactError, match="No space left on device"):
         write_module(tmp_path / "new", stored.spec, module.state_dict())
     assert [path.name for path in tmp_path.iterdir()] == ["module"]

@@ -42,7 +42,7 @@ def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples
 def many_classes(stored: StoredModule) -> ModuleSpec:
     classes = tuple(f"a class with quite a long name, number {i}" for i in range(1000))
     facts = DatasetFacts(name="big", fingerprint="f" * 64, classes=classes)
-    return stored.spec.changed(dataset=facts, classes=classes)
+    return stored.spec.changed(dataset=facts)
 
 
 @pytest.mark.parametrize("depth", [0, 9, 200])
