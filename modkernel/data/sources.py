@@ -21,6 +21,15 @@ MOST_WORKERS = 4
 """Processes that decode images ahead of a training step, at most."""
 
 
+def hand_over(batch: Tensor, device: torch.device | str) -> Tensor:
+    """A batch on another device, without waiting for the copy where that is safe.
+
+    Work that a GPU is given later waits for the copy by itself. A CPU does not: it would read what
+    is not there yet.
+    """
+    return batch.to(device, non_blocking=torch.device(device).type != "cpu")
+
+
 class ExampleSource(Protocol):
     """Examples addressed by index: raw ones of a data set, or features computed of them."""
 
@@ -69,7 +78,7 @@ class Resident:
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The examples at int64 [B] `indices`, raw, as [B, …] on `device`."""
         picked = self.tensor[indices.to(self.base.device, non_blocking=True)]
-        return picked.to(device, non_blocking=True)
+        return hand_over(picked, device)
 
     def batches(
         self, order: Sequence[Tensor], device: torch.device | str = "cpu"
@@ -136,7 +145,7 @@ class Streamed:
             for batch in loader:
                 if isinstance(batch, str):
                     raise ImageError(batch)
-                yield batch.to(device, non_blocking=True)
+                yield hand_over(batch, device)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise

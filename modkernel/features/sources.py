@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modkernel.data.augment import augment
-from modkernel.data.sources import ExampleSource
+from modkernel.data.sources import ExampleSource, hand_over
 from modkernel.spec import Recipe
 from modkernel.system.seeding import generator_for
 
@@ -32,7 +32,7 @@ class Features:
         """One batch [B, ...] on the device for each index batch [B]."""
         for indices in order:
             batch = self.values[indices.to(self.values.device, non_blocking=True)]
-            yield batch.to(device, non_blocking=True)
+            yield hand_over(batch, device)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from modkernel.features.compute import compute_features
 from modkernel.features.extractor import frozen_chain
 from modkernel.features.measure import measure
 from modkernel.jobs.client import ForkServer
-from modkernel.jobs.job import Job
+from modkernel.jobs.job import HiddenJob
 from modkernel.kernels import KERNELS, make_kernel
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.objectives.table import OBJECTIVES, make_objective
@@ -237,8 +237,7 @@ def test_a_forked_child_takes_the_gpu(device: str, tmp_path: Path) -> None:
     places = DataPlaces(root=tmp_path, cache=tmp_path / "cache", download=False)
     info = describe_dataset(DatasetSpec(), places)
     (plan,) = plan_network(spec, info)
-    job = Job(
-        kind="hidden",
+    job = HiddenJob(
         module=plan.spec(info.preprocessing.id, info.preprocessing, facts(info), 0),
         dataset=DatasetSpec(),
         data_root=str(places.root),
