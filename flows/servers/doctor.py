@@ -179,7 +179,7 @@ def _schedules(settings: Settings) -> Iterator[Finding]:
     import httpx
     from prefect.client.orchestration import get_client
 
-    from modkernel.flows.servers.scheduled import without_runs
+    from modkernel.flows.servers.scheduler_check import without_runs
 
     url = without_user(os.environ["PREFECT_API_URL"])
     try:

@@ -113,7 +113,7 @@ def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from pathlib import Path
-from flows.supervisor import Service, Supervisor
+from modkernel.flows.servers.supervisor import Service, Supervisor
 pids = Path({str(tmp_path / "pids")!r})
 child = Service("c", [sys.executable, "-c", {FAMILY!r}, str(pids)], {{}},
                 Path({str(tmp_path / "log")!r}), pids.exists)

@@ -20,7 +20,7 @@ from modkernel.flows.tasks.child_events import (
     parse,
 )
 from modkernel.flows.tasks.once import RunChild, once
-from modkernel.jobs.job import Job
+from modkernel.jobs.job import EndToEndJob, Job
 from modkernel.registry import Registry
 from modkernel.training.report import EpochLine
 from tests.flows.helpers.specs import tiny
@@ -44,9 +44,9 @@ def job_that_fails(registry: Registry) -> Job:
     """End-to-end training on data that have changed since it was planned."""
     spec = tiny()
     return make_job(
+        EndToEndJob,
         registry.settings,
         KEY,
-        kind="end_to_end",
         network=spec,
         dataset=spec.dataset,
         fingerprint="another",

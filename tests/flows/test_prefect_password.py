@@ -17,7 +17,7 @@ from modkernel.registry import Settings
 ASK = """
 import os, sys, time
 from modkernel.flows.servers.prefect_password import prefect_password
-from registry import Settings
+from modkernel.registry import Settings
 print(flush=True)
 while not os.path.exists(sys.argv[1]):
     pass

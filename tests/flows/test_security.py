@@ -247,7 +247,7 @@ def rights(path: Path) -> int:
 TEMPORARY = """
 import sys
 from modkernel.flows.servers.prefect_env import prepare_prefect
-from registry import Settings
+from modkernel.registry import Settings
 prepare_prefect(Settings(), quiet=True)
 from prefect.client.orchestration import get_client
 with get_client(sync_client=True) as client:
@@ -298,7 +298,7 @@ class Listener(BaseHTTPRequestHandler):
 
 FOREIGN_CLIENT = """
 from modkernel.flows.servers.prefect_env import prepare_prefect, require_prefect
-from registry import Settings
+from modkernel.registry import Settings
 prepare_prefect(Settings(), quiet=True)
 require_prefect()
 from prefect.client.orchestration import get_client

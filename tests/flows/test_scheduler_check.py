@@ -20,15 +20,15 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from modkernel.flows.servers.scheduled import due_schedules
+from modkernel.flows.servers.scheduler_check import due_schedules
 from tests.flows.test_cli_up import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 180
 DOCTOR = """
 import sys
-from flows import scheduled
-scheduled.without_runs.__defaults__ = (float(sys.argv.pop(1)),)
+from modkernel.flows.servers import scheduler_check
+scheduler_check.without_runs.__defaults__ = (float(sys.argv.pop(1)),)
 from modkernel.flows.cli import main
 main()
 """
