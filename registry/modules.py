@@ -101,18 +101,7 @@ class Modules:
             NotFoundError: no ready module answers to it.
             AmbiguousError: a prefix of several ids.
         """
-        name, at, alias = reference.partition("@")
-        if at:
-            return references.by_alias(self.backends, name, alias)
-        name, slash, version = reference.partition("/")
-        if slash:
-            return references.by_version(self.backends, name, version)
-        newest = references.newest(self.backends, reference)
-        if newest is not None:
-            return newest
-        if references.PREFIX.fullmatch(reference):
-            return references.by_prefix(self.backends, reference)
-        raise references.unknown(self.backends, reference)
+        return references.resolve(self.backends, reference)
 
     def chain(self, record: ModuleRecord) -> tuple[ModuleRecord, ...]:
         """The modules that a module stands on, first to last, itself last."""

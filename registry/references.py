@@ -19,6 +19,22 @@ PREFIX = re.compile(r"[0-9a-f]{6,64}")
 FORMS = "an id or at least 6 digits of it, NAME, NAME@ALIAS or NAME/VERSION"
 
 
+def resolve(backends: Backends, reference: str) -> ModuleRecord:
+    """What a reference names at this moment; see `Modules.resolve`."""
+    name, at, alias = reference.partition("@")
+    if at:
+        return by_alias(backends, name, alias)
+    name, slash, version = reference.partition("/")
+    if slash:
+        return by_version(backends, name, version)
+    found = newest(backends, reference)
+    if found is not None:
+        return found
+    if PREFIX.fullmatch(reference):
+        return by_prefix(backends, reference)
+    raise unknown(backends, reference)
+
+
 def newest(backends: Backends, name: str) -> ModuleRecord | None:
     """The ready module of a name that was stored last."""
     query = (
