@@ -48,3 +48,12 @@ def registry(
     opened.close()
     close_mlflow(opened.settings.mlflow_uri)
     shared._open.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def environment_as_it_was() -> Iterator[None]:
+    """Commands that run in this process choose a Prefect server by the environment: for one test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

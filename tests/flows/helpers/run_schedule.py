@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from modkernel.flows.servers.prefect_env import prepare_prefect
 from modkernel.registry import Settings
+from tests.flows.helpers.specs import tiny
 
-prepare_prefect(Settings())
-
-from prefect.client.orchestration import get_client  # noqa: E402
-from prefect.client.schemas.actions import DeploymentScheduleCreate  # noqa: E402
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterCreatedBy  # noqa: E402
-from prefect.client.schemas.objects import FlowRun  # noqa: E402
-from prefect.client.schemas.schedules import IntervalSchedule  # noqa: E402
-
-from tests.flows.helpers.specs import tiny  # noqa: E402
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 FINISHED_SECONDS = 600
 
 
 def run_of_a_schedule() -> FlowRun:
     """Schedule a tiny network every minute until a run of it begins, and wait for that run."""
+    # Not above: Prefect reads its surroundings when it is imported.
+    prepare_prefect(Settings())
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterCreatedBy
+    from prefect.client.schemas.schedules import IntervalSchedule
+
     every_minute = IntervalSchedule(
         interval=timedelta(minutes=1), anchor_date=datetime.now(UTC) + timedelta(seconds=15)
     )
