@@ -52,7 +52,7 @@ def registry(
 
 @pytest.fixture(autouse=True)
 def environment_as_it_was() -> Iterator[None]:
-    """Commands that run in this process choose a Prefect server by the environment: for one test."""
+    """Commands in this process choose a Prefect server by the environment: for one test only."""
     before = dict(os.environ)
     yield
     os.environ.clear()
