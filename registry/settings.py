@@ -79,7 +79,9 @@ class Settings(BaseSettings):
     cpu_slots: int = Field(1, ge=1, description="Modules trained at once without a GPU.")
     lease_seconds: int = Field(30, ge=1, description="A claim that is not renewed ends after this.")
     resident_limit: int | None = Field(
-        None, ge=0, description="Bytes up to which a data set is kept on the device."
+        None,
+        ge=0,
+        description="Bytes of raw examples that are held in main memory, and on a GPU.",
     )
     feature_cache_bytes: int = Field(
         10 * 2**30, ge=0, description="Bytes of modules' features that are cached; 0 caches none."
