@@ -47,7 +47,7 @@ def search_in_prefect(page: Page, prefect: str, password: str, shoot: Shoot) -> 
     open_artifact(page, "search-by-form")
     expect(page.get_by_role("heading", name="Module search by-form")).to_be_visible()
     expect(page.get_by_role("cell", name="in the network").first).to_be_visible()
-    expect_picture(page.get_by_alt_text("picture"))
+    expect_picture(page.get_by_alt_text("figure"))
     shoot("search-artifact")
 
 

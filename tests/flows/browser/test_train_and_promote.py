@@ -136,7 +136,7 @@ def train_in_prefect(page: Page, prefect: str, password: str, shoot: Shoot) -> N
     open_artifact(page, f"network-{NETWORK}")
     expect(page.get_by_role("heading", name=f"Network {NETWORK}")).to_be_visible()
     expect(page.get_by_role("cell", name=f"{NETWORK}.output")).to_be_visible()
-    expect_picture(page.get_by_alt_text("picture"))
+    expect_picture(page.get_by_alt_text("figure"))
     shoot("prefect-summary")
 
 
