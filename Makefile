@@ -31,7 +31,7 @@ constraints:
 newest:
 	@$(PYTHON) -m venv --clear $(NEWEST)
 	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@$(NEWEST)/bin/python -m pytest tests/flows/test_smoke.py
+	@$(NEWEST)/bin/python -m pytest requirements/test_smoke.py
 
 # Made again when either file is newer: a half-finished install leaves no stamp behind.
 $(READY): pyproject.toml $(CONSTRAINTS)

@@ -1,4 +1,8 @@
-"""`modkernel up` for real: both servers answer, the deployments are served, nothing is left."""
+"""`modkernel up` for real: both servers answer, the deployments are served, nothing is left.
+
+It runs, as do a command and a run of a deployment, in a folder that holds packages of the user's
+own called flows, registry and tests.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.schemas.objects import StateType
 
+from modkernel.flows.maintenance import NAME
 from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
 from modkernel.flows.servers.up import running
 from modkernel.registry import Settings
+from tests.flows.helpers.prefect_client import deployment, prefect_client
 
 ROOT = Path(__file__).parent.parent.parent
+OWN = ("flows", "registry", "tests")
 DEPLOYMENTS = {
     "compose-network",
     "maintenance",
@@ -38,6 +46,15 @@ def surroundings(home: Path) -> tuple[dict[str, str], int, int]:
         "MODKERNEL_PREFECT_PORT": str(prefect_port),
     }
     return environment, mlflow_port, prefect_port
+
+
+def own_folder(folder: Path) -> Path:
+    """A folder with a package of each of our folders' names, which ends whoever imports it."""
+    for name in OWN:
+        package = folder / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(f"raise SystemExit('the user's own {name}')\n")
+    return folder
 
 
 def free_ports(count: int) -> list[int]:
@@ -81,14 +98,18 @@ def descendants(pid: int) -> set[int]:
 
 
 @pytest.mark.servers
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_up_starts_serves_and_stops(tmp_path: Path) -> None:
     home = tmp_path / "home"
     environment, mlflow_port, prefect_port = surroundings(home)
-    command = [sys.executable, "-m", "modkernel.flows.cli", "up"]
+    folder = own_folder(tmp_path / "project")
+    environment["PYTHONPATH"] = os.pathsep.join((".", str(ROOT)))
+    modkernel = [sys.executable, "-m", "modkernel.flows.cli"]
+    command = [*modkernel, "up"]
     settings = Settings(home=home, mlflow_port=mlflow_port, prefect_port=prefect_port)
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stderr is not None
@@ -116,10 +137,23 @@ def test_up_starts_serves_and_stops(tmp_path: Path) -> None:
             assert state is not None
             assert (state.pid, state.prefect_url) == (process.pid, prefect)
             second = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True
+                command, cwd=folder, env=environment, capture_output=True, text=True
             )
             assert second.returncode == 1
             assert "already runs" in second.stderr
+
+            demo = subprocess.run(
+                [*modkernel, "demo"], cwd=folder, env=environment, capture_output=True, text=True
+            )
+            assert demo.returncode == 0, demo.stderr
+            with prefect_client(prefect, home) as client:
+                run = client.create_flow_run_from_deployment(deployment(client, NAME).id)
+                ended = time.monotonic() + 300
+                while run.state is None or not run.state.is_final():
+                    assert time.monotonic() < ended, run
+                    time.sleep(1)
+                    run = client.read_flow_run(run.id)
+                assert run.state_type == StateType.COMPLETED
 
             family = descendants(process.pid)
             assert len(family) >= 3

@@ -63,4 +63,4 @@ def test_make_and_the_image_install_with_them() -> None:
         ["make", "--dry-run", "newest"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
     assert "--constraint" not in newest
-    assert "tests/flows/test_smoke.py" in newest
+    assert "requirements/test_smoke.py" in newest

@@ -16,7 +16,7 @@ from modkernel.flows.servers.up import running
 from modkernel.registry import Settings
 from tests.flows.test_cli_up import surroundings
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[1]
 UP_SECONDS = 600
 
 
