@@ -135,7 +135,7 @@ def test_a_killed_child_is_followed_by_another(registry: Registry) -> None:
 
 
 def test_two_flows_of_one_spec_train_each_module_once(registry: Registry, tmp_path: Path) -> None:
-    spec = tiny("both", epochs=(20, 20))
+    spec = tiny("both", epochs=(400, 20))
     flow, path = start_flow(spec, tmp_path)
     until(lambda: epochs_reported(registry, "linear1") or flow.poll() is not None)
     events: list[Event] = []

@@ -37,7 +37,7 @@ NAMES = (
     "measure-modules",
     maintenance.NAME,
 )
-EVERY = timedelta(seconds=20)
+EVERY = timedelta(seconds=14)
 PREFETCH = timedelta(seconds=10)
 """How long before its time a runner may take a run."""
 

@@ -30,7 +30,11 @@ def equal_runs(precision: str, threads: int, runs: int, load: int = 2) -> dict[s
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("precision", "threads"), [("float32", 2), ("bfloat16", 1)])
-def test_equal_runs_end_with_equal_weights(precision: str, threads: int) -> None:
-    seen = equal_runs(precision, threads, RUNS)
-    assert list(seen.values()) == [RUNS], seen
+@pytest.mark.parametrize(
+    ("precision", "threads", "runs"),
+    # One thread has nobody to race with: fewer runs tell as much.
+    [("float32", 2, RUNS), ("bfloat16", 1, 50)],
+)
+def test_equal_runs_end_with_equal_weights(precision: str, threads: int, runs: int) -> None:
+    seen = equal_runs(precision, threads, runs)
+    assert list(seen.values()) == [runs], seen
