@@ -10,9 +10,8 @@ CONSTRAINTS := requirements/constraints.txt
 demo: $(READY)
 	@$(BIN)/modkernel demo
 
-# More workers than two cores: many tests wait for servers.
 test: check
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)
 	@$(BIN)/ruff check .
