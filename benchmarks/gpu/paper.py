@@ -21,7 +21,6 @@ from typing import Any
 from modkernel.control import Control
 from modkernel.data import DataPlaces, Dataset, load_dataset, place_dataset
 from modkernel.modules.stored import StoredModule, write_module
-from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, output_spec, plan_network
 from modkernel.spec import (
     BackboneSpec,
@@ -32,11 +31,11 @@ from modkernel.spec import (
     OutputSpec,
     Recipe,
 )
+from modkernel.system.files import replace_file
 from modkernel.system.memory import peak_memory
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_hidden, train_output
-from modkernel.training.hidden import PairData
-from modkernel.training.output import LabelledData
+from modkernel.training.inputs import class_pairs, labelled_data
 
 CALIBRATION_EPOCHS = 2
 """The first one warms up; the last one is the measure."""
@@ -107,9 +106,7 @@ class Findings:
     def write(self) -> None:
         """Write them all."""
         if self.path is not None:
-            part = self.path.with_suffix(".part")
-            part.write_text(json.dumps(self.known, indent=1))
-            part.replace(self.path)
+            replace_file(self.path, json.dumps(self.known, indent=1).encode())
 
 
 def hidden(
@@ -122,16 +119,11 @@ def hidden(
 ) -> tuple[StoredModule, TrainReport]:
     """Train the hidden module for so many epochs, and store it in a folder."""
     info = data.info()
-    assert data.train.labels is not None
-    assert data.validation.labels is not None
     (plan,) = plan_network(network(given, epochs), info)
     spec = plan.spec(info.preprocessing.id, info.preprocessing, facts(info), given.seed)
     weights, report = train_hidden(
         spec,
-        PairData(data.train.examples, PairSource.from_classes(data.train.labels), "train"),
-        PairData(
-            data.validation.examples, PairSource.from_classes(data.validation.labels), "validation"
-        ),
+        *class_pairs(data),
         arithmetic=arithmetic,
         control=control,
     )
@@ -146,8 +138,7 @@ def output(
     assert wanted is not None
     _, report = train_output(
         output_spec(wanted, below.spec, below.id, data.info(), given.seed),
-        LabelledData(data.train.examples, data.train.labels, "train"),
-        LabelledData(data.test.examples, data.test.labels, "test"),
+        *labelled_data(data),
         [below],
         arithmetic=arithmetic,
     )

@@ -24,6 +24,7 @@ from modkernel.flows.servers.prefect_password import (
 )
 from modkernel.flows.servers.supervisor import POLL_SECONDS, Service, Supervisor, stop_signals
 from modkernel.registry import Registry, Settings
+from modkernel.system.files import replace_file
 
 HOST = "127.0.0.1"
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -92,7 +93,7 @@ def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -
             say(f"Starting {service.name} (log: {service.log}) ...")
             if not children.start(service, stopped):
                 return
-        _state_file(settings).write_text(json.dumps(asdict(state)))
+        replace_file(_state_file(settings), json.dumps(asdict(state)).encode())
         try:
             say(f"MLflow, models:  {state.models_url}")
             say(f"Prefect, flows:  {state.prefect_url}")
