@@ -15,13 +15,21 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 
 import torch
 
 from modkernel.data import Resident
 from modkernel.pairs.source import PairSource
 from modkernel.plan import plan_hidden
-from modkernel.spec import BackboneSpec, DatasetFacts, HiddenSpec, Preprocessing, Recipe
+from modkernel.spec import (
+    BackboneSpec,
+    DatasetFacts,
+    HiddenModuleSpec,
+    HiddenSpec,
+    Preprocessing,
+    Recipe,
+)
 from modkernel.system.precision import choose_arithmetic
 from modkernel.training import train_hidden
 from modkernel.training.hidden import PairData
@@ -30,27 +38,32 @@ BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 PRECISIONS = ("float32", "bfloat16")
 
 
-def train_once(given: argparse.Namespace) -> str:
-    """Train one module as the command line says; returns the start of its weights' SHA-256."""
-    preprocessing = Preprocessing(
-        shape=(1, given.side, given.side), dtype="uint8", mean=(0.5,), std=(0.25,)
-    )
-    hidden = HiddenSpec(recipe=Recipe(epochs=1, batch_size=given.batch))
-    backbone = BackboneSpec(name="resnet18", width=given.width)
+@cache
+def module_spec(side: int, width: int, batch: int) -> HiddenModuleSpec:
+    """The narrow ResNet-18 as one hidden module; made once, as planning takes as long as a step."""
+    preprocessing = Preprocessing(shape=(1, side, side), dtype="uint8", mean=(0.5,), std=(0.25,))
+    hidden = HiddenSpec(recipe=Recipe(epochs=1, batch_size=batch))
+    backbone = BackboneSpec(name="resnet18", width=width)
     (plan,) = plan_hidden(backbone, [hidden], preprocessing.shape)
     facts = DatasetFacts(name="random", fingerprint="0" * 64, classes=tuple("0123456789"))
+    return plan.spec(preprocessing.id, preprocessing, facts, seed=0)
+
+
+def train_once(given: argparse.Namespace) -> str:
+    """Train one module as the command line says; returns the start of its weights' SHA-256."""
+    spec = module_spec(given.side, given.width, given.batch)
     count = given.steps * given.batch
     images = torch.randint(
         0,
         256,
-        (count, *preprocessing.shape),
+        (count, *spec.interface.takes),
         generator=torch.Generator().manual_seed(0),
         dtype=torch.uint8,
     )
     labels = torch.arange(count) % 10
     first = slice(0, given.batch)
     weights, _ = train_hidden(
-        plan.spec(preprocessing.id, preprocessing, facts, seed=0),
+        spec,
         PairData(Resident.whole(images), PairSource.from_classes(labels)),
         PairData(Resident.whole(images[first]), PairSource.from_classes(labels[first])),
         arithmetic=choose_arithmetic("cpu", given.precision),

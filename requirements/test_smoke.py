@@ -14,7 +14,7 @@ import pytest
 
 from modkernel.flows.servers.up import running
 from modkernel.registry import Settings
-from tests.flows.test_cli_up import surroundings
+from tests.flows.helpers.servers import surroundings
 
 ROOT = Path(__file__).parents[1]
 UP_SECONDS = 600

@@ -24,9 +24,12 @@ def up() -> None:
 
 
 def serve() -> None:
-    """Serve all deployments to the Prefect server of PREFECT_API_URL, until stopped."""
+    """Serve all deployments to the Prefect server of PREFECT_API_URL, until stopped.
+
+    The server may start later: it is waited for, for three minutes.
+    """
     from modkernel.errors import SettingsError
-    from modkernel.flows.servers.prefect_env import prepare_prefect, require_prefect
+    from modkernel.flows.servers.prefect_env import await_prefect, prepare_prefect
     from modkernel.registry import Settings
 
     prepare_prefect(Settings())
@@ -35,7 +38,7 @@ def serve() -> None:
             "There is no Prefect server to serve to: set PREFECT_API_URL to one, or use "
             "'modkernel up', which starts one and serves to it."
         )
-    require_prefect()
     from modkernel.flows.deployments import serve_all
 
+    await_prefect(lambda line: err.print(line, soft_wrap=True))
     serve_all()

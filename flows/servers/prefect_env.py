@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from http.client import HTTPException
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ from modkernel.flows.servers.prefect_password import (
     basic_authorization,
     prefect_password,
 )
+from modkernel.flows.servers.supervisor import POLL_SECONDS, START_SECONDS
 from modkernel.flows.servers.up import running, without_proxy, without_user
 from modkernel.registry import Settings
 
@@ -81,6 +84,10 @@ def _prepare_temporary(settings: Settings) -> None:
         refresh_global_settings_context()
 
 
+class _NotThereError(ServiceError):
+    """Nothing listens at the server's address."""
+
+
 def require_prefect() -> None:
     """Check that the Prefect server of `PREFECT_API_URL`, if one is named, is there and lets us in.
 
@@ -108,12 +115,36 @@ def require_prefect() -> None:
     except URLError as error:
         # Whatever else is wrong (a certificate, ...), Prefect's own client knows better.
         if isinstance(error.reason, ConnectionError | socket.gaierror):
-            raise ServiceError(
+            raise _NotThereError(
                 f"The Prefect server at {url} does not answer: {error.reason}. Start it, "
                 "or correct or unset PREFECT_API_URL."
             ) from None
     except (OSError, ValueError, HTTPException):
         return
+
+
+def await_prefect(say: Callable[[str], None], seconds: float = START_SECONDS) -> None:
+    """`require_prefect`, of a server that may still be starting, as after a boot.
+
+    Args:
+        say: is told once that it waits.
+        seconds: that are waited at most.
+
+    Raises:
+        ServiceError: see `require_prefect`.
+    """
+    deadline, told = time.monotonic() + seconds, False
+    while True:
+        try:
+            return require_prefect()
+        except _NotThereError:
+            if time.monotonic() > deadline:
+                raise
+        if not told:
+            url = without_user(os.environ["PREFECT_API_URL"])
+            say(f"Waiting for the Prefect server at {url}, for {seconds:.0f} s at most ...")
+            told = True
+        time.sleep(POLL_SECONDS)
 
 
 def _logs_in_otherwise() -> bool:

@@ -1,4 +1,4 @@
-"""Child processes that start in order, live together and stop together, leaving none behind."""
+"""Child processes that start, live and stop together, leaving none behind."""
 
 from __future__ import annotations
 
@@ -57,12 +57,30 @@ class Supervisor:
         for _, child in reversed(self._running):
             _stop_group(child)
 
-    def start(self, service: Service, stopped: Callable[[], bool]) -> bool:
-        """Start a service and wait until it answers; false if asked to stop meanwhile.
+    def start(self, services: Sequence[Service], stopped: Callable[[], bool]) -> bool:
+        """Start services at once and wait until all answer; false if asked to stop meanwhile.
 
         Raises:
-            ServiceError: a service died, or this one did not answer in time.
+            ServiceError: a service died, or one of these did not answer in time.
         """
+        for service in services:
+            self._spawn(service)
+        deadline = time.monotonic() + START_SECONDS
+        waiting = list(services)
+        while waiting := [service for service in waiting if not service.ready()]:
+            self.check()
+            if stopped():
+                return False
+            if time.monotonic() > deadline:
+                first = waiting[0]
+                raise ServiceError(
+                    f"{first.name} did not answer within {START_SECONDS} s; its log "
+                    f"{first.log} ends:\n{_tail(first.log)}"
+                )
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def _spawn(self, service: Service) -> None:
         service.log.parent.mkdir(parents=True, exist_ok=True)
         with service.log.open("wb") as log:
             child = subprocess.Popen(
@@ -75,18 +93,6 @@ class Supervisor:
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
         self._running.append((service, child))
-        deadline = time.monotonic() + START_SECONDS
-        while not service.ready():
-            self.check()
-            if stopped():
-                return False
-            if time.monotonic() > deadline:
-                raise ServiceError(
-                    f"{service.name} did not answer within {START_SECONDS} s; its log "
-                    f"{service.log} ends:\n{_tail(service.log)}"
-                )
-            time.sleep(POLL_SECONDS)
-        return True
 
     def check(self) -> None:
         """Check that every service is alive.

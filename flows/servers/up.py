@@ -89,10 +89,11 @@ def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -
     )
     password = prefect_password(settings)
     with stop_signals() as stopped, Supervisor() as children:
-        for service in _services(settings, state, password):
+        services = _services(settings, state, password)
+        for service in services:
             say(f"Starting {service.name} (log: {service.log}) ...")
-            if not children.start(service, stopped):
-                return
+        if not children.start(services, stopped):
+            return
         replace_file(_state_file(settings), json.dumps(asdict(state)).encode())
         try:
             say(f"MLflow, models:  {state.models_url}")

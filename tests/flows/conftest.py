@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from prefect.testing.utilities import prefect_test_harness
 from modkernel.flows.plans import datasets
 from modkernel.flows.runtime import shared
 from modkernel.registry import Registry, Settings
+from modkernel.system.locks import locked
+from tests.flows.helpers.servers import Up, running_up, surroundings
 from tests.flows.helpers.specs import tiny
 from tests.registry.conftest import close_mlflow
 
@@ -25,12 +29,44 @@ def prefect_server() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with empty databases that knows the digits already."""
-    settings = Settings(home=tmp_path_factory.mktemp("template") / "home")
-    with Registry.open(settings) as registry:
-        datasets.describe(registry, tiny().dataset)
-    close_mlflow(settings.mlflow_uri)
+    """A home with empty databases that knows the digits already; one for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    shared_folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    settings = Settings(home=shared_folder / "template" / "home")
+    done = settings.home.parent / "done"
+    settings.home.parent.mkdir(exist_ok=True)
+    with locked(settings.home.parent / "lock"):
+        if not done.exists():
+            with Registry.open(settings) as registry:
+                datasets.describe(registry, tiny().dataset)
+            close_mlflow(settings.mlflow_uri)
+            migrate_prefect(settings)
+            done.touch()
     return settings.home
+
+
+def migrate_prefect(settings: Settings) -> None:
+    """Make the tables of the home's Prefect, which takes its server seconds at its first start."""
+    folder = settings.home / "prefect"
+    folder.mkdir(mode=0o700)
+    ours = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
+    subprocess.run(
+        [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
+        env=ours | {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
+        umask=0o077,
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A `modkernel up` that tests share which disturb nothing in it."""
+    home = tmp_path_factory.mktemp("up") / "home"
+    shutil.copytree(template, home)
+    environment, _, _ = surroundings(home)
+    with running_up(home, environment) as running:
+        yield running
 
 
 @pytest.fixture

@@ -9,24 +9,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import StateType
 
 from modkernel.flows.maintenance import NAME
-from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
+from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.servers.up import running
 from modkernel.registry import Settings
 from tests.flows.helpers.prefect_client import deployment, prefect_client
+from tests.flows.helpers.processes import ROOT, descendants, processes
+from tests.flows.helpers.servers import get, surroundings
 
-ROOT = Path(__file__).parent.parent.parent
 OWN = ("flows", "registry", "tests")
 DEPLOYMENTS = {
     "compose-network",
@@ -37,17 +35,6 @@ DEPLOYMENTS = {
 }
 
 
-def surroundings(home: Path) -> tuple[dict[str, str], int, int]:
-    """The environment of `modkernel up` in a home, and the free ports of MLflow and Prefect."""
-    mlflow_port, prefect_port = free_ports(2)
-    environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name} | {
-        "MODKERNEL_HOME": str(home),
-        "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
-        "MODKERNEL_PREFECT_PORT": str(prefect_port),
-    }
-    return environment, mlflow_port, prefect_port
-
-
 def own_folder(folder: Path) -> Path:
     """A folder with a package of each of our folders' names, which ends whoever imports it."""
     for name in OWN:
@@ -55,46 +42,6 @@ def own_folder(folder: Path) -> Path:
         package.mkdir(parents=True)
         (package / "__init__.py").write_text(f"raise SystemExit('the user's own {name}')\n")
     return folder
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def get(url: str, body: dict[str, Any] | None = None, password: str | None = None) -> str:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    if password is not None:
-        request.add_header("Authorization", basic_authorization(password))
-    with urllib.request.urlopen(request, timeout=20) as response:
-        text: str = response.read().decode()
-        return text
-
-
-def processes() -> dict[int, int]:
-    """Parent by process, of those that are alive."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if state != "Z":
-            parents[int(stat.parent.name)] = int(parent)
-    return parents
-
-
-def descendants(pid: int) -> set[int]:
-    parents = processes()
-    found, new = set(), {pid}
-    while new:
-        found |= new
-        new = {child for child, parent in parents.items() if parent in new} - found
-    return found - {pid}
 
 
 @pytest.mark.servers

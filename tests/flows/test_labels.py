@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,9 @@ from PIL import Image
 from playwright.sync_api import Page
 from sklearn.datasets import load_digits
 
-from tests.flows.browser.page import browser_page, find_browser
+from tests.flows.browser.page import browser_page
 from tests.flows.test_cli_run import several
 
-BROWSER = find_browser()
 MODULE = "small.hidden-1"
 SPEC = """
 name: small
@@ -29,9 +29,10 @@ output: null
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with one hidden module of digits."""
     home = tmp_path_factory.mktemp("labels") / "home"
+    shutil.copytree(template, home)
     spec = home.parent / "small.yaml"
     spec.write_text(SPEC)
     (done,) = several(home, ("train", str(spec), "--json"))
@@ -196,13 +197,11 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(BROWSER is None, reason="no chromium is installed (apt install chromium)")
 def test_labels_are_given_in_a_browser(home: Path, tmp_path: Path) -> None:
-    assert BROWSER is not None
     path, filled = tmp_path / "labels.csv", tmp_path / "filled.csv"
     (found,) = several(home, suggest(home, path, 12, "--classes", "0,1"))
     ids = found.json["ids"]
-    with browser_page(BROWSER, tmp_path) as (page, _):
+    with browser_page(tmp_path) as (page, _):
         page.goto(path.with_suffix(".html").as_uri())
         expect_count(page, 0, 12)
         choose(page, truth(ids[0]))

@@ -21,7 +21,7 @@ from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, Inter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from modkernel.flows.servers.scheduler_check import due_schedules
-from tests.flows.test_cli_up import free_ports
+from tests.flows.helpers.processes import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 180

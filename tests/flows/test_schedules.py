@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -22,9 +23,9 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 
 from modkernel.flows import maintenance
 from modkernel.flows.servers.registration import MISSED
-from tests.flows.browser.test_train_and_promote import servers, wait_until
 from tests.flows.helpers.prefect_client import deployment, due_runs, prefect_client
-from tests.flows.test_cli_up import surroundings
+from tests.flows.helpers.processes import wait_until
+from tests.flows.helpers.servers import running_up, surroundings
 
 NAMES = (
     "train-network",
@@ -37,7 +38,7 @@ NAMES = (
     "measure-modules",
     maintenance.NAME,
 )
-EVERY = timedelta(seconds=14)
+EVERY = timedelta(seconds=8)
 PREFETCH = timedelta(seconds=10)
 """How long before its time a runner may take a run."""
 
@@ -83,7 +84,8 @@ def set_by_a_person(client: SyncPrefectClient) -> None:
     )
     client.create_deployment_schedules(deployment(client, "transfer-study").id, [(anchored, False)])
     house = deployment(client, maintenance.NAME)
-    client.update_deployment_schedule(house.id, house.schedules[0].id, active=False)
+    (daily,) = (one.id for one in house.schedules if isinstance(one.schedule, CronSchedule))
+    client.update_deployment_schedule(house.id, daily, active=False)
     client.pause_deployment(deployment(client, "train-module").id)
     cancelling = ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     change("compose-network", concurrency_limit=2, concurrency_options=cancelling)
@@ -93,69 +95,68 @@ def set_by_a_person(client: SyncPrefectClient) -> None:
     change("retrain-network", job_variables={"env": {"A": "b"}}, enforce_parameter_schema=False)
 
 
-def test_what_people_set_in_prefect_outlives_restarts(tmp_path: Path) -> None:
+def finished(client: SyncPrefectClient, house: DeploymentResponse) -> list[FlowRun]:
+    runs = due_runs(client, house.id, datetime.now(UTC))
+    return [run for run in runs if run.state_type == StateType.COMPLETED]
+
+
+def test_schedules_run_and_what_people_set_stays(template: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
+    shutil.copytree(template, home)
     environment, _, _ = surroundings(home)
-    with servers(environment, home) as (_, prefect), prefect_client(prefect, home) as client:
-        (daily,) = deployment(client, maintenance.NAME).schedules
+    with running_up(home, environment) as up, prefect_client(up.prefect, home) as client:
+        house = deployment(client, maintenance.NAME)
+        (daily,) = house.schedules
         assert isinstance(daily.schedule, CronSchedule)
         assert (daily.schedule.cron, daily.active) == (f"0 {maintenance.HOUR} * * *", True)
-        set_by_a_person(client)
-        before = everything(client)
-        written = {name: deployment(client, name).updated for name in NAMES}
-
-    with servers(environment, home) as (_, prefect), prefect_client(prefect, home) as client:
-        assert everything(client) == before
-        assert {name: deployment(client, name).updated for name in NAMES} == written
-        # As an older version would have left them.
-        house = deployment(client, maintenance.NAME)
-        client.delete_deployment_schedule(house.id, house.schedules[0].id)
-        network = deployment(client, "train-network")
-        client.update_deployment(network.id, DeploymentUpdate(entrypoint="flows.old.train"))
-        before = everything(client)
-
-    with servers(environment, home) as (_, prefect), prefect_client(prefect, home) as client:
-        assert everything(client) == before
-        assert deployment(client, "train-network").entrypoint == network.entrypoint
-        assert not deployment(client, maintenance.NAME).schedules
-
-
-def test_a_schedule_runs_and_one_missed_run_is_made_up_for(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    environment, _, _ = surroundings(home)
-
-    def finished(client: SyncPrefectClient, house: DeploymentResponse) -> list[FlowRun]:
-        runs = due_runs(client, house.id, datetime.now(UTC))
-        return [run for run in runs if run.state_type == StateType.COMPLETED]
-
-    with servers(environment, home) as (_, prefect), prefect_client(prefect, home) as client:
-        house = deployment(client, maintenance.NAME)
-        (made,) = client.create_deployment_schedules(
+        (often,) = client.create_deployment_schedules(
             house.id, [(IntervalSchedule(interval=EVERY, timezone="UTC"), True)]
         )
         wait_until(lambda: bool(finished(client, house)), 600, "a scheduled run finishes")
+        set_by_a_person(client)
+        before = everything(client)
+        written = {name: deployment(client, name).updated for name in NAMES}
 
     off_since = datetime.now(UTC) + PREFETCH
     time.sleep((PREFETCH + 2.5 * EVERY).total_seconds())
     off_until = datetime.now(UTC)
 
-    with servers(environment, home) as (_, prefect), prefect_client(prefect, home) as client:
-        client.delete_deployment_schedule(house.id, made.id)
-        missed = [
-            run
-            for run in due_runs(client, house.id, off_until)
-            if run.expected_start_time and run.expected_start_time > off_since
-        ]
-        assert len(missed) >= 2
-        # Of those left, the newest may have been due later than `off_until`, while `up` started.
-        for run in missed[:-1]:
-            assert run.state is not None
-            assert (run.state_type, run.state.message) == (StateType.CANCELLED, MISSED)
-        newest = missed[-1].expected_start_time
-        assert newest is not None
+    with running_up(home, environment) as up, prefect_client(up.prefect, home) as client:
+        assert everything(client) == before
+        assert {name: deployment(client, name).updated for name in NAMES} == written
+        client.delete_deployment_schedule(house.id, often.id)
+        check_missed_runs(client, house, off_since, off_until)
+        # As an older version would have left them.
+        client.delete_deployment_schedule(house.id, daily.id)
+        network = deployment(client, "train-network")
+        client.update_deployment(network.id, DeploymentUpdate(entrypoint="flows.old.train"))
+        before = everything(client)
 
-        def made_up_for() -> bool:
-            done = [run.expected_start_time for run in finished(client, house)]
-            return any(due is not None and due >= newest for due in done)
+    with running_up(home, environment) as up, prefect_client(up.prefect, home) as client:
+        assert everything(client) == before
+        assert deployment(client, "train-network").entrypoint == network.entrypoint
+        assert not deployment(client, maintenance.NAME).schedules
 
-        wait_until(made_up_for, 600, "the newest run that was missed finishes")
+
+def check_missed_runs(
+    client: SyncPrefectClient, house: DeploymentResponse, since: datetime, until: datetime
+) -> None:
+    """Of the runs that were due while nothing ran, the newest is made up for, the rest are not."""
+    missed = [
+        run
+        for run in due_runs(client, house.id, until)
+        if run.expected_start_time and run.expected_start_time > since
+    ]
+    assert len(missed) >= 2
+    # Of those left, the newest may have been due later than `until`, while `up` started.
+    for run in missed[:-1]:
+        assert run.state is not None
+        assert (run.state_type, run.state.message) == (StateType.CANCELLED, MISSED)
+    newest = missed[-1].expected_start_time
+    assert newest is not None
+
+    def made_up_for() -> bool:
+        done = [run.expected_start_time for run in finished(client, house)]
+        return any(due is not None and due >= newest for due in done)
+
+    wait_until(made_up_for, 600, "the newest run that was missed finishes")

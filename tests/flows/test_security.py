@@ -1,24 +1,19 @@
 """Who may use the servers of `modkernel up` and read the home: real servers, asked as others would.
 
-One start of `up` in a pseudo-terminal, with a umask that forbids nothing, serves all tests here.
+The shared `up` runs in a pseudo-terminal, with a umask that forbids nothing.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
-import pty
 import re
-import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,8 +24,9 @@ from websockets.sync.client import connect
 
 from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
 from modkernel.registry import Settings
+from tests.flows.helpers.processes import ROOT, descendants
+from tests.flows.helpers.servers import Up, surroundings
 from tests.flows.helpers.specs import tiny
-from tests.flows.test_cli_up import ROOT, descendants, surroundings
 
 pytestmark = [
     pytest.mark.servers,
@@ -44,64 +40,19 @@ SOCKETS = ("/api/events/in", "/api/events/out", "/api/logs/out")
 JSON = {"Content-Type": "application/json"}
 
 
-@dataclass(frozen=True)
-class Up:
-    """A running `modkernel up`."""
-
-    home: Path
-    environment: dict[str, str]
-    mlflow: int
-    prefect: int
-    pid: int
-    told: str
-
-    @property
-    def password(self) -> str:
-        return prefect_password(Settings(home=self.home))
-
-    def authorized(self) -> dict[str, str]:
-        return JSON | {"Authorization": basic_authorization(self.password)}
+def authorized(up: Up) -> dict[str, str]:
+    return JSON | {"Authorization": basic_authorization(up.password)}
 
 
-def read_until(terminal: int, end: str) -> str:
-    told = ""
-    with suppress(OSError):  # How the other end of a pseudo-terminal closes.
-        while end not in told and (more := os.read(terminal, 1 << 16)):
-            told += more.decode()
-    return told
-
-
-def drain(terminal: int) -> None:
-    read_until(terminal, "never said")
-
-
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    home = tmp_path_factory.mktemp("security") / "home"
-    environment, mlflow, prefect = surroundings(home)
-    terminal, theirs = pty.openpty()
-    command = [sys.executable, "-m", "modkernel.flows.cli", "up"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment | {"TERM": "dumb"}, stderr=theirs, umask=0
-    ) as process:
-        os.close(theirs)
-        try:
-            told = read_until(terminal, "Ctrl-C stops")
-            assert "Ctrl-C stops" in told, told
-            threading.Thread(target=drain, args=(terminal,), daemon=True).start()
-            yield Up(home, environment, mlflow, prefect, process.pid, told)
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=90)
-        finally:
-            process.kill()
-    os.close(terminal)
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
 
 
 def ask(
-    port: int, method: str, path: str, headers: dict[str, str], body: Any = None
+    server: str, method: str, path: str, headers: dict[str, str], body: Any = None
 ) -> tuple[int, dict[str, str], str]:
     """Status, headers and text of an answer; a Host among the headers is sent as it is."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection(server.removeprefix("http://"), timeout=60)
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, headers)
     answer = connection.getresponse()
@@ -112,7 +63,7 @@ def ask(
 
 def a_deployment(up: Up) -> str:
     asked = {"deployments": {"name": {"any_": ["train-network"]}}}
-    _, _, text = ask(up.prefect, "POST", "/api/deployments/filter", up.authorized(), asked)
+    _, _, text = ask(up.prefect, "POST", "/api/deployments/filter", authorized(up), asked)
     found: str = json.loads(text)[0]["id"]
     return found
 
@@ -129,7 +80,7 @@ def test_prefect_asks_for_the_password(up: Up) -> None:
         ):
             status, _, text = ask(up.prefect, method, path, JSON | wrong, body)
             assert status == 401, (method, path, text)
-    status, _, text = ask(up.prefect, "GET", deployment, up.authorized())
+    status, _, text = ask(up.prefect, "GET", deployment, authorized(up))
     assert (status, json.loads(text)["pull_steps"]) == (200, [])
 
 
@@ -141,8 +92,8 @@ def test_a_foreign_page_is_refused_by_both(up: Up) -> None:
         "Access-Control-Request-Headers": "authorization,content-type",
     }
     make = "/api/2.0/mlflow/experiments/create"
-    for port, path in ((up.prefect, deployment), (up.mlflow, make)):
-        status, headers, _ = ask(port, "OPTIONS", path, origin | wanted)
+    for server, path in ((up.prefect, deployment), (up.mlflow, make)):
+        status, headers, _ = ask(server, "OPTIONS", path, origin | wanted)
         assert status == 400, path
         assert "access-control-allow-origin" not in headers
     # What a page may send without asking first: it is not told the answer, nor is anything done.
@@ -150,19 +101,20 @@ def test_a_foreign_page_is_refused_by_both(up: Up) -> None:
     assert ask(up.prefect, "POST", f"{deployment}/create_flow_run", plain, {})[0] == 401
     assert ask(up.prefect, "PATCH", deployment, origin | JSON, {"paused": True})[0] == 401
     assert ask(up.mlflow, "POST", make, origin | JSON, {"name": "foreign"})[0] == 403
-    for port, path in ((up.prefect, "/api/health"), (up.mlflow, "/")):
-        assert "access-control-allow-origin" not in ask(port, "GET", path, origin)[1]
+    for server, path in ((up.prefect, "/api/health"), (up.mlflow, "/")):
+        assert "access-control-allow-origin" not in ask(server, "GET", path, origin)[1]
 
 
 def test_a_foreign_host_name_is_refused_by_both(up: Up) -> None:
     """DNS rebinding: a page of a name that now points to this machine; it may know the password."""
-    for port in (up.prefect, up.mlflow):
+    for server in (up.prefect, up.mlflow):
+        port = port_of(server)
         for foreign in (FOREIGN, f"{FOREIGN}:{port}", f"localhost.{FOREIGN}:{port}"):
-            status, _, _ = ask(port, "GET", "/", {"Host": foreign})
+            status, _, _ = ask(server, "GET", "/", {"Host": foreign})
             assert status in (400, 403), foreign
         for own in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost:9000"):
-            assert ask(port, "GET", "/", {"Host": own})[0] == 200, own
-    posted = up.authorized() | {"Host": FOREIGN}
+            assert ask(server, "GET", "/", {"Host": own})[0] == 200, own
+    posted = authorized(up) | {"Host": FOREIGN}
     assert ask(up.prefect, "POST", "/api/flow_runs/filter", posted, {})[0] == 400
     wanted = "/api/2.0/mlflow/experiments/search?max_results=1"
     assert ask(up.mlflow, "GET", wanted, {"Host": FOREIGN})[0] == 403
@@ -170,7 +122,7 @@ def test_a_foreign_host_name_is_refused_by_both(up: Up) -> None:
 
 @pytest.mark.parametrize("path", SOCKETS)
 def test_websockets_ask_for_the_password_and_the_host(up: Up, path: str) -> None:
-    url = f"ws://127.0.0.1:{up.prefect}{path}"
+    url = f"{up.prefect.replace('http', 'ws')}{path}"
     with pytest.raises(InvalidStatus, match="403"), connect(url, proxy=None):
         pass
     first = {"type": "auth", "token": "admin:pass"}
@@ -192,7 +144,7 @@ def test_websockets_ask_for_the_password_and_the_host(up: Up, path: str) -> None
 def test_the_password_is_told_on_the_terminal_and_nowhere_else(up: Up) -> None:
     assert re.search(r"password once: [0-9a-f]{32}\s", up.told)
     assert up.password in up.told
-    for pid in {up.pid, *descendants(up.pid)}:
+    for pid in {up.process.pid, *descendants(up.process.pid)}:
         assert up.password not in Path(f"/proc/{pid}/cmdline").read_text()
     holds = [
         path
@@ -205,28 +157,20 @@ def test_the_password_is_told_on_the_terminal_and_nowhere_else(up: Up) -> None:
 def test_commands_and_served_runs_find_it_and_what_they_write_is_the_users_alone(up: Up) -> None:
     spec = up.home.parent / "spec.json"
     spec.write_text(tiny("by-command").model_dump_json())
-    done = subprocess.run(
-        [sys.executable, "-m", "modkernel.flows.cli", "train", str(spec)],
-        cwd=ROOT,
-        env=up.environment,
-        umask=0,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    up.modkernel("train", str(spec))
     served = {"parameters": {"spec": tiny("by-server", seed=1).model_dump(mode="json")}}
     create = f"/api/deployments/{a_deployment(up)}/create_flow_run"
-    status, _, text = ask(up.prefect, "POST", create, up.authorized(), served)
+    status, _, text = ask(up.prefect, "POST", create, authorized(up), served)
     assert status == 201, text
     run, deadline = f"/api/flow_runs/{json.loads(text)['id']}", time.monotonic() + PATIENCE
     while True:
-        state = json.loads(ask(up.prefect, "GET", run, up.authorized())[2])["state"]
+        state = json.loads(ask(up.prefect, "GET", run, authorized(up))[2])["state"]
         if state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
             break
         assert time.monotonic() < deadline, state
         time.sleep(0.5)
     assert state["type"] == "COMPLETED", state
-    _, _, text = ask(up.prefect, "POST", "/api/flow_runs/filter", up.authorized(), {})
+    _, _, text = ask(up.prefect, "POST", "/api/flow_runs/filter", authorized(up), {})
     names = {one["parameters"].get("spec", {}).get("name") for one in json.loads(text)}
     assert {"by-command", "by-server"} <= names, "the command's run is on the server"
 
@@ -269,11 +213,11 @@ def test_prefects_temporary_server_asks_for_the_password(tmp_path: Path) -> None
         assert process.stdout is not None
         found = re.fullmatch(r"\[\] http://127\.0\.0\.1:(\d+)/api/\n", process.stdout.readline())
         assert found is not None
-        port = int(found[1])
-        assert ask(port, "POST", "/api/flow_runs/filter", JSON, {})[0] == 401
+        server = f"http://127.0.0.1:{found[1]}"
+        assert ask(server, "POST", "/api/flow_runs/filter", JSON, {})[0] == 401
         password = prefect_password(Settings(home=tmp_path / "home"))
         right = JSON | {"Authorization": basic_authorization(password)}
-        assert ask(port, "POST", "/api/flow_runs/filter", right, {})[0] == 200
+        assert ask(server, "POST", "/api/flow_runs/filter", right, {})[0] == 200
         process.communicate("\n", timeout=60)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -35,12 +36,21 @@ def find_browser() -> str | None:
 
 
 @contextmanager
-def browser_page(executable: str, screenshots: Path) -> Iterator[tuple[Page, Shoot]]:
-    """A page of a fresh browser, and a function that saves what it shows under a name."""
+def browser_page(folder: Path) -> Iterator[tuple[Page, Shoot]]:
+    """A page of a fresh browser, and a function that saves what it shows under a name.
+
+    Pictures of whole pages take seconds: they are made where MODKERNEL_SCREENSHOTS names a folder
+    for them, and of a page that a test fails on, in the test's own folder.
+    """
+    wanted = os.environ.get("MODKERNEL_SCREENSHOTS")
+    screenshots = Path(wanted or folder)
+    screenshots.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
         try:
-            page = browser.new_page(viewport={"width": 1400, "height": 1000})
+            page = browser.new_page(
+                viewport={"width": 1400, "height": 1000}, reduced_motion="reduce"
+            )
             page.set_default_timeout(PATIENCE)
             expect.set_options(timeout=PATIENCE)
             taken = 0
@@ -48,7 +58,8 @@ def browser_page(executable: str, screenshots: Path) -> Iterator[tuple[Page, Sho
             def shoot(name: str) -> None:
                 nonlocal taken
                 taken += 1
-                page.screenshot(path=screenshots / f"{taken:02}-{name}.png", full_page=True)
+                if wanted or name == "failed":
+                    page.screenshot(path=screenshots / f"{taken:02}-{name}.png", full_page=True)
 
             try:
                 yield page, shoot
@@ -108,7 +119,10 @@ def fill_as_json(page: Page, dialog: Locator, field: int, value: str) -> None:
     """Give a parameter of the dialog's overrides as JSON."""
     dialog.get_by_role("button", name="Open menu").nth(field).click()
     page.get_by_role("menuitem", name="Use JSON Input").click()
-    dialog.locator("[contenteditable=true]").fill(value)
+    editor = dialog.locator("[contenteditable=true]")
+    expect(editor).to_contain_text("{")  # What it begins with comes late, and beside ours.
+    editor.fill(value)
+    expect(editor).to_have_text(value)
 
 
 def submit_and_wait(page: Page) -> str:
@@ -126,6 +140,7 @@ def open_artifact(page: Page, key: str) -> None:
     page.reload()  # The tab keeps what it knew while the run was going on.
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_role("link", name=key).click()
+    page.wait_for_url(f"**/artifacts/key/{key}*")
     page.locator("main a[href*='/artifacts/artifact/']").first.click()
     page.wait_for_url("**/artifacts/artifact/**")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,41 +10,30 @@ from playwright.sync_api import expect
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from modkernel.flows import maintenance
-from modkernel.flows.servers.prefect_password import prefect_password
-from modkernel.registry import Settings
 from tests.flows.browser.page import (
     browser_page,
     fill_as_json,
-    find_browser,
     log_in,
     omit_value,
     open_schedule_form,
     save_schedule,
 )
-from tests.flows.browser.test_train_and_promote import servers, wait_until, wanted
+from tests.flows.browser.test_train_and_promote import wanted
 from tests.flows.helpers.prefect_client import deployment, due_runs, prefect_client
-from tests.flows.test_cli_up import surroundings
-
-BROWSER = find_browser()
+from tests.flows.helpers.processes import wait_until
+from tests.flows.helpers.servers import Up
 
 
 @pytest.mark.browser
 @pytest.mark.servers
 @pytest.mark.timeout(1200)
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.skipif(BROWSER is None, reason="no chromium is installed (apt install chromium)")
-def test_a_schedule_set_in_the_browser_runs(tmp_path: Path) -> None:
-    assert BROWSER is not None
-    screenshots = Path(os.environ.get("MODKERNEL_SCREENSHOTS", tmp_path / "screenshots"))
-    screenshots.mkdir(parents=True, exist_ok=True)
-    home = tmp_path / "home"
-    environment, _, _ = surroundings(home)
+def test_a_schedule_set_in_the_browser_runs(up: Up, tmp_path: Path) -> None:
+    prefect = up.prefect
     with (
-        servers(environment, home) as (_, prefect),
-        browser_page(BROWSER, screenshots) as (page, shoot),
-        prefect_client(prefect, home) as client,
+        browser_page(tmp_path) as (page, shoot),
+        prefect_client(prefect, up.home) as client,
     ):
-        log_in(page, prefect, prefect_password(Settings(home=home)))
+        log_in(page, prefect, up.password)
         network = deployment(client, "train-network")
 
         def ended() -> list[FlowRun]:

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from modkernel.flows.search.spec import SearchSpec, demo_search
-from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.study.spec import StudySpec, demo_study
-from modkernel.registry import Settings
 from tests.flows.browser.page import (
     Shoot,
     browser_page,
     expect_picture,
-    find_browser,
     log_in,
     open_artifact,
     open_run_form,
     submit_and_wait,
 )
-from tests.flows.browser.test_train_and_promote import servers
-from tests.flows.test_cli_up import get, surroundings
-
-BROWSER = find_browser()
+from tests.flows.helpers.servers import Up, get
 
 
 def search_in_prefect(page: Page, prefect: str, password: str, shoot: Shoot) -> None:
@@ -78,19 +70,8 @@ def parameters(prefect: str, password: str, run_name: str) -> object:
 @pytest.mark.browser
 @pytest.mark.servers
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.skipif(BROWSER is None, reason="no chromium is installed (apt install chromium)")
-def test_a_search_and_a_study_are_run_from_their_forms(tmp_path: Path) -> None:
-    assert BROWSER is not None
-    screenshots = Path(os.environ.get("MODKERNEL_SCREENSHOTS", tmp_path / "screenshots"))
-    screenshots.mkdir(parents=True, exist_ok=True)
-    home = tmp_path / "home"
-    environment, _, _ = surroundings(home)
-    with (
-        servers(environment, home) as (_, prefect),
-        browser_page(BROWSER, screenshots) as (page, shoot),
-    ):
-        password = prefect_password(Settings(home=home))
-        log_in(page, prefect, password)
-        search_in_prefect(page, prefect, password, shoot)
-        study_in_prefect(page, prefect, password, shoot)
+def test_a_search_and_a_study_are_run_from_their_forms(up: Up, tmp_path: Path) -> None:
+    with browser_page(tmp_path) as (page, shoot):
+        log_in(page, up.prefect, up.password)
+        search_in_prefect(page, up.prefect, up.password, shoot)
+        study_in_prefect(page, up.prefect, up.password, shoot)

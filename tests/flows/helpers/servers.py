@@ -1,0 +1,114 @@
+"""`modkernel up` as tests start it, and asking its servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
+from modkernel.registry import Settings
+from tests.flows.helpers.processes import ROOT, free_ports, processes_of, wait_until
+
+
+@dataclass(frozen=True)
+class Up:
+    """A running `modkernel up`."""
+
+    home: Path
+    environment: dict[str, str]
+    """What commands of the same home are started with."""
+    mlflow: str
+    """URL of MLflow's server."""
+    prefect: str
+    """URL of Prefect's server."""
+    process: subprocess.Popen[bytes]
+    told: str
+    """What it had said on its terminal when it was ready."""
+
+    @property
+    def password(self) -> str:
+        """Of Prefect's server."""
+        return prefect_password(Settings(home=self.home))
+
+    def modkernel(self, *arguments: str) -> dict[str, Any]:
+        """A command of the same home, which must succeed: its JSON document."""
+        done = subprocess.run(
+            [sys.executable, "-m", "modkernel.flows.cli", *arguments, "--json"],
+            env=self.environment,
+            cwd=ROOT,
+            umask=0,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+
+def surroundings(home: Path) -> tuple[dict[str, str], int, int]:
+    """The environment of `modkernel up` in a home, and the free ports of MLflow and Prefect."""
+    mlflow_port, prefect_port = free_ports(2)
+    environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name} | {
+        "MODKERNEL_HOME": str(home),
+        "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
+        "MODKERNEL_PREFECT_PORT": str(prefect_port),
+    }
+    return environment, mlflow_port, prefect_port
+
+
+@contextmanager
+def running_up(home: Path, environment: dict[str, str]) -> Iterator[Up]:
+    """`modkernel up` in a terminal, with a umask that forbids nothing; nothing is left after."""
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "modkernel.flows.cli", "up"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment | {"TERM": "dumb"}, stderr=theirs, umask=0
+    )
+    os.close(theirs)
+    try:
+        told = _read_until(terminal, "Ctrl-C stops")
+        assert "Ctrl-C stops" in told, told
+        threading.Thread(target=_read_until, args=(terminal, "never said"), daemon=True).start()
+        mlflow, prefect = re.findall(r"(http://[\d.:]+)", told)
+        yield Up(home, environment, mlflow, prefect, process, told)
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=90) == 0
+            wait_until(lambda: not processes_of(home), 30, "every process ends")
+        finally:
+            for pid in processes_of(home):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            os.close(terminal)
+
+
+def get(url: str, body: dict[str, Any] | None = None, password: str | None = None) -> str:
+    """The text that a server answers with, to a POST where there is a body."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    if password is not None:
+        request.add_header("Authorization", basic_authorization(password))
+    with urllib.request.urlopen(request, timeout=20) as response:
+        text: str = response.read().decode()
+        return text
+
+
+def _read_until(terminal: int, end: str) -> str:
+    told = ""
+    with suppress(OSError):  # How the other end of a pseudo-terminal closes.
+        while end not in told and (more := os.read(terminal, 1 << 16)):
+            told += more.decode()
+    return told
