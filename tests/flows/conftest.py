@@ -37,10 +37,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings.home.parent.mkdir(exist_ok=True)
     with locked(settings.home.parent / "lock"):
         if not done.exists():
+            before = os.umask(0o077)
             with Registry.open(settings) as registry:
                 datasets.describe(registry, tiny().dataset)
             close_mlflow(settings.mlflow_uri)
             migrate_prefect(settings)
+            os.umask(before)
             done.touch()
     return settings.home
 
@@ -53,7 +55,6 @@ def migrate_prefect(settings: Settings) -> None:
     subprocess.run(
         [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
         env=ours | {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
-        umask=0o077,
         check=True,
         capture_output=True,
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from tests.flows.helpers.processes import wait_until
+from tests.flows.helpers.servers import Up, get
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 FLAGS = (
@@ -24,8 +29,10 @@ FLAGS = (
 )
 PATIENCE = 90_000
 """Milliseconds for one page or dialog to appear: test machines are shared."""
-RUN_PATIENCE = 300_000
-"""Milliseconds for a flow run, its process's start included."""
+RUN_SECONDS = 300
+"""For a flow run, its process's start included."""
+ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+"""Types of states that a run ends in."""
 
 Shoot = Callable[[str], None]
 
@@ -125,14 +132,29 @@ def fill_as_json(page: Page, dialog: Locator, field: int, value: str) -> None:
     expect(editor).to_have_text(value)
 
 
-def submit_and_wait(page: Page) -> str:
-    """Submit the run form, open the run and wait for its end; the state that it ended in."""
+def submit_and_wait(page: Page, up: Up) -> dict[str, Any]:
+    """Submit the run form, wait for the run's end and open its page: the parameters it ran with.
+
+    The server is asked meanwhile: the page's own graph of a run in progress keeps a core busy.
+    """
     page.get_by_role("button", name="Submit").click()
-    page.locator("main a[href*='/runs/flow-run/']").first.click()
-    page.wait_for_url("**/runs/flow-run/**")
-    state = page.get_by_text(re.compile("^(Completed|Failed|Crashed|Cancelled)$")).first
-    state.wait_for(timeout=RUN_PATIENCE)
-    return state.inner_text()
+    link = page.locator("main a[href*='/runs/flow-run/']").first.get_attribute("href")
+    assert link is not None
+    page.goto("about:blank")
+    identity, run = re.search(r"flow-run/([0-9a-f-]{36})", link), {}
+    assert identity is not None
+
+    def ended() -> bool:
+        nonlocal run
+        run = json.loads(get(f"{up.prefect}/api/flow_runs/{identity[1]}", None, up.password))
+        return run["state_type"] in ENDS
+
+    wait_until(ended, RUN_SECONDS, "the run ends")
+    assert run["state_name"] == "Completed", run["state"]
+    page.goto(f"{up.prefect}/v2/runs/flow-run/{identity[1]}")
+    page.get_by_text("Completed").first.wait_for()
+    parameters: dict[str, Any] = run["parameters"]
+    return parameters
 
 
 def open_artifact(page: Page, key: str) -> None:
@@ -140,8 +162,6 @@ def open_artifact(page: Page, key: str) -> None:
     page.reload()  # The tab keeps what it knew while the run was going on.
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_role("link", name=key).click()
-    page.wait_for_url(f"**/artifacts/key/{key}*")
-    page.locator("main a[href*='/artifacts/artifact/']").first.click()
     page.wait_for_url("**/artifacts/artifact/**")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -19,19 +18,17 @@ from tests.flows.browser.page import (
     open_run_form,
     submit_and_wait,
 )
-from tests.flows.helpers.servers import Up, get
+from tests.flows.helpers.servers import Up
 
 
-def search_in_prefect(page: Page, prefect: str, password: str, shoot: Shoot) -> None:
-    open_run_form(page, prefect, "search-modules")
+def search_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
+    open_run_form(page, up.prefect, "search-modules")
     page.get_by_role("textbox", name="Name", exact=True).fill("by-form")
     for epochs in page.get_by_role("spinbutton", name="Epochs").all()[:-1]:
         epochs.fill("2")
     shoot("search-form")
-    state = submit_and_wait(page)
+    asked = SearchSpec.model_validate(submit_and_wait(page, up)["spec"])
     shoot("search-run")
-    assert state == "Completed"
-    asked = SearchSpec.model_validate(parameters(prefect, password, "by-form"))
     assert len(asked.stages) == len(demo_search().stages)
     every = [candidate for stage in asked.stages for candidate in stage.candidates]
     assert {candidate.recipe.epochs for candidate in every} == {2}
@@ -43,15 +40,13 @@ def search_in_prefect(page: Page, prefect: str, password: str, shoot: Shoot) -> 
     shoot("search-artifact")
 
 
-def study_in_prefect(page: Page, prefect: str, password: str, shoot: Shoot) -> None:
-    open_run_form(page, prefect, "transfer-study")
+def study_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
+    open_run_form(page, up.prefect, "transfer-study")
     page.get_by_role("textbox", name="Name", exact=True).fill("by-form")
     page.get_by_role("spinbutton", name="Epochs").first.fill("1")
     shoot("study-form")
-    state = submit_and_wait(page)
+    asked = StudySpec.model_validate(submit_and_wait(page, up)["spec"])
     shoot("study-run")
-    assert state == "Completed"
-    asked = StudySpec.model_validate(parameters(prefect, password, "by-form"))
     assert asked.tasks == demo_study().tasks
     assert asked.hidden.recipe.epochs == 1
     open_artifact(page, "study-by-form")
@@ -60,18 +55,11 @@ def study_in_prefect(page: Page, prefect: str, password: str, shoot: Shoot) -> N
     shoot("study-artifact")
 
 
-def parameters(prefect: str, password: str, run_name: str) -> object:
-    """The spec that the newest run of a name was started with."""
-    asked = {"sort": "START_TIME_DESC", "flow_runs": {"name": {"any_": [run_name]}}}
-    found = json.loads(get(f"{prefect}/api/flow_runs/filter", asked, password))
-    return found[0]["parameters"]["spec"]
-
-
 @pytest.mark.browser
 @pytest.mark.servers
 @pytest.mark.timeout(900)
 def test_a_search_and_a_study_are_run_from_their_forms(up: Up, tmp_path: Path) -> None:
     with browser_page(tmp_path) as (page, shoot):
         log_in(page, up.prefect, up.password)
-        search_in_prefect(page, up.prefect, up.password, shoot)
-        study_in_prefect(page, up.prefect, up.password, shoot)
+        search_in_prefect(page, up, shoot)
+        study_in_prefect(page, up, shoot)
