@@ -51,9 +51,11 @@ def test_a_schedule_set_in_the_browser_runs(up: Up, tmp_path: Path) -> None:
         dialog = open_schedule_form(page, prefect, "train-network")
         fill_as_json(page, dialog, 0, wanted().model_dump_json())
         shoot("schedule-dialog")
-        save_schedule(page, dialog, 60)
+        save_schedule(page, dialog, 20)
         shoot("schedule-saved")
         wait_until(lambda: bool(ended()), 600, "a scheduled run ends")
+        for made in deployment(client, "train-network").schedules:
+            client.delete_deployment_schedule(network.id, made.id)
         run = ended()[0]
         assert run.state is not None
         assert run.state_type == StateType.COMPLETED, run.state.message
