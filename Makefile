@@ -33,12 +33,13 @@ newest:
 	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@$(NEWEST)/bin/python -m pytest requirements/test_smoke.py
 
-# Made again when either file is newer: a half-finished install leaves no stamp behind.
+# Made again when either file is newer: a half-finished install leaves no stamp behind. Python
+# compiles a file at its first import; compiling all of them here would take a minute more.
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@echo "Setting up $(VENV) with $(PYTHON) (once; one to three minutes) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "modkernel needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 

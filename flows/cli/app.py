@@ -7,6 +7,7 @@ import typer
 from modkernel.flows.cli import (
     advise,
     compose,
+    demo,
     labels,
     maintenance,
     modules,
@@ -31,7 +32,7 @@ TRAINING, REUSE = "Train", "Reuse"
 STORED, MAINTENANCE = "Stored modules and networks", "Maintenance"
 """Headings of the commands in --help."""
 
-app.command(rich_help_panel=TRAINING)(train.demo)
+app.command(rich_help_panel=TRAINING)(demo.demo)
 app.command(rich_help_panel=TRAINING)(train.train)
 app.command("train-module", rich_help_panel=TRAINING)(train.train_module)
 app.command(rich_help_panel=TRAINING)(compose.compose)

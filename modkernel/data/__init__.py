@@ -2,11 +2,11 @@
 
 from modkernel.data.augment import augment
 from modkernel.data.dataset import TRAINING_PART, DataPlaces, Dataset, DatasetInfo, RawData, Split
-from modkernel.data.device import place_dataset
 from modkernel.data.images import read_images
 from modkernel.data.label_file import LabelList, blank_labels, read_labels
 from modkernel.data.load import DATASETS, describe_dataset, load_dataset
 from modkernel.data.pair_file import PairList, read_pairs
+from modkernel.data.residency import place_dataset
 from modkernel.data.sources import ExampleSource, RawExamples, Resident, Streamed
 
 __all__ = [

@@ -1,9 +1,9 @@
-"""CSV files that name examples of a data set: their rows, and which example a name means."""
+"""The rows of CSV files, with their numbers for messages."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from pathlib import Path
 
 from modkernel.errors import DataError
@@ -31,33 +31,3 @@ def csv_rows(path: Path, kind: str) -> Iterator[tuple[int, list[str]]]:
         raise DataError(
             f"Cannot read {kind} {path} as CSV: {error}. Save it as UTF-8 text with commas."
         ) from None
-
-
-def known_id(
-    name: str, known: Set[str], folder: Path | None, path: Path, number: int, example: str
-) -> str:
-    """The id that a name in a file means: itself, or an image's by its absolute path.
-
-    Args:
-        name: as it stands in the file.
-        known: all ids.
-        folder: the image folder, for absolute paths.
-        path: the file.
-        number: of the row.
-        example: an id to show in the message.
-
-    Raises:
-        DataError: the data set has no such example.
-    """
-    if name in known:
-        return name
-    if folder is not None and Path(name).is_absolute():
-        for base in (folder.absolute(), folder.resolve()):
-            if Path(name).is_relative_to(base):
-                below = Path(name).relative_to(base).as_posix()
-                if below in known:
-                    return below
-    raise DataError(
-        f"{path}, row {number}, names the example '{name}', which the data set does not have: "
-        f"name examples by their ids, such as '{example}'."
-    )

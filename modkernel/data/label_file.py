@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from modkernel.data.class_names import listed
-from modkernel.data.csv_file import csv_rows, known_id
+from modkernel.data.csv_file import csv_rows
+from modkernel.data.example_names import known_id
 from modkernel.errors import ClassError, DataError
 
 HEADER = ("id", "label")

@@ -17,13 +17,13 @@ from modkernel.data.folder import open_folder
 from modkernel.data.images import decode_many, fit_tensor
 from modkernel.data.pixel_cache import cached_pixels, read_json, write_json
 from modkernel.data.pool import Source, Unread
+from modkernel.data.residency import fits_main_memory
 from modkernel.data.sources import RawExamples, Resident, Streamed
 from modkernel.data.split import Arranged, arrange
 from modkernel.data.statistics import preprocessing_of
 from modkernel.data.vision import open_digits, open_vision
 from modkernel.lookup import is_import_path, lookup
 from modkernel.spec import DatasetSpec, Shape
-from modkernel.system.memory import free_memory
 
 DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
     "digits": open_digits,
@@ -122,8 +122,7 @@ def _read(
             return unread
         return cached_pixels(decoded, (len(unread), *shape), lambda: fit_tensor(unread, shape))
     paths = tuple(file.path for file in unread.files)
-    limit = free_memory() // 2 if resident_limit is None else resident_limit
-    if len(paths) * math.prod(shape) > limit:
+    if not fits_main_memory(len(paths) * math.prod(shape), resident_limit):
         return Streamed(unread.root, paths, shape)
     files = [unread.root / path for path in paths]
     return cached_pixels(decoded, (len(paths), *shape), lambda: decode_many(files, shape))

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkernel.data.csv_file import csv_rows, known_id
+from modkernel.data.csv_file import csv_rows
+from modkernel.data.example_names import known_id
 from modkernel.errors import DataError
 
 SAME = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}

@@ -1,18 +1,23 @@
-"""Checkpoints: one safetensors file that holds tensors and, as its metadata, everything else.
+"""Checkpoints: what training resumes from after its process was stopped or killed.
 
-One file, replaced atomically, so a process that dies while writing leaves the checkpoint before.
+One safetensors file that holds tensors and, as its metadata, everything else. It is replaced
+atomically, so a process that dies while writing leaves the checkpoint before.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from modkernel.system.files import written_whole
 
@@ -20,6 +25,80 @@ TENSOR = "$tensor"
 """Key of a mapping that stands for a tensor in the JSON of the rest."""
 FILE = "checkpoint.safetensors"
 """Name of the file in the folder of a run."""
+
+
+@dataclass
+class LoopState:
+    """Where training stands. `step` counts within the epoch; both count from 0."""
+
+    epoch: int = 0
+    step: int = 0
+    total: float = 0.0
+    elapsed: float = 0.0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    best_value: float = -math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training run changes; a checkpoint holds all of their states."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a training run has come, the last learning rate, and the best weights so far."""
+
+    state: LoopState
+    last_rate: float
+    best: dict[str, Tensor] | None
+
+
+def save_training(folder: Path, parts: Parts, standing: Standing) -> None:
+    """Write all that an undisturbed run goes on from, in place of the checkpoint before."""
+    write_checkpoint(
+        folder,
+        {
+            "loop": asdict(standing.state),
+            "rate": standing.last_rate,
+            "model": parts.model.state_dict(),
+            "best": standing.best,
+            "optimizer": parts.optimizer.state_dict(),
+            "schedule": {
+                key: value
+                for key, value in parts.schedule.state_dict().items()
+                if isinstance(value, int | float | list)
+            },
+            "random": _random_state(parts.device),
+        },
+    )
+
+
+def resume_training(folder: Path, parts: Parts) -> Standing | None:
+    """Bring a new run's parts to where the checkpoint left them.
+
+    Returns:
+        Where the run stands; None without a checkpoint, and then the parts are as they were.
+    """
+    saved = read_checkpoint(folder)
+    if saved is None:
+        return None
+    parts.model.load_state_dict(saved["model"])
+    parts.optimizer.load_state_dict(_with_integer_keys(saved["optimizer"]))
+    for parameter, state in parts.optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # A checkpoint forgets channels-last, and another layout may round otherwise.
+                state[name] = torch.empty_like(parameter).copy_(value)
+    parts.schedule.load_state_dict(saved["schedule"])
+    _set_random_state(saved["random"], parts.device)
+    return Standing(LoopState(**saved["loop"]), saved["rate"], saved["best"])
 
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -68,12 +147,12 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     return state if isinstance(state, dict) else None
 
 
-def optimizer_state(state: dict[str, Any]) -> dict[str, Any]:
+def _with_integer_keys(state: dict[str, Any]) -> dict[str, Any]:
     """Give an optimiser's state that came through JSON its integer keys back."""
     return {**state, "state": {int(key): value for key, value in state["state"].items()}}
 
 
-def random_state(device: torch.device) -> dict[str, Tensor]:
+def _random_state(device: torch.device) -> dict[str, Tensor]:
     """State of torch's global generators (dropout draws from them)."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -81,8 +160,8 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     return state
 
 
-def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Set what `random_state` returned."""
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Set what `_random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

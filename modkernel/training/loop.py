@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +19,11 @@ from modkernel.errors import NonFiniteError, StoppedError
 from modkernel.spec import Recipe
 from modkernel.system.seeding import generator_for
 from modkernel.training.checkpoint import (
-    optimizer_state,
-    random_state,
-    read_checkpoint,
-    set_random_state,
-    write_checkpoint,
+    LoopState,
+    Parts,
+    Standing,
+    resume_training,
+    save_training,
 )
 from modkernel.training.problem import Problem
 from modkernel.training.report import EpochLine
@@ -32,20 +31,6 @@ from modkernel.training.schedule import make_optimizer, make_schedule
 
 FINITE_CHECK_STEPS = 20
 """Steps between looks at whether the loss is finite: each look makes a GPU wait."""
-
-
-@dataclass
-class LoopState:
-    """Where training stands. `step` counts within the epoch; both count from 0."""
-
-    epoch: int = 0
-    step: int = 0
-    total: float = 0.0
-    elapsed: float = 0.0
-    seconds: float = 0.0
-    best_epoch: int = 0
-    best_value: float = -math.inf
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -111,12 +96,10 @@ class _Run:
         steps = max(1, len(problem.batches(generator_for(seed, "epoch", 0))))
         self.optimizer = make_optimizer(recipe, self.trained)
         self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, steps)
-        self.state = LoopState()
-        self.last_rate = recipe.learning_rate
-        self.best: dict[str, Tensor] | None = None
-        saved = read_checkpoint(control.checkpoints) if control.checkpoints else None
-        if saved is not None:
-            self._restore(saved)
+        self.parts = Parts(self.model, self.optimizer, self.schedule, self.device)
+        resumed = resume_training(control.checkpoints, self.parts) if control.checkpoints else None
+        begun = resumed or Standing(LoopState(), recipe.learning_rate, None)
+        self.state, self.last_rate, self.best = begun.state, begun.last_rate, begun.best
 
     def train_epoch(self) -> None:
         """Take the steps of the epoch that are left."""
@@ -192,35 +175,6 @@ class _Run:
             )
 
     def _save(self) -> None:
-        if self.control.checkpoints is None:
-            return
-        write_checkpoint(
-            self.control.checkpoints,
-            {
-                "loop": asdict(self.state),
-                "rate": self.last_rate,
-                "model": self.model.state_dict(),
-                "best": self.best,
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": {
-                    key: value
-                    for key, value in self.schedule.state_dict().items()
-                    if isinstance(value, int | float | list)
-                },
-                "random": random_state(self.device),
-            },
-        )
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        self.state = LoopState(**saved["loop"])
-        self.last_rate = saved["rate"]
-        self.model.load_state_dict(saved["model"])
-        self.best = saved["best"]
-        self.optimizer.load_state_dict(optimizer_state(saved["optimizer"]))
-        for parameter, state in self.optimizer.state.items():
-            for name, value in state.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    # A checkpoint forgets channels-last, and another layout may round otherwise.
-                    state[name] = torch.empty_like(parameter).copy_(value)
-        self.schedule.load_state_dict(saved["schedule"])
-        set_random_state(saved["random"], self.device)
+        if self.control.checkpoints is not None:
+            kept = Standing(self.state, self.last_rate, self.best)
+            save_training(self.control.checkpoints, self.parts, kept)

@@ -1,4 +1,7 @@
-"""Where a loaded data set lives while a device trains on it."""
+"""What of a data set stays in memory: main memory, and that of the GPU that trains on it.
+
+Both have the limit `resident_limit`, or half of what is free.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,17 @@ from torch import Tensor
 
 from modkernel.data.dataset import Dataset, Split
 from modkernel.data.sources import Resident
+from modkernel.system.memory import free_memory
+
+
+def fits_main_memory(size: int, limit: int | None = None) -> bool:
+    """Whether decoded examples are held in main memory, or decoded again for every batch.
+
+    Args:
+        size: of all examples, in bytes.
+        limit: bytes above which they are not held; half of the free memory if None.
+    """
+    return size <= (free_memory() // 2 if limit is None else limit)
 
 
 def place_dataset(data: Dataset, device: torch.device, limit: int | None = None) -> Dataset:

@@ -1,0 +1,38 @@
+"""Which example a name means that a file of pairs or of labels gives."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+from modkernel.errors import DataError
+
+
+def known_id(
+    name: str, known: Set[str], folder: Path | None, path: Path, number: int, example: str
+) -> str:
+    """The id that a name in a file means: itself, or an image's by its absolute path.
+
+    Args:
+        name: as it stands in the file.
+        known: all ids.
+        folder: the image folder, for absolute paths.
+        path: the file.
+        number: of the row.
+        example: an id to show in the message.
+
+    Raises:
+        DataError: the data set has no such example.
+    """
+    if name in known:
+        return name
+    if folder is not None and Path(name).is_absolute():
+        for base in (folder.absolute(), folder.resolve()):
+            if Path(name).is_relative_to(base):
+                below = Path(name).relative_to(base).as_posix()
+                if below in known:
+                    return below
+    raise DataError(
+        f"{path}, row {number}, names the example '{name}', which the data set does not have: "
+        f"name examples by their ids, such as '{example}'."
+    )
