@@ -40,3 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MODKERNEL_TEST_DEVICE"] = config.getoption("--device")
     # CUDA's matrix products repeat bit for bit only with it, and read it when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the longest tests first: a worker that began one last would end alone."""
+    slow = {item.path for item in items if item.get_closest_marker("servers")}
+    items.sort(key=lambda item: item.path not in slow)
