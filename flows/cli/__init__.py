@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 PRIVATE = 0o077
@@ -12,17 +13,19 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 a typed error, 2 wrong usage, 130 Ctrl-C.
+    """Run the command line and exit.
 
-    What modkernel raises on purpose becomes its one sentence on stderr, with no traceback.
+    With 0 when it is done, 1 for a typed error, 2 for wrong usage, and 128 + its number after a
+    signal (130 after Ctrl-C). What modkernel raises on purpose becomes its one sentence on stderr,
+    with no traceback.
     """
     os.umask(os.umask(PRIVATE) | PRIVATE)
     try:
         from modkernel.flows.cli.app import app
 
         app()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        sys.exit(128 + getattr(error, "number", signal.SIGINT))
     except Exception as error:
         from modkernel.errors import ModkernelError
 

@@ -27,18 +27,20 @@ def flow_running(verbose: bool) -> Iterator[None]:
         ServiceError: there is no Prefect server where PREFECT_API_URL says.
     """
     from modkernel.flows.cli._progress import progress
-    from modkernel.flows.runtime.interrupts import ctrl_c_stops_all
+    from modkernel.flows.runtime.interrupts import signals_interrupt
     from modkernel.flows.runtime.shared import fork_server
-    from modkernel.flows.servers.prefect_env import prepare_prefect, require_prefect
+    from modkernel.flows.servers.prefect_env import prepare_prefect
+    from modkernel.flows.servers.temporary import require_server
     from modkernel.registry import Settings
 
     settings = Settings()
     settings.ensure_home()
     fork_server().start()  # Its children's imports load while Prefect and its server do.
     prepare_prefect(settings, quiet=not verbose)
-    require_prefect()
-    with ctrl_c_stops_all(), progress(err):
-        yield
+    with signals_interrupt():
+        require_server(settings)
+        with progress(err):
+            yield
 
 
 def show_network(result: NetworkResult, json: bool) -> None:

@@ -16,10 +16,11 @@ State = Literal[
     "stored",
     "reused",
     "evaluated",
+    "interrupted",
     "failed",
     "left out",
 ]
-"""What a module of a flow is at; the last five end it."""
+"""What a module of a flow is at; the last six end it."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow
 from prefect.utilities.schema_tools.hydration import hydrate
+
+from modkernel.flows.runtime.interrupts import interrupts_stop_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +37,8 @@ class FormFlow(Flow[P, R]):
 def form_flow(name: str, **options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]:
     """Make a function a `FormFlow`, as Prefect's `flow` makes one a flow.
 
-    What it returns is not kept by Prefect: the registry has it.
+    What it returns is not kept by Prefect: the registry has it. When it is interrupted or
+    cancelled, all that it has at work stops.
 
     Args:
         name: of the flow.
@@ -41,6 +46,13 @@ def form_flow(name: str, **options: Any) -> Callable[[Callable[P, R]], Flow[P, R
     """
 
     def decorate(run: Callable[P, R]) -> Flow[P, R]:
-        return FormFlow(run, name=name, persist_result=False, **options)
+        @wraps(run)
+        def interruptible(*args: P.args, **kwargs: P.kwargs) -> R:
+            with interrupts_stop_all():
+                return run(*args, **kwargs)
+
+        # Prefect would look the names of its types up where the wrapper stands.
+        interruptible.__signature__ = signature(run, eval_str=True)  # type: ignore[attr-defined]
+        return FormFlow(interruptible, name=name, persist_result=False, **options)
 
     return decorate

@@ -1,4 +1,4 @@
-"""Ctrl-C for threads: none gets a KeyboardInterrupt, and Prefect waits for its tasks to end."""
+"""Signals for threads: only the main one is interrupted, and Prefect waits for its tasks to end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _stops: set[threading.Event] = set()
 _stopping = threading.Event()
 
@@ -32,16 +33,50 @@ def stop_all() -> None:
 
 
 @contextmanager
-def ctrl_c_stops_all() -> Iterator[None]:
-    """Within the block Ctrl-C calls `stop_all` before it raises KeyboardInterrupt."""
+def interrupts_stop_all() -> Iterator[None]:
+    """Within the block `stop_all` is called as soon as the main thread is interrupted.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    That is by Ctrl-C, or by the exception that Prefect raises on SIGTERM, with which it cancels
+    runs, too. Its handler must stay in place: it tells by it that a run can be cancelled.
+    """
+    if not _stops:
+        _stopping.clear()  # Of a flow before; its last threads may have needed it until now.
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            stop_all()
+        raise
+
+
+class Interrupted(KeyboardInterrupt):
+    """The command was told to end by a signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Within the block SIGINT, SIGTERM and SIGHUP call `stop_all` and raise `Interrupted`.
+
+    SIGHUP comes when a terminal is closed; where it is ignored, as under nohup, it stays so.
+    """
+
+    def interrupt(number: int, _: FrameType | None) -> None:
         stop_all()
-        signal.default_int_handler(number, frame)
+        if number == signal.SIGHUP:
+            signal.raise_signal(signal.SIGTERM)  # Which Prefect's flows know what to do with.
+        raise Interrupted(number)
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         _stopping.clear()

@@ -64,7 +64,15 @@ class Supervisor:
             ServiceError: a service died, or one of these did not answer in time.
         """
         for service in services:
-            self._spawn(service)
+            self.spawn(service)
+        return self.wait(services, stopped)
+
+    def wait(self, services: Sequence[Service], stopped: Callable[[], bool]) -> bool:
+        """Wait until services answer that were spawned; false if asked to stop meanwhile.
+
+        Raises:
+            ServiceError: see `start`.
+        """
         deadline = time.monotonic() + START_SECONDS
         waiting = list(services)
         while waiting := [service for service in waiting if not service.ready()]:
@@ -80,7 +88,8 @@ class Supervisor:
             time.sleep(POLL_SECONDS)
         return True
 
-    def _spawn(self, service: Service) -> None:
+    def spawn(self, service: Service) -> None:
+        """Start a service, and do not wait for it."""
         service.log.parent.mkdir(parents=True, exist_ok=True)
         with service.log.open("wb") as log:
             child = subprocess.Popen(
@@ -110,13 +119,20 @@ class Supervisor:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Within the block SIGINT and SIGTERM are only noted; the function says whether one came."""
+    """Within the block SIGINT, SIGTERM and SIGHUP are only noted; the function says if one came.
+
+    SIGHUP, which comes when a terminal is closed, stays ignored where it was, as under nohup.
+    """
     seen: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
         seen.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield lambda: bool(seen)
     finally:

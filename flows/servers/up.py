@@ -27,6 +27,12 @@ from modkernel.registry import Registry, Settings
 from modkernel.system.files import replace_file
 
 HOST = "127.0.0.1"
+TEMPORARY = {
+    "PREFECT_UI_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+}
+"""What a server that lives as long as one command leaves to the one of `modkernel up`."""
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks servers of this machine itself, whatever proxy is set: it would see the password."""
 
@@ -174,23 +180,7 @@ def _services(settings: Settings, state: UpState, password: str) -> list[Service
         log=logs / "mlflow.log",
         ready=lambda: _answers(f"{state.mlflow_url}/health"),
     )
-    prefect = Service(
-        name="Prefect's server",
-        command=[*python, "modkernel.flows.servers.prefect_server"],
-        environment={
-            "PREFECT_HOME": str(settings.home / "prefect"),
-            "PREFECT_SERVER_API_HOST": HOST,
-            "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
-            OWN_SERVER: password,
-            # The page needs none: it asks the server that it comes from. Prefect's default is '*'.
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": state.prefect_url,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_UI_API_URL": "/api",
-            "PREFECT_UI_STATIC_DIRECTORY": str(settings.home / "prefect" / "ui"),
-        },
-        log=logs / "prefect.log",
-        ready=lambda: _answers(f"{state.prefect_api}/health"),
-    )
+    prefect = prefect_service(settings, settings.prefect_port, password)
     deployments = Service(
         name="the deployments",
         command=[*python, "modkernel.flows.cli", "serve"],
@@ -203,6 +193,40 @@ def _services(settings: Settings, state: UpState, password: str) -> list[Service
         ready=lambda: _served(state, since, password),
     )
     return [*([] if _external_mlflow(settings) else [mlflow]), prefect, deployments]
+
+
+def prefect_service(
+    settings: Settings, port: int, password: str, temporary: bool = False
+) -> Service:
+    """Prefect's server on a port of this machine, with the home's database.
+
+    Args:
+        settings: of the home.
+        port: that is free.
+        password: that it asks for.
+        temporary: for one command: without its page, and leaving schedules to others.
+    """
+    url, name = f"http://{HOST}:{port}", "prefect-temporary" if temporary else "prefect"
+    page = {
+        # The page needs none: it asks the server that it comes from. Prefect's default is '*'.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url,
+        "PREFECT_UI_API_URL": "/api",
+        "PREFECT_UI_STATIC_DIRECTORY": str(settings.home / "prefect" / "ui"),
+    }
+    return Service(
+        name="Prefect's temporary server" if temporary else "Prefect's server",
+        command=[sys.executable, "-m", "modkernel.flows.servers.prefect_server"],
+        environment={
+            "PREFECT_HOME": str(settings.home / "prefect"),
+            "PREFECT_SERVER_API_HOST": HOST,
+            "PREFECT_SERVER_API_PORT": str(port),
+            OWN_SERVER: password,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            **(TEMPORARY if temporary else page),
+        },
+        log=settings.home / "logs" / f"{name}.log",
+        ready=lambda: _answers(f"{url}/api/health"),
+    )
 
 
 def _external_mlflow(settings: Settings) -> str | None:

@@ -12,7 +12,7 @@ from prefect.client.schemas import objects
 from prefect.logging import get_run_logger
 from prefect.tasks import Task
 
-from modkernel.errors import ChildError
+from modkernel.errors import ChildError, StoppedError
 from modkernel.flows.runtime.events import Note, State, emit, tell
 from modkernel.flows.runtime.interrupts import stoppable
 from modkernel.flows.runtime.shared import fork_server
@@ -123,6 +123,8 @@ def run_child(
 ) -> None:
     """Run a job to its end; see `ForkServer.run` for what is raised.
 
+    StoppedError is raised also where the job is done and it was stopped: nothing is stored then.
+
     Args:
         label: what it is called in progress.
         doing: its state while it is at work.
@@ -148,3 +150,5 @@ def run_child(
 
     with stoppable(stop):
         fork_server().run(job, watch, stop)
+    if stop.is_set():  # It had ended before it could be told.
+        raise StoppedError("Interrupted before its result was stored: the same command does that.")

@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 
 from prefect.logging import get_run_logger
 
-from modkernel.flows.runtime.events import State, tell
+from modkernel.errors import StoppedError
+from modkernel.flows.runtime.events import Note, State, emit, tell
 from modkernel.flows.tasks.child import Follow, run_child
 from modkernel.flows.tasks.claims import claim_unless, renewed
 from modkernel.flows.tasks.work_folder import remove_work
@@ -69,6 +70,10 @@ def once(
             with renewed(ready) as lost:
                 tell(label, doing)
                 value, is_new = make(partial(run_child, label, doing, lost)), True
+        except StoppedError as error:
+            tell(label, "interrupted")
+            emit(Note(f"{label}: {error}"))
+            raise
         except BaseException:
             tell(label, "failed")
             raise

@@ -32,7 +32,7 @@ __all__ = ["Target", "run_child"]
 Target = Callable[[Job, Progress, Stop], None]
 """What does a job: `modkernel.jobs.run.run_job`, or a test's own."""
 
-LIFELINE_GRACE_SECONDS = 60.0
+LIFELINE_GRACE_SECONDS = 8.0
 
 
 def run_child(work: Path, target: Target) -> int:

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from modkernel import errors
-from modkernel.errors import ChildError, ModkernelError, SpecError
+from modkernel.errors import ChildError, ModkernelError, SpecError, StoppedError
 from modkernel.jobs.job import Job
 from modkernel.system.files import replace_file
 
 __all__ = ["ForkServer"]
 
 POLL_SECONDS = 0.1
-STOP_GRACE_SECONDS = 60.0
+STOP_GRACE_SECONDS = 8.0
+"""For a child to write a checkpoint and end; after that the one of its last epoch must do."""
 CLOSE_SECONDS = 15.0
 ONE_THREAD = {
     # Libraries that start threads when they are imported: before a fork there must be none.
@@ -109,6 +110,11 @@ class ForkServer:
             # Nobody would follow the child any more, and it would hold its device to the end.
             server.signal(child, signal.SIGTERM)
             raise
+        if asked is not None and child.exit is None:
+            raise StoppedError(
+                "Interrupted, and the training process was ended before it could write a "
+                "checkpoint: the same command resumes from the one before."
+            )
         if child.exit != 0 or not job.result.exists():
             raise _reason(work, child)
 

@@ -114,8 +114,8 @@ class _Run:
                 state.total = total.item()
                 self._save()
                 raise StoppedError(
-                    f"Training was stopped in epoch {state.epoch + 1} of {self.recipe.epochs}: "
-                    "run the same command to resume from its checkpoint."
+                    f"Interrupted at epoch {state.epoch + 1} of {self.recipe.epochs}: the same "
+                    "command resumes."
                 )
             total += self._take_step(raw, indices)
             state.step += 1

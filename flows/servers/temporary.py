@@ -1,0 +1,50 @@
+"""The Prefect server of one command, where none runs: it never outlives the command."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+from contextlib import ExitStack
+from importlib import import_module
+
+from modkernel.flows.servers.prefect_env import CLIENT, require_prefect
+from modkernel.flows.servers.supervisor import Supervisor
+from modkernel.flows.servers.up import HOST, prefect_service
+from modkernel.registry import Settings
+
+FLOWS = "modkernel.flows.train_network"
+"""What takes longest to import of what every flow needs."""
+
+
+def require_server(settings: Settings) -> None:
+    """Make sure that Prefect's clients have a server: the one that is set, or one of our own.
+
+    After `prepare_prefect`. Our own ends with this process, however that ends: the one that
+    Prefect starts by itself outlives a process that is killed.
+
+    Args:
+        settings: of the home.
+
+    Raises:
+        ServiceError: the server that is set does not answer or refuses us, or ours did not start.
+    """
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url:
+        require_prefect()
+        return
+    with socket.create_server((HOST, 0)) as probe:
+        port = probe.getsockname()[1]
+    service = prefect_service(settings, port, os.environ[CLIENT], temporary=True)
+    with ExitStack() as stack:
+        children = stack.enter_context(Supervisor())
+        children.spawn(service)
+        import_module(FLOWS)  # While the server starts.
+        children.wait([service], lambda: False)
+        # Prefect's own, which send what is left of logs and events, are registered later and so
+        # run before it.
+        atexit.register(stack.pop_all().close)
+    os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
+    refresh_global_settings_context()

@@ -1,0 +1,149 @@
+"""Stop means stop: signals and cancels end training with a checkpoint, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelling
+
+from modkernel.registry import Settings
+from modkernel.spec import NetworkSpec
+from tests.flows.helpers.prefect_client import deployment, prefect_client
+from tests.flows.helpers.processes import ROOT, processes_of, wait_until
+from tests.flows.helpers.servers import Up
+from tests.flows.helpers.specs import tiny
+
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+]
+STOP_SECONDS = 10
+"""Within which everything has ended: the issue's bound."""
+
+
+def endless(name: str) -> NetworkSpec:
+    """A network whose first module trains for hours."""
+    spec = tiny(name)
+    first, *rest = spec.hidden
+    slow = first.changed(recipe=first.recipe.changed(epochs=1_000_000))
+    return spec.changed(hidden=(slow, *rest))
+
+
+def runs_of(home: Path, name: str) -> dict[str, str]:
+    """State by name of the MLflow runs of a network and its modules."""
+    settings = Settings(home=home)
+    client = MlflowClient(settings.mlflow_uri)
+    every = [experiment.experiment_id for experiment in client.search_experiments()]
+    return {
+        str(run.info.run_name): str(run.info.status)
+        for run in client.search_runs(every)
+        if str(run.info.run_name).startswith(name)
+    }
+
+
+def checkpoints(home: Path) -> list[Path]:
+    return list(Settings(home=home).work_dir.glob("*/checkpoint/checkpoint.safetensors"))
+
+
+@contextmanager
+def training(home: Path, spec: NetworkSpec) -> Iterator[subprocess.Popen[str]]:
+    """A command in a terminal's place that has written its first checkpoint."""
+    path = home.parent / "spec.json"
+    path.write_text(spec.model_dump_json())
+    kept = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
+    with subprocess.Popen(
+        [sys.executable, "-m", "modkernel.flows.cli", "train", str(path)],
+        cwd=ROOT,
+        env=kept | {"MODKERNEL_HOME": str(home)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            wait_until(lambda: bool(checkpoints(home)), 120, "the first checkpoint is written")
+            yield process
+        finally:
+            for pid in processes_of(home):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_a_command(template: Path, tmp_path: Path, number: signal.Signals) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(template, home)
+    with training(home, endless("slow")) as process:
+        began = time.monotonic()
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+        assert time.monotonic() - began < STOP_SECONDS
+        wait_until(lambda: not processes_of(home), 2, "every process has ended")
+    asked = signal.SIGTERM if number == signal.SIGHUP else number
+    assert process.returncode == 128 + asked
+    assert "slow.hidden-1: interrupted" in told
+    assert "of 1000000: the same command resumes." in told
+    assert "Traceback" not in told
+    check_stopped(home, "slow")
+
+
+def test_no_process_outlives_a_command_that_is_killed(template: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(template, home)
+    with training(home, endless("slow")) as process:
+        process.kill()
+        wait_until(lambda: not processes_of(home), STOP_SECONDS, "every process has ended")
+
+
+def check_stopped(home: Path, name: str) -> None:
+    """Nothing was stored, nobody holds a claim, a checkpoint is there, all runs are ended."""
+    from modkernel.registry import Registry
+
+    assert runs_of(home, name) == {name: "KILLED", f"{name}.hidden-1": "KILLED"}
+    assert checkpoints(home)
+    with Registry.open(Settings(home=home)) as registry:
+        assert registry.modules.find(name=f"{name}.hidden-1") == []
+        digest = checkpoints(home)[0].parent.parent.name
+        claim = registry.claim(digest, "a test")
+        assert claim is not None
+        claim.release()
+
+
+@pytest.mark.parametrize("how", ["cancel", "SIGTERM"])
+def test_a_served_run_is_ended(up: Up, how: str) -> None:
+    name = f"served-{how.lower()}"
+    parameters: dict[str, Any] = {"spec": endless(name).model_dump(mode="json")}
+    with prefect_client(up.prefect, up.home) as client:
+        found = deployment(client, "train-network")
+        before = len(checkpoints(up.home))
+        run = client.create_flow_run_from_deployment(found.id, parameters=parameters)
+        wait_until(lambda: len(checkpoints(up.home)) > before, 120, "the first checkpoint")
+        engine = {pid for pid, line in processes_of(up.home).items() if "prefect.engine" in line}
+        began = time.monotonic()
+        if how == "cancel":
+            client.set_flow_run_state(run.id, Cancelling())
+        else:
+            for pid in engine:
+                os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not engine & set(processes_of(up.home)), 60, "the run's process ends")
+        assert time.monotonic() - began < STOP_SECONDS
+
+        def ended() -> bool:
+            state = client.read_flow_run(run.id).state
+            return state is not None and state.is_final()
+
+        wait_until(ended, 20, "the run has a final state")
+        state = client.read_flow_run(run.id).state
+        assert state is not None
+        assert state.type == (StateType.CANCELLED if how == "cancel" else StateType.CRASHED)
+    check_stopped(up.home, name)
