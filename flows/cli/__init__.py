@@ -24,8 +24,8 @@ def main() -> None:
         from modkernel.flows.cli.app import app
 
         app()
-    except KeyboardInterrupt as error:
-        sys.exit(128 + getattr(error, "number", signal.SIGINT))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         from modkernel.errors import ModkernelError
 

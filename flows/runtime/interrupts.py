@@ -49,12 +49,11 @@ def interrupts_stop_all() -> Iterator[None]:
         raise
 
 
-class Interrupted(KeyboardInterrupt):
-    """The command was told to end by a signal."""
+class Interrupted(SystemExit):
+    """The command was told to end by a signal, and ends with 128 + its number."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+        super().__init__(128 + number)
 
 
 @contextmanager

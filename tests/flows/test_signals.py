@@ -112,7 +112,7 @@ def check_stopped(home: Path, name: str) -> None:
     assert runs_of(home, name) == {name: "KILLED", f"{name}.hidden-1": "KILLED"}
     assert checkpoints(home)
     with Registry.open(Settings(home=home)) as registry:
-        assert registry.modules.find(name=f"{name}.hidden-1") == []
+        assert not registry.modules.find(name=f"{name}.hidden-1")
         digest = checkpoints(home)[0].parent.parent.name
         claim = registry.claim(digest, "a test")
         assert claim is not None
