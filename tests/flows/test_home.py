@@ -14,7 +14,7 @@ import pytest
 
 from modkernel.errors import ServiceError
 from modkernel.flows.servers import prefect_env
-from modkernel.flows.servers.prefect_env import prepare_prefect, require_prefect
+from modkernel.flows.servers.prefect_env import await_prefect, prepare_prefect, require_prefect
 from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.servers.up import UpState, without_user
 from modkernel.registry import Settings
@@ -88,6 +88,35 @@ def test_a_server_that_is_not_there_is_one_sentence(settings: Settings) -> None:
     with pytest.raises(ServiceError, match=r"does not answer: .*refused.*unset PREFECT") as caught:
         require_prefect()
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_server_that_starts_later_is_waited_for(settings: Settings) -> None:
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    told: list[str] = []
+    with pytest.raises(ServiceError, match="does not answer"):
+        await_prefect(told.append, seconds=0.3)
+    servers: list[ThreadingHTTPServer] = []
+
+    def start() -> None:
+        servers.append(ThreadingHTTPServer(("127.0.0.1", port), Answering))
+        servers[0].serve_forever()
+
+    threading.Timer(0.5, start).start()
+    await_prefect(told.append, seconds=60)
+    assert len(told) == 2
+    assert f"127.0.0.1:{port}" in told[0]
+    servers[0].shutdown()
+    servers[0].server_close()
 
 
 @pytest.mark.parametrize(
