@@ -80,7 +80,7 @@ def test_stopped_and_resumed_is_bitwise_the_undisturbed_run(
     whole = fit(recipe)
     asked = itertools.count()
     control = Control(checkpoints=tmp_path, stop=lambda: next(asked) >= stop_after)
-    with pytest.raises(StoppedError, match="run the same command"):
+    with pytest.raises(StoppedError, match="the same command resumes"):
         fit(recipe, control)
     torch.rand(7)  # The state of the global generator in between must not matter.
     resumed = fit(recipe, Control(checkpoints=tmp_path))
