@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow
 from prefect.utilities.schema_tools.hydration import hydrate
+
+from modkernel.lookup import import_paths, trusting
+from modkernel.registry import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +38,9 @@ class FormFlow(Flow[P, R]):
 def form_flow(name: str, **options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]:
     """Make a function a `FormFlow`, as Prefect's `flow` makes one a flow.
 
+    What is stored may name the code that the parameters name, since whoever gives them may run
+    it, and that of the packages which the settings trust; in the flow's children too.
+
     What it returns is not kept by Prefect: the registry has it.
 
     Args:
@@ -41,6 +49,13 @@ def form_flow(name: str, **options: Any) -> Callable[[Callable[P, R]], Flow[P, R
     """
 
     def decorate(run: Callable[P, R]) -> Flow[P, R]:
-        return FormFlow(run, name=name, persist_result=False, **options)
+        @wraps(run)
+        def trusted(*args: P.args, **kwargs: P.kwargs) -> R:
+            with trusting((*Settings().trusted_packages, *import_paths((args, kwargs)))):
+                return run(*args, **kwargs)
+
+        # Prefect reads the types of parameters in the globals of the function that it is given.
+        trusted.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
+        return FormFlow(trusted, name=name, persist_result=False, **options)
 
     return decorate
