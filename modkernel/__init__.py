@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from modkernel.features.measure import measure as measure
     from modkernel.kernels import Kernel as Kernel
     from modkernel.kernels import make_kernel as make_kernel
+    from modkernel.lookup import trusting as trusting
     from modkernel.modules.network import Network as Network
     from modkernel.modules.network import assemble as assemble
     from modkernel.modules.stored import StoredModule as StoredModule

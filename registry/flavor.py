@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,19 +23,32 @@ import torch
 from mlflow import MlflowClient
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 from mlflow.types import ColSpec, Schema, TensorSpec
 from pydantic import BaseModel, Field, ValidationError
 
 from modkernel.errors import ArtifactError
 from modkernel.kernels import make_kernel
+from modkernel.lookup import trusting
 from modkernel.modules.network import Network, assemble
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
 from modkernel.registry.records import ModuleRecord
-from modkernel.registry.tracking.artifacts import download, fetch_module
+from modkernel.registry.settings import Settings
+from modkernel.registry.tracking.artifacts import (
+    MODEL_FILES,
+    download,
+    fetch_module,
+    listed,
+    refuse_foreign,
+)
 from modkernel.spec import ModuleSpec
+from modkernel.system.files import hash_file
 
 FLAVOR = "modkernel"
 PACKAGES = ("modkernel", "mlflow", "torch", "torchvision", "numpy", "pydantic", "safetensors")
+PYFUNC = "python_function"
+OUR_CODE = {"loader_module": __name__, "env": {"virtualenv": "python_env.yaml"}}
+"""What an MLmodel file of ours says of the code that serves it; `code` stands in none."""
 BATCH = 256
 """Examples that a prediction passes through the network at once."""
 
@@ -65,6 +78,7 @@ def save_model(
     *,
     stored: StoredModule,
     chain: Sequence[ModuleRecord] = (),
+    written: Callable[[Mapping[str, str]], None] = lambda files: None,
 ) -> None:
     """Write a module as an MLflow model.
 
@@ -73,6 +87,7 @@ def save_model(
         mlflow_model: MLflow's metadata, filled in and saved here.
         stored: The module.
         chain: The modules it stands on, first to last, without itself.
+        written: Called with the sha256 of every file by its name, at the end.
     """
     model = mlflow_model or Model()
     folder = Path(path)
@@ -86,12 +101,7 @@ def save_model(
     )
     model.signature = signature_of(stored.spec)
     # What mlflow.pyfunc.add_to_model writes, without the second that importing it takes.
-    model.add_flavor(
-        "python_function",
-        loader_module=__name__,
-        python_version=platform.python_version(),
-        env={"virtualenv": "python_env.yaml"},
-    )
+    model.add_flavor(PYFUNC, **OUR_CODE, python_version=platform.python_version())
     model.add_flavor(
         FLAVOR,
         module_id=stored.id,
@@ -108,20 +118,23 @@ def save_model(
         ],
     )
     model.save(str(folder / MLMODEL_FILE_NAME))
+    written({name: hash_file(folder / name) for name in MODEL_FILES})
 
 
 def load_model(model_uri: str) -> Network:
     """The network up to a module, such as 'models:/digits.output@champion', by our own loader.
 
-    Only the three files of the flavor are read. Neither `code` nor `loader_module` of the stored
-    configuration is followed, and nothing is unpickled.
+    Only the three files of the flavor are read. Nothing is unpickled, and no code that the stored
+    configuration names is run: a model with other code or files than ours is refused.
 
     Raises:
         ArtifactError: files are missing or altered, here or in the chain, or are no such model.
         InterfaceError: the named chain is not the one that the module was trained on.
+        SpecError: a spec names code of a package that MODKERNEL_TRUSTED_PACKAGES does not.
         StoreError: MLflow does not answer.
     """
     client = MlflowClient()
+    refuse_foreign(listed(client, model_uri), f"The MLflow model {model_uri}")
     with tempfile.TemporaryDirectory() as folder:
         for name in (MLMODEL_FILE_NAME, WEIGHTS_FILE, SPEC_FILE):
             try:
@@ -195,15 +208,25 @@ class Predictor:
 
 def _load_pyfunc(path: str) -> Predictor:
     """Called by `mlflow.pyfunc.load_model` with the folder of the model."""
-    return Predictor(_network(Path(path)))
+    folder = Path(path)
+    names = {file.name for file in folder.iterdir()} - {REGISTERED_MODEL_META_FILE_NAME}
+    refuse_foreign(names, f"The MLflow model in {folder}")
+    return Predictor(_network(folder))
 
 
 def _network(folder: Path) -> Network:
-    conf = Model.load(str(folder / MLMODEL_FILE_NAME)).flavors.get(FLAVOR)
+    flavors = Model.load(str(folder / MLMODEL_FILE_NAME)).flavors
+    conf = flavors.get(FLAVOR)
     if not isinstance(conf, dict):
         raise ArtifactError(
             "This MLflow model was not stored by modkernel: use one that "
             "'modkernel modules list' shows."
+        )
+    served = {k: v for k, v in (flavors.get(PYFUNC) or {}).items() if k != "python_version"}
+    if served != OUR_CODE or len(flavors) > 2:
+        raise ArtifactError(
+            "This MLflow model's MLmodel file names code that modkernel did not write: 'modkernel "
+            "repair' stores the module again without it."
         )
     try:
         known = _Configuration.model_validate(conf)
@@ -224,4 +247,5 @@ def _network(folder: Path) -> Network:
             )
             for entry in known.chain
         ]
-        return assemble([*chain, own])
+        with trusting(Settings().trusted_packages):
+            return assemble([*chain, own])

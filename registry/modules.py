@@ -19,7 +19,7 @@ from modkernel.registry.sql import queries
 from modkernel.registry.sql.tables import InterfaceRow, ModuleRow
 from modkernel.registry.tracking import artifacts
 from modkernel.reuse.moments_file import MOMENTS_FILE
-from modkernel.spec import Shape
+from modkernel.spec import DatasetSpec, Shape
 from modkernel.training.report import TrainReport
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -51,6 +51,8 @@ class Modules:
         report: TrainReport,
         run_id: str | None = None,
         figures: Mapping[str, bytes] | None = None,
+        dataset: DatasetSpec | None = None,
+        pairs: str | None = None,
     ) -> ModuleRecord:
         """Store a module; one that is stored already is returned as it is.
 
@@ -63,6 +65,8 @@ class Modules:
             report: How it was trained.
             run_id: Its MLflow run; one is made if left out.
             figures: Pictures for its card, bytes by file name ('objective.png').
+            dataset: What it was trained on, and where that is: its facts do not say.
+            pairs: The file of pairs that it was trained on.
 
         Raises:
             SpecError: the name cannot be a registered model's.
@@ -80,7 +84,7 @@ class Modules:
             with self.backends.wait_for_claim(stored.id).renewed():
                 record = self._ready(stored.id)  # another process may have stored it meanwhile
                 if record is None:
-                    begun = saga.begin(self.backends, stored, name, report, run_id)
+                    begun = saga.begin(self.backends, stored, name, report, run_id, dataset, pairs)
                     record = saga.finish(self.backends, begun, figures or {})
         measured = folder / MOMENTS_FILE
         if measured.is_file():
@@ -155,6 +159,17 @@ class Modules:
     def report(self, record: ModuleRecord) -> TrainReport:
         """How a module was trained."""
         return saga.report_of(self.backends, record.id)
+
+    def dataset(self, record: ModuleRecord) -> DatasetSpec | None:
+        """The data set that a module was trained on, if that was told when it was stored."""
+        with self.backends.database.reading() as session:
+            text = session.get_one(ModuleRow, record.id).dataset
+        return None if text is None else DatasetSpec.model_validate_json(text)
+
+    def pairs_file(self, record: ModuleRecord) -> str | None:
+        """The file of pairs that a module was trained on, if that was told."""
+        with self.backends.database.reading() as session:
+            return session.get_one(ModuleRow, record.id).pairs
 
     def _ready(self, module_id: str) -> ModuleRecord | None:
         record = queries.by_id(self.backends.database, module_id)

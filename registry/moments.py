@@ -24,8 +24,7 @@ from modkernel.reuse.moments import ModuleMoments
 from modkernel.reuse.moments_file import read_moments
 from modkernel.system.files import copy_file, hash_file
 
-FOLDER = "moments"
-"""In the folder of the module's MLflow model."""
+FOLDER = artifacts.MOMENTS_FOLDER
 FINGERPRINT = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
@@ -151,7 +150,9 @@ class StoredMoments:
         """Copy the private copy to MLflow, and hash it there."""
         client, model_id = self.backends.client, record.model_id or ""
         artifacts.location_of(client, model_id)  # says what to do where there is none
-        self.backends.models.log_file(model_id, str(self.copy_of(moments)), FOLDER)
+        self.backends.models.log_file(
+            model_id, str(self.copy_of(moments)), artifacts.MOMENTS_FOLDER
+        )
         artifacts.check_files(client, model_id, {moments.path: moments.sha256})
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from modkernel.errors import AmbiguousError, NotFoundError
+from modkernel.lookup import trusting
 from modkernel.modules.network import Network, assemble, check_chain
 from modkernel.modules.stored import StoredModule
 from modkernel.registry.backends import Backends
@@ -146,8 +147,11 @@ class Networks:
         Raises:
             NotFoundError: a module is lost.
             ArtifactError: bytes are missing or altered.
+            SpecError: a module names code of a package that is not trusted.
         """
-        return assemble([self.modules.fetch(module) for module in self.members(network)])
+        modules = [self.modules.fetch(module) for module in self.members(network)]
+        with trusting(self.backends.settings.trusted_packages):
+            return assemble(modules)
 
     def sharing(self, network: NetworkRecord) -> dict[str, tuple[NetworkRecord, ...]]:
         """By id of each module of a network: the other networks that have it, oldest first."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from modkernel.lookup import import_paths, is_import_path
 from modkernel.reuse.task import Task
 from modkernel.spec import ModuleSpec
 from modkernel.training.report import OutputEvaluation
@@ -44,11 +46,24 @@ class ModuleRecord(Record):
     run_id: str | None = Field(description="MLflow run.")
     model_id: str | None = Field(description="MLflow model, 'm-…': permanent, unlike a version.")
     metrics: dict[str, float]
+    files: dict[str, str] | None = Field(
+        description="SHA-256 of every file of its MLflow model by name; none before there is one."
+    )
 
     @property
     def short_id(self) -> str:
         """The first twelve digits of the id, as people quote it."""
         return self.id[:12]
+
+
+def needs(modules: Iterable[ModuleRecord]) -> dict[str, str]:
+    """What modules need that modkernel does not bring: import paths, each with what it is for."""
+    found: dict[str, str] = {}
+    for module in modules:
+        found |= dict.fromkeys(import_paths(module.spec), "to load it")
+        if is_import_path(module.spec.dataset.name):
+            found.setdefault(module.spec.dataset.name, "to read its data again")
+    return found
 
 
 class MomentsRecord(Record):

@@ -73,11 +73,10 @@ class Repair:
                 yield from self._fix_moments(ready)
 
     def _of_ready(self, record: ModuleRecord) -> Iterator[Problem]:
-        hashes = record.weights_sha256, record.spec_sha256
         try:
-            artifacts.check(self.backends.client, record.model_id or "", *hashes)
+            artifacts.check_model(self.backends.client, record.model_id or "", record)
         except ArtifactError as error:
-            yield _problem("artifact", record, f"has lost its bytes: {error}")
+            yield _problem("artifact", record, f"is not as it was stored: {error}")
             return
         if not self._has_version(record):
             yield _problem(

@@ -20,11 +20,18 @@ from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow
 from modkernel.registry.tracking import artifacts
 from modkernel.registry.tracking.fields import metrics_of
 from modkernel.registry.tracking.models import source_of
+from modkernel.spec import DatasetSpec
 from modkernel.training.report import TrainReport
 
 
 def begin(
-    backends: Backends, stored: StoredModule, name: str, report: TrainReport, run_id: str | None
+    backends: Backends,
+    stored: StoredModule,
+    name: str,
+    report: TrainReport,
+    run_id: str | None,
+    dataset: DatasetSpec | None,
+    pairs: str | None,
 ) -> ModuleRecord:
     """Write the PENDING row, or take up the one that an attempt before left.
 
@@ -54,6 +61,8 @@ def begin(
         row.report = report.model_dump_json()
         row.metrics = metrics_of(report)
         row.seconds = report.seconds
+        row.dataset = None if dataset is None else dataset.canonical_json()
+        row.pairs = pairs
         row.run_id = run_id or row.run_id
         session.flush()
         return queries.record_of(row)
@@ -90,8 +99,15 @@ def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
             models.delete(model_id)
     if intact is None:
         chain = queries.chain(backends.database, record.id)[:-1]
-        intact = models.log(record, bytes_at_hand(backends, record), chain, flavor)
-        artifacts.check(backends.client, intact, record.weights_sha256, record.spec_sha256)
+
+        def written(files: Mapping[str, str]) -> None:
+            # Before the first byte is in MLflow's store, which others may write to.
+            nonlocal record
+            record = update(backends, record, files=dict(files))
+
+        stored = bytes_at_hand(backends, record)
+        intact = models.log(record, stored, chain, flavor, written)
+        artifacts.check_model(backends.client, intact, record)
     return update(backends, record, model_id=intact)
 
 
@@ -132,13 +148,13 @@ def bytes_at_hand(backends: Backends, record: ModuleRecord) -> StoredModule:
 
 
 def is_intact(backends: Backends, model_id: str, record: ModuleRecord) -> bool:
-    """Whether an MLflow model holds a module's bytes; they are hashed.
+    """Whether an MLflow model is as it was written for a module; its files are hashed.
 
     Raises:
         StoreError: they cannot be read now, so it is not known.
     """
     try:
-        artifacts.check(backends.client, model_id, record.weights_sha256, record.spec_sha256)
+        artifacts.check_model(backends.client, model_id, record)
     except ArtifactError:
         return False
     return True

@@ -7,12 +7,13 @@ import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.request import url2pathname
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -86,6 +87,11 @@ class Settings(BaseSettings):
     feature_cache_bytes: int = Field(
         10 * 2**30, ge=0, description="Bytes of modules' features that are cached; 0 caches none."
     )
+    trusted_packages: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Packages, with commas between, that what is stored may name: their code is "
+        "run when such a module is loaded or its data are read.",
+    )
     mlflow_port: int = Field(5000, ge=1, le=65535)
     prefect_port: int = Field(4200, ge=1, le=65535)
 
@@ -129,6 +135,21 @@ class Settings(BaseSettings):
     @classmethod
     def _known_driver(cls, uri: str) -> str:
         return _with_driver(uri) if uri.startswith("postgres") else uri
+
+    @field_validator("trusted_packages", mode="before")
+    @classmethod
+    def _names(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        return tuple(name for name in map(str.strip, given.split(",")) if name)
+
+    @field_validator("trusted_packages")
+    @classmethod
+    def _top_level(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not name.isidentifier():
+                raise ValueError(f"'{name}' is no top-level package: write it as 'mypackage'")
+        return names
 
     @property
     def registry_url(self) -> str:

@@ -25,7 +25,7 @@ def list_modules(json: Json = False) -> None:
     """List all stored modules, newest last.
 
     --json: a list of {id, name, version, kind, spec, recipe_digest, weights_sha256,
-    spec_sha256, size_bytes, state, created_at, seconds, run_id, model_id, metrics}.
+    spec_sha256, size_bytes, state, created_at, seconds, run_id, model_id, metrics, files}.
     """
     print_records(stored().modules.find(), json)
 
@@ -60,13 +60,18 @@ def find_modules(
 def show_module(module: ModuleRef, json: Json = False) -> None:
     """Show one module: lineage, interface, data, training and metrics.
 
-    --json: one object as of 'modules list', and chain: ids from the first module to this one.
+    --json: one object as of 'modules list', chain: ids from the first module to this one, and
+    needs: {import path: what for} of what it and those under it need from outside.
     """
+    from modkernel.registry.records import needs
+
     registry = stored()
     record = registry.modules.resolve(module)
     chain = registry.modules.chain(record)
+    outside = needs(chain)
     if json:
-        print_json(record.model_dump(mode="json") | {"chain": [one.id for one in chain]})
+        more = {"chain": [one.id for one in chain], "needs": outside}
+        print_json(record.model_dump(mode="json") | more)
         return
     spec = record.spec
     facts = {
@@ -80,6 +85,7 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
         "kernel": spec.interface.kernel.name,
         "blocks": ", ".join(spec.blocks) if spec.kind == "hidden" else "",
         "objective": spec.hidden.objective.name if spec.kind == "hidden" else "",
+        "needs": ", ".join(f"{path} {what}" for path, what in outside.items()),
         "classes": ", ".join(spec.classes or ()),
         "data": f"{spec.dataset.name} ({spec.dataset.fingerprint[:12]})",
         "seed": str(spec.seed),

@@ -21,6 +21,7 @@ from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.runtime.shared import places
 from modkernel.jobs.slots import device_slot
+from modkernel.lookup import trusting
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.backends import feature_cache
 from modkernel.reuse.label_choice import check_budget, suggest_labels
@@ -70,6 +71,7 @@ def suggest(
             missing or unfit.
         LabelBudgetError: a budget below 1 or above the number of examples.
         InterfaceError: the module does not take the data, or is no hidden module.
+        SpecError: the module, or what is known of its data, names code that is not trusted.
     """
     check_is_hidden(module)
     page = _page_beside(output)
@@ -126,7 +128,8 @@ def _features(
     ) as device:
         arithmetic = choose_arithmetic(device)
         kernel = module.spec.interface.kernel
-        built = arithmetic.place(frozen_chain(chain))
+        with trusting(settings.trusted_packages):
+            built = arithmetic.place(frozen_chain(chain))
         extractor = make_extractor(built, kernel, examples, 0, arithmetic)
         key = FeatureKey(
             module=module.id,

@@ -14,19 +14,16 @@ from modkernel.data import (
     read_labels,
     read_pairs,
 )
-from modkernel.errors import InterfaceError, NotFoundError, SpecError
+from modkernel.errors import InterfaceError, SpecError
 from modkernel.flows.runtime.events import Note, emit
 from modkernel.flows.runtime.shared import places
 from modkernel.kernels import make_kernel
+from modkernel.lookup import check_trusted, trusting
+from modkernel.modules.stored import check_spec_trusted
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.source import PairSource
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import DatasetSpec, HiddenSpec
-
-TAG = "dataset_spec"
-"""Tag of a module's MLflow run: which data set it was trained on, and where that is."""
-PAIRS_TAG = "pairs_file"
-"""Tag of a module's MLflow run: the file of pairs that it was trained on."""
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
@@ -79,39 +76,24 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
     return found
 
 
-def remember(registry: Registry, run_id: str, dataset: DatasetSpec) -> None:
-    """Write on a module's run which data set it is trained on: its facts do not say where it is."""
-    registry.runs.set_tag(run_id, TAG, dataset.canonical_json())
-
-
-def remember_pairs(registry: Registry, run_id: str, pairs: str) -> None:
-    """Write on a module's run which file of pairs it is trained on."""
-    registry.runs.set_tag(run_id, PAIRS_TAG, pairs)
-
-
-def recall_pairs(registry: Registry, record: ModuleRecord) -> str | None:
-    """The file of pairs that a stored module was trained on, if that is known.
-
-    Raises:
-        StoreError: MLflow does not answer, so it is not known.
-    """
-    return _tag(registry, record, PAIRS_TAG)
-
-
 def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
     """The data set that a stored module was trained on.
 
     Raises:
-        SpecError: it was not trained by a flow, or its run is gone.
-        StoreError: MLflow does not answer, so it is not known.
+        SpecError: it was not trained by a flow, or the data set is a loader of a package that is
+            not trusted.
     """
-    text = _tag(registry, record, TAG)
-    if text is None:
+    dataset = registry.modules.dataset(record)
+    if dataset is None:
         raise SpecError(
             f"It is not known where the data of module {record.short_id} ({record.name}) is: "
             "give 'dataset'."
         )
-    return DatasetSpec.model_validate_json(text)
+    with trusting(registry.settings.trusted_packages):
+        check_trusted(
+            dataset.name, f"Module {record.short_id} ({record.name}) was trained on data set"
+        )
+    return dataset
 
 
 def for_chain(
@@ -120,14 +102,27 @@ def for_chain(
     """The data to train on above a stored module, by default what it was trained on itself.
 
     Raises:
-        SpecError: no data set is given, and it is not known where the module's own is.
+        SpecError: no data set is given, and it is not known where the module's own is, or it or
+            the chain names code that is not trusted.
         DataError: the data is missing or unfit.
         InterfaceError: the module's chain does not take it.
     """
+    check_chain_trusted(registry, top)
     dataset = dataset or recall(registry, top)
     info = describe(registry, dataset)
     check_fits(info, top)
     return dataset, info
+
+
+def check_chain_trusted(registry: Registry, top: ModuleRecord) -> None:
+    """Check that the code that a stored module and those under it name may be run.
+
+    Raises:
+        SpecError: the code of one is of a package that is not trusted.
+    """
+    with trusting(registry.settings.trusted_packages):
+        for record in registry.modules.chain(top):
+            check_spec_trusted(record.id, record.spec)
 
 
 def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
@@ -148,15 +143,6 @@ def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
         f"{list(wanted.shape)}, {wanted.dtype}, but those of data set '{info.name}' have shape "
         f"{list(found.shape)}, {found.dtype}: {remedy}."
     )
-
-
-def _tag(registry: Registry, record: ModuleRecord, name: str) -> str | None:
-    if record.run_id is None:
-        return None
-    try:
-        return registry.runs.tags(record.run_id).get(name)
-    except NotFoundError:  # a person deleted the run
-        return None
 
 
 def _note(text: str) -> None:

@@ -53,8 +53,8 @@ def plan_retraining(
 
     Raises:
         NotFoundError: the network has no such stage.
-        SpecError: hidden modules for the output stage, labels for no output module, or data that
-            cannot be found again.
+        SpecError: hidden modules for the output stage, labels for no output module, data that
+            cannot be found again, or stored modules that name code which is not trusted.
         DataError, PairError, LabelBudgetError, InterfaceError, CutError, ObjectiveError,
         UnknownNameError: a module that cannot be trained.
     """
@@ -73,6 +73,10 @@ def plan_retraining(
             "from it."
         )
     kept = tuple(modules[:first])
+    # Those that are replaced by others of another backbone are not built.
+    built = hidden if changes.hidden is None else hidden[: first + (changes.backbone is None)]
+    if built:
+        datasets.check_chain_trusted(registry, built[-1])
     if kept:
         below = Below.of_record(kept[-1])
     else:
@@ -247,7 +251,7 @@ def _pairs(
     """The file of pairs to train on; a module's spec says that there was one, not where it is."""
     if changes.pairs is not None or old.spec.dataset.pairs_fingerprint is None:
         return changes.pairs
-    path = (network.spec or {}).get("pairs") or datasets.recall_pairs(registry, old)
+    path = (network.spec or {}).get("pairs") or registry.modules.pairs_file(old)
     if path is None:
         raise SpecError(
             f"Module {old.short_id} ({old.name}) was trained on a file of pairs, and it is not "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
-from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow
 from prefect.utilities.schema_tools.hydration import hydrate
 
 from modkernel.flows.runtime.interrupts import interrupts_stop_all
+from modkernel.lookup import import_paths, trusting
+from modkernel.registry import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,8 +39,10 @@ class FormFlow(Flow[P, R]):
 def form_flow(name: str, **options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]:
     """Make a function a `FormFlow`, as Prefect's `flow` makes one a flow.
 
-    What it returns is not kept by Prefect: the registry has it. When it is interrupted or
-    cancelled, all that it has at work stops.
+    What is stored may name the code that the parameters name, since whoever gives them may run
+    it, and that of the packages which the settings trust; in the flow's children too. What it
+    returns is not kept by Prefect: the registry has it. When it is interrupted or cancelled, all
+    that it has at work stops.
 
     Args:
         name: of the flow.
@@ -47,12 +51,13 @@ def form_flow(name: str, **options: Any) -> Callable[[Callable[P, R]], Flow[P, R
 
     def decorate(run: Callable[P, R]) -> Flow[P, R]:
         @wraps(run)
-        def interruptible(*args: P.args, **kwargs: P.kwargs) -> R:
-            with interrupts_stop_all():
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            trusted = (*Settings().trusted_packages, *import_paths((args, kwargs)))
+            with interrupts_stop_all(), trusting(trusted):
                 return run(*args, **kwargs)
 
-        # Prefect would look the names of its types up where the wrapper stands.
-        interruptible.__signature__ = signature(run, eval_str=True)  # type: ignore[attr-defined]
-        return FormFlow(interruptible, name=name, persist_result=False, **options)
+        # Prefect reads the types of parameters in the globals of the function that it is given.
+        guarded.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
+        return FormFlow(guarded, name=name, persist_result=False, **options)
 
     return decorate

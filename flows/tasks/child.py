@@ -35,6 +35,7 @@ from modkernel.jobs.job import (
     UpstreamFiles,
 )
 from modkernel.jobs.slots import gpus
+from modkernel.lookup import trusted_names
 from modkernel.registry import ModuleRecord, Registry, Settings
 
 P = ParamSpec("P")
@@ -96,6 +97,7 @@ def make_job(kind: type[J], settings: Settings, digest: str, **fields: Any) -> J
         resident_limit=settings.resident_limit,
         features=str(settings.features_dir),
         feature_limit=settings.feature_cache_bytes,
+        trusted=trusted_names(),
         **fields,
     )
 

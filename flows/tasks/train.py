@@ -56,9 +56,6 @@ def train_stored_module(
             job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
         info = datasets.describe(registry, dataset)
         run_id = registry.runs.start_module(name, module, parent_run_id, info)
-        datasets.remember(registry, run_id, dataset)
-        if pairs is not None:
-            datasets.remember_pairs(registry, run_id, pairs)
         with ending_with(registry, run_id):
             report = run_training(run, job, label, registry, run_id)
             return registry.modules.store(
@@ -67,6 +64,8 @@ def train_stored_module(
                 report=report,
                 run_id=run_id,
                 figures=module_figures(report, module.classes),
+                dataset=dataset,
+                pairs=pairs,
             )
 
     record, trained = once(

@@ -53,6 +53,9 @@ class _Job(Spec):
         None, description="Folder of the feature cache; without one nothing is kept."
     )
     feature_limit: int = Field(0, ge=0, description="Bytes of the feature cache.")
+    trusted: tuple[str, ...] = Field(
+        (), description="Import paths and packages that the upstream's specs may name."
+    )
 
     @property
     def result(self) -> Path:

@@ -20,6 +20,7 @@ from modkernel.errors import DataError, StoppedError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.measure import measure
 from modkernel.jobs.job import EndToEndJob, GroundTruthJob, HiddenJob, Job, MeasureJob, OutputJob
+from modkernel.lookup import trusting
 from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.reuse.ground_truth import GROUND_TRUTH_FILE
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
@@ -51,6 +52,11 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
     Raises:
         ModkernelError: bad data or specs, numbers that are not finite, or `StoppedError`.
     """
+    with trusting(job.trusted):
+        _run(job, progress, stop)
+
+
+def _run(job: Job, progress: Progress, stop: Stop) -> None:
     work = Path(job.work)
     control = Control(checkpoints=work / "checkpoint", progress=progress, stop=stop)
     places = DataPlaces(root=Path(job.data_root), cache=Path(job.cache), download=False)

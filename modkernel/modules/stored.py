@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from modkernel.backbones import build_skeleton
 from modkernel.errors import ArtifactError, InterfaceError
+from modkernel.lookup import check_trusted
 from modkernel.modules.output import OutputModule
 from modkernel.spec import FORMAT_VERSION, HiddenModuleSpec, ModuleSpec, Shape, parse_module_spec
 from modkernel.system.files import hash_file, write_new, written_whole
@@ -113,7 +114,8 @@ def read_module(
 def build_module(stored: StoredModule) -> nn.Module:
     """Build a stored module with its weights: on the CPU, in eval mode, without gradients.
 
-    The bytes that are loaded are the bytes that are checked.
+    The bytes that are loaded are the bytes that are checked. A user's own backbone is imported
+    within `modkernel.lookup.trusting` alone.
 
     Returns:
         A sequence of blocks for a hidden module, an `OutputModule` for an output module.
@@ -122,8 +124,9 @@ def build_module(stored: StoredModule) -> nn.Module:
         ArtifactError: the weights are missing or altered, or are not those of the module that the
             spec describes.
         SpecError: the backbone or kernel cannot be made here, such as a user's own that is not
-            importable.
+            trusted or not importable.
     """
+    check_spec_trusted(stored.id, stored.spec)
     path = stored.folder / WEIGHTS_FILE
     content = _read(path)
     with ThreadPoolExecutor(max_workers=1) as other:
@@ -141,6 +144,16 @@ def build_module(stored: StoredModule) -> nn.Module:
         )
     module.load_state_dict(weights, strict=True, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def check_spec_trusted(module_id: str, spec: ModuleSpec) -> None:
+    """Check that the code that a stored module's spec names may be imported; nothing is.
+
+    Raises:
+        SpecError: it may not; see `modkernel.lookup.check_trusted`.
+    """
+    if isinstance(spec, HiddenModuleSpec):
+        check_trusted(spec.backbone.name, f"The stored module {module_id[:12]} names backbone")
 
 
 def _skeleton(stored: StoredModule) -> tuple[nn.Module, Shape] | None:

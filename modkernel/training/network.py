@@ -15,6 +15,7 @@ from modkernel.data import DataPlaces, Dataset, describe_dataset, load_dataset, 
 from modkernel.errors import ArtifactError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.measure import measure
+from modkernel.lookup import import_paths, trusting
 from modkernel.modules.network import Network, assemble
 from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.plan import facts, output_spec, plan_network
@@ -73,7 +74,13 @@ def train_network(
         ModkernelError: bad specs or data, before anything is trained; numbers that are not finite;
             a folder that cannot be written, or that holds another module.
     """
-    folder = Path(folder)
+    with trusting(import_paths(spec)):
+        return _train(spec, Path(folder), places, device, control)
+
+
+def _train(
+    spec: NetworkSpec, folder: Path, places: DataPlaces | None, device: str, control: Control
+) -> TrainedNetwork:
     places = places or DataPlaces(root=folder / "data", cache=folder / "cache")
     info = describe_dataset(spec.dataset, places)
     plans = plan_network(spec, info)

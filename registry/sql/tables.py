@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """Newest migration; an open database must stand exactly there."""
 
 NAMING = {
@@ -79,6 +79,9 @@ class ModuleRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
     run_id: Mapped[str | None] = mapped_column(String(64))
     model_id: Mapped[str | None] = mapped_column(String(64))
+    dataset: Mapped[str | None] = mapped_column(Text)
+    pairs: Mapped[str | None] = mapped_column(Text)
+    files: Mapped[dict[str, str] | None] = mapped_column(JSON)
 
     interface: Mapped[InterfaceRow] = relationship(cascade="all, delete-orphan")
     lineage: Mapped[list[LineageRow]] = relationship(

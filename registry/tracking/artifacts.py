@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -18,13 +18,18 @@ from urllib.request import url2pathname
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
+from mlflow.models.model import MLMODEL_FILE_NAME
 
 from modkernel.errors import ArtifactError, NotFoundError, StoreError
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
+from modkernel.registry.records import ModuleRecord
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, translated
 from modkernel.system.files import copy_file, hash_file, written_whole
 
 FILES = (WEIGHTS_FILE, SPEC_FILE)
+MODEL_FILES = (MLMODEL_FILE_NAME, "requirements.txt", "python_env.yaml", *FILES)
+"""All files of an MLflow model of ours, beside the folder of its moments."""
+MOMENTS_FOLDER = "moments"
 
 
 def location_of(client: MlflowClient, model_id: str) -> str:
@@ -62,14 +67,48 @@ def download_file(
         copy_file(path, target)
 
 
-def check(client: MlflowClient, model_id: str, weights_sha256: str, spec_sha256: str) -> None:
-    """Hash a model's two files in MLflow's store; files on this machine are read in place.
+def check_model(client: MlflowClient, model_id: str, record: ModuleRecord) -> None:
+    """Hash all files of a module's MLflow model, where they are kept; and look for others.
+
+    Whoever serves the model runs what its MLmodel file names, and installs its requirements.
 
     Raises:
-        ArtifactError: a file is missing or altered.
+        ArtifactError: a file is missing or altered, or is none of those that were written.
         StoreError: a file cannot be read at the moment.
     """
-    check_files(client, model_id, dict(zip(FILES, (weights_sha256, spec_sha256), strict=True)))
+    hashes = dict(zip(FILES, (record.weights_sha256, record.spec_sha256), strict=True))
+    check_files(client, model_id, (record.files or {}) | hashes)
+    uri = location_of(client, model_id)
+    refuse_foreign(listed(client, uri), f"MLflow's model {model_id}")
+
+
+def listed(client: MlflowClient, uri: str) -> tuple[str, ...]:
+    """Names of the files and folders in a folder of MLflow's store.
+
+    Raises:
+        StoreError: it cannot be read at the moment.
+    """
+    try:
+        found = list_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri)
+    except (MlflowException, OSError) as error:
+        if getattr(error, "error_code", None) in (ABSENT, UNFIT):
+            return ()
+        raise _unread(f"{uri}/", error) from error
+    return tuple(posixpath.basename(file.path) for file in found)
+
+
+def refuse_foreign(names: Iterable[str], where: str) -> None:
+    """Check that all that lies in a model's folder is ours.
+
+    Raises:
+        ArtifactError: something else is among it.
+    """
+    foreign = sorted(set(names) - {*MODEL_FILES, MOMENTS_FOLDER})
+    if foreign:
+        raise ArtifactError(
+            f"{where} holds {', '.join(foreign[:3])}, which modkernel did not write: 'modkernel "
+            "repair' stores the module again without it."
+        )
 
 
 def check_files(client: MlflowClient, model_id: str, sha256: Mapping[str, str]) -> None:
@@ -142,13 +181,7 @@ def download(client: MlflowClient, uri: str, folder: Path) -> Path:
 
 def _is_listed(client: MlflowClient, uri: str) -> bool:
     folder, name = uri.rsplit("/", 1)
-    try:
-        listed = list_artifacts(artifact_uri=folder, tracking_uri=client.tracking_uri)
-    except (MlflowException, OSError) as error:
-        if getattr(error, "error_code", None) in (ABSENT, UNFIT):
-            return False
-        raise _unread(uri, error) from error
-    return name in {posixpath.basename(file.path) for file in listed}
+    return name in listed(client, folder)
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import quote
 
-from modkernel.registry.records import ModuleRecord
+from modkernel.lookup import TRUST_VARIABLE, package_of
+from modkernel.registry.records import ModuleRecord, needs
 from modkernel.spec import ModuleSpec, OutputModuleSpec, Shape
 from modkernel.training.report import TrainReport
 
@@ -69,6 +70,7 @@ def module_card(
         "upstream below and on no other.",
         "## Lineage",
         _lineage(record, chain),
+        *_needs(record, chain),
         "## Data",
         _data(spec),
         "## Training",
@@ -76,6 +78,17 @@ def module_card(
     ]
     card = "\n\n".join(parts)
     return card if len(card) <= LIMIT_CHARACTERS else card[: LIMIT_CHARACTERS - 2].rstrip() + " …"
+
+
+def _needs(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> Iterator[str]:
+    found = needs((*chain, record))
+    if found:
+        yield "## Needs from outside"
+        yield _table(
+            ("package", "import path", ""),
+            [(package_of(path), f"`{path}`", what) for path, what in found.items()],
+        )
+        yield f"Its code runs only where {TRUST_VARIABLE} names the package."
 
 
 def _lineage(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -48,8 +48,17 @@ class Models:
         stored: StoredModule,
         chain: Sequence[ModuleRecord],
         flavor: ModuleType,
+        written: Callable[[Mapping[str, str]], None],
     ) -> str:
-        """Write a module into a new MLflow model, whose id is returned."""
+        """Write a module into a new MLflow model, whose id is returned.
+
+        Args:
+            record: The module.
+            stored: Its files.
+            chain: The modules it stands on, first to last, without itself.
+            flavor: Writes the model's files.
+            written: Called with their sha256 by name, before they are in MLflow's store.
+        """
         # These two know the tracking URI of the process only; and Model.log alone would put the
         # model into MLflow's default experiment.
         mlflow.set_tracking_uri(self.settings.mlflow_uri)
@@ -67,6 +76,7 @@ class Models:
             model_id=model.model_id,
             stored=stored,
             chain=chain,
+            written=written,
         )
         return str(model.model_id)
 

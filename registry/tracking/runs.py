@@ -202,16 +202,6 @@ class Runs:
             return Path(self.client.download_artifacts(run_id, name, folder)).read_bytes()
 
     @speaks_with_mlflow
-    def set_tag(self, run_id: str, name: str, value: str) -> None:
-        """Set a tag of the run; MLflow cuts values at 8,000 characters."""
-        self.client.set_tag(run_id, name, value)
-
-    @speaks_with_mlflow
-    def tags(self, run_id: str) -> dict[str, str]:
-        """The run's tags."""
-        return dict(self.client.get_run(run_id).data.tags)
-
-    @speaks_with_mlflow
     def finish(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         """End the run."""
         self.client.set_terminated(run_id, status)

@@ -54,9 +54,10 @@ def main() -> None:
         with closing(sqlite3.connect(newest)) as connection, connection:
             connection.execute("UPDATE modules SET source = '/where/it/was/trained'")
         dump(newest, SCHEMA_VERSION)
-        first_schema = Path(temporary) / "first.db"
-        copy_at("0001", newest, first_schema)
-        dump(first_schema, "0001")
+        for version in ("0001", "0002"):
+            older = Path(temporary) / f"{version}.db"
+            copy_at(version, newest, older)
+            dump(older, version)
 
 
 def copy_at(version: str, newest: Path, target: Path) -> None:

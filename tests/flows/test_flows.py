@@ -24,13 +24,13 @@ from modkernel.errors import (
 )
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.maintenance import maintenance
-from modkernel.flows.plans import datasets
 from modkernel.flows.runtime.events import EpochDone, Event, Planned, StateChanged, watch
 from modkernel.flows.runtime.mlflow_runs import network_run
 from modkernel.flows.train_baseline import train_baseline
 from modkernel.flows.train_module import train_module
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
+from modkernel.registry.saga import update
 from modkernel.spec import (
     BackboneSpec,
     DatasetSpec,
@@ -59,7 +59,7 @@ def test_a_run_that_died_is_resumed_where_there_is_no_spec(registry: Registry) -
 
 def test_what_mlflow_does_not_take_is_one_of_our_errors(registry: Registry) -> None:
     with pytest.raises(NotFoundError, match="no such run"):
-        datasets.remember(registry, "no such run", DatasetSpec())
+        registry.runs.finish("no such run")
 
 
 def markdown(key: str) -> str:
@@ -254,7 +254,7 @@ def test_a_typed_error_of_a_child_reaches_the_caller(registry: Registry) -> None
 
 def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(registry: Registry) -> None:
     module = train_module("plain.hidden-1", hidden(), backbone=BackboneSpec(width=16, depth=1))
-    registry.backends.client.delete_tag(module.run_id or "", "dataset_spec")
+    update(registry.backends, registry.modules.resolve(module.id), dataset=None)
     with pytest.raises(SpecError, match="give 'dataset'"):
         compose_network("plain", module.id)
 

@@ -27,6 +27,7 @@ from modkernel.flows.runtime.shared import places
 from modkernel.flows.specs.read import parse_spec
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
+from modkernel.registry.saga import update
 from modkernel.spec import (
     BackboneSpec,
     DatasetSpec,
@@ -178,11 +179,10 @@ def test_pairs_are_those_of_the_network_or_asked_for(registry: Registry, tmp_pat
     new = retrain_network("pairs", "2", seed=1)
     facts = registry.modules.resolve(ids(new)[1]).spec.dataset
     assert facts.pairs_fingerprint is not None
-    # This network has no spec, but its modules' runs tell.
+    # This network has no spec, but the registry knows what its modules were trained on.
     assert registry.networks.resolve(new.id).spec is None
     assert retrain_network(new.id, "2", seed=2).trained_modules == 1
-    client = registry.backends.client
-    client.delete_tag(registry.modules.resolve(ids(new)[1]).run_id or "", "pairs_file")
+    update(registry.backends, registry.modules.resolve(ids(new)[1]), pairs=None)
     with pytest.raises(SpecError, match="give it in 'pairs'"):
         retrain_network(new.id, "2", seed=3)
     path = str(tmp_path / "pairs.csv")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from modkernel.backbones import Block
-from modkernel.errors import ArtifactError
+from modkernel.errors import ArtifactError, SpecError
+from modkernel.lookup import trusting
 from modkernel.modules.output import OutputModule
 from modkernel.modules.stored import (
     SPEC_FILE,
@@ -395,8 +397,24 @@ def shifting(spec: BackboneSpec) -> list[Block]:
 def test_own_backbones_keep_what_they_compute_themselves(tmp_path):
     backbone = BackboneSpec(name="tests.modkernel.test_stored:shifting")
     spec, module = make_hidden(("shift",), (4,), PREPROCESSING.id, backbone=backbone)
-    built = build_module(write_module(tmp_path / "own", spec, module.state_dict()))
+    stored = write_module(tmp_path / "own", spec, module.state_dict())
+    with trusting([backbone.name]):
+        built = build_module(stored)
     assert torch.equal(built(torch.zeros(1, 4)), torch.full((1, 4), 2.5))
+
+
+@pytest.mark.parametrize("names", [(), ("other",), ("tests.modkernel",), ("planted:other",)])
+def test_code_that_a_stored_spec_names_is_not_imported(example, tmp_path, monkeypatch, names):
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    stored, _ = example
+    planted = stored.spec.changed(backbone=BackboneSpec(name="planted:blocks"))
+    with (
+        trusting(names),
+        pytest.raises(SpecError, match=r"'planted:blocks'.*'planted'.*MODKERNEL_TRUSTED_PACKAGES"),
+    ):
+        build_module(replace(stored, spec=planted))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_building_leaves_global_random_state(example):

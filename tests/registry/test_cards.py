@@ -5,7 +5,7 @@ import pytest
 from modkernel.modules.stored import StoredModule
 from modkernel.registry import Registry
 from modkernel.registry.tracking.cards import LIMIT_CHARACTERS, module_card, sentence
-from modkernel.spec import DatasetFacts, ModuleSpec
+from modkernel.spec import BackboneSpec, DatasetFacts, ModuleSpec
 from tests.registry.helpers.examples import Examples, report_of, store_chain
 
 
@@ -37,6 +37,19 @@ def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples
     assert "| raw data&emsp; | 1×8×8 uint8 |" in lines
     assert "| accuracy_all_labels&emsp; | 0.9 |" in lines
     assert chain[-1].spec.dataset.fingerprint in card
+
+
+def test_a_card_names_the_packages_that_a_chain_needs(
+    registry: Registry, examples: Examples
+) -> None:
+    chain = examples.chain()
+    records = store_chain(registry, chain)
+    own = records[0].spec.changed(backbone=BackboneSpec(name="mine.nets:deep"))
+    below = records[0].model_copy(update={"spec": own})
+    card = module_card(records[-1], [below, records[1]], report_of(chain[-1]))
+    assert "| mine&emsp; | `mine.nets:deep`&emsp; | to load it |" in card.splitlines()
+    assert "MODKERNEL_TRUSTED_PACKAGES" in card
+    assert "from outside" not in module_card(records[-1], records[:-1], report_of(chain[-1]))
 
 
 def many_classes(stored: StoredModule) -> ModuleSpec:

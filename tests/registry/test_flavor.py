@@ -117,23 +117,57 @@ def test_a_chain_of_somebody_elses_choosing_does_not_assemble(
         load_model(uri(records[-1]))
 
 
-def test_code_named_by_a_hostile_model_is_not_run(
-    registry: Registry, records: tuple[ModuleRecord, ...], expected: Any, tmp_path: Path
+@pytest.mark.parametrize("hidden", [False, True])
+def test_code_named_by_a_hostile_model_is_found_refused_and_not_run(
+    registry: Registry,
+    records: tuple[ModuleRecord, ...],
+    expected: Any,
+    tmp_path: Path,
+    hidden: bool,
 ) -> None:
     folder = kept_folder(registry, records[-1])
-    (folder / "evil").mkdir()
-    (folder / "evil" / "hostile.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    code = folder / "moments" if hidden else folder / "evil"
+    code.mkdir()
+    (code / "hostile.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     text = (folder / "MLmodel").read_text()
     assert "loader_module: modkernel.registry.flavor" in text
     (folder / "MLmodel").write_text(
         text.replace(
-            "loader_module: modkernel.registry.flavor", "loader_module: hostile\n    code: evil"
+            "loader_module: modkernel.registry.flavor",
+            f"loader_module: hostile\n    code: {code.name}",
         )
     )
-    network = load_model(uri(records[-1]))
-    np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)).numpy(), expected)
+    refused = "names code that" if hidden else "holds evil, which"
+    with pytest.raises(ArtifactError, match=rf"{refused} modkernel did not write"):
+        load_model(uri(records[-1]))
     assert registry.modules.fetch(records[-1]).id == records[-1].id
+    (problem,) = registry.verify()
+    assert (problem.kind, problem.module_id) == ("artifact", records[-1].id)
+    assert "MLmodel differs from what was stored" in problem.message
+    registry.repair()
+    assert registry.verify() == ()
+    network = load_model(uri(registry.modules.resolve(records[-1].id)))
+    np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)).numpy(), expected)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "python_env.yaml", "sitecustomize.py"])
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+def test_every_file_that_serving_reads_is_verified(
+    registry: Registry, records: tuple[ModuleRecord, ...], name: str
+) -> None:
+    file = kept_folder(registry, records[0]) / name
+    was_ours = file.exists()
+    with file.open("a") as text:
+        text.write("other\n")
+    (problem,) = registry.verify()
+    assert (problem.kind, problem.module_id) == ("artifact", records[0].id)
+    assert name in problem.message
+    if not was_ours:
+        with pytest.raises(ArtifactError, match=rf"holds {name}, which modkernel did not write"):
+            pyfunc_predict(uri(records[0]), RAW)
+    registry.repair()
+    assert registry.verify() == ()
 
 
 @pytest.mark.usefixtures("registry")

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from modkernel.errors import ArtifactError, NotFoundError, StoreError
-from modkernel.flows.plans.datasets import recall, recall_pairs
+from modkernel.errors import ArtifactError, StoreError
 from modkernel.modules.stored import WEIGHTS_FILE
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
@@ -75,9 +74,6 @@ QUESTIONS: dict[str, Callable[[Registry, ModuleRecord], Any]] = {
     "version": lambda registry, record: registry.modules.resolve(f"{record.name}/1"),
     "promote": lambda registry, record: registry.promotions.promote(record.name, "new", 1),
     "sync": lambda registry, _: registry.promotions.sync(),
-    "tags": lambda registry, record: registry.runs.tags(record.run_id or ""),
-    "data set": recall,
-    "pairs": recall_pairs,
     "loader": lambda _, record: load_model(f"models:/{record.name}/1"),
 }
 
@@ -108,9 +104,6 @@ def test_what_the_server_does_not_have_is_a_loss(remote: Remote, record: ModuleR
     with pytest.raises(ArtifactError, match=rf"no {WEIGHTS_FILE} any more.*modkernel repair"):
         registry.modules.fetch(record)
     assert [problem.kind for problem in registry.verify()] == ["artifact"]
-    with pytest.raises(NotFoundError):
-        registry.runs.tags("0" * 32)
-    assert recall_pairs(registry, record.model_copy(update={"run_id": "0" * 32})) is None
     with pytest.raises(ArtifactError, match="check the reference"):
         load_model("models:/nobody.output/1")
 

@@ -99,6 +99,16 @@ def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert Settings().home == tmp_path / ".modkernel"
 
 
+def test_trusted_packages_have_commas_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODKERNEL_TRUSTED_PACKAGES", "mine, ours,")
+    assert Settings().trusted_packages == ("mine", "ours")
+    monkeypatch.setenv("MODKERNEL_TRUSTED_PACKAGES", "mine.nets")
+    with pytest.raises(SettingsError, match=r"'mine.nets' is no top-level package"):
+        Settings()
+
+
 def test_a_home_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match=r"Cannot write to the home .*MODKERNEL_HOME"):

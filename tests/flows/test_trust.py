@@ -1,0 +1,187 @@
+"""Code that something stored names, in a fresh process: nothing of it runs unless it is trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modkernel.registry import Registry, Settings
+from tests.flows.test_cli_run import Done, several
+from tests.registry.conftest import close_mlflow
+
+SPEC = """
+name: own
+dataset: {name: 'ownsets.sub:load'}
+backbone: {name: 'ownnets:blocks'}
+hidden:
+  - {kernel: {name: relu}, recipe: {epochs: 1}}
+  - {kernel: {name: relu}, recipe: {epochs: 1}}
+output: {method: ridge}
+"""
+NETS = """
+from torch import nn
+from modkernel.backbones import Block
+
+def linear(takes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(8))
+
+def blocks(spec):
+    return [Block("one", linear), Block("two", linear)]
+"""
+SETS = """
+import numpy as np
+from modkernel.data import RawData
+
+def load(spec):
+    y = np.arange(120) % 3
+    x = np.random.default_rng(0).integers(0, 80, (120, 8, 8)) + 80 * y[:, None, None]
+    return RawData(x.astype(np.uint8), y, classes=("a", "b", "c"))
+"""
+
+
+class Place(NamedTuple):
+    """A home with a network of somebody's own code, which leaves a mark where it is imported."""
+
+    home: Path
+    code: Path
+
+    @property
+    def imported(self) -> set[str]:
+        return {mark.stem for mark in self.code.glob("*.mark")}
+
+    def run(self, *commands: tuple[str, ...], trust: str = "") -> list[Done]:
+        """Run commands in a fresh process, and forget what was imported before."""
+        for mark in self.code.glob("*.mark"):
+            mark.unlink()
+        before = dict(os.environ)
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(self.code), before["PYTHONPATH"]])
+        os.environ["MODKERNEL_TRUSTED_PACKAGES"] = trust
+        try:
+            return several(self.home, *commands)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def place(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("trust")
+    place = Place(folder / "home", folder / "code")
+    shutil.copytree(template, place.home)
+    (place.code / "ownsets").mkdir(parents=True)
+    (place.code / "ownsets" / "__init__.py").touch()
+    for file, text in {"ownnets.py": NETS, "ownsets/sub.py": SETS, "planted.py": ""}.items():
+        path = place.code / file
+        mark = place.code / f"{path.relative_to(place.code).parts[0].removesuffix('.py')}.mark"
+        path.write_text(f"open({str(mark)!r}, 'w').close()\n{text}")
+    (place.code / "own.yaml").write_text(SPEC)
+    # The second module is trained on the first, which is stored by then.
+    (done,) = place.run(("train", str(place.code / "own.yaml"), "--json"))
+    assert len(done.json["modules"]) == 3
+    assert place.imported == {"ownnets", "ownsets"}
+    return place
+
+
+def plant_tags(home: Path) -> None:
+    """What anybody who can edit tags in MLflow may write."""
+    settings = Settings(home=home)
+    with Registry.open(settings) as registry:
+        for record in registry.modules.find():
+            for name in ("dataset_spec", "dataset"):
+                value = json.dumps({"name": "planted:load"})
+                registry.backends.client.set_tag(record.run_id, name, value)
+    close_mlflow(settings.mlflow_uri)
+
+
+def commands(folder: Path) -> Mapping[str, tuple[str, ...]]:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "one.png")
+    return {
+        "compose": ("compose", "own.hidden-2", "--name", "new", "--json"),
+        "on other data": ("compose", "own.hidden-2", "--name", "other", "--dataset", "digits"),
+        "retrain": ("retrain", "own", "--from", "2", "--seed", "1", "--json"),
+        "labels": (
+            *("labels", "suggest", "--module", "own.hidden-1", "--budget", "3"),
+            *("--output", str(folder / "labels.csv"), "--json"),
+        ),
+        "predict": ("predict", "own", str(folder / "one.png"), "--json"),
+    }
+
+
+def test_stored_code_of_packages_that_are_not_trusted_is_not_imported(
+    place: Place, tmp_path: Path
+) -> None:
+    plant_tags(place.home)
+    asked = commands(tmp_path)
+    advise = ("advise", "--dataset", "digits", "--json")
+    *refused, advised, shown, table = place.run(
+        *asked.values(),
+        advise,
+        ("modules", "show", "own.output", "--json"),
+        ("modules", "show", "own.output"),
+    )
+    assert place.imported == set()
+    for name, done in zip(asked, refused, strict=True):
+        assert done.code == 1, name
+        assert "Traceback" not in done.err, name
+        assert "'ownnets', add it to MODKERNEL_TRUSTED_PACKAGES" in " ".join(done.err.split()), name
+    left_out = advised.json["left_out"]
+    assert len(left_out) == 2
+    assert all("MODKERNEL_TRUSTED_PACKAGES" in one["message"] for one in left_out)
+    assert shown.json["needs"] == {
+        "ownnets:blocks": "to load it",
+        "ownsets.sub:load": "to read its data again",
+    }
+    assert "ownnets:blocks to load it" in table.out
+
+
+def test_each_package_is_trusted_by_itself(place: Place, tmp_path: Path) -> None:
+    (done,) = place.run(commands(tmp_path)["compose"], trust="ownnets")
+    assert "'ownsets', add it to MODKERNEL_TRUSTED_PACKAGES" in " ".join(done.err.split())
+    assert place.imported == set()
+
+
+def test_trusted_packages_serve(place: Place, tmp_path: Path) -> None:
+    asked = commands(tmp_path)
+    for name, done in zip(asked, place.run(*asked.values(), trust="ownnets, ownsets"), strict=True):
+        assert done.code == 0, f"{name}: {done.err}"
+    assert place.imported == {"ownnets", "ownsets"}
+
+
+def test_a_data_set_of_many_classes_is_remembered(template: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(template, home)
+    names = [f"kind-of-bird-{number:03d}" for number in range(450)]
+    assert len(names[0]) == 16
+    rng = np.random.default_rng(0)
+    y = np.repeat(names, 16)
+    np.savez(tmp_path / "birds.npz", x=rng.normal(size=(len(y), 8)).astype(np.float32), y=y)
+    (tmp_path / "birds.yaml").write_text(
+        "name: birds\n"
+        f"dataset: {{name: arrays, path: birds.npz, validation_fraction: 0.25, "
+        f"classes: [{', '.join(names)}]}}\n"
+        "backbone: {name: mlp, width: 8, depth: 2}\n"
+        "hidden:\n"
+        "  - {kernel: {name: relu}, recipe: {epochs: 1, batch_size: 1024}}\n"
+        "  - {kernel: {name: relu}, recipe: {epochs: 1, batch_size: 1024}}\n"
+        "output: {method: ridge}\n"
+    )
+    done = several(
+        home,
+        ("train", str(tmp_path / "birds.yaml"), "--json"),
+        ("compose", "birds.hidden-1", "--name", "again", "--json"),
+        ("retrain", "birds", "--from", "2", "--seed", "1", "--json"),
+        (
+            *("labels", "suggest", "--module", "birds.hidden-1", "--budget", "3"),
+            *("--output", str(tmp_path / "labels.csv"), "--json"),
+        ),
+    )
+    for one in done:
+        assert one.code == 0, one.err
