@@ -188,7 +188,7 @@ def _translated(engine: Engine) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         reason = str(error.orig).strip() if isinstance(error, DBAPIError) else str(error)
-        url = engine.url.render_as_string(hide_password=True)
+        url = masked(engine.url.render_as_string(hide_password=False))
         raise StoreError(
             f"The registry database {url} failed: {reason}. "
             "Check that it runs and that MODKERNEL_DATABASE_URL is right ('modkernel doctor')."
