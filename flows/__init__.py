@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from modkernel.system.proxies import ask_directly
+
 SURROUNDINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -16,3 +18,4 @@ SURROUNDINGS = {
 # or a notebook that imports a flow is too late afterwards. What the user has set stays.
 for _name, _value in SURROUNDINGS.items():
     os.environ.setdefault(_name, _value)
+ask_directly(os.environ)

@@ -23,6 +23,9 @@ from pydantic import (
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
 
+MOST_BLOCKS = 1000
+"""Blocks of a backbone, at most: each is built once when a network is planned."""
+
 Name = Annotated[
     str,
     Field(
@@ -132,7 +135,9 @@ class BackboneSpec(Spec, title="Backbone"):
     width: int | None = Field(
         None, ge=1, description="Units (mlp) or channels of the first stage; the usual if left out."
     )
-    depth: int = Field(2, ge=1, description="Number of layers of an mlp; others ignore it.")
+    depth: int = Field(
+        2, ge=1, le=MOST_BLOCKS, description="Number of layers of an mlp; others ignore it."
+    )
     activation: Literal["relu", "tanh", "sigmoid"] = Field(
         "relu", description="Nonlinearity between the layers."
     )

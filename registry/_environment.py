@@ -1,8 +1,10 @@
-"""MLflow's own surroundings, read when it is first imported: no telemetry, no chatter."""
+"""MLflow's own surroundings, read when it is first imported: no telemetry, no chatter, no proxy."""
 
 from __future__ import annotations
 
 import os
+
+from modkernel.system.proxies import ask_directly
 
 SURROUNDINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -15,3 +17,4 @@ SURROUNDINGS = {
 
 for _name, _value in SURROUNDINGS.items():
     os.environ.setdefault(_name, _value)
+ask_directly(os.environ)

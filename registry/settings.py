@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
 from contextlib import suppress
@@ -32,6 +33,10 @@ OURS = (
 )
 """How the names in a home begin that modkernel makes or reads."""
 DEFAULT_HOME = "~/.modkernel"
+UNFIT = "%?#"
+"""What no place in a URL may hold: databases and artifacts are named by URLs, which read these."""
+SECRET = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&#]*", re.IGNORECASE)
+"""A value in a URL's query that nobody may see, after its name."""
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 """Driver by the scheme that people write."""
 
@@ -115,7 +120,7 @@ class Settings(BaseSettings):
         path = _settings_file(Path(home).expanduser())
         try:
             from_file = TomlConfigSettingsSource(settings_cls, path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SettingsError(
                 f"Cannot read the settings file {path}: {error}. Fix it, or unset {FILE_VARIABLE}."
             ) from None
@@ -125,6 +130,18 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()
+
+    @field_validator("home", "artifact_root")
+    @classmethod
+    def _fit_for_urls(cls, path: Path) -> Path:
+        found = sorted(set(UNFIT) & set(str(path)))
+        if found or not str(path).isprintable():
+            what = f"'{found[0]}'" if found else "a character that cannot be printed"
+            raise ValueError(
+                f"{str(path)!r} has {what} in it, which URLs of databases and files read as "
+                "something else: name a folder without it"
+            )
+        return path
 
     @field_validator("database_url")
     @classmethod
@@ -263,11 +280,16 @@ def _ensure_writable(folder: Path, what: str, variable: str, private: bool) -> N
 
 
 def masked(url: str) -> str:
-    """A URL without its password."""
+    """A URL without its passwords, before the '@' and in its query."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        return without_secrets(make_url(url).render_as_string(hide_password=True))
     except (ArgumentError, ValueError):
         return "(not a URL)"
+
+
+def without_secrets(url: str) -> str:
+    """A URL with the passwords and tokens of its query masked, else as it is."""
+    return SECRET.sub(r"\1***", url)
 
 
 def sqlite_path(url: str) -> Path | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from modkernel.training.report import OutputEvaluation, TrainReport
@@ -111,6 +112,8 @@ def _draw_accuracies(ax: Axes, evaluation: OutputEvaluation) -> None:
 def png(figure: Figure) -> bytes:
     """A figure as PNG."""
     buffer = io.BytesIO()
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # A '$' in the name of a class begins no formula.
     FigureCanvasAgg(figure)  # Draws without a display, and in any thread.
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

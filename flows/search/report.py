@@ -11,6 +11,7 @@ from modkernel.flows.display.artifacts import artifact_key, image, table
 from modkernel.flows.search.result import CandidateResult, SearchResult
 from modkernel.flows.search.spec import ACCURACY
 from modkernel.registry import Registry
+from modkernel.registry.tracking.markdown import plain
 
 FIGURE, TABLE = "search.png", "search.json"
 """File names on the search's MLflow run."""
@@ -25,7 +26,7 @@ def show_search(result: SearchResult, figure: bytes) -> None:
         image(figure),
         table(
             ("stage", "candidate", "on", result.score, "training", "module", ""),
-            [tuple(cells) for cells in rows_of(result)],
+            [tuple(map(plain, cells)) for cells in rows_of(result)],
         ),
     ]
     if evaluation is not None:

@@ -20,7 +20,7 @@ from modkernel.flows.servers.prefect_password import (
     prefect_password,
 )
 from modkernel.flows.servers.supervisor import POLL_SECONDS, START_SECONDS
-from modkernel.flows.servers.up import running, without_proxy, without_user
+from modkernel.flows.servers.up import running, without_user
 from modkernel.registry import Settings
 
 QUIET = {
@@ -61,7 +61,6 @@ def prepare_prefect(settings: Settings, quiet: bool = False) -> None:
     if ours is not None:
         os.environ["PREFECT_API_URL"] = ours
         os.environ.setdefault(CLIENT, prefect_password(settings))
-        os.environ.update(without_proxy())
     else:
         _prepare_temporary(settings)
 
@@ -71,7 +70,6 @@ def _prepare_temporary(settings: Settings) -> None:
     before = dict(os.environ)
     os.environ.setdefault(CLIENT, prefect_password(settings))
     os.environ.setdefault(OWN_SERVER, os.environ[CLIENT])
-    os.environ.update(without_proxy())
     # Here, so that all of the above is seen by it.
     from prefect.context import refresh_global_settings_context
     from prefect.settings import Settings as PrefectSettings

@@ -24,6 +24,7 @@ from modkernel.flows.servers.prefect_password import (
 )
 from modkernel.flows.servers.supervisor import POLL_SECONDS, Service, Supervisor, stop_signals
 from modkernel.registry import Registry, Settings
+from modkernel.registry.settings import without_secrets
 from modkernel.system.files import replace_file
 
 HOST = "127.0.0.1"
@@ -187,7 +188,6 @@ def _services(settings: Settings, state: UpState, password: str) -> list[Service
         environment={
             "PREFECT_API_URL": state.prefect_api,
             "PREFECT_API_AUTH_STRING": password,
-            **without_proxy(),
         },
         log=logs / "deployments.log",
         ready=lambda: _served(state, since, password),
@@ -238,19 +238,7 @@ def _external_mlflow(settings: Settings) -> str | None:
 def without_user(url: str) -> str:
     """A URL without user and password: what may be shown and still be followed."""
     parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def without_proxy() -> dict[str, str]:
-    """What to set so that this machine's own servers are not asked through a proxy.
-
-    It would see the password; and few proxies answer for somebody else's loopback address.
-    """
-    here = [HOST, "localhost"]
-    return {
-        name: ",".join(dict.fromkeys([*filter(None, os.environ.get(name, "").split(",")), *here]))
-        for name in ("NO_PROXY", "no_proxy")
-    }
+    return without_secrets(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
 
 
 def _served(state: UpState, since: datetime, password: str) -> bool:

@@ -17,14 +17,31 @@ PATH_FIELDS = (("dataset", "path"), ("pairs",))
 """Fields that name files; a relative one counts from the spec file's folder."""
 MERGE = "tag:yaml.org,2002:merge"
 """YAML's tag of the key '<<'."""
+DEEPEST = 50
+"""How deep lists and mappings of a YAML file may be nested; a spec needs six."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that stands twice in one mapping."""
+    """YAML's safe loader, which refuses a key that stands twice in one mapping, and deep nesting.
+
+    Its own parser calls itself for every level, and its time grows with the square of them.
+    """
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._checked: set[int] = set()
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Build one node and all below it."""
+        if parent is not None and self._depth > DEEPEST:
+            problem = f"lists and mappings are nested more than {DEEPEST} deep"
+            raise yaml.constructor.ConstructorError(None, None, problem, parent.start_mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put what '<<' merges into a mapping: then its own keys may stand beside merged ones."""

@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from modkernel.flows.display.artifacts import artifact_key, image, table
 from modkernel.flows.study.result import ScoreResult, Seconds, StudyResult
 from modkernel.registry import Registry
+from modkernel.registry.tracking.markdown import plain
 from modkernel.reuse.scores import DEFAULT_SCORE
 
 HEAD = ("score", "Spearman", "Kendall", "weighted τ", "points lost", "Spearman with own", "seconds")
@@ -19,12 +20,12 @@ def summary(result: StudyResult, figures: Mapping[str, bytes]) -> str:
     """The study as markdown, figures included."""
     parts = [
         f"# Transfer study {result.name}",
-        f"{len(result.tasks)} tasks on {result.dataset}: {result.trained_modules} modules trained, "
-        f"{result.reused_modules} reused.",
+        f"{len(result.tasks)} tasks on {plain(result.dataset)}: {result.trained_modules} modules "
+        f"trained, {result.reused_modules} reused.",
         "How well each score ranks the other tasks' modules for a task, as a mean over the tasks; "
         "points of accuracy lost by taking the best-scored of them.",
         table(HEAD, [score_row(score) for score in result.best_first]),
-        *(f"{name} is left out. {reason}" for name, reason in result.left_out.items()),
+        *(plain(f"{name} is left out. {reason}") for name, reason in result.left_out.items()),
         *map(image, figures.values()),
         "## What it cost",
         table(("", "seconds", "of training"), cost_rows(result.seconds)),
@@ -33,8 +34,8 @@ def summary(result: StudyResult, figures: Mapping[str, bytes]) -> str:
             ("task", "sides", "module", "", "training"),
             [
                 (
-                    task.name,
-                    "; ".join(" + ".join(classes) for classes in task.sides.values()),
+                    plain(task.name),
+                    plain("; ".join(" + ".join(classes) for classes in task.sides.values())),
                     f"`{task.module_id[:12]}`",
                     "reused" if task.reused else "trained",
                     f"{task.seconds:.1f} s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from modkernel.backbones.mlp import mlp
 from modkernel.backbones.resnet import RESNETS
 from modkernel.errors import InterfaceError, SpecError
 from modkernel.lookup import import_object, is_import_path, lookup
-from modkernel.spec import BackboneSpec, Shape
+from modkernel.spec import MOST_BLOCKS, BackboneSpec, Shape
 from modkernel.system.seeding import seeded
 
 BACKBONES = {"mlp": mlp, "lenet5": lenet5, **RESNETS}
@@ -43,12 +44,17 @@ def blocks_of(spec: BackboneSpec) -> tuple[Block, ...]:
         return tuple(function(spec))
     function = import_object(spec.name, "backbone")
     try:
-        blocks = tuple(function(spec))
+        blocks = tuple(islice(function(spec), MOST_BLOCKS + 1))
     except Exception as error:
         raise SpecError(
             f"Backbone '{spec.name}' failed: {type(error).__name__}: {error}. It must be a "
             "function that takes a BackboneSpec and returns a sequence of Blocks."
         ) from error
+    if len(blocks) > MOST_BLOCKS:
+        raise SpecError(
+            f"Backbone '{spec.name}' has more than {MOST_BLOCKS} blocks, the most that there may "
+            "be: join some of them into one."
+        )
     _check_blocks(spec.name, blocks)
     return blocks
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -19,9 +21,12 @@ from modkernel.data.pool import Pool, Source
 from modkernel.errors import ClassError, DataError, ModkernelError
 from modkernel.lookup import import_object
 from modkernel.spec import DatasetSpec
+from modkernel.system.memory import free_memory
 
 KEYS = ("x", "y", "x_test", "y_test")
 """Names of the arrays that a file may hold: examples and labels, for training and for testing."""
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0}
+"""What reads the header of an array, by the version of numpy's format; else it is the second's."""
 
 
 def open_arrays(spec: DatasetSpec, where: DataPlaces) -> Source:
@@ -170,11 +175,14 @@ def _read_npz(path: Path) -> Mapping[str, np.ndarray]:
     try:
         # numpy leaves the file open when it is no good, unless it is given an open one.
         with path.open("rb") as raw:
+            _check_size(path, _claimed_bytes(raw))
+            raw.seek(0)
             file = np.load(raw, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise ValueError("it is a single array")
             return {key: file[key] for key in KEYS if key in file}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except ModkernelError:
+        raise
+    # Damaged archives raise almost anything: zlib's and struct's errors, RuntimeError, KeyError.
+    except Exception as error:
         reason = "it holds objects" if "allow_pickle" in str(error) else error
         raise DataError(
             f"Cannot read {path}: {reason}. Save it again with numpy.savez(path, x=…, y=…), with "
@@ -182,8 +190,35 @@ def _read_npz(path: Path) -> Mapping[str, np.ndarray]:
         ) from None
 
 
+def _claimed_bytes(raw: BinaryIO) -> int:
+    """How many bytes the arrays of an archive take in memory, by their headers alone.
+
+    Raises:
+        ValueError: a header claims another number of bytes than there are behind it.
+    """
+    total = 0
+    with zipfile.ZipFile(raw) as archive:
+        for info in archive.infolist():
+            if info.filename.removesuffix(".npy") not in KEYS:
+                continue
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                read = HEADERS.get(version, np.lib.format.read_array_header_2_0)
+                shape, _, dtype = read(member)
+                there = info.file_size - member.tell()
+            claimed = math.prod(shape) * dtype.itemsize
+            if claimed != there and not dtype.hasobject:
+                raise ValueError(
+                    f"{info.filename} is damaged: it claims to hold {claimed} bytes, and "
+                    f"there are {there}"
+                )
+            total += there
+    return total
+
+
 def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
     try:
+        _check_size(path, path.stat().st_size)
         with safe_open(path, framework="pt") as file:
             names = file.keys()
             return {key: file.get_tensor(key) for key in KEYS if key in names}
@@ -191,6 +226,17 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
         raise DataError(
             f"Cannot read {path}: {error}. Save it again with safetensors.torch.save_file."
         ) from None
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Refuse arrays that would take more than half of the free memory: a copy of them is made."""
+    free = free_memory()
+    if size > free // 2:
+        raise DataError(
+            f"The arrays of {path} take {size / 2**30:.2f} GiB of memory, and half of what is free "
+            f"({free / 2**30:.2f} GiB) is allowed: close other programs, or save fewer examples or "
+            "a smaller type of number."
+        )
 
 
 def _call(function: object, spec: DatasetSpec) -> Pool:
@@ -226,7 +272,15 @@ def _label_values(y: np.ndarray | Tensor | Sequence[str], what: str, count: int)
             f"{what} has shape {list(values.shape)}, and there are {count} examples: give one "
             "label for each example."
         )
-    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    if values.dtype.kind != "S":
+        return values
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{what} has the label {error.object!r}, whose bytes are no UTF-8 text: save the "
+            "labels as text (numpy's type U) or integers."
+        ) from None
 
 
 def _number(values: np.ndarray, names: tuple[str, ...], positions: bool, what: str) -> Tensor:

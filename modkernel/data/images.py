@@ -18,6 +18,7 @@ from torch import Tensor
 
 from modkernel.errors import ImageError, InterfaceError
 from modkernel.spec import Shape
+from modkernel.system.memory import free_memory
 
 R = TypeVar("R")
 
@@ -36,6 +37,11 @@ AHEAD = 256
 """Files that are decoded in threads before the first of them is taken, at most."""
 WORTH_A_THREAD = 16384
 """Mean size in bytes of image files from which threads are quicker than none."""
+
+SMALL_PIXELS = 1 << 21
+"""Images of no more pixels are decoded without a look at the free memory, which takes a while."""
+BYTES_A_PIXEL = 8
+"""Of memory while an image is decoded: as it is, and converted."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,7 @@ def map_files(function: Callable[[Path], R], paths: Sequence[Path]) -> Iterator[
     if not paths or _typical_size(paths) < WORTH_A_THREAD:
         yield from map(function, paths)
         return
-    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(_threads()) as pool:
         # Bounded, so that a slow reader does not let all results pile up.
         for start in range(0, len(paths), AHEAD):
             yield from pool.map(function, paths[start : start + AHEAD])
@@ -171,9 +177,31 @@ def _typical_size(paths: Sequence[Path]) -> float:
     return sum(path.stat().st_size for path in few if path.exists()) / len(few)
 
 
+def _check_pixels(width: int, height: int) -> None:
+    """Refuse an image that takes too much memory to decode, several of them being decoded at once.
+
+    Raises:
+        ValueError: it does.
+    """
+    pixels = width * height
+    if pixels <= SMALL_PIXELS:
+        return
+    allowed = free_memory() // 2 // _threads() // BYTES_A_PIXEL
+    if pixels > allowed:
+        raise ValueError(
+            f"its {width} x {height} pixels are more than the free memory allows ({allowed} "
+            "pixels), so make it smaller"
+        )
+
+
+def _threads() -> int:
+    return min(MOST_THREADS, os.cpu_count() or 1)
+
+
 def _with_image(path: Path, file: Path | BytesIO, use: Callable[[Image.Image], R]) -> R:
     try:
         with Image.open(file) as image:
+            _check_pixels(*image.size)
             return use(image)
     # Pillow's decoders raise almost anything on damaged files, SyntaxError and struct.error too.
     except Exception as error:

@@ -27,7 +27,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file; None if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -207,7 +207,8 @@ def _require_fit(
 def _parse_spec(path: Path, content: bytes) -> ModuleSpec:
     try:
         version = json.loads(content)["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    # A RecursionError is what nesting thousands deep ends in.
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path} is not the spec of a module. {_FETCH_AGAIN}") from error
     if version != FORMAT_VERSION:
         raise ArtifactError(

@@ -96,7 +96,7 @@ def read_moments(path: Path, sha256: str) -> ModuleMoments:
         )
     try:
         about, tensors = _metadata(content), load(content)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _not_ours(path) from error
     if about.get("format") != FORMAT:
         raise ArtifactError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -25,6 +25,9 @@ from modkernel.errors import SchemaVersionError, StoreError
 from modkernel.registry.settings import Settings, masked
 from modkernel.registry.sql.tables import SCHEMA_VERSION
 from modkernel.system.locks import locked
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 VERSION_TABLE = "modkernel_schema"
 """Beside alembic's own in one database."""
@@ -102,7 +105,8 @@ def upgrade_database(settings: Settings) -> str:
     """Bring the database to this program's schema version, which is returned.
 
     Raises:
-        SchemaVersionError: the database is newer than this program.
+        SchemaVersionError: the database is newer than this program, or of a version that no
+            modkernel has made.
         StoreError: it cannot be reached.
     """
     settings.ensure_home()
@@ -112,6 +116,12 @@ def upgrade_database(settings: Settings) -> str:
             found = _found_version(engine)
             if found is not None and found > SCHEMA_VERSION:
                 raise SchemaVersionError(_version_message(settings, found))
+            if found not in (None, *_known_versions()):
+                raise SchemaVersionError(
+                    f"The registry database {masked(settings.registry_url)} has schema version "
+                    f"{found}, which no modkernel has made: restore it from a copy, or set "
+                    "MODKERNEL_DATABASE_URL to another database."
+                )
             _migrate(engine, only_if_empty=False)
     finally:
         engine.dispose()
@@ -152,9 +162,24 @@ def _found_version(engine: Engine) -> str | None:
         return None if version is None else str(version)
 
 
+def _known_versions() -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return {
+        script.revision for script in ScriptDirectory.from_config(_migrations()).walk_revisions()
+    }
+
+
+def _migrations() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "modkernel.registry.sql:migrations")
+    return config
+
+
 def _migrate(engine: Engine, only_if_empty: bool) -> None:
     from alembic import command
-    from alembic.config import Config
 
     if engine.dialect.name == "sqlite":
         with closing(engine.raw_connection()) as plain:
@@ -164,8 +189,7 @@ def _migrate(engine: Engine, only_if_empty: bool) -> None:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
         if only_if_empty and inspect(connection).has_table(VERSION_TABLE):
             return
-        config = Config()
-        config.set_main_option("script_location", "modkernel.registry.sql:migrations")
+        config = _migrations()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -188,7 +212,7 @@ def _translated(engine: Engine) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         reason = str(error.orig).strip() if isinstance(error, DBAPIError) else str(error)
-        url = engine.url.render_as_string(hide_password=True)
+        url = masked(engine.url.render_as_string(hide_password=False))
         raise StoreError(
             f"The registry database {url} failed: {reason}. "
             "Check that it runs and that MODKERNEL_DATABASE_URL is right ('modkernel doctor')."

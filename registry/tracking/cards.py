@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from modkernel.lookup import TRUST_VARIABLE, package_of
 from modkernel.registry.records import ModuleRecord, needs
+from modkernel.registry.tracking.markdown import plain
 from modkernel.spec import ModuleSpec, OutputModuleSpec, Shape
 from modkernel.training.report import TrainReport
 
@@ -20,7 +21,7 @@ NAMED_ANCESTORS = 10
 
 def sentence(name: str, spec: ModuleSpec) -> str:
     """What the module is, in one plain sentence: lists show a description's first line."""
-    data = spec.dataset.name
+    data = plain(spec.dataset.name)
     if isinstance(spec, OutputModuleSpec):
         return (
             f"Output module of {name.rpartition('.')[0] or name}: {len(spec.classes)} classes of "
@@ -29,8 +30,8 @@ def sentence(name: str, spec: ModuleSpec) -> str:
         )
     blocks = spec.blocks[0] if len(spec.blocks) == 1 else f"{spec.blocks[0]} to {spec.blocks[-1]}"
     return (
-        f"Hidden module {name}: {blocks} of {spec.backbone.name}, trained on {data} to maximise "
-        f"{spec.hidden.objective.name} under the {spec.interface.kernel.name} kernel."
+        f"Hidden module {name}: {plain(blocks)} of {plain(spec.backbone.name)}, trained on {data} "
+        f"to maximise {spec.hidden.objective.name} under the {spec.interface.kernel.name} kernel."
     )
 
 
@@ -109,10 +110,10 @@ def _version(record: ModuleRecord) -> str:
 
 def _data(spec: ModuleSpec) -> str:
     facts = spec.dataset
-    shown = ", ".join(name[:40] for name in facts.classes[:NAMED_CLASSES])
+    shown = ", ".join(plain(name[:40]) for name in facts.classes[:NAMED_CLASSES])
     more = len(facts.classes) - NAMED_CLASSES
     lines = [
-        f"{facts.name}, fingerprint `{facts.fingerprint}`.",
+        f"{plain(facts.name)}, fingerprint `{facts.fingerprint}`.",
         f"{len(facts.classes)} classes: {shown}{f' and {more} more' if more > 0 else ''}.",
     ]
     if facts.pairs_fingerprint is not None:

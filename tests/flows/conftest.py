@@ -63,7 +63,7 @@ def migrate_prefect(settings: Settings) -> None:
 @pytest.fixture(scope="session")
 def up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A `modkernel up` that tests share which disturb nothing in it."""
-    home = tmp_path_factory.mktemp("up") / "home"
+    home = tmp_path_factory.mktemp("up") / "ein Häuschen & mehr"
     shutil.copytree(template, home)
     environment, _, _ = surroundings(home)
     with running_up(home, environment) as running:

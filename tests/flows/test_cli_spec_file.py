@@ -92,6 +92,9 @@ def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
 BAD = {
     "name: a\nname: b": "net.yaml, line 2, column 1: the key 'name' stands twice",
     "name: a\nhidden: [{recipe: {epochs: 1, epochs: 2}}]": "line 2, column 31: the key 'epochs'",
+    "name: " + "[" * 5000: "lists and mappings are nested more than 50 deep",
+    "\n".join(" " * i + "a:" for i in range(60)): "net.yaml, line 51, column 51: lists and",
+    "name: a\nbackbone: {depth: 10000000}": "'backbone.depth' is 10000000: input should be less",
     "name: [": "net.yaml, line 1, column 8",
     "name: 2024-13-45": "net.yaml is not YAML: month must be in 1..12",
     "": "must be a mapping of fields (name, dataset",

@@ -10,7 +10,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from modkernel.flows.display.figures import evaluation_figure, module_figures, network_figure
+from modkernel.flows.display.figures import (
+    evaluation_figure,
+    module_figures,
+    network_figure,
+    png,
+)
 from modkernel.flows.study.figures import heat_figure
 from modkernel.flows.study.statistics import agreement
 from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
@@ -64,6 +69,15 @@ def test_an_evaluation_is_drawn_with_and_without_names(classes: tuple[str, ...])
     other = EVALUATION.changed(confusion=((1, 3), (3, 1)))
     assert (drawn < 128).any()
     assert (pixels(evaluation_figure(other, classes)) != drawn).any()
+
+
+@pytest.mark.parametrize("name", [r"$\frac{$", "a$b$c", r"\$", "5 $ to 7 $"])
+def test_a_dollar_in_a_name_begins_no_formula(name: str) -> None:
+    drawn = pixels(evaluation_figure(EVALUATION, (name, "dog")))
+    assert (pixels(evaluation_figure(EVALUATION, ("cat", "dog"))) != drawn).any()
+    truth = np.eye(3)
+    heat = heat_figure((name, "b", "c"), truth, [("leep", truth, agreement(truth, truth))])
+    assert pixels(png(heat)).any()
 
 
 def test_a_network_has_two_panels_a_row() -> None:

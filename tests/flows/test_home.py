@@ -63,13 +63,6 @@ def test_its_link_typed_by_hand_is_known(
     assert "PREFECT_API_AUTH_STRING" not in os.environ
 
 
-def test_this_machines_servers_are_not_asked_through_a_proxy(settings: Settings) -> None:
-    os.environ["no_proxy"] = "intranet.example,localhost"
-    prepare_prefect(settings)
-    assert os.environ["no_proxy"] == "intranet.example,localhost,127.0.0.1"
-    assert os.environ["NO_PROXY"] == "127.0.0.1,localhost"
-
-
 def test_what_the_user_set_stays(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     os.environ["PREFECT_API_URL"] = "http://prefect.example/api"
     os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "5"

@@ -205,7 +205,7 @@ def test_prefects_temporary_server_asks_for_the_password(tmp_path: Path) -> None
     with subprocess.Popen(
         [sys.executable, "-c", TEMPORARY],
         cwd=tmp_path,
-        env=environment | {"PYTHONPATH": str(ROOT), "HTTP_PROXY": "http://127.0.0.1:9"},
+        env=environment | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -39,6 +41,10 @@ def two_linear(spec: BackboneSpec) -> list[Block]:
         Block("first", lambda takes: nn.Linear(takes[0], units)),
         Block("second", lambda takes: nn.Sequential(nn.ReLU(), nn.Linear(takes[0], units))),
     ]
+
+
+def endless(spec: BackboneSpec):
+    return (Block(f"block{i}", nn.Identity) for i in itertools.count())
 
 
 def no_blocks(spec: BackboneSpec) -> list[Block]:
@@ -330,6 +336,7 @@ def test_own_backbone_by_import_path():
         ("raises", "KeyError: 'units'"),
         ("absent", "Cannot import backbone"),
         ("HERE", "failed: TypeError"),
+        ("endless", "more than 1000 blocks"),
     ],
 )
 def test_own_backbone_that_is_wrong(function, message):

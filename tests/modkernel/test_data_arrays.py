@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import zipfile
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +209,64 @@ def failing(spec: DatasetSpec) -> RawData:
 
 def refusing(spec: DatasetSpec) -> RawData:
     raise DataError("The disk is in the drawer.")
+
+
+def header(shape: str) -> bytes:
+    """An .npy file without numbers, which claims to hold some."""
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".encode()
+    return b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text
+
+
+def archive(path: Path, content: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x.npy", content)
+    return path
+
+
+@pytest.mark.parametrize("shape", [f"({1 << 42},)", f"({1 << 21}, {1 << 21})", "(-1,)"])
+def test_a_header_that_claims_more_than_there_is(tmp_path, shape):
+    path = archive(tmp_path / "a.npz", header(shape))
+    with pytest.raises(DataError, match=r"Cannot read .*a\.npz: .*damaged"):
+        load(path, tmp_path)
+
+
+@pytest.mark.parametrize("at", range(0, 100, 7))
+def test_damaged_archives_are_one_sentence(tmp_path, at):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=X, y=Y)
+    content = path.read_bytes()
+    place = len(content) * at // 100
+    path.write_bytes(content[:place] + bytes(b ^ 0xA5 for b in content[place : place + 40]))
+    with pytest.raises(DataError, match=r"Cannot read .*a\.npz") as caught:
+        load(path, tmp_path)
+    assert "\n" not in str(caught.value)
+    path.write_bytes(
+        content[:place]
+        + bytes(b ^ 0xA5 for b in content[place : place + 40])
+        + content[place + 40 :]
+    )
+    with suppress(DataError):  # Names that are altered in one place alone do no harm.
+        load(path, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_an_archive_that_unpacks_to_more_than_the_memory(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"bomb.{suffix}"
+    zeros = np.zeros((1000, 1000), np.uint8)
+    if suffix == "npz":
+        np.savez_compressed(path, x=zeros, unread=zeros)
+    else:
+        save_file({"x": torch.from_numpy(zeros)}, path)
+    for free, refused in ((1_999_000, True), (2_100_000, False)):
+        monkeypatch.setattr("modkernel.data.arrays.free_memory", lambda free=free: free)
+        with pytest.raises(DataError, match=r"bomb.*GiB of memory") if refused else nullcontext():
+            load(path, tmp_path)
+
+
+def test_labels_that_are_no_text(tmp_path):
+    labels = np.array([b"caf\xe9", b"tea"] * 20)
+    with pytest.raises(DataError, match=r"y of .*label b'caf\\xe9'.*no UTF-8"):
+        load(npz(tmp_path / "a.npz", x=X, y=labels), tmp_path)
 
 
 def wrong_type(spec: DatasetSpec) -> int:

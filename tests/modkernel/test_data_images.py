@@ -122,3 +122,16 @@ def test_unreadable_files_are_named(tmp_path):
 def test_networks_that_take_no_images(tmp_path, shape):
     with pytest.raises(InterfaceError, match=r"takes \[1, H, W\]"):
         read_images([tmp_path / "any.png"], shape)
+
+
+def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.png"
+    Image.new("1", (2000, 1500)).save(path)
+    assert path.stat().st_size < 2000
+    whole = read_images([path], (1, 8, 8))
+    monkeypatch.setattr("modkernel.data.images.free_memory", lambda: 40_000_000)
+    for read in (file_facts, lambda path: read_images([path], (1, 8, 8))):
+        with pytest.raises(ImageError, match=r"bomb\.png: its 2000 x 1500 pixels are more than"):
+            read(path)
+    monkeypatch.setattr("modkernel.data.images.free_memory", lambda: 1 << 40)
+    assert torch.equal(read_images([path], (1, 8, 8)), whole)

@@ -284,7 +284,7 @@ def test_specs_are_parsed_strictly(example, changes, message):
         read_module(stored.folder)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense", "\udcff"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense", "\udcff", "[" * 300_000])
 def test_garbage_specs_are_refused(example, content):
     stored, _ = example
     (stored.folder / SPEC_FILE).write_bytes(content.encode(errors="surrogateescape"))

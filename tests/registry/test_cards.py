@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import html
+
 import pytest
 
 from modkernel.modules.stored import StoredModule
@@ -50,6 +52,29 @@ def test_a_card_names_the_packages_that_a_chain_needs(
     assert "| mine&emsp; | `mine.nets:deep`&emsp; | to load it |" in card.splitlines()
     assert "MODKERNEL_TRUSTED_PACKAGES" in card
     assert "from outside" not in module_card(records[-1], records[:-1], report_of(chain[-1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("<img src=x onerror=alert(1)>", "&#60;img src=x onerror=alert(1)&#62;"),
+        ("a|b", "a&#124;b"),
+        ("`code`", "&#96;code&#96;"),
+        ("**[x](y)**", "&#42;&#42;&#91;x&#93;(y)&#42;&#42;"),
+        ("_a_ my_cat $x$", "&#95;a&#95; my_cat &#36;x&#36;"),
+        ("a\n\n# b &lt;", "a &#35; b &#38;lt;"),
+    ],
+)
+def test_names_from_data_are_shown_as_they_are(
+    registry: Registry, examples: Examples, name: str, shown: str
+) -> None:
+    stored = examples.first()
+    record = store_chain(registry, (stored,))[0]
+    facts = DatasetFacts(name="big", fingerprint="f" * 64, classes=(name, "dog"))
+    named = record.model_copy(update={"spec": stored.spec.changed(dataset=facts)})
+    card = module_card(named, [], report_of(stored))
+    assert f"2 classes: {shown}, dog." in card
+    assert html.unescape(shown) == " ".join(name.split())
 
 
 def many_classes(stored: StoredModule) -> ModuleSpec:

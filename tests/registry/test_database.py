@@ -73,6 +73,18 @@ def test_another_schema_version_is_refused(
     assert "secret-word" not in str(e.value)
 
 
+@pytest.mark.parametrize("version", ["0000", "0001x"])
+def test_a_schema_version_that_nobody_made_is_not_upgraded(
+    settings: Settings, version: str
+) -> None:
+    database = open_database(settings)
+    with database.writing() as session:
+        session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '{version}'"))
+    database.close()
+    with pytest.raises(SchemaVersionError, match=rf"{version}, which no modkernel has made: re"):
+        upgrade_database(settings)
+
+
 FIRST_MODULE = """
 INSERT INTO modules VALUES (
     'aaaa000000000000000000000000000000000000000000000000000000000000',

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from modkernel.errors import SettingsError
+from modkernel.errors import SettingsError, StoreError
 from modkernel.registry import Settings
 from modkernel.registry.settings import masked
+from modkernel.registry.sql.engine import open_database
 
 SECRET_URL = "postgresql://anna:hunter2@db.example/modkernel"
 
@@ -83,6 +84,32 @@ def test_passwords_are_masked_wherever_settings_are_shown() -> None:
     assert str(settings.public()).count("db.example") == 2
     assert "hunter2" not in f"{settings!r} {settings} {settings.public()}"
     assert masked(SECRET_URL) == "postgresql://anna:***@db.example/modkernel"
+
+
+def test_a_password_in_the_query_is_masked_too() -> None:
+    url = "postgresql://db.example/modkernel?password=hunter2&sslPassword=hunter2&sslmode=require"
+    shown = "postgresql://db.example/modkernel?password=***&sslPassword=***&sslmode=require"
+    assert masked(url) == shown
+    settings = Settings(database_url=url, mlflow_uri=url)
+    assert "hunter2" not in f"{settings!r} {settings} {settings.public()}"
+    assert "password=hunter2" in settings.registry_url
+    database = "postgresql://127.0.0.1:1/modkernel?password=hunter2&connect_timeout=2"
+    with pytest.raises(StoreError, match=r"password=\*\*\*") as caught:
+        open_database(Settings(database_url=database))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["home", "artifact_root"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("a%20b", "has '%' in it"), ("a?b", "has '[?]'"), ("a#b", "has '#'"), ("a\nb", "printed")],
+)
+def test_a_folder_that_urls_would_misread_is_refused(
+    tmp_path: Path, setting: str, name: str, said: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"Setting '{setting}': .*{said}.*name a folder"):
+        Settings(**{setting: tmp_path / name})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

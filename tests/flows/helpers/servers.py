@@ -21,6 +21,13 @@ from modkernel.flows.servers.prefect_password import basic_authorization, prefec
 from modkernel.registry import Settings
 from tests.flows.helpers.processes import ROOT, free_ports, processes_of, wait_until
 
+DEAD_PROXIES = {
+    "HTTP_PROXY": "http://127.0.0.1:1",
+    "HTTPS_PROXY": "http://127.0.0.1:1",
+    "ALL_PROXY": "socks5://127.0.0.1:1",
+}
+"""Where nobody answers: whoever asks this machine's servers through them gets nowhere."""
+
 
 @dataclass(frozen=True)
 class Up:
@@ -58,9 +65,17 @@ class Up:
 
 
 def surroundings(home: Path) -> tuple[dict[str, str], int, int]:
-    """The environment of `modkernel up` in a home, and the free ports of MLflow and Prefect."""
+    """The environment of `modkernel up` in a home, and the free ports of MLflow and Prefect.
+
+    It names proxies that nobody answers at.
+    """
     mlflow_port, prefect_port = free_ports(2)
-    environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name} | {
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if "PREFECT" not in name and name.lower() != "no_proxy"
+    }
+    environment |= DEAD_PROXIES | {
         "MODKERNEL_HOME": str(home),
         "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
         "MODKERNEL_PREFECT_PORT": str(prefect_port),
