@@ -62,7 +62,9 @@ class Place(NamedTuple):
         for mark in self.code.glob("*.mark"):
             mark.unlink()
         before = dict(os.environ)
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(self.code), before["PYTHONPATH"]])
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (str(self.code), before.get("PYTHONPATH")))
+        )
         os.environ["MODKERNEL_TRUSTED_PACKAGES"] = trust
         try:
             return several(self.home, *commands)
