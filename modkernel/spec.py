@@ -144,7 +144,11 @@ class BackboneSpec(Spec, title="Backbone"):
 class KernelSpec(Spec, title="Kernel"):
     """The kernel that compares a module's outputs."""
 
-    name: str = Field("relu_avgpool", description="tanh, sigmoid, relu, relu_avgpool or gaussian.")
+    name: str = Field(
+        "relu_avgpool",
+        description="tanh, sigmoid, relu, relu_avgpool, gaussian, or "
+        "auto: relu_avgpool where the module gives maps, relu where it gives vectors.",
+    )
     pool: int | None = Field(
         None, ge=1, description="Pool size of relu_avgpool in pixels; the whole map if left out."
     )
@@ -224,7 +228,10 @@ class HiddenSpec(Spec, title="Hidden module"):
         description="Name of the module's last block. Left out in every hidden module, "
         "the blocks are shared out evenly.",
     )
-    kernel: KernelSpec = KernelSpec()
+    kernel: KernelSpec = Field(
+        KernelSpec(name="auto"),
+        description="Left out, it follows the shape of the module's output.",
+    )
     objective: ObjectiveSpec = ObjectiveSpec()
     recipe: Recipe = Recipe()
     projection: int | None = Field(
@@ -258,14 +265,32 @@ class OutputSpec(Spec, title="Output module"):
         return self
 
 
+def _from_count(given: object) -> object:
+    """A number of hidden modules as so many default ones; anything else as it is."""
+    if not isinstance(given, int) or isinstance(given, bool):
+        return given
+    if not 1 <= given <= MOST_MODULES:
+        raise ValueError(f"a network has 1 to {MOST_MODULES} hidden modules, not {given}")
+    return ({},) * given
+
+
+MOST_MODULES = 1000
+"""Hidden modules that a mere number may ask for: more are a typing error."""
+HiddenModules = Annotated[tuple[HiddenSpec, ...], BeforeValidator(_from_count)]
+"""Hidden modules, or their number."""
+
+
 class NetworkSpec(Spec, title="Network"):
     """One network: data, backbone, hidden modules in order, output module."""
 
     name: Name = Field(description="Name of the network; its modules are named after it.")
     dataset: DatasetSpec = DatasetSpec()
     backbone: BackboneSpec = BackboneSpec()
-    hidden: tuple[HiddenSpec, ...] = Field(
-        (HiddenSpec(),), min_length=1, title="Hidden modules", description="First to last."
+    hidden: HiddenModules = Field(
+        (HiddenSpec(),),
+        min_length=1,
+        title="Hidden modules",
+        description="First to last; or their number, where all of each is the default.",
     )
     output: OutputSpec | None = Field(
         OutputSpec(), title="Output module", description="null trains the hidden modules alone."
