@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from modkernel.shorthand import from_count, from_pairs
+
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
 
@@ -38,24 +40,11 @@ Groups = Annotated[
     # Canonical JSON sorts keys and some databases do too, but the order of classes means something.
     PlainSerializer(lambda groups: list(groups.items()), when_used="json"),
     BeforeValidator(
-        lambda given: _from_pairs(given),
+        from_pairs,
         json_schema_input_type=dict[str, tuple[str, ...]] | list[tuple[str, tuple[str, ...]]],
     ),
 ]
 """Class names by the name of their group, in order; pairs [name, classes] in JSON that we write."""
-
-
-def _from_pairs(given: object) -> object:
-    """Pairs [name, classes] as a mapping; anything else as it is."""
-    if not isinstance(given, list) or not all(
-        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)
-        for pair in given
-    ):
-        return given
-    groups = dict(given)
-    if len(groups) < len(given):
-        raise ValueError("a group is named more than once: name each once")
-    return groups
 
 
 class Spec(BaseModel):
@@ -265,18 +254,7 @@ class OutputSpec(Spec, title="Output module"):
         return self
 
 
-def _from_count(given: object) -> object:
-    """A number of hidden modules as so many default ones; anything else as it is."""
-    if not isinstance(given, int) or isinstance(given, bool):
-        return given
-    if not 1 <= given <= MOST_MODULES:
-        raise ValueError(f"a network has 1 to {MOST_MODULES} hidden modules, not {given}")
-    return ({},) * given
-
-
-MOST_MODULES = 1000
-"""Hidden modules that a mere number may ask for: more are a typing error."""
-HiddenModules = Annotated[tuple[HiddenSpec, ...], BeforeValidator(_from_count)]
+HiddenModules = Annotated[tuple[HiddenSpec, ...], BeforeValidator(from_count)]
 """Hidden modules, or their number."""
 
 

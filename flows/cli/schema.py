@@ -16,7 +16,8 @@ def schema(
 ) -> None:
     """Print the JSON schema of spec files, for editors."""
     from modkernel.errors import SettingsError
-    from modkernel.spec import MOST_MODULES, NetworkSpec
+    from modkernel.shorthand import MOST_MODULES
+    from modkernel.spec import NetworkSpec
 
     fields = NetworkSpec.model_json_schema()
     hidden = fields["properties"]["hidden"]
