@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
-from prefect import serve
+from prefect.exceptions import TerminationSignal
 from prefect.flows import Flow
+from prefect.logging import get_logger
+from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
-from prefect.types.entrypoint import EntrypointType
 from tzlocal import get_localzone_name
 
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.maintenance import HOUR, maintenance
 from modkernel.flows.measure_modules import measure_modules
 from modkernel.flows.retrain_network import retrain_network
+from modkernel.flows.search.score import score_names
 from modkernel.flows.search.spec import demo_search
 from modkernel.flows.search_modules import search_modules
 from modkernel.flows.servers.registration import KeptDeployment, skip_missed_runs
+from modkernel.flows.spec_deployments.records import serve_deployed
 from modkernel.flows.specs.demo import demo_spec
 from modkernel.flows.study.spec import demo_study
 from modkernel.flows.train_baseline import train_baseline
 from modkernel.flows.train_module import train_module
 from modkernel.flows.train_network import train_network
 from modkernel.flows.transfer_study import transfer_study
+from modkernel.kernels import AUTO, KERNELS
+from modkernel.objectives.table import OBJECTIVES
 from modkernel.spec import OutputSpec, Spec
 
 CONCURRENT_RUNS = 8
@@ -101,9 +107,22 @@ def serve_all() -> None:
     What people set in Prefect stays as it is; of the runs of a schedule that were due while
     nothing served, the newest is made up for.
     """
+    # Prefect's `serve` takes up nothing once it runs.
+    with suppress(KeyboardInterrupt, TerminationSignal):
+        asyncio.run(_serve_all())
+
+
+async def _serve_all() -> None:
     made = deployments()
-    asyncio.run(skip_missed_runs([deployment.full_name for deployment in made]))
-    serve(*made, pause_on_shutdown=False, print_starting_message=False, limit=CONCURRENT_RUNS)
+    await skip_missed_runs([deployment.full_name for deployment in made])
+    runner = Runner(pause_on_shutdown=False, limit=CONCURRENT_RUNS)
+    for deployment in made:
+        await runner.aadd_deployment(deployment)
+    looking = asyncio.create_task(serve_deployed(runner, get_logger(__name__).info))
+    try:
+        await runner.start()
+    finally:
+        looking.cancel()
 
 
 def local_timezone() -> str:
@@ -120,17 +139,14 @@ def _deployment(
     parameters: dict[str, Any],
     schedule: Schedule | None = None,
 ) -> KeptDeployment:
-    made = KeptDeployment.from_flow(
-        run,
-        name=run.name,
-        version=run.version,
-        description=description,
-        parameters=parameters,
-        tags=["modkernel"],
-        entrypoint_type=EntrypointType.MODULE_PATH,
-        schedule=schedule,
+    made = KeptDeployment.of(run, run.name, description, parameters, schedule)
+    made.offer(
+        {
+            ("KernelSpec", "name"): (AUTO, *KERNELS),
+            ("ObjectiveSpec", "name"): OBJECTIVES,
+            ("SearchSpec", "score"): score_names(),
+        }
     )
-    assert isinstance(made, KeptDeployment)
     return made
 
 

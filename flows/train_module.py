@@ -55,9 +55,9 @@ def train_module(
         below = Below.of_record(top)
         from_backbone = backbone or check_is_hidden(top).backbone
         start_after = below.last_block if backbone is None else None
-    (planned,) = plan_hidden(from_backbone, [hidden], below.gives, start_after, to_end=False)
-    check_hidden([hidden], info, on_pairs=pairs is not None)
-    fingerprint = pairs and datasets.check_pairs(registry, dataset, pairs, [hidden])
+    (planned,) = plan_hidden(from_backbone, [hidden], below.gives, start_after, False, "hidden")
+    check_hidden([hidden], info, on_pairs=pairs is not None, where="hidden")
+    fingerprint = pairs and datasets.check_pairs(registry, dataset, pairs, [planned.hidden])
     step = hidden_step(name, planned, facts(info, fingerprint), seed, dataset, pairs)
     emit(Planned((name,)))
     (result,) = train_in_order(Plan(below, (step,)), None)

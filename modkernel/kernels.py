@@ -16,10 +16,12 @@ from torch.nn import functional
 
 from modkernel.errors import InterfaceError, ObjectiveError
 from modkernel.lookup import lookup
-from modkernel.spec import KernelSpec
+from modkernel.spec import KernelSpec, Shape
 
-__all__ = ["KERNELS", "Kernel", "at_least_float32", "make_kernel", "unit_rows"]
+__all__ = ["KERNELS", "Kernel", "at_least_float32", "fitting", "make_kernel", "unit_rows"]
 
+AUTO = "auto"
+"""Name of a kernel that follows the shape of what it compares; only plans know that shape."""
 SMALLEST_NORM = 1e-12
 """Rows are divided by no less than this, so that an all-zero row stays zero and finite."""
 
@@ -128,6 +130,18 @@ def make_kernel(spec: KernelSpec) -> Kernel:
         UnknownNameError: no kernel has that name.
     """
     return lookup(KERNELS, spec.name, "kernel")(spec)
+
+
+def fitting(spec: KernelSpec, gives: Shape) -> KernelSpec:
+    """A kernel's spec with a name in place of 'auto'.
+
+    Args:
+        spec: what is asked for.
+        gives: shape of one output of the module: [C, H, W] or [d].
+    """
+    if spec.name != AUTO:
+        return spec
+    return spec.changed(name="relu_avgpool" if len(gives) == 3 else "relu")
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ upstream's id, so it is made when the upstream is known; the blocks and shapes a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,8 @@ from modkernel.backbones import build_skeleton
 from modkernel.backbones.cut import cut
 from modkernel.data import DatasetInfo, LabelList, augment
 from modkernel.data.label_budget import check_label_budget
-from modkernel.errors import DataError, PairError, SpecError
-from modkernel.kernels import make_kernel
+from modkernel.errors import DataError, ModkernelError, PairError, SpecError
+from modkernel.kernels import fitting, make_kernel
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.table import SMALLEST_PAIR_BATCH
 from modkernel.spec import (
@@ -33,6 +34,9 @@ from modkernel.spec import (
     Preprocessing,
     Shape,
 )
+
+EACH = "hidden[{}]"
+"""Where a network's spec has its hidden modules."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def plan_hidden(
     takes: Shape,
     start_after: str | None = None,
     to_end: bool = True,
+    where: str = EACH,
 ) -> tuple[HiddenPlan, ...]:
     """Cut a backbone into hidden modules and find their shapes.
 
@@ -96,17 +101,23 @@ def plan_hidden(
         takes: shape of one example before the first of them.
         start_after: use only the blocks after this one.
         to_end: whether the last module must reach the backbone's last block.
+        where: what the user wrote the modules in, for messages; {} is the number, from 0.
 
     Raises:
         CutError, UnknownNameError, ObjectiveError, InterfaceError: the plan cannot be.
     """
     plans = []
-    for spec, blocks in zip(hidden, cut(backbone, hidden, start_after, to_end), strict=True):
-        kernel = make_kernel(spec.kernel)
-        make_objective(spec.objective, kernel)
+    cuts = cut(backbone, hidden, start_after, to_end)
+    for index, (asked, blocks) in enumerate(zip(hidden, cuts, strict=True)):
+        field = where.format(index)
         _, gives = build_skeleton(backbone, blocks, takes)
-        example = torch.zeros(1, *gives)
-        kernel.gram(example, example)  # Refuses a shape that the kernel cannot take.
+        spec = asked.changed(kernel=fitting(asked.kernel, gives))
+        with _naming(f"{field}.kernel"):
+            kernel = make_kernel(spec.kernel)
+            example = torch.zeros(1, *gives)
+            kernel.gram(example, example)  # Refuses a shape that the kernel cannot take.
+        with _naming(f"{field}.objective"):
+            make_objective(spec.objective, kernel)
         plans.append(HiddenPlan(backbone, blocks, spec, takes, gives))
         takes = gives
     return tuple(plans)
@@ -126,13 +137,16 @@ def plan_network(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]
     return plan_hidden(spec.backbone, spec.hidden, info.preprocessing.shape)
 
 
-def check_hidden(hidden: Sequence[HiddenSpec], info: DatasetInfo, on_pairs: bool) -> None:
+def check_hidden(
+    hidden: Sequence[HiddenSpec], info: DatasetInfo, on_pairs: bool, where: str = EACH
+) -> None:
     """Check that a data set can train hidden modules.
 
     Args:
         hidden: how they are trained.
         info: what they are trained on.
         on_pairs: whether a file of pairs is given in place of class labels.
+        where: as of `plan_hidden`.
 
     Raises:
         PairError: no labels and no pairs to train on, or batches too small for a list of pairs.
@@ -144,15 +158,26 @@ def check_hidden(hidden: Sequence[HiddenSpec], info: DatasetInfo, on_pairs: bool
             "'pairs', or sort the images into one folder a class."
         )
     example = torch.zeros(1, *info.preprocessing.shape)
-    for recipe in (spec.recipe for spec in hidden):
+    for index, recipe in enumerate(spec.recipe for spec in hidden):
+        field = f"{where.format(index)}.recipe"
         if on_pairs and recipe.batch_size < SMALLEST_PAIR_BATCH:
             raise PairError(
-                f"A batch_size of {recipe.batch_size} cannot hold a same and a different "
+                f"{field}: A batch_size of {recipe.batch_size} cannot hold a same and a different "
                 f"pair of a list: use at least {SMALLEST_PAIR_BATCH}."
             )
         if recipe.augments:
-            # Refuses vectors.
-            augment(example, recipe.crop_padding, recipe.flip, torch.Generator())
+            with _naming(field):  # Refuses vectors.
+                augment(example, recipe.crop_padding, recipe.flip, torch.Generator())
+
+
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Name the field in an error that does not know of it."""
+    try:
+        yield
+    except ModkernelError as error:
+        error.args = (f"{field}: {error}",)
+        raise
 
 
 def check_output(output: OutputSpec, info: DatasetInfo) -> None:

@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from modkernel.shorthand import from_count, from_pairs
+
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
 
@@ -41,24 +43,11 @@ Groups = Annotated[
     # Canonical JSON sorts keys and some databases do too, but the order of classes means something.
     PlainSerializer(lambda groups: list(groups.items()), when_used="json"),
     BeforeValidator(
-        lambda given: _from_pairs(given),
+        from_pairs,
         json_schema_input_type=dict[str, tuple[str, ...]] | list[tuple[str, tuple[str, ...]]],
     ),
 ]
 """Class names by the name of their group, in order; pairs [name, classes] in JSON that we write."""
-
-
-def _from_pairs(given: object) -> object:
-    """Pairs [name, classes] as a mapping; anything else as it is."""
-    if not isinstance(given, list) or not all(
-        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)
-        for pair in given
-    ):
-        return given
-    groups = dict(given)
-    if len(groups) < len(given):
-        raise ValueError("a group is named more than once: name each once")
-    return groups
 
 
 class Spec(BaseModel):
@@ -149,7 +138,11 @@ class BackboneSpec(Spec, title="Backbone"):
 class KernelSpec(Spec, title="Kernel"):
     """The kernel that compares a module's outputs."""
 
-    name: str = Field("relu_avgpool", description="tanh, sigmoid, relu, relu_avgpool or gaussian.")
+    name: str = Field(
+        "relu_avgpool",
+        description="tanh, sigmoid, relu, relu_avgpool, gaussian, or "
+        "auto: relu_avgpool where the module gives maps, relu where it gives vectors.",
+    )
     pool: int | None = Field(
         None, ge=1, description="Pool size of relu_avgpool in pixels; the whole map if left out."
     )
@@ -229,7 +222,10 @@ class HiddenSpec(Spec, title="Hidden module"):
         description="Name of the module's last block. Left out in every hidden module, "
         "the blocks are shared out evenly.",
     )
-    kernel: KernelSpec = KernelSpec()
+    kernel: KernelSpec = Field(
+        KernelSpec(name="auto"),
+        description="Left out, it follows the shape of the module's output.",
+    )
     objective: ObjectiveSpec = ObjectiveSpec()
     recipe: Recipe = Recipe()
     projection: int | None = Field(
@@ -263,14 +259,21 @@ class OutputSpec(Spec, title="Output module"):
         return self
 
 
+HiddenModules = Annotated[tuple[HiddenSpec, ...], BeforeValidator(from_count)]
+"""Hidden modules, or their number."""
+
+
 class NetworkSpec(Spec, title="Network"):
     """One network: data, backbone, hidden modules in order, output module."""
 
     name: Name = Field(description="Name of the network; its modules are named after it.")
     dataset: DatasetSpec = DatasetSpec()
     backbone: BackboneSpec = BackboneSpec()
-    hidden: tuple[HiddenSpec, ...] = Field(
-        (HiddenSpec(),), min_length=1, title="Hidden modules", description="First to last."
+    hidden: HiddenModules = Field(
+        (HiddenSpec(),),
+        min_length=1,
+        title="Hidden modules",
+        description="First to last; or their number, where all of each is the default.",
     )
     output: OutputSpec | None = Field(
         OutputSpec(), title="Output module", description="null trains the hidden modules alone."

@@ -8,6 +8,7 @@ from modkernel.flows.cli import (
     advise,
     compose,
     demo,
+    deploy,
     labels,
     maintenance,
     modules,
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-TRAINING, REUSE = "Train", "Reuse"
+TRAINING, REUSE, UNATTENDED = "Train", "Reuse", "Run unattended"
 STORED, MAINTENANCE = "Stored modules and networks", "Maintenance"
 """Headings of the commands in --help."""
 
@@ -44,13 +45,17 @@ app.command(rich_help_panel=REUSE)(retrain.retrain)
 app.command(rich_help_panel=REUSE)(search.search)
 app.command(rich_help_panel=REUSE)(study.study)
 
+app.command(rich_help_panel=UNATTENDED)(servers.up)
+app.command(rich_help_panel=UNATTENDED)(deploy.deploy)
+app.command(rich_help_panel=UNATTENDED)(deploy.deployments)
+app.command(rich_help_panel=UNATTENDED)(deploy.undeploy)
+app.command(rich_help_panel=UNATTENDED)(servers.serve)
+
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
 app.add_typer(networks.networks, name="networks", rich_help_panel=STORED)
 app.command(rich_help_panel=STORED)(networks.predict)
 app.command(rich_help_panel=STORED)(maintenance.verify)
 app.command(rich_help_panel=STORED)(maintenance.repair)
 
-app.command(rich_help_panel=MAINTENANCE)(servers.up)
-app.command(rich_help_panel=MAINTENANCE)(servers.serve)
 app.command(rich_help_panel=MAINTENANCE)(maintenance.doctor)
 app.command(rich_help_panel=MAINTENANCE)(schema.schema)

@@ -16,11 +16,17 @@ def schema(
 ) -> None:
     """Print the JSON schema of spec files, for editors."""
     from modkernel.errors import SettingsError
+    from modkernel.shorthand import MOST_MODULES
     from modkernel.spec import NetworkSpec
 
+    fields = NetworkSpec.model_json_schema()
+    hidden = fields["properties"]["hidden"]
+    # A form takes the list alone: Prefect's page would show one tab for it and one for a number.
+    listed = {name: hidden.pop(name) for name in ("type", "items", "minItems")}
+    hidden["anyOf"] = [listed, {"type": "integer", "minimum": 1, "maximum": MOST_MODULES}]
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **NetworkSpec.model_json_schema(),
+        **fields,
     }
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     if output is None:

@@ -18,7 +18,9 @@ def plan(registry: Registry, spec: NetworkSpec) -> Plan:
     dataset, seed = spec.dataset, spec.seed
     info = datasets.describe(registry, dataset)
     hidden = plan_network(spec, info)
-    pairs = spec.pairs and datasets.check_pairs(registry, dataset, spec.pairs, spec.hidden)
+    pairs = spec.pairs and datasets.check_pairs(
+        registry, dataset, spec.pairs, [module.hidden for module in hidden]
+    )
     known = facts(info, pairs)
     steps = [
         hidden_step(f"{spec.name}.hidden-{k}", module, known, seed, dataset, spec.pairs)

@@ -144,7 +144,9 @@ def _replaced(
     pairs = _pairs(registry, network, old, changes)
     check_hidden(changes.hidden, info, on_pairs=pairs is not None)
     plans = plan_hidden(backbone, changes.hidden, below.gives, start_after)
-    known = pairs and datasets.check_pairs(registry, dataset, pairs, changes.hidden)
+    known = pairs and datasets.check_pairs(
+        registry, dataset, pairs, [plan.hidden for plan in plans]
+    )
     data, seed = facts(info, known), old.spec.seed if changes.seed is None else changes.seed
     return [
         hidden_step(f"{name}.hidden-{k}", plan, data, seed, dataset, pairs)

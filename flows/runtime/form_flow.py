@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from prefect import Flow
+from prefect.exceptions import ParameterTypeError
+from prefect.logging import get_logger
 from prefect.utilities.schema_tools.hydration import hydrate
+from pydantic import ValidationError, create_model
 
+from modkernel.errors import ModkernelError, SpecError
+from modkernel.flows.runtime.explain import explain
 from modkernel.flows.runtime.interrupts import interrupts_stop_all
 from modkernel.lookup import import_paths, trusting
 from modkernel.registry import Settings
@@ -31,9 +37,35 @@ class FormFlow(Flow[P, R]):
         """The parameters as the types that the flow's signature names.
 
         Raises:
-            ParameterTypeError: they do not fit.
+            SpecError: they do not fit; the sentence names each field.
+            ParameterTypeError: something else is wrong with them.
         """
-        return super().validate_parameters(hydrate(parameters))
+        _errors_are_sentences()
+        try:
+            return super().validate_parameters(hydrate(parameters))
+        except ParameterTypeError as error:
+            if not isinstance(error.__context__, ValidationError):
+                raise
+            hints = get_type_hints(self.fn)
+            fields: dict[str, Any] = {name: (hints[name], None) for name in parameters}
+            told = explain(error.__context__, create_model("Parameters", **fields))
+            raise SpecError(told) from None
+
+
+class _Sentences(logging.Filter):
+    """Errors on purpose say all there is to say: their log lines are the sentence, no traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, ModkernelError):
+            record.msg, record.args, record.exc_info = str(error), (), None
+        return True
+
+
+@cache
+def _errors_are_sentences() -> None:
+    for name in ("flow_runs", "task_runs"):
+        get_logger(name).addFilter(_Sentences())
 
 
 def form_flow(name: str, **options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from modkernel.backbones.cut import cut
 from modkernel.data import DatasetInfo
-from modkernel.errors import CutError, InterfaceError, MomentsError, SettingsError, SpecError
+from modkernel.errors import ModkernelError, SettingsError, SpecError
 from modkernel.features.measure import EXAMPLES_PER_CLASS, VALIDATION_PER_CLASS
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_labelled
@@ -144,5 +144,7 @@ def _naming(stage: int, candidate: int) -> Iterator[None]:
     """Name the candidate in an error that does not know of it."""
     try:
         yield
-    except (CutError, InterfaceError, MomentsError, SettingsError) as error:
-        raise type(error)(f"Candidate {candidate} of stage {stage}: {error}") from None
+    except ModkernelError as error:
+        told = str(error).removeprefix("hidden[0].")
+        error.args = (f"Candidate {candidate} of stage {stage}: {told}",)
+        raise

@@ -14,14 +14,18 @@ from modkernel.reuse.scores import SCORES, head_accuracy, reusability, ridge_hea
 from modkernel.spec import DatasetSpec
 
 
+def score_names() -> tuple[str, ...]:
+    """What a search may compare candidates by."""
+    return (ACCURACY, *(name for name, score in SCORES.items() if score.needs == "moments"))
+
+
 def check_score(name: str) -> None:
     """Check that candidates can be compared by a score.
 
     Raises:
         UnknownNameError: it is neither 'accuracy' nor a score that needs class moments alone.
     """
-    of_moments = {known: score for known, score in SCORES.items() if score.needs == "moments"}
-    lookup({ACCURACY: None, **of_moments}, name, "score of a search")
+    lookup(dict.fromkeys(score_names()), name, "score of a search")
 
 
 def score_candidate(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +13,8 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
@@ -18,13 +22,28 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.flows import Flow
 from prefect.logging import get_logger
+from prefect.schedules import Schedule
 from prefect.states import Cancelled
 from prefect.types._datetime import now
+from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import ParameterSchema
+from pydantic import PrivateAttr
 
+OF_SPEC = ParameterSchema(
+    title="Parameters",
+    type="object",
+    properties={},
+    required=[],
+    definitions={"FilledInByASpecFile": {}},
+)
+"""The form of a deployment that was made of a spec file: no fields, and a mark.
+
+It is the mark since it is ours: tags and descriptions are people's to change."""
 PAGE = 200
 """Runs that the server lists at once, at most."""
 MISSED = "Not started in time. A later run of the same schedule makes up for it."
@@ -41,6 +60,67 @@ class KeptDeployment(RunnerDeployment):
     methods, so that `serve` and `Runner` need no change.
     """
 
+    _kept: DeploymentResponse | None = PrivateAttr(None)
+
+    @classmethod
+    def of(
+        cls,
+        run: Flow[..., Any],
+        name: str,
+        description: str,
+        parameters: dict[str, Any],
+        schedule: Schedule | None = None,
+        of_spec: bool = False,
+    ) -> KeptDeployment:
+        """A deployment of one of our flows.
+
+        Args:
+            run: the flow.
+            name: of the deployment.
+            description: for people.
+            parameters: that are filled in.
+            schedule: when it runs, if it is made now.
+            of_spec: whether a spec file says it all, so that the form asks for nothing, and a
+                schedule set in Prefect overrides nothing.
+        """
+        made = cls.from_flow(
+            run,
+            name=name,
+            version=run.version,
+            description=description,
+            parameters=parameters,
+            tags=["modkernel"],
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            schedule=schedule,
+        )
+        assert isinstance(made, KeptDeployment)
+        if of_spec:
+            made._parameter_openapi_schema = OF_SPEC
+        return made
+
+    @classmethod
+    def of_kept(cls, run: Flow[..., Any], kept: DeploymentResponse) -> KeptDeployment:
+        """A deployment of a spec file that Prefect has: never made again if it is removed.
+
+        Args:
+            run: its flow.
+            kept: what Prefect has of it.
+        """
+        made = cls.of(run, kept.name, "", kept.parameters, of_spec=True)
+        made._kept = kept
+        return made
+
+    def offer(self, choices: Mapping[tuple[str, str], Iterable[str]]) -> None:
+        """Make fields of the form choice lists; the server refuses any other value.
+
+        Args:
+            choices: what may be chosen, by (name of a model, its field); others are left.
+        """
+        for (model, field), names in choices.items():
+            fields = self._parameter_openapi_schema.definitions.get(model, {}).get("properties", {})
+            if field in fields:
+                fields[field]["enum"] = list(names)
+
     async def aapply(self, *args: Any, **kwargs: Any) -> UUID:
         """Make the deployment, or bring it up to date; its id.
 
@@ -49,6 +129,10 @@ class KeptDeployment(RunnerDeployment):
             kwargs: likewise.
         """
         async with get_client() as client:
+            if self._kept is not None:
+                with suppress(ObjectNotFound):
+                    await self._bring_up_to_date(client, self._kept)
+                return self._kept.id
             try:
                 kept = await client.read_deployment_by_name(self.full_name)
             except ObjectNotFound:
@@ -82,6 +166,30 @@ class KeptDeployment(RunnerDeployment):
                 self.full_name,
                 kept.parameters,
             )
+
+
+def is_of_spec(kept: DeploymentResponse) -> bool:
+    """Whether a deployment was made of a spec file."""
+    definitions = (kept.parameter_openapi_schema or {}).get("definitions") or {}
+    return OF_SPEC.definitions.keys() <= definitions.keys()
+
+
+async def deployments_of_specs(flows: list[str]) -> list[tuple[str, DeploymentResponse]]:
+    """Each deployment that was made of a spec file, and the name of its flow.
+
+    Args:
+        flows: names of those that may be its flow.
+    """
+    found: list[DeploymentResponse] = []
+    async with get_client() as client:
+        ours = FlowFilter(name=FlowFilterName(any_=flows))
+        while page := await client.read_deployments(
+            flow_filter=ours, limit=PAGE, offset=len(found), sort=DeploymentSort.NAME_ASC
+        ):
+            found += page
+        specs = [kept for kept in found if is_of_spec(kept)]
+        names = {id: (await client.read_flow(id)).name for id in {kept.flow_id for kept in specs}}
+    return [(names[kept.flow_id], kept) for kept in specs]
 
 
 async def skip_missed_runs(names: list[str]) -> None:

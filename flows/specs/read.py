@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, TypeVar, get_args, overload
+from typing import Any, TypeVar, overload
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from modkernel.errors import SpecError
+from modkernel.flows.runtime.explain import describe, explain
 from modkernel.spec import NetworkSpec, Spec
 
 S = TypeVar("S", bound=Spec)
-PATH_FIELDS = (("dataset", "path"), ("pairs",))
+PATH_FIELDS = (("dataset", "path"), ("pairs",), ("labels",))
 """Fields that name files; a relative one counts from the spec file's folder."""
 MERGE = "tag:yaml.org,2002:merge"
 """YAML's tag of the key '<<'."""
@@ -83,8 +84,27 @@ def read_spec(path: Path, kind: type[Spec] = NetworkSpec) -> Spec:
         SpecError: the file is missing, not YAML, or describes something that cannot be; the message
             names the file, and the line or the field.
     """
+    return parse_spec(_text(path), kind, name=str(path), folder=path.parent)
+
+
+def read_spec_of_some_kind(path: Path, kind_of: Callable[[dict[Any, Any]], type[S]]) -> S:
+    """Read one spec file that tells by its fields what it describes.
+
+    Args:
+        path: of the file.
+        kind_of: finds the kind of spec from the file's fields.
+
+    Raises:
+        SpecError: see `read_spec`.
+    """
+    name = str(path)
+    document = _document(_text(path), name, NetworkSpec)
+    return _spec(document, kind_of(document), name, path.parent)
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError(
             f"There is no spec file {path}: give the path of a YAML file such as "
@@ -92,7 +112,6 @@ def read_spec(path: Path, kind: type[Spec] = NetworkSpec) -> Spec:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Cannot read the spec file {path}: {error}.") from None
-    return parse_spec(text, kind, name=str(path), folder=path.parent)
 
 
 @overload
@@ -109,6 +128,10 @@ def parse_spec(text: str, kind: type[Spec] = NetworkSpec, *, name: str, folder: 
     Raises:
         SpecError: see `read_spec`.
     """
+    return _spec(_document(text, name, kind), kind, name, folder)
+
+
+def _document(text: str, name: str, kind: type[Spec]) -> dict[Any, Any]:
     try:
         document = yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
@@ -120,8 +143,12 @@ def parse_spec(text: str, kind: type[Spec] = NetworkSpec, *, name: str, folder: 
     if not isinstance(document, dict):
         raise SpecError(
             f"{name} must be a mapping of fields ({', '.join(kind.model_fields)}), "
-            f"not {_describe(document)}."
+            f"not {describe(document)}."
         )
+    return document
+
+
+def _spec(document: dict[Any, Any], kind: type[S], name: str, folder: Path) -> S:
     for field in PATH_FIELDS:
         _make_absolute(document, field, folder)
     try:
@@ -145,85 +172,6 @@ def validated(kind: Any, value: object, what: str) -> Any:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         raise SpecError(f"{what}: {explain(error, kind)}") from None
-
-
-def explain(error: ValidationError, kind: Any) -> str:
-    """One sentence for a pydantic error: each field, what was wrong with it, what is allowed.
-
-    Args:
-        error: of validating a value.
-        kind: the type that it was to be of.
-    """
-    items = error.errors(include_url=False)
-    # An invalid item also counts as absent from its list: only the first of the two helps.
-    below = {item["loc"][:n] for item in items for n in range(len(item["loc"]))}
-    problems = [
-        _problem(item, kind)
-        for item in items
-        if item["type"] != "too_short" or item["loc"] not in below
-    ]
-    shown = "; ".join(problems[:3])
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"{shown}{more}."
-
-
-def _problem(item: Any, kind: Any) -> str:
-    field = _path(item["loc"]) or "it"
-    match item["type"]:
-        case "extra_forbidden":
-            allowed = ", ".join(_fields_at(item["loc"], kind))
-            return f"unknown field '{field}' (use one of {allowed})"
-        case "missing":
-            return f"'{field}' is missing"
-        case "string_pattern_mismatch":
-            return (
-                f"'{field}' is {item['input']!r}, but allowed are lower-case letters, digits, "
-                "'.', '_' and '-', beginning with a letter or digit"
-            )
-        case "too_short":
-            return f"'{field}' needs at least {item['ctx']['min_length']} item(s)"
-        case "string_type":
-            return f"'{field}' is {_describe(item['input'])}, but must be text: put it in quotes"
-        case "value_error":
-            return f"'{field}': {item['ctx']['error']}"
-    message = item["msg"][0].lower() + item["msg"][1:]
-    return f"'{field}' is {_describe(item['input'])}: {message}"
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """`hidden[0].recipe.epochs` for ("hidden", 0, "recipe", "epochs")."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _fields_at(location: tuple[int | str, ...], kind: Any) -> tuple[str, ...]:
-    """The fields of the model in which a location's last part stands."""
-    model = _model_in(kind)
-    for part in location[:-1]:
-        if model is not None and part in model.model_fields:
-            model = _model_in(model.model_fields[str(part)].annotation) or model
-    return () if model is None else tuple(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that a type is, or is made of: of lists, of 'or none'."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)
-
-
-def _describe(value: object) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case dict():
-            return "a mapping"
-        case list() | tuple():
-            return f"a list of {len(value)}"
-        case _:
-            return repr(value)
 
 
 def _make_absolute(document: dict[str, Any], field: tuple[str, ...], folder: Path) -> None:

@@ -135,9 +135,9 @@ def _plan_task(
 ) -> StudyTask:
     dataset = task.dataset(spec.dataset)
     info = datasets.describe(registry, dataset)
-    check_hidden((spec.hidden,), info, on_pairs=False)
+    check_hidden((spec.hidden,), info, on_pairs=False, where="hidden")
     below = Below.of_data(info)
-    (hidden,) = plan_hidden(spec.backbone, (spec.hidden,), below.gives)
+    (hidden,) = plan_hidden(spec.backbone, (spec.hidden,), below.gives, where="hidden")
     check_size(measured_classes, hidden.features)
     module = hidden.spec(below.id, below.preprocessing, facts(info), spec.seed)
     return StudyTask(name, task, dataset, module)

@@ -57,16 +57,14 @@ def baseline_key(spec: NetworkSpec, info: DatasetInfo) -> BaselineKey:
         InterfaceError: the backbone or a kernel does not take the data's shape.
     """
     check_output(OutputSpec(), info)
-    _plan(spec, info)
-    kernel = spec.hidden[-1].kernel
+    hidden = tuple(plan.hidden for plan in _plan(spec, info))
+    kernel = hidden[-1].kernel
     if not make_kernel(kernel).has_features:
         raise ObjectiveError(
             f"Kernel '{kernel.name}' has no finite features, so the network cannot be trained end "
             "to end: use relu_avgpool, relu, tanh or sigmoid in the last hidden module."
         )
-    return BaselineKey(
-        dataset=facts(info), backbone=spec.backbone, hidden=spec.hidden, seed=spec.seed
-    )
+    return BaselineKey(dataset=facts(info), backbone=spec.backbone, hidden=hidden, seed=spec.seed)
 
 
 def _plan(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]:
@@ -95,7 +93,7 @@ class Whole(nn.Module):
 def _build(spec: NetworkSpec, info: DatasetInfo) -> Whole:
     plans = _plan(spec, info)
     hidden = [build_hidden(p.backbone, p.blocks, p.takes, spec.seed) for p in plans]
-    kernel = make_kernel(spec.hidden[-1].kernel)
+    kernel = make_kernel(plans[-1].hidden.kernel)
     width = kernel.features(torch.zeros(1, *plans[-1].gives)).shape[1]
     with seeded(spec.seed, "classifier"):
         return Whole(hidden, kernel, nn.Linear(width, len(info.classes)))

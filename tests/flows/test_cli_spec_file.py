@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from modkernel.errors import SpecError
 from modkernel.flows.specs.read import parse_spec, read_spec
 from modkernel.plan import plan_hidden
-from modkernel.spec import NetworkSpec
+from modkernel.spec import HiddenSpec, NetworkSpec
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = sorted(
     path
     for path in (ROOT / "examples").glob("*.yaml")
-    if not path.stem.startswith(("search_", "study_"))
+    if not path.stem.startswith(("search_", "study_", "compose_"))
 )
-"""Of networks: tests of the search and of the study read theirs."""
+"""Of networks: tests of the search, the study and `deploy` read theirs."""
 SCHEMA = ROOT / "docs/spec.schema.json"
 
 
@@ -69,6 +69,14 @@ def test_the_papers_settings() -> None:
     assert (recipe.crop_padding, recipe.flip) == (4, True)
     assert spec.output is not None
     assert spec.output.labels_per_class == 1
+
+
+def test_the_number_of_hidden_modules_is_enough() -> None:
+    assert parse("name: net\nhidden: 3").hidden == (HiddenSpec(),) * 3
+    jsonschema.validate({"name": "net", "hidden": 3}, json.loads(SCHEMA.read_text()))
+    for wrong in ("0", "-1", "100000", "true", "three"):
+        with pytest.raises(SpecError, match=r"net\.yaml: 'hidden'"):
+            parse(f"name: net\nhidden: {wrong}")
 
 
 def test_the_schema_file_is_up_to_date(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from modkernel.flows.deployments import deployments
 from modkernel.flows.maintenance import NAME as MAINTENANCE
 from modkernel.flows.servers.registration import KeptDeployment
 from modkernel.flows.train_network import train_network
+from modkernel.kernels import KERNELS
 from modkernel.spec import NetworkSpec
 
 UNTOUCHED = {
@@ -66,6 +67,12 @@ def test_the_form_explains_its_fields_and_bad_values_are_refused(prefect_server:
         assert "last block" in fields["until"]["description"]
         wrong = {"spec": {**kept.parameters["spec"], "seed": -1}}
         with pytest.raises(PrefectHTTPStatusError, match="less than the minimum of 0"):
+            client.create_flow_run_from_deployment(kept.id, parameters=wrong)
+        names = kept.parameter_openapi_schema["definitions"]["KernelSpec"]["properties"]["name"]
+        assert names["enum"] == ["auto", *KERNELS]
+        hidden = [{"kernel": {"name": "linear"}}]
+        wrong = {"spec": {**kept.parameters["spec"], "hidden": hidden}}
+        with pytest.raises(PrefectHTTPStatusError, match="'linear' is not one of"):
             client.create_flow_run_from_deployment(kept.id, parameters=wrong)
     assert NetworkSpec.model_validate(kept.parameters["spec"]).name == "digits"
     assert train_network.name == "train-network"

@@ -33,13 +33,13 @@ from modkernel.spec import (
 RESNET = BackboneSpec(name="resnet18", width=2)
 
 
-def info(labelled: bool = True) -> DatasetInfo:
+def info(labelled: bool = True, vectors: bool = False) -> DatasetInfo:
     return DatasetInfo(
         name="made",
         classes=("a", "b") if labelled else (),
         fingerprint="f" * 64,
         preprocessing=Preprocessing(
-            shape=(3, 16, 16), dtype="uint8", mean=(0.5,) * 3, std=(1,) * 3
+            shape=(4,) if vectors else (3, 16, 16), dtype="uint8", mean=(0.5,) * 3, std=(1,) * 3
         ),
         train_counts=(20, 5) if labelled else None,
         n_train=25,
@@ -81,6 +81,40 @@ def test_an_output_module_takes_what_the_hidden_one_gives() -> None:
     assert spec.classes == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("backbone", "modules", "takes", "kernels"),
+    [
+        (BackboneSpec(name="lenet5"), 1, (1, 28, 28), {"relu"}),
+        (BackboneSpec(name="lenet5"), 3, (1, 28, 28), {"relu_avgpool", "relu"}),
+        (BackboneSpec(name="mlp"), 2, (4,), {"relu"}),
+        (BackboneSpec(name="mlp"), 1, (1, 8, 8), {"relu"}),
+        (RESNET, 2, (3, 16, 16), {"relu_avgpool"}),
+    ],
+)
+def test_a_kernel_that_is_not_named_fits_the_output(
+    backbone: BackboneSpec, modules: int, takes: tuple[int, ...], kernels: set[str]
+) -> None:
+    plans = plan_hidden(backbone, [HiddenSpec()] * modules, takes)
+    assert {plan.hidden.kernel.name for plan in plans} == kernels
+    named = [HiddenSpec(kernel=KernelSpec(name=plan.hidden.kernel.name)) for plan in plans]
+    assert plans == plan_hidden(backbone, named, takes), "and is the same module"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"kernel": KernelSpec(name="linear")}, r"^hidden\[1\]\.kernel: Unknown kernel 'linear'"),
+        ({"kernel": KernelSpec(name="relu_avgpool")}, r"^hidden\[1\]\.kernel: .* takes maps"),
+        ({"objective": ObjectiveSpec(name="x")}, r"^hidden\[1\]\.objective: Unknown objective"),
+        ({"recipe": Recipe(flip=True)}, r"^hidden\[1\]\.recipe: "),
+    ],
+)
+def test_an_error_names_module_and_field(wrong: dict[str, Any], told: str) -> None:
+    spec = NetworkSpec(name="net", hidden=(HiddenSpec(), HiddenSpec(**wrong)))
+    with pytest.raises(ModkernelError, match=told):
+        plan_network(spec, info(vectors=True))
+
+
 BAD: dict[str, tuple[dict[str, Any], type[ModkernelError]]] = {
     "backbone": ({"backbone": BackboneSpec(name="vgg")}, UnknownNameError),
     "kernel": ({"hidden": (HiddenSpec(kernel=KernelSpec(name="linear")),)}, UnknownNameError),
@@ -93,7 +127,10 @@ BAD: dict[str, tuple[dict[str, Any], type[ModkernelError]]] = {
         {"hidden": (HiddenSpec(objective=ObjectiveSpec(name="alignment_neo")),)},
         ObjectiveError,
     ),
-    "pooled vector": ({"backbone": BackboneSpec(name="mlp")}, InterfaceError),
+    "pooled vector": (
+        {"backbone": BackboneSpec(name="mlp"), "hidden": (HiddenSpec(kernel=KernelSpec()),)},
+        InterfaceError,
+    ),
     "labels": ({"output": OutputSpec(labels_per_class=6)}, LabelBudgetError),
 }
 

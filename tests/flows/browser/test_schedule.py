@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+import yaml
 from playwright.sync_api import expect
 from prefect.client.schemas.objects import FlowRun, StateType
 
@@ -15,6 +17,7 @@ from tests.flows.browser.page import (
     fill_as_json,
     log_in,
     omit_value,
+    open_run_form,
     open_schedule_form,
     save_schedule,
 )
@@ -22,6 +25,7 @@ from tests.flows.browser.test_train_and_promote import wanted
 from tests.flows.helpers.prefect_client import deployment, due_runs, prefect_client
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up
+from tests.flows.helpers.specs import tiny
 
 
 @pytest.mark.browser
@@ -68,3 +72,35 @@ def test_a_schedule_set_in_the_browser_runs(up: Up, tmp_path: Path) -> None:
         save_schedule(page, dialog, 86_400)
         shoot("schedule-of-maintenance")
         assert len(deployment(client, maintenance.NAME).schedules) == 2
+
+
+@pytest.mark.browser
+@pytest.mark.servers
+@pytest.mark.timeout(1200)
+def test_a_deployed_spec_is_scheduled_by_clicks_alone(up: Up, tmp_path: Path) -> None:
+    path = tmp_path / "by-clicks.yaml"
+    path.write_text(yaml.safe_dump(tiny("by-clicks").model_dump(mode="json")))
+    made = up.modkernel("deploy", str(path))
+    with (
+        browser_page(tmp_path) as (page, shoot),
+        prefect_client(up.prefect, up.home) as client,
+    ):
+        log_in(page, up.prefect, up.password)
+        dialog = open_schedule_form(page, up.prefect, "by-clicks")
+        shoot("deployed-schedule-dialog")
+        save_schedule(page, dialog, 20)
+
+        def ended() -> list[FlowRun]:
+            runs = due_runs(client, UUID(made["id"]), datetime.now(UTC))
+            return [run for run in runs if run.state and run.state.is_final()]
+
+        wait_until(lambda: bool(ended()), 600, "a scheduled run ends")
+        run = ended()[0]
+        page.reload()
+        shoot("deployed-page")
+        open_run_form(page, up.prefect, "by-clicks")
+        shoot("deployed-run-form")
+        client.delete_deployment(UUID(made["id"]))
+    assert run.state is not None
+    assert run.state_type == StateType.COMPLETED, run.state.message
+    assert run.parameters == {"spec": tiny("by-clicks").model_dump(mode="json")}

@@ -1,0 +1,69 @@
+"""What a spec file describes, which flow does that, and whether it can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.flows import Flow
+
+from modkernel.flows.compose_network import compose_network
+from modkernel.flows.plans import network as network_plan
+from modkernel.flows.plans.checks import check_is_hidden
+from modkernel.flows.runtime.shared import open_registry
+from modkernel.flows.search.plan import plan_search
+from modkernel.flows.search.spec import SearchSpec
+from modkernel.flows.search_modules import search_modules
+from modkernel.flows.specs.composition import CompositionSpec
+from modkernel.flows.study.plan import plan_study
+from modkernel.flows.study.spec import StudySpec
+from modkernel.flows.train_network import train_network
+from modkernel.flows.transfer_study import transfer_study
+from modkernel.spec import NetworkSpec
+
+AnySpec = NetworkSpec | CompositionSpec | SearchSpec | StudySpec
+FLOWS: dict[type[AnySpec], Flow[..., Any]] = {
+    NetworkSpec: train_network,
+    CompositionSpec: compose_network,
+    SearchSpec: search_modules,
+    StudySpec: transfer_study,
+}
+"""The flow that does what a kind of spec says."""
+
+
+def kind_of(document: dict[Any, Any]) -> type[AnySpec]:
+    """What a spec file describes, told by its fields.
+
+    Args:
+        document: what the file says.
+    """
+    hidden = document.get("hidden")
+    if "stages" in document:
+        return SearchSpec
+    if "tasks" in document or isinstance(hidden, dict):
+        return StudySpec
+    return CompositionSpec if isinstance(hidden, str) else NetworkSpec
+
+
+def flow_parameters(spec: AnySpec) -> dict[str, Any]:
+    """What the flow of a spec is called with, as JSON."""
+    fields = spec.model_dump(mode="json")
+    return fields if isinstance(spec, CompositionSpec) else {"spec": fields}
+
+
+def check_can_be(spec: AnySpec) -> None:
+    """Refuse what every run of a spec would be refused for.
+
+    Raises:
+        ModkernelError: something cannot be.
+    """
+    registry = open_registry()
+    match spec:
+        case NetworkSpec():
+            network_plan.plan(registry, spec)
+        case SearchSpec():
+            plan_search(registry, spec)
+        case StudySpec():
+            plan_study(registry, spec)
+        case CompositionSpec():
+            registry.promotions.sync()
+            check_is_hidden(registry.modules.resolve(spec.hidden))

@@ -1,0 +1,164 @@
+"""Deployments of spec files: made from the terminal, run without typing by a server that runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
+
+from modkernel.errors import NotFoundError, SpecError
+from modkernel.flows.search.spec import demo_search
+from modkernel.flows.servers.registration import KeptDeployment
+from modkernel.flows.spec_deployments.kinds import AnySpec, kind_of
+from modkernel.flows.spec_deployments.records import cron_schedule, deploy, deployed, undeploy
+from modkernel.flows.spec_deployments.summary import summary
+from modkernel.flows.specs.composition import CompositionSpec
+from modkernel.flows.specs.read import read_spec_of_some_kind
+from modkernel.flows.study.spec import demo_study
+from modkernel.flows.train_network import train_network
+from modkernel.spec import Spec
+from tests.flows.helpers.prefect_client import prefect_client
+from tests.flows.helpers.processes import ROOT, wait_until
+from tests.flows.helpers.servers import Up, surroundings
+from tests.flows.helpers.specs import tiny
+
+SECONDS = 300
+
+
+def written(folder: Path, spec: Spec) -> str:
+    path = folder / f"{getattr(spec, 'name')}.yaml"  # noqa: B009
+    path.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
+    return str(path)
+
+
+def refused(environment: dict[str, str], *arguments: str) -> str:
+    """The one line that a command is refused with."""
+    done = subprocess.run(
+        [sys.executable, "-m", "modkernel.flows.cli", *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def run_by_one_click(client: SyncPrefectClient, id: str) -> FlowRun:
+    """A run as Prefect's 'Quick run' makes it; it must complete."""
+    started = client.create_flow_run_from_deployment(id)  # type: ignore[arg-type]
+
+    def ended() -> bool:
+        state = client.read_flow_run(started.id).state
+        return state is not None and state.is_final()
+
+    wait_until(ended, SECONDS, "the run ends")
+    run = client.read_flow_run(started.id)
+    assert run.state is not None
+    assert run.state_type == StateType.COMPLETED, run.state.message
+    return run
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(900)
+def test_a_spec_is_deployed_scheduled_run_and_removed(
+    up: Up, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny("nightly")
+    path = Path(written(tmp_path, spec))
+    cron = ("--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
+    made = up.modkernel("deploy", str(path), *cron)
+    assert (made["flow"], made["schedules"]) == ("train-network", ["0 3 * * * Europe/Berlin"])
+    assert made["description"] == summary(spec)
+    monkeypatch.setenv("MODKERNEL_HOME", str(up.home))
+    with prefect_client(up.prefect, up.home) as client:
+        run = run_by_one_click(client, made["id"])
+        assert run.parameters == {"spec": spec.model_dump(mode="json")}
+        kept = client.read_deployment(made["id"])
+        assert kept.parameter_openapi_schema is not None
+        assert kept.parameter_openapi_schema["properties"] == {}
+
+        written(tmp_path, tiny("nightly", seed=3))
+        again = deploy(path, None, cron_schedule("30 4 * * *", "UTC"))
+        assert (again.id, again.schedules) == (made["id"], ("30 4 * * * UTC",))
+        assert client.read_deployment(made["id"]).parameters["spec"]["seed"] == 3
+        assert deploy(path, None, None).schedules == again.schedules, "only --cron changes them"
+        wait_until(lambda: deployed()[0].next_run is not None, SECONDS, "runs are made ahead")
+
+        module = f"{spec.name}.hidden-2"
+        composition = CompositionSpec.model_validate(
+            {"name": "nightly-composed", "hidden": module, "output": {"method": "ridge"}}
+        )
+        composed = deploy(Path(written(tmp_path, composition)), "composed", None)
+        assert run_by_one_click(client, composed.id).parameters["hidden"] == module
+        with pytest.raises(SpecError, match="made of no spec"):
+            deploy(path, "train-network", None)
+        with pytest.raises(SpecError, match="train-network/nightly already"):
+            deploy(Path(written(tmp_path, composition)), "nightly", None)
+        with pytest.raises(NotFoundError, match="choose from composed, nightly"):
+            undeploy("daily")
+        for other in (demo_search(), demo_study()):
+            deploy(Path(written(tmp_path, other)), None, None)
+        listed = deployed()
+        assert [(one.name, one.flow) for one in listed] == [
+            ("composed", "compose-network"),
+            ("digits-search", "search-modules"),
+            ("digits-study", "transfer-study"),
+            ("nightly", "train-network"),
+        ]
+        for one in listed:
+            assert undeploy(one.name) == one.flow
+        assert deployed() == ()
+
+
+@pytest.mark.timeout(300)
+def test_what_is_removed_meanwhile_is_not_made_again(prefect_server: None) -> None:
+    made = KeptDeployment.of(train_network, "gone", "", {}, of_spec=True)
+    with get_client(sync_client=True) as client:
+        kept = client.read_deployment(made.apply())
+        served = KeptDeployment.of_kept(train_network, kept)
+        client.delete_deployment(kept.id)
+        assert served.apply() == kept.id
+        with pytest.raises(ObjectNotFound):
+            client.read_deployment_by_name("train-network/gone")
+
+
+def test_a_schedule_that_cannot_be_is_told_in_one_sentence() -> None:
+    with pytest.raises(SpecError, match="--cron 'at three' is no schedule"):
+        cron_schedule("at three", "UTC")
+    with pytest.raises(SpecError, match="no time zone 'Mars/Base'"):
+        cron_schedule("0 3 * * *", "Mars/Base")
+
+
+def test_without_a_server_it_says_how_to_start_one(tmp_path: Path) -> None:
+    environment, _, _ = surroundings(tmp_path / "home")
+    line = refused(environment, "deploy", written(tmp_path, tiny()))
+    assert "start 'modkernel up'" in line
+
+
+def test_the_example_of_a_composition_is_one() -> None:
+    found = read_spec_of_some_kind(ROOT / "examples/compose_champion.yaml", kind_of)
+    assert isinstance(found, CompositionSpec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        tiny(),
+        demo_search(),
+        demo_study(),
+        CompositionSpec(name="c", hidden="tiny.hidden-1@champion"),
+    ],
+    ids=lambda spec: type(spec).__name__,
+)
+def test_the_kind_of_a_file_is_told_by_its_fields(spec: AnySpec, tmp_path: Path) -> None:
+    found = read_spec_of_some_kind(Path(written(tmp_path, spec)), kind_of)
+    assert found == spec
+    assert spec.name in summary(found)
