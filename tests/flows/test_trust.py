@@ -169,9 +169,8 @@ def test_a_data_set_of_many_classes_is_remembered(template: Path, tmp_path: Path
         "name: birds\n"
         f"dataset: {{name: arrays, path: birds.npz, validation_fraction: 0.25, "
         f"classes: [{', '.join(names)}]}}\n"
-        "backbone: {name: mlp, width: 8, depth: 2}\n"
+        "backbone: {name: mlp, width: 8, depth: 1}\n"
         "hidden:\n"
-        "  - {kernel: {name: relu}, recipe: {epochs: 1, batch_size: 1024}}\n"
         "  - {kernel: {name: relu}, recipe: {epochs: 1, batch_size: 1024}}\n"
         "output: {method: ridge}\n"
     )
@@ -179,7 +178,7 @@ def test_a_data_set_of_many_classes_is_remembered(template: Path, tmp_path: Path
         home,
         ("train", str(tmp_path / "birds.yaml"), "--json"),
         ("compose", "birds.hidden-1", "--name", "again", "--json"),
-        ("retrain", "birds", "--from", "2", "--seed", "1", "--json"),
+        ("retrain", "birds", "--from", "output", "--seed", "1", "--json"),
         (
             *("labels", "suggest", "--module", "birds.hidden-1", "--budget", "3"),
             *("--output", str(tmp_path / "labels.csv"), "--json"),
