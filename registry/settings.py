@@ -9,6 +9,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 from urllib.request import url2pathname
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -282,7 +283,9 @@ def _ensure_writable(folder: Path, what: str, variable: str, private: bool) -> N
 def masked(url: str) -> str:
     """A URL without its passwords, before the '@' and in its query."""
     try:
-        return without_secrets(make_url(url).render_as_string(hide_password=True))
+        shown = make_url(url).render_as_string(hide_password=True)
+        # A file's name is shown as it is, with its umlauts.
+        return unquote(shown) if shown.startswith("sqlite:") else without_secrets(shown)
     except (ArgumentError, ValueError):
         return "(not a URL)"
 

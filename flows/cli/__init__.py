@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+from contextlib import suppress
 
 PRIVATE = 0o077
 """Umask of all commands and their children: databases, weights and logs are their user's alone."""
+NO_ROOM = 2**20
+"""Bytes: on a disk with less free, whatever failed did so for want of room."""
 
 __all__ = ["main"]
 
@@ -29,7 +33,29 @@ def main() -> None:
     except Exception as error:
         from modkernel.errors import ModkernelError
 
-        if not isinstance(error, ModkernelError):
+        if isinstance(error, ModkernelError):
+            told = str(error)
+        elif (full := _full_disk(error)) is not None:
+            told = f"The disk is full ({full}): free some space, then run the same command again."
+        else:
             raise
-        print(f"modkernel: {error}", file=sys.stderr)
+        print(f"modkernel: {told}", file=sys.stderr)
         sys.exit(1)
+
+
+def _full_disk(error: Exception) -> str | None:
+    """What lies on the full disk that an error came from, if one did.
+
+    A server of ours that cannot write answers 500: what it wants to write to is the home.
+    """
+    from modkernel.errors import SettingsError
+    from modkernel.registry import Settings
+    from modkernel.system.files import disk_is_full
+
+    with suppress(OSError, SettingsError):
+        home = Settings().home
+        if disk_is_full(error):
+            return str(getattr(error, "filename", None) or home)
+        if shutil.disk_usage(home).free < NO_ROOM:
+            return str(home)
+    return None

@@ -24,7 +24,7 @@ from modkernel.control import Progress, Stop
 from modkernel.errors import ChildError, ModkernelError
 from modkernel.jobs.job import Job, parse_job
 from modkernel.jobs.slots import device_slot, hold
-from modkernel.system.files import replace_file
+from modkernel.system.files import disk_is_full, replace_file
 from modkernel.system.memory import peak_memory
 
 __all__ = ["Target", "run_child"]
@@ -88,6 +88,14 @@ def _run(work: Path, target: Target, report: Progress, stop: threading.Event) ->
         )
     except Exception as error:
         traceback.print_exc()
+        if disk_is_full(error):
+            return _fail(
+                work,
+                ChildError(
+                    f"The disk is full, on which training writes to {work}: free some space, then "
+                    "the same command goes on from the last checkpoint."
+                ),
+            )
         return _fail(
             work,
             ChildError(

@@ -10,6 +10,7 @@ again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -22,6 +23,9 @@ UNFINISHED = ".tmp"
 """How the names end that files and folders are written under; a killed process may leave one."""
 _PIECE = 1 << 20
 """Bytes written at once: some file systems take one large write several times slower."""
+
+_FULL = ("No space left on device", "disk is full")
+"""How those say it that hand on no number: safetensors, SQLite."""
 
 
 @contextmanager
@@ -88,6 +92,17 @@ def copy_file(source: Path, target: Path) -> None:
     """
     with written_whole(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that a disk has no room left."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(
+            words in str(error) for words in _FULL
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def hash_file(path: Path) -> str:

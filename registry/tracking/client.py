@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -20,6 +21,9 @@ from modkernel.registry.settings import Settings, masked, sqlite_path
 from modkernel.registry.tracking.errors import failure, first_line
 from modkernel.system.files import replace_file
 from modkernel.system.locks import locked
+
+# It logs the whole traceback of each error of its database, which we tell in one sentence.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def open_mlflow(settings: Settings) -> MlflowClient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import socket
@@ -11,12 +12,16 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 
+from modkernel.errors import StoreError
 from modkernel.flows.cli import main
 from modkernel.registry import Registry, Settings
+from modkernel.registry.tracking.client import open_mlflow
+from modkernel.registry.tracking.errors import translated
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -125,6 +130,44 @@ def test_ctrl_c_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     done = run("doctor")
     assert done.code == 130
     assert "Traceback" not in done.err
+
+
+def full_disk_below(_: object) -> None:
+    try:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    except OSError as error:
+        raise RuntimeError("the server failed") from error
+
+
+@pytest.mark.parametrize("free", [0, 2**40])
+def test_a_full_disk_is_one_sentence(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    """Seen in the error, or, where a server of ours only says that it failed, on the disk."""
+
+    def broken(_: object) -> None:
+        raise ConnectionError("Internal Server Error")
+
+    failing = full_disk_below if free else broken
+    monkeypatch.setattr("modkernel.flows.servers.doctor.examine", failing)
+    usage = SimpleNamespace(free=free)
+    monkeypatch.setattr("modkernel.flows.cli.shutil.disk_usage", lambda _: usage)
+    done = run("doctor")
+    assert done.code == 1
+    told = f"modkernel: The disk is full ({home}): free some space, then run the same command again"
+    assert done.err == f"{told}.\n"
+
+
+def test_mlflow_logs_no_traceback_of_a_database_that_cannot_write(
+    stores: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(home=stores)
+    client = open_mlflow(settings)
+    with closing(sqlite3.connect(stores / "mlflow.db")) as connection:
+        connection.execute("DROP TABLE runs")
+    with pytest.raises(StoreError), translated(settings.mlflow_uri):
+        client.create_run("0")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_an_error_that_is_a_bug_keeps_its_traceback(

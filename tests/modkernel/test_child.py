@@ -98,6 +98,7 @@ def test_a_child_has_its_threads_and_no_cuda(server: ForkServer, tmp_path: Path)
         ("base", ModkernelError, "something"),
         ("bug", ChildError, "ZeroDivisionError: division by zero.*log.txt"),
         ("memory", ChildError, "out of memory.*batch_size"),
+        ("disk", ChildError, "^The disk is full, on which .*the same command goes on"),
     ],
 )
 def test_an_error_keeps_its_type_and_message(

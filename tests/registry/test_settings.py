@@ -90,6 +90,9 @@ def test_a_password_in_the_query_is_masked_too() -> None:
     url = "postgresql://db.example/modkernel?password=hunter2&sslPassword=hunter2&sslmode=require"
     shown = "postgresql://db.example/modkernel?password=***&sslPassword=***&sslmode=require"
     assert masked(url) == shown
+    assert masked("sqlite:////tmp/ein Häuschen & mehr/x.db").endswith(
+        "/tmp/ein Häuschen & mehr/x.db"
+    )
     settings = Settings(database_url=url, mlflow_uri=url)
     assert "hunter2" not in f"{settings!r} {settings} {settings.public()}"
     assert "password=hunter2" in settings.registry_url

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from modkernel.control import Progress, Stop
 from modkernel.errors import ModkernelError, PairError, StoppedError, UnknownNameError
@@ -73,6 +74,7 @@ def _count(work: Path, progress: Progress, stop: Stop, steps: int, seconds: floa
 
 ERRORS: dict[str, Exception] = {
     "pair": PairError("no same pair"),
+    "disk": SafetensorError("I/O error: No space left on device (os error 28)"),
     "name": UnknownNameError("kernel", "x", ["relu"]),
     "bug": ZeroDivisionError("division by zero"),
     "memory": MemoryError(),
