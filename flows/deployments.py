@@ -18,6 +18,7 @@ from modkernel.flows.measure_modules import measure_modules
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.search.spec import demo_search
 from modkernel.flows.search_modules import search_modules
+from modkernel.flows.servers.automations import install_automations
 from modkernel.flows.servers.registration import KeptDeployment, skip_missed_runs
 from modkernel.flows.specs.demo import demo_spec
 from modkernel.flows.study.spec import demo_study
@@ -98,11 +99,12 @@ def deployments() -> tuple[KeptDeployment, ...]:
 def serve_all() -> None:
     """Serve all deployments to the Prefect server in use, until stopped.
 
-    What people set in Prefect stays as it is; of the runs of a schedule that were due while
-    nothing served, the newest is made up for.
+    What people set in Prefect stays as it is, the automations for crashed runs too. Of the runs
+    of a schedule that were due while nothing served, the newest is made up for.
     """
     made = deployments()
     asyncio.run(skip_missed_runs([deployment.full_name for deployment in made]))
+    asyncio.run(install_automations([deployment.flow_name or "" for deployment in made]))
     serve(*made, pause_on_shutdown=False, print_starting_message=False, limit=CONCURRENT_RUNS)
 
 

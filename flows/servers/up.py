@@ -185,6 +185,7 @@ def _services(settings: Settings, state: UpState, password: str) -> list[Service
             # The page needs none: it asks the server that it comes from. Prefect's default is '*'.
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": state.prefect_url,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "modkernel.flows.servers.event_order",
             "PREFECT_UI_API_URL": "/api",
             "PREFECT_UI_STATIC_DIRECTORY": str(settings.home / "prefect" / "ui"),
         },
