@@ -11,6 +11,8 @@ SURROUNDINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # A first start makes its database, which takes 12 to 19 s on two cores.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+    # How soon it is seen that a run's process is gone; Prefect's shortest, by default 180.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 """What Prefect finds unless the user has set it."""
 

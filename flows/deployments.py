@@ -21,6 +21,7 @@ from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.search.score import score_names
 from modkernel.flows.search.spec import demo_search
 from modkernel.flows.search_modules import search_modules
+from modkernel.flows.servers.automations import install_automations
 from modkernel.flows.servers.registration import KeptDeployment, skip_missed_runs
 from modkernel.flows.spec_deployments.records import serve_deployed
 from modkernel.flows.specs.demo import demo_spec
@@ -104,8 +105,8 @@ def deployments() -> tuple[KeptDeployment, ...]:
 def serve_all() -> None:
     """Serve all deployments to the Prefect server in use, until stopped.
 
-    What people set in Prefect stays as it is; of the runs of a schedule that were due while
-    nothing served, the newest is made up for.
+    What people set in Prefect stays as it is, the automations for crashed runs too. Of the runs
+    of a schedule that were due while nothing served, the newest is made up for.
     """
     # Prefect's `serve` takes up nothing once it runs.
     with suppress(KeyboardInterrupt, TerminationSignal):
@@ -115,6 +116,7 @@ def serve_all() -> None:
 async def _serve_all() -> None:
     made = deployments()
     await skip_missed_runs([deployment.full_name for deployment in made])
+    await install_automations([deployment.flow_name or "" for deployment in made])
     runner = Runner(pause_on_shutdown=False, limit=CONCURRENT_RUNS)
     for deployment in made:
         await runner.aadd_deployment(deployment)

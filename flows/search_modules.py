@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -82,15 +82,19 @@ class _Run:
 
     def for_modules(self, modules: Sequence[ModuleSpec]) -> str | None:
         """The run, if it is there already or one of these modules is to be trained."""
-        if any(self._registry.modules.find_ready(module.digest()) is None for module in modules):
-            self.start()
+
+        def done() -> bool:
+            find = self._registry.modules.find_ready
+            return all(find(module.digest()) is not None for module in modules)
+
+        self.start_unless(done)
         return self.id
 
-    def start(self) -> None:
-        """Start the run, unless it is there."""
+    def start_unless(self, is_done: Callable[[], bool]) -> None:
+        """Start the run, unless it is there or nothing is to be done."""
         if self.id is None:
             recipe = f"search {self._spec.canonical_json()}"
-            run = network_run(self._registry, self._spec.name, recipe, needed=True)
+            run = network_run(self._registry, self._spec.name, recipe, is_done)
             self.id = self._stack.enter_context(run)
 
 
@@ -102,8 +106,7 @@ def _finish(
     step = output_step(f"{spec.name}.output", spec.output, plan.info, spec.seed, spec.dataset)
     chain = registry.modules.chain(best.record)
     network = Plan(Below.of_record(best.record), (step,), kept=chain)
-    if not is_done(registry, spec.name, network):
-        run.start()
+    run.start_unless(lambda: is_done(registry, spec.name, network))
     (output,) = train_in_order(network, run.id)
     return record_network(registry, spec.name, [*best.chain, output], run.id, began), output
 

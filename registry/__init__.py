@@ -15,13 +15,14 @@ from modkernel.registry.records import (
 )
 from modkernel.registry.registry import Registry
 from modkernel.registry.settings import Settings
-from modkernel.registry.sql.claims import Claim
+from modkernel.registry.sql.claims import Claim, Holder
 
 __all__ = [
     "Action",
     "Advice",
     "Claim",
     "EvaluationRecord",
+    "Holder",
     "LeftOut",
     "ModuleRecord",
     "MomentsRecord",

@@ -86,6 +86,8 @@ class Modules:
                 if record is None:
                     begun = saga.begin(self.backends, stored, name, report, run_id, dataset, pairs)
                     record = saga.finish(self.backends, begun, figures or {})
+                    if run_id is None:
+                        self.backends.runs.finish(record.run_id or "")
         measured = folder / MOMENTS_FILE
         if measured.is_file():
             self.moments.store(record, measured)

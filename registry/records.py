@@ -131,8 +131,8 @@ class Problem(Record):
 class Action(Record):
     """Something that `Registry.repair` did."""
 
-    kind: Literal["finished", "undone", "restored", "registered", "lost", "dropped"]
-    module_id: str
+    kind: Literal["finished", "undone", "restored", "registered", "lost", "dropped", "closed"]
+    module_id: str | None = Field(description="None where it is an MLflow run that was closed.")
     name: str
     message: str
 

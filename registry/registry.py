@@ -8,6 +8,7 @@ from typing import Self
 from modkernel.registry.advice import Adviser
 from modkernel.registry.backends import Backends
 from modkernel.registry.baselines import Baselines
+from modkernel.registry.dead_runs import close_dead_runs
 from modkernel.registry.modules import Modules
 from modkernel.registry.moments import StoredMoments
 from modkernel.registry.networks import Networks
@@ -16,7 +17,7 @@ from modkernel.registry.records import Action, Problem
 from modkernel.registry.repair import Repair
 from modkernel.registry.settings import Settings
 from modkernel.registry.sql import claims
-from modkernel.registry.sql.claims import Claim
+from modkernel.registry.sql.claims import Claim, Contender
 from modkernel.registry.sql.engine import open_database
 from modkernel.registry.tracking.client import open_mlflow
 
@@ -94,6 +95,10 @@ class Registry:
         """
         return claims.take(self.backends.database, key, owner, self.settings.lease_seconds)
 
+    def contend(self, key: str, owner: str) -> Contender:
+        """As `claim`, for whoever waits: it is tried again and again, and says for whom."""
+        return Contender(self.backends.database, key, owner, self.settings.lease_seconds)
+
     def verify(self) -> tuple[Problem, ...]:
         """All that is wrong with the stored modules; every byte in MLflow's store is hashed.
 
@@ -109,10 +114,12 @@ class Registry:
 
         What cannot be fixed is marked LOST, so that it is never reused and can be trained again;
         it is READY again when its bytes are back, such as those of a disk that was not mounted.
+        MLflow runs that are running with nobody at work in them are closed.
         Running it twice does nothing the second time.
 
         Raises:
             StoreError: something cannot be read now; nothing is marked LOST for that.
         """
         repair = Repair(self.backends, self.moments)
-        return tuple(action for problem in self.verify() for action in repair.fix(problem))
+        fixed = [action for problem in self.verify() for action in repair.fix(problem)]
+        return (*fixed, *close_dead_runs(self.backends))

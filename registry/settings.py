@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpu_slots: int = Field(1, ge=1, description="Modules trained at once without a GPU.")
     lease_seconds: int = Field(30, ge=1, description="A claim that is not renewed ends after this.")
+    outage_seconds: int = Field(
+        120, ge=0, description="How long a database or MLflow that is away is waited for."
+    )
     resident_limit: int | None = Field(
         None,
         ge=0,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 
+from prefect.logging import get_run_logger
+
 from modkernel.errors import StoppedError
-from modkernel.registry import ModuleRecord, Registry
+from modkernel.flows.runtime.claims import claim_unless, renewed
+from modkernel.flows.runtime.events import Note, emit
+from modkernel.registry import Claim, Holder, ModuleRecord, Registry
 from modkernel.spec import NetworkSpec
 
 
@@ -28,26 +32,49 @@ def ending_with(registry: Registry, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def network_run(
-    registry: Registry, name: str, recipe: NetworkSpec | str, needed: bool
+    registry: Registry, name: str, recipe: NetworkSpec | str, is_done: Callable[[], bool]
 ) -> Iterator[str | None]:
     """The parent run of a network's modules, or none where nothing is to be trained.
+
+    Of any number of equal flows one has it, under a claim; the others wait until it has ended.
 
     Args:
         registry: has the run.
         name: of the network.
         recipe: what it is made from, or words that tell this: a run that died with the same ones
             is resumed.
-        needed: whether something is to be trained.
+        is_done: whether nothing is to be trained; asked again after a wait.
+
+    Raises:
+        StoppedError: interrupted while waiting.
     """
-    if not needed:
+    key = _digest(recipe)
+    held = claim_unless(registry, key, lambda: is_done() or None, tells_who_is_waited_for(name))
+    if not isinstance(held, Claim):
         yield None
         return
-    if isinstance(recipe, str):
-        run_id = registry.runs.start_network(name, digest=sha256(recipe.encode()).hexdigest())
-    else:
-        run_id = registry.runs.start_network(name, recipe)
-    with ending_with(registry, run_id):
-        yield run_id
+    with renewed(held):
+        spec = recipe if isinstance(recipe, NetworkSpec) else None
+        run_id = registry.runs.start_network(name, spec, key)
+        with ending_with(registry, run_id):
+            yield run_id
+
+
+def tells_who_is_waited_for(name: str) -> Callable[[Holder], None]:
+    """What tells, in the log and on the terminal, for whom a flow that makes `name` waits."""
+
+    def waiting(holder: Holder) -> None:
+        text = f"{name}: another flow makes just this, which is waited for: {holder}."
+        get_run_logger().info(text)
+        emit(Note(text))
+
+    return waiting
+
+
+def _digest(recipe: NetworkSpec | str) -> str:
+    if isinstance(recipe, NetworkSpec):
+        return recipe.digest()
+    return sha256(recipe.encode()).hexdigest()
 
 
 def is_recorded(registry: Registry, name: str, modules: Sequence[ModuleRecord]) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+
 from modkernel.data import DataPlaces
+from modkernel.flows.runtime.events import Note, emit
 from modkernel.jobs.client import ForkServer
 from modkernel.registry import Registry, Settings
+from modkernel.registry.outages import tell_outages_to
 
 
 def open_registry() -> Registry:
@@ -21,7 +27,15 @@ def open_registry() -> Registry:
 @cache
 def _open(settings: Settings) -> Registry:
     settings.ensure_home()
+    tell_outages_to(_told)
     return Registry.open(settings)
+
+
+def _told(text: str) -> None:
+    emit(Note(text))
+    # Not every thread that waits is a flow's or a task's.
+    with suppress(MissingContextError):
+        get_run_logger().warning(text)
 
 
 def places(settings: Settings) -> DataPlaces:

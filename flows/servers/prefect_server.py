@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
 from prefect.server.api.server import create_app
 from prefect.settings import get_current_settings
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp
 
 from modkernel.registry.settings import close_to_others
 
@@ -21,14 +21,16 @@ HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 """Names of this machine that no foreign page can take. Any port: it may be forwarded (ssh -L)."""
 
 
-def guarded_app() -> FastAPI:
-    """Prefect's whole server, which answers 400 to every other Host, websockets included."""
+def guarded_app() -> ASGIApp:
+    """Prefect's whole server, which answers 400 to every other Host, websockets included.
+
+    Around the server, not in it: its automations ask it under a Host name of their own, in this
+    process.
+    """
     app = create_app(final=True)
     if static := get_current_settings().server.ui.static_directory:
         close_to_others(Path(static))  # Prefect copies its page with the folders' old modes.
-    # Added last, it comes first.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
-    return app
+    return TrustedHostMiddleware(app, allowed_hosts=HOSTS, www_redirect=False)
 
 
 def main() -> None:

@@ -222,6 +222,7 @@ def prefect_service(
             "PREFECT_SERVER_API_PORT": str(port),
             OWN_SERVER: password,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "modkernel.flows.servers.event_order",
             **(TEMPORARY if temporary else page),
         },
         log=settings.home / "logs" / f"{name}.log",

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from modkernel.flows.runtime.mlflow_runs import ending_with
+from modkernel.flows.runtime.claims import claim_unless, renewed
+from modkernel.flows.runtime.mlflow_runs import ending_with, tells_who_is_waited_for
 from modkernel.flows.study.plan import StudyPlan
 from modkernel.flows.tasks.ground_truth import find_ground_truth
-from modkernel.registry import Registry
+from modkernel.registry import Claim, Registry
 
 
 @dataclass(frozen=True)
@@ -23,27 +24,35 @@ class StudyRun:
 
 @contextmanager
 def study_run(registry: Registry, plan: StudyPlan) -> Iterator[StudyRun]:
-    """The run of a study. One that has finished is used again where nothing is left to be done."""
+    """The run of a study. One that has finished is used again where nothing is left to be done.
+
+    Equal studies at once wait for each other, as networks do.
+    """
     spec = plan.spec
     facts = [plan.info.fingerprint, spec.digest(), *(task.module.digest() for task in plan.tasks)]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    finished = registry.runs.find_finished(spec.name, digest)
-    if finished is not None and _is_done(registry, plan):
-        yield StudyRun(finished, is_new=False)
+
+    def finished() -> str | None:
+        return registry.runs.find_finished(spec.name, digest) if _is_done(registry, plan) else None
+
+    held = claim_unless(registry, digest, finished, tells_who_is_waited_for(spec.name))
+    if not isinstance(held, Claim):
+        yield StudyRun(held, is_new=False)
         return
-    run_id = registry.runs.start_study(
-        spec.name,
-        spec,
-        digest,
-        {
-            "dataset": spec.dataset.name,
-            "backbone": spec.backbone.name,
-            "tasks": str(len(plan.tasks)),
-            "seed": str(spec.seed),
-        },
-    )
-    with ending_with(registry, run_id):
-        yield StudyRun(run_id, is_new=True)
+    with renewed(held):
+        run_id = registry.runs.start_study(
+            spec.name,
+            spec,
+            digest,
+            {
+                "dataset": spec.dataset.name,
+                "backbone": spec.backbone.name,
+                "tasks": str(len(plan.tasks)),
+                "seed": str(spec.seed),
+            },
+        )
+        with ending_with(registry, run_id):
+            yield StudyRun(run_id, is_new=True)
 
 
 def _is_done(registry: Registry, plan: StudyPlan) -> bool:

@@ -9,12 +9,12 @@ from typing import Protocol, TypeVar
 from prefect.logging import get_run_logger
 
 from modkernel.errors import StoppedError
+from modkernel.flows.runtime.claims import claim_unless, renewed
 from modkernel.flows.runtime.events import Note, State, emit, tell
 from modkernel.flows.tasks.child import Follow, run_child
-from modkernel.flows.tasks.claims import claim_unless, renewed
 from modkernel.flows.tasks.work_folder import remove_work
 from modkernel.jobs.job import Job
-from modkernel.registry import Claim, Registry
+from modkernel.registry import Claim, Holder, Registry
 
 T = TypeVar("T")
 
@@ -60,9 +60,11 @@ def once(
         ModkernelError: what ended making it.
     """
 
-    def waiting() -> None:
-        get_run_logger().info("Another flow works on this module: waiting for it.")
+    def waiting(holder: Holder) -> None:
+        text = f"{label}: another flow works on it, which is waited for: {holder}."
+        get_run_logger().info(text)
         tell(label, "waiting")
+        emit(Note(text))
 
     ready = claim_unless(registry, key, find, waiting)
     if isinstance(ready, Claim):

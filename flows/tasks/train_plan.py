@@ -29,9 +29,12 @@ def train_network_of(
         began: `time.perf_counter()` at the flow's start.
     """
     emit(Planned(plan.names))
+
+    def done() -> bool:
+        return is_done(registry, name, plan)
+
     kept = [ModuleResult.of(record, registry.modules.report(record), True) for record in plan.kept]
-    needed = not is_done(registry, name, plan)
-    with network_run(registry, name, recipe, needed) as run_id:
+    with network_run(registry, name, recipe, done) as run_id:
         modules = [*kept, *train_in_order(plan, run_id)]
         spec = recipe if isinstance(recipe, NetworkSpec) else None
         return record_network(registry, name, modules, run_id, began, spec)

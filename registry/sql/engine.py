@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from sqlalchemy import (
     literal_column,
     text,
 )
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from modkernel.errors import SchemaVersionError, StoreError
+from modkernel.registry.outages import patiently
 from modkernel.registry.settings import Settings, masked
 from modkernel.registry.sql.tables import SCHEMA_VERSION
 from modkernel.system.locks import locked
@@ -48,6 +50,8 @@ class Database:
     """An open database at the expected schema version. Safe to share between threads."""
 
     engine: Engine
+    outage_seconds: int = 0
+    """How long a server that is away is waited for when a session begins."""
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -56,7 +60,11 @@ class Database:
         Raises:
             StoreError: the database failed; the message names it, without its password.
         """
-        with _translated(self.engine), Session(self.engine) as session:
+        with (
+            _translated(self.engine),
+            self._connected(self.engine) as connection,
+            Session(connection) as session,
+        ):
             yield session
 
     @contextmanager
@@ -67,8 +75,19 @@ class Database:
             StoreError: the database failed; the message names it, without its password.
         """
         engine = self.engine.execution_options(modkernel_write=True)
-        with _translated(self.engine), Session(engine) as session, session.begin():
+        with (
+            _translated(self.engine),
+            self._connected(engine) as connection,
+            Session(connection) as session,
+            session.begin(),
+        ):
             yield session
+
+    def _connected(self, engine: Engine) -> Connection:
+        """A connection that answered just now; its server is waited for where it is away."""
+        url = engine.url.render_as_string(hide_password=True)
+        what = f"The registry database {url}"
+        return patiently(engine.connect, what, self.outage_seconds, _is_away)
 
     @property
     def now(self) -> ColumnElement[float]:
@@ -98,7 +117,7 @@ def open_database(settings: Settings) -> Database:
     if found != SCHEMA_VERSION:
         engine.dispose()
         raise SchemaVersionError(_version_message(settings, found))
-    return Database(engine)
+    return Database(engine, settings.outage_seconds)
 
 
 def upgrade_database(settings: Settings) -> str:
@@ -206,12 +225,18 @@ def _version_message(settings: Settings, found: str | None) -> str:
     )
 
 
+def _is_away(error: Exception) -> bool:
+    """Whether a server does not answer; a SQLite file is never away."""
+    return isinstance(error, OperationalError) and not isinstance(error.orig, sqlite3.Error)
+
+
 @contextmanager
 def _translated(engine: Engine) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        reason = str(error.orig).strip() if isinstance(error, DBAPIError) else str(error)
+        said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+        reason = " ".join(said.split()).rstrip(".")
         url = masked(engine.url.render_as_string(hide_password=False))
         raise StoreError(
             f"The registry database {url} failed: {reason}. "

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 
 from modkernel.registry.settings import Settings
@@ -22,15 +24,28 @@ from modkernel.spec import ModuleSpec, NetworkSpec, Spec
 if TYPE_CHECKING:
     from modkernel.data import DatasetInfo
 
+T = TypeVar("T")
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 RECIPE_TAG = "recipe_digest"
+SOURCE = "modkernel"
+"""By which our runs are known among others'."""
 FIGURES = "figures"
 """Folder of a run's pictures."""
 BATCH_PARAMETERS = 100
 """Parameters that MLflow takes at once."""
 BATCH_METRICS = 1000
 """Metrics that MLflow takes at once."""
+
+
+@dataclass(frozen=True)
+class RunningRun:
+    """A run of ours that has not ended."""
+
+    id: str
+    name: str
+    recipe: str
+    """Digest of its recipe, on which whoever works in it holds a claim."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,27 @@ class Runs:
         return None if run is None else str(run.info.run_id)
 
     @speaks_with_mlflow
+    def running(self) -> tuple[RunningRun, ...]:
+        """Our runs that have not ended, in all experiments."""
+        ours = f"attributes.status = 'RUNNING' and tags.`{MLFLOW_SOURCE_NAME}` = '{SOURCE}'"
+        experiments = _all_pages(self.client.search_experiments)
+        runs = [
+            run
+            for one in experiments
+            for run in _all_pages(partial(self.client.search_runs, [one.experiment_id], ours))
+        ]
+        return tuple(
+            RunningRun(run.info.run_id, run.info.run_name or "", run.data.tags[RECIPE_TAG])
+            for run in runs
+            if RECIPE_TAG in run.data.tags
+        )
+
+    @speaks_with_mlflow
+    def is_running(self, run_id: str) -> bool:
+        """Whether the run has not ended."""
+        return bool(self.client.get_run(run_id).info.status == "RUNNING")
+
+    @speaks_with_mlflow
     def log_epochs(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Log the numbers of progress events in one batch, but for epochs that the run has."""
         if not lines:
@@ -248,6 +284,18 @@ def _find(
     return found[0] if found else None
 
 
+def _all_pages(search: Callable[..., PagedList[T]]) -> list[T]:
+    """All that a search of MLflow's finds, which gives a page at a time."""
+    found: list[T] = []
+    token = None
+    while True:
+        page = search(page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
 def _resume(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> str | None:
     run = _find(client, experiment_id, tags[RECIPE_TAG], "!=")
     if run is None:
@@ -260,9 +308,7 @@ def _resume(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -
 
 
 def _create(client: MlflowClient, experiment_id: str, name: str, tags: dict[str, str]) -> str:
-    run = client.create_run(
-        experiment_id, tags=tags | {MLFLOW_SOURCE_NAME: "modkernel"}, run_name=name
-    )
+    run = client.create_run(experiment_id, tags=tags | {MLFLOW_SOURCE_NAME: SOURCE}, run_name=name)
     return str(run.info.run_id)
 
 

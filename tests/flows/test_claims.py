@@ -9,35 +9,35 @@ from pathlib import Path
 import pytest
 
 from modkernel.errors import StoppedError, StoreError
-from modkernel.flows.tasks.claims import claim_unless, renewed
-from modkernel.registry import Claim, Registry
+from modkernel.flows.runtime.claims import claim_unless, renewed
+from modkernel.registry import Claim, Holder, Registry
 
 DIGEST = "a" * 64
 
 
 def test_what_is_ready_is_not_claimed(registry: Registry) -> None:
-    assert claim_unless(registry, DIGEST, lambda: "module", lambda: None) == "module"
+    assert claim_unless(registry, DIGEST, lambda: "module", lambda _: None) == "module"
     assert registry.claim(DIGEST, "someone") is not None
 
 
 def test_what_became_ready_while_claiming_is_found(registry: Registry) -> None:
     answers = iter([None, "module"])
-    assert claim_unless(registry, DIGEST, lambda: next(answers), lambda: None) == "module"
+    assert claim_unless(registry, DIGEST, lambda: next(answers), lambda _: None) == "module"
     assert registry.claim(DIGEST, "someone") is not None, "the claim was given back"
 
 
 def test_a_claim_of_another_is_waited_for(registry: Registry) -> None:
-    other = registry.claim(DIGEST, "other")
+    other = registry.claim(DIGEST, "there:7")
     assert other is not None
-    waits: list[bool] = []
+    waits: list[str] = []
 
-    def waiting() -> None:
-        waits.append(True)
+    def waiting(holder: Holder) -> None:
+        waits.append(holder.owner)
         threading.Timer(0.5, other.release).start()
 
     mine = claim_unless(registry, DIGEST, lambda: None, waiting)
     assert isinstance(mine, Claim)
-    assert waits == [True]
+    assert waits == ["there:7"]
 
 
 def test_a_claim_is_renewed_while_training_takes_longer_than_its_lease(registry: Registry) -> None:

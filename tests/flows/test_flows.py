@@ -46,14 +46,14 @@ from tests.flows.helpers.specs import hidden, tiny
 def test_a_run_that_died_is_resumed_where_there_is_no_spec(registry: Registry) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        network_run(registry, "net", "compose this", True) as died,
+        network_run(registry, "net", "compose this", lambda: False) as died,
     ):
         raise KeyboardInterrupt
-    with network_run(registry, "net", "compose that", True) as other:
+    with network_run(registry, "net", "compose that", lambda: False) as other:
         assert other != died
-    with network_run(registry, "net", "compose this", True) as again:
+    with network_run(registry, "net", "compose this", lambda: False) as again:
         assert again == died
-    with network_run(registry, "net", "compose this", True) as new:
+    with network_run(registry, "net", "compose this", lambda: False) as new:
         assert new not in (died, other)
 
 

@@ -8,17 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.settings import PREFECT_API_URL
 
-from modkernel.flows.results import NetworkResult
-from modkernel.flows.runtime.events import EpochDone, Event, StateChanged, watch
+from modkernel.flows.results import ModuleResult, NetworkResult
+from modkernel.flows.runtime.events import EpochDone, Event, Note, watch
 from modkernel.flows.train_network import train_network
-from modkernel.registry import Registry
+from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import NetworkSpec
 from tests.flows.helpers.specs import tiny
 
@@ -66,18 +66,18 @@ def epochs_reported(registry: Registry, block: str) -> list[int]:
     return [e["epoch"] for e in progress_of(registry, block) if e["event"] == "epoch"]
 
 
-def assert_stored_once(registry: Registry, result: NetworkResult) -> None:
+def assert_stored_once(
+    registry: Registry, name: str, modules: Sequence[ModuleResult | ModuleRecord]
+) -> None:
     """Three modules, each with one version, one run and every epoch once."""
     client = registry.backends.client
-    assert {record.id for record in registry.modules.find()} == {
-        module.id for module in result.modules
-    }
-    for module in result.modules:
+    assert {record.id for record in registry.modules.find()} == {module.id for module in modules}
+    for module in modules:
         assert len(client.search_model_versions(f"name = '{module.name}'")) == 1
         steps = [m.step for m in client.get_metric_history(module.run_id or "", "objective")]
         epochs = len(registry.modules.report(registry.modules.resolve(module.id)).history)
         assert sorted(steps) == list(range(1, epochs + 1))
-    experiment = client.get_experiment_by_name(result.name)
+    experiment = client.get_experiment_by_name(name)
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
     assert not registry.verify()
@@ -89,7 +89,7 @@ def assert_resumed(registry: Registry, epochs: list[int], result: NetworkResult)
     assert epochs == list(range(epochs[0], LONG + 1))
     history = registry.modules.report(registry.modules.resolve(result.modules[1].id)).history
     assert [line.epoch for line in history] == list(range(1, LONG + 1))
-    assert_stored_once(registry, result)
+    assert_stored_once(registry, result.name, result.modules)
 
 
 @pytest.mark.parametrize("with_child", [False, True], ids=["flow", "flow and child"])
@@ -134,17 +134,27 @@ def test_a_killed_child_is_followed_by_another(registry: Registry) -> None:
     assert_resumed(registry, later, result)
 
 
-def test_two_flows_of_one_spec_train_each_module_once(registry: Registry, tmp_path: Path) -> None:
+def test_four_flows_of_one_spec_make_one_network_and_one_run(
+    registry: Registry, tmp_path: Path
+) -> None:
     spec = tiny("both", epochs=(400, 20))
-    flow, path = start_flow(spec, tmp_path)
-    until(lambda: epochs_reported(registry, "linear1") or flow.poll() is not None)
+    folders = [tmp_path / str(number) for number in range(3)]
+    for folder in folders:
+        folder.mkdir()
+    flows = [start_flow(spec, folder) for folder in folders]
+    until(lambda: epochs_reported(registry, "linear1"))
     events: list[Event] = []
     with watch(events.append):
-        mine = train_network(spec)
-    assert flow.wait(120) == 0, (tmp_path / "flow.log").read_text()
-    other = NetworkResult.model_validate_json(path.read_bytes())
-    assert mine.trained_modules + other.trained_modules == 3
-    assert mine.reused_modules + other.reused_modules == 3
-    assert mine.id == other.id
-    assert StateChanged("both.hidden-1", "waiting") in events
-    assert_stored_once(registry, mine)
+        results = [train_network(spec)]
+    for (flow, path), folder in zip(flows, folders, strict=True):
+        assert flow.wait(120) == 0, (folder / "flow.log").read_text()
+        results.append(NetworkResult.model_validate_json(path.read_bytes()))
+    assert sum(result.trained_modules for result in results) == 3
+    assert sum(result.reused_modules for result in results) == 9
+    assert len({result.id for result in results}) == 1
+    told = [event.text for event in events if isinstance(event, Note)]
+    (waited,) = {text.partition(" on ")[0] for text in told}
+    processes = [flow.pid for flow, _ in flows]
+    start = "both: another flow makes just this, which is waited for: process"
+    assert waited in [f"{start} {process}" for process in processes]
+    assert_stored_once(registry, spec.name, results[0].modules)

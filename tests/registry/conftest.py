@@ -8,7 +8,9 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as ModelStore
@@ -63,9 +65,27 @@ def examples(tmp_path: Path) -> Examples:
     return Examples(tmp_path / "trained")
 
 
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL server of our own."""
+
+    url: str
+    """Without a database name."""
+    control: list[Any]
+    options: str
+    folder: Path
+
+    def start(self) -> None:
+        command = [*self.control, "-o", self.options, "-l", self.folder / "log", "start"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+
+    def stop(self, mode: str = "fast") -> None:
+        command = [*self.control, "-m", mode, "stop"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, cwd=self.folder)
+
+
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """URL of a server of our own, without a database name."""
+def postgres() -> Iterator[Postgres]:
     binaries = _postgres_binaries()
     if binaries is None:
         pytest.skip("no PostgreSQL server binaries (initdb, postgres) on this machine")
@@ -77,19 +97,24 @@ def postgres_server() -> Iterator[str]:
     data, port = folder / "data", free_port()
     initdb = [binaries / "initdb", "-D", data, "-U", "modkernel", "-A", "trust", "--no-sync"]
     subprocess.run([*as_owner, *initdb], check=True, capture_output=True, cwd=folder)
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    control = [*as_owner, binaries / "pg_ctl", "-D", data, "-w"]
-    subprocess.run(
-        [*control, "-o", options, "-l", folder / "log", "start"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        cwd=folder,
+    server = Postgres(
+        f"postgresql://modkernel:secret-word@127.0.0.1:{port}",
+        [*as_owner, binaries / "pg_ctl", "-D", data, "-w"],
+        f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off",
+        folder,
     )
+    server.start()
     try:
-        yield f"postgresql://modkernel:secret-word@127.0.0.1:{port}"
+        yield server
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], stdout=subprocess.DEVNULL, cwd=folder)
+        server.stop("immediate")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres: Postgres) -> str:
+    """URL of a server of our own, without a database name."""
+    return postgres.url
 
 
 @pytest.fixture

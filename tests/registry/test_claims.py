@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from modkernel.errors import StoreError
 from modkernel.registry import Settings
-from modkernel.registry.sql import claims
+from modkernel.registry.sql import claims, engine
 from modkernel.registry.sql.engine import Database, open_database
 from tests.registry.helpers.processes import CONTEXT, start
 
@@ -94,6 +95,48 @@ def test_a_claim_that_cannot_be_renewed_in_time_is_lost(
     lost = threading.Event()
     with claims.wait_for(database, KEY, "me", 1).renewed(lost):
         assert lost.wait(5)
+
+
+def jump(monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    """Set the database's clock, for whoever asks it from now on."""
+    for dialect, now in dict(engine.NOW_SECONDS).items():
+        monkeypatch.setitem(engine.NOW_SECONDS, dialect, f"({now} + {3600 * hours})")
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_jumps_steals_no_live_claim(
+    database: Database, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    lost = threading.Event()
+    with claims.wait_for(database, KEY, "me", 2).renewed(lost):
+        jump(monkeypatch, hours)
+        began = time.monotonic()
+        while time.monotonic() - began < 3:
+            assert claims.take(database, KEY, "you", 2) is None
+            time.sleep(0.05)
+        assert not lost.is_set()
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_jumps_blocks_no_dead_claim_for_longer_than_its_lease(
+    database: Database, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    assert claims.take(database, KEY, "dead", 2) is not None
+    jump(monkeypatch, hours)
+    began = time.monotonic()
+    assert claims.take(database, KEY, "you", 30) is not None
+    assert time.monotonic() - began < 2 + 1
+
+
+def test_who_waits_learns_for_whom_and_until_when(database: Database) -> None:
+    contender = claims.Contender(database, KEY, "here:1", 30)
+    with claims.wait_for(database, KEY, "there:7", 30):
+        assert contender.attempt() is None
+        assert contender.holder is not None
+        assert 28 < contender.holder.seconds <= 30
+        until = datetime.now() + timedelta(seconds=contender.holder.seconds)
+        assert f"process 7 on there, until {until:%H:%M}" in str(contender.holder)
+    assert contender.attempt() is not None
 
 
 def _race(settings: Settings, barrier: Any, results: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from modkernel.errors import StoppedError
 from modkernel.flows.runtime.interrupts import stoppable
-from modkernel.registry import Claim, Registry
+from modkernel.registry import Claim, Holder, Registry
 from modkernel.registry.backends import this_process
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.3
 
 
 def claim_unless(
-    registry: Registry, key: str, find: Callable[[], T | None], waiting: Callable[[], None]
+    registry: Registry, key: str, find: Callable[[], T | None], waiting: Callable[[Holder], None]
 ) -> T | Claim:
     """What `find` finds, or else a claim on the key to make it.
 
@@ -29,27 +29,29 @@ def claim_unless(
         registry: keeps the claims.
         key: of what is made, such as a recipe digest.
         find: looks for what is ready; asked again under the claim, so nothing is made twice.
-        waiting: called once if there is a wait.
+        waiting: told for whom, once for each whom there is a wait for.
 
     Raises:
         StoppedError: interrupted while waiting.
     """
-    waits, stop = False, threading.Event()
+    contender, stop = registry.contend(key, this_process()), threading.Event()
+    waits_for: str | None = None
     with stoppable(stop):
         while True:
             found = find()
             if found is not None:
                 return found
-            claim = registry.claim(key, this_process())
+            claim = contender.attempt()
             if claim is not None:
                 found = find()
                 if found is None:
                     return claim
                 claim.release()
                 return found
-            if not waits:
-                waiting()
-                waits = True
+            holder = contender.holder
+            if holder is not None and holder.owner != waits_for:
+                waiting(holder)
+                waits_for = holder.owner
             if stop.wait(POLL_SECONDS):
                 raise StoppedError("Waiting for another flow was interrupted: run it again.")
 
