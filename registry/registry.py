@@ -8,13 +8,12 @@ from typing import Self
 from modkernel.registry.advice import Adviser
 from modkernel.registry.backends import Backends
 from modkernel.registry.baselines import Baselines
-from modkernel.registry.dead_runs import close_dead_runs
 from modkernel.registry.modules import Modules
 from modkernel.registry.moments import StoredMoments
 from modkernel.registry.networks import Networks
 from modkernel.registry.promotions import Promotions
 from modkernel.registry.records import Action, Problem
-from modkernel.registry.repair import Repair
+from modkernel.registry.repair import Repair, close_dead_runs
 from modkernel.registry.settings import Settings
 from modkernel.registry.sql import claims
 from modkernel.registry.sql.claims import Claim, Contender

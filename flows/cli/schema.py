@@ -16,8 +16,8 @@ def schema(
 ) -> None:
     """Print the JSON schema of spec files, for editors."""
     from modkernel.errors import SettingsError
-    from modkernel.shorthand import MOST_MODULES
     from modkernel.spec import NetworkSpec
+    from modkernel.spec.shorthand import MOST_MODULES
 
     fields = NetworkSpec.model_json_schema()
     hidden = fields["properties"]["hidden"]

@@ -12,7 +12,7 @@ from modkernel.data import DataPlaces
 from modkernel.flows.runtime.events import Note, emit
 from modkernel.jobs.client import ForkServer
 from modkernel.registry import Registry, Settings
-from modkernel.registry.outages import tell_outages_to
+from modkernel.system.outages import tell_outages_to
 
 
 def open_registry() -> Registry:

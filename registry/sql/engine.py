@@ -23,10 +23,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from modkernel.errors import SchemaVersionError, StoreError
-from modkernel.registry.outages import patiently
 from modkernel.registry.settings import Settings, masked
 from modkernel.registry.sql.tables import SCHEMA_VERSION
 from modkernel.system.locks import locked
+from modkernel.system.outages import patiently
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling
 
+from modkernel.flows.servers.automations import RESTARTED
 from modkernel.registry import Settings
 from modkernel.spec import NetworkSpec
 from tests.flows.helpers.prefect_client import deployment, prefect_client
@@ -119,11 +121,20 @@ def check_stopped(home: Path, name: str) -> None:
         claim.release()
 
 
+@contextmanager
+def not_started_again(client: SyncPrefectClient) -> Iterator[None]:
+    """Switch off, for a while, that a run which crashed starts again."""
+    (again,) = client.read_automations_by_name(RESTARTED)
+    client.pause_automation(again.id)
+    yield
+    client.resume_automation(again.id)
+
+
 @pytest.mark.parametrize("how", ["cancel", "SIGTERM"])
 def test_a_served_run_is_ended(up: Up, how: str) -> None:
     name = f"served-{how.lower()}"
     parameters: dict[str, Any] = {"spec": endless(name).model_dump(mode="json")}
-    with prefect_client(up.prefect, up.home) as client:
+    with prefect_client(up.prefect, up.home) as client, not_started_again(client):
         found = deployment(client, "train-network")
         before = len(checkpoints(up.home))
         run = client.create_flow_run_from_deployment(found.id, parameters=parameters)

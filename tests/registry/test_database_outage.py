@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from modkernel.errors import StoreError
-from modkernel.registry import Registry, Settings, outages, saga
+from modkernel.registry import Registry, Settings, saga
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord
+from modkernel.system import outages
 from tests.registry.conftest import Postgres
 from tests.registry.helpers.examples import Examples, store_one
 

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from modkernel.shorthand import from_count, from_pairs
+from modkernel.spec.shorthand import from_count, from_pairs
 
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
