@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from modkernel.errors import NotFoundError, StoreError
+from modkernel.registry.outages import tell_back
 from modkernel.registry.settings import masked
 
 ABSENT = "RESOURCE_DOES_NOT_EXIST"
@@ -57,8 +58,11 @@ def speaks_with_mlflow(
 
     @wraps(method)
     def speaking(self: S, /, *arguments: P.args, **named: P.kwargs) -> T:
-        with translated(self.client.tracking_uri):
-            return method(self, *arguments, **named)
+        uri = self.client.tracking_uri
+        with translated(uri):
+            answer = method(self, *arguments, **named)
+        tell_back(f"MLflow at {masked(uri)}")
+        return answer
 
     return speaking
 
