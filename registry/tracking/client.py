@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _get_latest_schema_revision, _upgrade_db
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from modkernel.registry.outages import tell_away
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,6 +25,10 @@ from modkernel.system.locks import locked
 
 # It logs the whole traceback of each error of its database, which we tell in one sentence.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+API = "/api/2.0/mlflow"
+"""How the paths of MLflow's requests begin."""
+RETRIED_SECONDS = 120
+"""For which a request is tried again; see `registry._environment`."""
 
 
 def open_mlflow(settings: Settings) -> MlflowClient:
@@ -37,6 +42,8 @@ def open_mlflow(settings: Settings) -> MlflowClient:
     if path is not None:
         _make_sqlite(path, settings)
         _check_version(path, settings)
+    if settings.mlflow_uri.startswith("http"):
+        _tell_of_retries(settings.mlflow_uri)
     mlflow.set_tracking_uri(settings.mlflow_uri)
     mlflow.set_registry_uri(settings.mlflow_uri)
     try:
@@ -47,6 +54,26 @@ def open_mlflow(settings: Settings) -> MlflowClient:
             f"{failure(settings.mlflow_uri, error)} Start it, or correct MODKERNEL_MLFLOW_URI."
         ) from error
     return client
+
+
+class _Retries(logging.Handler):
+    """Tells whoever watches that MLflow is waited for, which its HTTP library tells its log."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(logging.WARNING)
+        self.what = f"MLflow at {masked(uri)}"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        path = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+        if str(record.msg).startswith("Retrying") and str(path).startswith(API):
+            tell_away(self.what, RETRIED_SECONDS)
+
+
+def _tell_of_retries(uri: str) -> None:
+    """Of this server from now on; the log does not say of which one it speaks."""
+    log = logging.getLogger("urllib3.connectionpool")
+    log.handlers = [one for one in log.handlers if not isinstance(one, _Retries)]
+    log.addHandler(_Retries(uri))
 
 
 def upgrade_mlflow(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from modkernel.registry.outages import tell_back
 from sqlalchemy.exc import SQLAlchemyError
 
 from modkernel.errors import NotFoundError, StoreError
@@ -57,8 +58,11 @@ def speaks_with_mlflow(
 
     @wraps(method)
     def speaking(self: S, /, *arguments: P.args, **named: P.kwargs) -> T:
-        with translated(self.client.tracking_uri):
-            return method(self, *arguments, **named)
+        uri = self.client.tracking_uri
+        with translated(uri):
+            answer = method(self, *arguments, **named)
+        tell_back(f"MLflow at {masked(uri)}")
+        return answer
 
     return speaking
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from modkernel.errors import ArtifactError, StoreError
 from modkernel.modules.stored import WEIGHTS_FILE
-from modkernel.registry import ModuleRecord, Registry, Settings
+from modkernel.registry import ModuleRecord, Registry, Settings, outages
 from modkernel.registry.flavor import load_model
 from modkernel.registry.tracking import artifacts
 from modkernel.reuse.moments_file import MOMENTS_FILE
@@ -94,6 +96,23 @@ def test_a_stopped_server_is_an_outage_and_no_loss(remote: Remote, record: Modul
     assert registry.modules.fetch(record).id == record.id
     assert registry.moments.has(record, FACTS.fingerprint)
     assert registry.modules.resolve(f"{record.name}@champion") == record
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for_and_told(
+    remote: Remote, record: ModuleRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")
+    told: list[str] = []
+    monkeypatch.setattr(outages, "_watchers", [told.append])
+    remote.stop()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(remote.registry.runs.tags, record.run_id or "")
+        time.sleep(2)
+        remote.start()
+        assert answer.result()["module"] == record.name
+    assert "does not answer: waiting for it, for 120 s at most" in told[0]
+    assert told[1].endswith("answers again.")
+    assert len(told) == 2
 
 
 def test_what_the_server_does_not_have_is_a_loss(remote: Remote, record: ModuleRecord) -> None:
