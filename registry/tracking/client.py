@@ -13,7 +13,6 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _get_latest_schema_revision, _upgrade_db
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from modkernel.registry.outages import tell_away
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,6 +21,7 @@ from modkernel.registry.settings import Settings, masked, sqlite_path
 from modkernel.registry.tracking.errors import failure, first_line
 from modkernel.system.files import replace_file
 from modkernel.system.locks import locked
+from modkernel.system.outages import tell_away
 
 # It logs the whole traceback of each error of its database, which we tell in one sentence.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -9,11 +9,11 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from modkernel.registry.outages import tell_back
 from sqlalchemy.exc import SQLAlchemyError
 
 from modkernel.errors import NotFoundError, StoreError
 from modkernel.registry.settings import masked
+from modkernel.system.outages import tell_back
 
 ABSENT = "RESOURCE_DOES_NOT_EXIST"
 """Code by which MLflow answers that it has no such thing."""
