@@ -5,13 +5,17 @@ READY := $(VENV)/ready
 NEWEST := .venv-newest
 CONSTRAINTS := requirements/constraints.txt
 
-.PHONY: demo test check schema constraints newest clean
+.PHONY: demo test test-long check schema constraints newest clean
 
 demo: $(READY)
 	@$(BIN)/modkernel demo
 
 test: check
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What takes minutes a test, and so is no part of `test`.
+test-long: $(READY)
+	@$(BIN)/python -m pytest -m long
 
 check: $(READY)
 	@$(BIN)/ruff check .

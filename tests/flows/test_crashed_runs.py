@@ -37,6 +37,7 @@ SILENT = timedelta(seconds=45)
 
 pytestmark = [
     pytest.mark.servers,
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]

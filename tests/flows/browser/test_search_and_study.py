@@ -57,6 +57,7 @@ def study_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
 
 @pytest.mark.browser
 @pytest.mark.servers
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_search_and_a_study_are_run_from_their_forms(up: Up, tmp_path: Path) -> None:
     with browser_page(tmp_path) as (page, shoot):
