@@ -14,10 +14,11 @@ import pytest
 
 from modkernel.errors import ArtifactError, StoreError
 from modkernel.modules.stored import WEIGHTS_FILE
-from modkernel.registry import ModuleRecord, Registry, Settings, outages
+from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
 from modkernel.registry.tracking import artifacts
 from modkernel.reuse.moments_file import MOMENTS_FILE
+from modkernel.system import outages
 from tests.modkernel.helpers.stored_examples import FACTS
 from tests.registry.conftest import free_port
 from tests.registry.helpers.examples import Examples, store_one, write_example_moments
