@@ -134,6 +134,7 @@ def test_a_killed_child_is_followed_by_another(registry: Registry) -> None:
     assert_resumed(registry, later, result)
 
 
+@pytest.mark.long
 def test_four_flows_of_one_spec_make_one_network_and_one_run(
     registry: Registry, tmp_path: Path
 ) -> None:

@@ -157,6 +157,7 @@ def test_trusted_packages_serve(place: Place, tmp_path: Path) -> None:
     assert place.imported == {"ownnets", "ownsets"}
 
 
+@pytest.mark.long
 def test_a_data_set_of_many_classes_is_remembered(template: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(template, home)

@@ -37,6 +37,7 @@ def has_begun(client: SyncPrefectClient, deployment: UUID) -> bool:
 
 @pytest.mark.browser
 @pytest.mark.servers
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_schedule_set_in_the_browser_runs(up: Up, tmp_path: Path) -> None:
     prefect = up.prefect
@@ -84,6 +85,7 @@ def test_a_schedule_set_in_the_browser_runs(up: Up, tmp_path: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.servers
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_deployed_spec_is_scheduled_by_clicks_alone(up: Up, tmp_path: Path) -> None:
     path = tmp_path / "by-clicks.yaml"
