@@ -16,7 +16,6 @@ from modkernel.data import (
     load_dataset,
     place_dataset,
 )
-from modkernel.data import load as load_module
 from modkernel.data.statistics import preprocessing_of
 from modkernel.errors import DataError, ImageError
 from modkernel.system import memory
@@ -74,7 +73,7 @@ def test_a_set_that_was_resident_streams_later(root, tmp_path):
 def test_half_of_the_free_memory_is_the_default(root, tmp_path, monkeypatch):
     size = all_pixels(load_dataset(folder_spec(root), places(tmp_path))).numel()
     for free, kind in ((2 * size, Resident), (2 * size - 1, Streamed)):
-        monkeypatch.setattr(load_module, "free_memory", lambda free=free: free)
+        monkeypatch.setattr("modkernel.data.residency.free_memory", lambda free=free: free)
         images = load_dataset(folder_spec(root), places(tmp_path)).train.examples
         assert isinstance(images, kind)
 
