@@ -28,7 +28,7 @@ from modkernel.spec import NetworkSpec
 from tests.flows.helpers.prefect_client import deployment, prefect_client
 from tests.flows.helpers.processes import ROOT, processes_of, wait_until
 from tests.flows.helpers.servers import Up
-from tests.flows.helpers.specs import tiny
+from tests.flows.helpers.specs import endless
 
 pytestmark = [
     pytest.mark.servers,
@@ -39,14 +39,6 @@ STOP_SECONDS = 10
 """Within which everything has ended: what docs/reliability.md promises."""
 START_SECONDS = 300
 """Until a first checkpoint is there, on a machine with much else to do."""
-
-
-def endless(name: str) -> NetworkSpec:
-    """A network whose first module trains for hours."""
-    spec = tiny(name)
-    first, *rest = spec.hidden
-    slow = first.changed(recipe=first.recipe.changed(epochs=1_000_000))
-    return spec.changed(hidden=(slow, *rest))
 
 
 def runs_of(home: Path, name: str) -> dict[str, str]:

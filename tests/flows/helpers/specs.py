@@ -24,3 +24,11 @@ def tiny(name: str = "tiny", epochs: tuple[int, ...] = (1, 1), seed: int = 0) ->
         ),
         seed=seed,
     )
+
+
+def endless(name: str) -> NetworkSpec:
+    """A network whose first module trains for hours."""
+    spec = tiny(name)
+    first, *rest = spec.hidden
+    slow = first.changed(recipe=first.recipe.changed(epochs=1_000_000))
+    return spec.changed(hidden=(slow, *rest))
