@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -150,11 +151,12 @@ def test_a_run_that_crashes_again_and_again_is_given_up(up: Up) -> None:
             parameters={"spec": spec.model_dump(mode="json")},
         )
         for begun in range(1, RESTARTS + 2):
-            wait_until(lambda: is_running(client, run.id, begun), 300, f"start {begun}")
+            runs = partial(is_running, client, run.id, begun)
+            wait_until(runs, 300, f"start {begun}")
             for pid, line in processes_of(up.home).items():
                 if "prefect.engine" in line:
                     os.kill(pid, signal.SIGKILL)
-            wait_until(lambda: not is_running(client, run.id, begun), 60, "the crash is seen")
+            wait_until(lambda runs=runs: not runs(), 60, "the crash is seen")
         time.sleep(GIVEN_UP)
         ended = client.read_flow_run(run.id)
     assert (ended.state_type, ended.run_count) == (StateType.CRASHED, 1 + RESTARTS)
