@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -114,10 +113,10 @@ def check_stopped(home: Path, name: str) -> None:
     assert checkpoints(home)
     with Registry.open(Settings(home=home)) as registry:
         assert not registry.modules.find(name=f"{name}.hidden-1")
-        digest = checkpoints(home)[0].parent.parent.name
-        claim = registry.claim(digest, "a test")
-        assert claim is not None
-        claim.release()
+        for checkpoint in checkpoints(home):
+            claim = registry.claim(checkpoint.parent.parent.name, "a test")
+            assert claim is not None
+            claim.release()
 
 
 @contextmanager
@@ -125,8 +124,10 @@ def not_started_again(client: SyncPrefectClient) -> Iterator[None]:
     """Switch off, for a while, that a run which crashed starts again."""
     (again,) = client.read_automations_by_name(RESTARTED)
     client.pause_automation(again.id)
-    yield
-    client.resume_automation(again.id)
+    try:
+        yield
+    finally:
+        client.resume_automation(again.id)
 
 
 def check_tasks_are_shown(client: SyncPrefectClient, run: UUID, name: str) -> None:
@@ -145,25 +146,40 @@ def check_tasks_are_shown(client: SyncPrefectClient, run: UUID, name: str) -> No
         assert tasks[below].id in [getattr(source, "id", None) for source in inputs]
 
 
-@pytest.mark.parametrize("how", ["cancel", "SIGTERM"])
-def test_a_served_run_is_ended(up: Up, how: str) -> None:
-    name = f"served-{how.lower()}"
-    parameters: dict[str, Any] = {"spec": endless(name).model_dump(mode="json")}
-    with prefect_client(up.prefect, up.home) as client, not_started_again(client):
-        found = deployment(client, "train-network")
-        before = len(checkpoints(up.home))
-        run = client.create_flow_run_from_deployment(
-            found.id, parameters=parameters, name="As I like it"
-        )
+@contextmanager
+def served(up: Up, client: SyncPrefectClient, spec: NetworkSpec) -> Iterator[UUID]:
+    """A served run that has written its first checkpoint; it is over after the block."""
+    before = len(checkpoints(up.home))
+    run = client.create_flow_run_from_deployment(
+        deployment(client, "train-network").id,
+        parameters={"spec": spec.model_dump(mode="json")},
+        name="As I like it",
+    )
+    try:
         wait_until(
             lambda: len(checkpoints(up.home)) > before, START_SECONDS, "the first checkpoint"
         )
-        assert client.read_flow_run(run.id).name == "As I like it"
-        check_tasks_are_shown(client, run.id, name)
+        yield run.id
+    finally:
+        state = client.read_flow_run(run.id).state
+        if state is None or not state.is_final():
+            client.set_flow_run_state(run.id, Cancelling())
+
+
+@pytest.mark.parametrize("how", ["cancel", "SIGTERM"])
+def test_a_served_run_is_ended(up: Up, how: str) -> None:
+    name = f"served-{how.lower()}"
+    with (
+        prefect_client(up.prefect, up.home) as client,
+        not_started_again(client),
+        served(up, client, endless(name)) as run,
+    ):
+        assert client.read_flow_run(run).name == "As I like it"
+        check_tasks_are_shown(client, run, name)
         engine = {pid for pid, line in processes_of(up.home).items() if "prefect.engine" in line}
         began = time.monotonic()
         if how == "cancel":
-            client.set_flow_run_state(run.id, Cancelling())
+            client.set_flow_run_state(run, Cancelling())
         else:
             for pid in engine:
                 os.kill(pid, signal.SIGTERM)
@@ -171,11 +187,11 @@ def test_a_served_run_is_ended(up: Up, how: str) -> None:
         assert time.monotonic() - began < STOP_SECONDS
 
         def ended() -> bool:
-            state = client.read_flow_run(run.id).state
+            state = client.read_flow_run(run).state
             return state is not None and state.is_final()
 
         wait_until(ended, 20, "the run has a final state")
-        state = client.read_flow_run(run.id).state
+        state = client.read_flow_run(run).state
         assert state is not None
         assert state.type == (StateType.CANCELLED if how == "cancel" else StateType.CRASHED)
     check_stopped(up.home, name)
