@@ -61,7 +61,7 @@ def train_in_order(plan: Plan, run_id: str | None) -> list[ModuleResult]:
         # All at once, so that a run's page shows from its start what is to come, and in which
         # order; Prefect starts each when the one before it is done, and hands over its result.
         standing_on: Any = tasks[-1] if tasks else None
-        task = train_stored_module.submit(
+        task = train_stored_module.with_options(name=step.name).submit(
             step.name,
             module,
             step.dataset,
