@@ -65,7 +65,7 @@ def training(home: Path, spec: NetworkSpec) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-m", "modkernel.flows.cli", "train", str(path)],
         cwd=ROOT,
-        env=kept | {"MODKERNEL_HOME": str(home)},
+        env=kept | {"MODKERNEL_HOME": str(home), "PYTHONFAULTHANDLER": "1"},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -79,6 +79,15 @@ def training(home: Path, spec: NetworkSpec) -> Iterator[subprocess.Popen[str]]:
                 os.kill(pid, signal.SIGKILL)
 
 
+def what_it_said(process: subprocess.Popen[str]) -> str:
+    """Its messages until its end; where it does not end, what each of its threads does."""
+    try:
+        return process.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        pytest.fail(f"still there after a minute: {process.communicate()[1]}")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_a_command(template: Path, tmp_path: Path, number: signal.Signals) -> None:
     home = tmp_path / "home"
@@ -86,7 +95,7 @@ def test_a_signal_ends_a_command(template: Path, tmp_path: Path, number: signal.
     with training(home, endless("slow")) as process:
         began = time.monotonic()
         process.send_signal(number)
-        _, told = process.communicate(timeout=60)
+        told = what_it_said(process)
         assert time.monotonic() - began < STOP_SECONDS
         wait_until(lambda: not processes_of(home), 2, "every process has ended")
     asked = signal.SIGTERM if number == signal.SIGHUP else number
@@ -207,7 +216,7 @@ def test_a_cancel_in_prefect_ends_a_command(up: Up) -> None:
         subprocess.Popen(
             [sys.executable, "-m", "modkernel.flows.cli", "train", str(path)],
             cwd=ROOT,
-            env=up.environment,
+            env=up.environment | {"PYTHONFAULTHANDLER": "1"},
             stderr=subprocess.PIPE,
             text=True,
         ) as command,
@@ -220,7 +229,7 @@ def test_a_cancel_in_prefect_ends_a_command(up: Up) -> None:
         (run,) = client.read_flow_runs(flow_run_filter=named)
         began = time.monotonic()
         client.set_flow_run_state(run.id, Cancelling())
-        _, told = command.communicate(timeout=60)
+        told = what_it_said(command)
         assert time.monotonic() - began < STOP_SECONDS
         state = client.read_flow_run(run.id).state
         assert state is not None
