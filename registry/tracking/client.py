@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from modkernel.errors import SchemaVersionError, StoreError
 from modkernel.registry.settings import Settings, masked, sqlite_path
 from modkernel.registry.tracking.errors import failure, first_line
+from modkernel.registry.tracking.moved import follow_home
 from modkernel.system.files import replace_file
 from modkernel.system.locks import locked
 from modkernel.system.outages import tell_away
@@ -42,6 +43,7 @@ def open_mlflow(settings: Settings) -> MlflowClient:
     if path is not None:
         _make_sqlite(path, settings)
         _check_version(path, settings)
+        follow_home(path, settings)
     if settings.mlflow_uri.startswith("http"):
         _tell_of_retries(settings.mlflow_uri)
     mlflow.set_tracking_uri(settings.mlflow_uri)
