@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from modkernel.errors import SchemaVersionError, StoreError
 from modkernel.registry.settings import Settings, masked, sqlite_path
 from modkernel.registry.tracking.errors import failure, first_line
+from modkernel.registry.tracking.moved import follow_home
 from modkernel.system.files import replace_file
 from modkernel.system.locks import locked
 from modkernel.system.outages import tell_away
@@ -44,6 +45,7 @@ def open_mlflow(settings: Settings) -> MlflowClient:
     if path is not None:
         _make_sqlite(path, settings)
         _check_version(path, settings)
+        follow_home(path, settings)
     if settings.mlflow_uri.startswith("http"):
         os.environ.setdefault(RETRIES, str(retries(settings.outage_seconds)))
         _tell_of_retries(settings)
