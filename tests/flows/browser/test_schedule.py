@@ -28,6 +28,12 @@ from tests.flows.helpers.specs import tiny
 NETWORK = "by-schedule"
 
 
+def has_begun(client: SyncPrefectClient, deployment: UUID) -> bool:
+    """Whether a run has: its schedule has done its work, and more runs would only be in the way."""
+    runs = due_runs(client, deployment, datetime.now(UTC))
+    return any(run.state and not run.state.is_scheduled() for run in runs)
+
+
 @pytest.mark.browser
 @pytest.mark.servers
 @pytest.mark.long
