@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 import yaml
 from playwright.sync_api import expect
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from modkernel.flows import maintenance
