@@ -35,16 +35,17 @@ from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.artifacts import (
+    FLAVOR,
     MODEL_FILES,
+    MOMENTS_FOLDER,
+    check_listed,
     download,
     fetch_module,
-    listed,
     refuse_foreign,
 )
 from modkernel.spec import ModuleSpec
 from modkernel.system.files import hash_file
 
-FLAVOR = "modkernel"
 PACKAGES = ("modkernel", "mlflow", "torch", "torchvision", "numpy", "pydantic", "safetensors")
 PYFUNC = "python_function"
 OUR_CODE = {"loader_module": __name__, "env": {"virtualenv": "python_env.yaml"}}
@@ -134,7 +135,7 @@ def load_model(model_uri: str) -> Network:
         StoreError: MLflow does not answer.
     """
     client = MlflowClient()
-    refuse_foreign(listed(client, model_uri), f"The MLflow model {model_uri}")
+    check_listed(client, model_uri, f"The MLflow model {model_uri}")
     with tempfile.TemporaryDirectory() as folder:
         for name in (MLMODEL_FILE_NAME, WEIGHTS_FILE, SPEC_FILE):
             try:
@@ -210,7 +211,8 @@ def _load_pyfunc(path: str) -> Predictor:
     """Called by `mlflow.pyfunc.load_model` with the folder of the model."""
     folder = Path(path)
     names = {file.name for file in folder.iterdir()} - {REGISTERED_MODEL_META_FILE_NAME}
-    refuse_foreign(names, f"The MLflow model in {folder}")
+    moments = [file.name for file in folder.glob(f"{MOMENTS_FOLDER}/*")]
+    refuse_foreign(names, f"The MLflow model in {folder}", moments)
     return Predictor(_network(folder))
 
 

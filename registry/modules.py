@@ -33,15 +33,31 @@ class Modules:
     moments: StoredMoments
 
     def find_ready(self, recipe_digest: str) -> ModuleRecord | None:
-        """The oldest ready module of a recipe: it is reused, not trained again."""
+        """The oldest ready module of a recipe: it is reused, not trained again.
+
+        One whose bytes are gone from MLflow's store is restored from its private copy, or else
+        marked LOST and passed over.
+        """
         query = (
             select(ModuleRow)
             .where(ModuleRow.recipe_digest == recipe_digest, ModuleRow.state == "READY")
             .order_by(ModuleRow.created_at)
         )
         with self.backends.database.reading() as session:
-            row = session.scalars(query.limit(1)).first()
-            return None if row is None else queries.record_of(row)
+            records = [queries.record_of(row) for row in session.scalars(query)]
+        found = (self._with_bytes(record) for record in records)
+        return next((record for record in found if record is not None), None)
+
+    def _with_bytes(self, record: ModuleRecord) -> ModuleRecord | None:
+        """A ready module, restored if need be; none if it is lost."""
+        if artifacts.has_files(self.backends.client, record.model_id or ""):
+            return record
+        with self.backends.wait_for_claim(record.id).renewed():
+            now = self._ready(record.id)  # another process may have restored it meanwhile
+            if now is None or artifacts.has_files(self.backends.client, now.model_id or ""):
+                return now
+            restored = saga.restore(self.backends, now)
+        return restored if restored.state == "READY" else None
 
     def store(
         self,

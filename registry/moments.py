@@ -7,7 +7,6 @@ and no more: what is missing or altered is found by `Registry.verify` and droppe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ from modkernel.reuse.moments_file import read_moments
 from modkernel.system.files import copy_file, hash_file
 
 FOLDER = artifacts.MOMENTS_FOLDER
-FINGERPRINT = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -153,6 +151,7 @@ class StoredMoments:
         self.backends.models.log_file(
             model_id, str(self.copy_of(moments)), artifacts.MOMENTS_FOLDER
         )
+        artifacts.flush_model(client, model_id, moments.path)
         artifacts.check_files(client, model_id, {moments.path: moments.sha256})
 
 
@@ -182,7 +181,8 @@ def _described(record: ModuleRecord, file: Path, dataset: str | None) -> Moments
             f"{file} holds the moments of module {moments.module_id[:12]}, not of "
             f"{record.short_id} ({record.name}): store it with that one."
         )
-    if not FINGERPRINT.fullmatch(fingerprint):
+    name = f"{fingerprint}.safetensors"
+    if not artifacts.MOMENTS_FILE.fullmatch(name):
         raise MomentsError(
             f"'{fingerprint}' is no fingerprint of data, which is up to 128 letters and digits."
         )
@@ -197,7 +197,7 @@ def _described(record: ModuleRecord, file: Path, dataset: str | None) -> Moments
         dimension=moments.train.dimension,
         sha256=sha256,
         size_bytes=size_bytes,
-        path=f"{FOLDER}/{fingerprint}.safetensors",
+        path=f"{FOLDER}/{name}",
         seconds=moments.seconds,
         created_at=utc_now(),
     )

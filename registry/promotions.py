@@ -9,6 +9,7 @@ from sqlalchemy import select
 from modkernel.errors import NotFoundError
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import PromotionRecord
+from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
 from modkernel.registry.sql.tables import ModuleRow, PromotionRow, utc_now
 from modkernel.registry.tracking.models import MODULE_TAG
@@ -57,9 +58,11 @@ class Promotions:
             }
         changes = []
         for key in sorted(now.keys() | last.keys()):
-            serial, *seen = last.get(key, (0, None, None))
+            serial, version, module_id = last.get(key, (0, None, None))
             target = now.get(key, (None, None))
-            if tuple(seen) != target and self._record(key, serial + 1, target):
+            if target == (None, None) and self._waits_for_repair(key[0], version, module_id):
+                continue
+            if (version, module_id) != target and self._record(key, serial + 1, target):
                 changes.append(
                     PromotionRecord(
                         name=key[0],
@@ -106,6 +109,16 @@ class Promotions:
             return None
         found: str | None = tags.get(MODULE_TAG)
         return found
+
+    def _waits_for_repair(self, name: str, version: int | None, module_id: str | None) -> bool:
+        """Whether an alias went with the version it pointed to, which a repair registers again.
+
+        Deleting a version in MLflow deletes its aliases: nobody removed them.
+        """
+        if version is None or module_id is None or self._module(name, version) == module_id:
+            return False
+        record = queries.by_id(self.backends.database, module_id)
+        return record is not None and record.state == "READY"
 
     def _record(self, key: _Key, serial: int, target: _Target) -> bool:
         insert = INSERT[self.backends.database.engine.dialect.name](PromotionRow)

@@ -132,8 +132,8 @@ class StoredNames(Record):
 class Problem(Record):
     """Something that `Registry.verify` found."""
 
-    kind: Literal["unfinished", "artifact", "version", "lost", "moments"]
-    module_id: str
+    kind: Literal["unfinished", "deleted", "artifact", "version", "lost", "moments"]
+    module_id: str | None = Field(description="None where it is a network.")
     name: str
     message: str
 
@@ -142,7 +142,7 @@ class Action(Record):
     """Something that `Registry.repair` did."""
 
     kind: Literal["finished", "undone", "restored", "registered", "lost", "dropped", "closed"]
-    module_id: str | None = Field(description="None where it is an MLflow run that was closed.")
+    module_id: str | None = Field(description="None where it is an MLflow run or experiment.")
     name: str
     message: str
 

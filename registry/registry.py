@@ -119,6 +119,7 @@ class Registry:
     def repair(self) -> tuple[Action, ...]:
         """Finish or undo what is unfinished, restore bytes from the cache, register versions again.
 
+        What a person deleted in MLflow and `mlflow gc` has not taken yet is brought back there.
         What cannot be fixed is marked LOST, so that it is never reused and can be trained again;
         it is READY again when its bytes are back, such as those of a disk that was not mounted.
         MLflow runs that are running with nobody at work in them are closed.
@@ -128,5 +129,5 @@ class Registry:
             StoreError: something cannot be read now; nothing is marked LOST for that.
         """
         repair = Repair(self.backends, self.moments)
-        fixed = [action for problem in self.verify() for action in repair.fix(problem)]
+        fixed = [action for problem in repair.problems() for action in repair.fix(problem)]
         return (*fixed, *close_dead_runs(self.backends))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -22,9 +23,8 @@ from modkernel.registry.sql.tables import (
     NetworkModuleRow,
     NetworkRow,
 )
-from modkernel.registry.tracking import artifacts
 from modkernel.registry.tracking.models import MODULE_TAG
-from modkernel.registry.tracking.runs import RunningRun, RunStatus
+from modkernel.registry.tracking.runs import Doomed, RunningRun, RunStatus
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,10 @@ class Repair:
     moments: StoredMoments
 
     def problems(self) -> Iterator[Problem]:
-        """Each problem of the modules, as they are gone through by their state."""
+        """Each problem of the modules, as they are gone through by their state, then of networks.
+
+        Each is looked for when it is asked for: what was done about one before may have caused it.
+        """
         database = self.backends.database
         for record in queries.in_state(database, "PENDING"):
             if not self._is_claimed(record.id):
@@ -49,9 +52,17 @@ class Repair:
             yield from self._of_ready(record)
         for record in queries.in_state(database, "LOST"):
             yield _problem("lost", record, "is lost: its bytes are nowhere. Train it again.")
+        for name, run_id in queries.network_runs(database):
+            doomed = self.backends.runs.doomed(run_id)
+            if doomed is not None:
+                message = f"Network {name}: {_named(doomed)}"
+                yield Problem(kind="deleted", module_id=None, name=name, message=message)
 
     def fix(self, problem: Problem) -> Iterator[Action]:
         """What was done about a problem; nothing while another process works on its module."""
+        if problem.module_id is None:
+            yield from self._bring_back_networks(problem.name)
+            return
         claim = claims.take(
             self.backends.database,
             problem.module_id,
@@ -71,19 +82,27 @@ class Repair:
                     yield _action("restored", record, "has its bytes again.")
             elif record.state == "PENDING":
                 yield self._finish_or_undo(record)
+            elif problem.kind == "deleted":
+                doomed = self._doomed(record)
+                if doomed is not None:
+                    yield self._bring_back(doomed, record.id, record.name)
             elif problem.kind == "artifact":
                 yield self._restore(record)
             elif problem.kind == "version":
+                old, record = record, saga.renew_run(self.backends, record)
                 record = saga.ensure_version(self.backends, record)
-                yield _action("registered", record, f"is version {record.version} again.")
+                yield _action("registered", record, f"is {self._version_of(record, old)}.")
             # Its MLflow model may be another by now.
             ready = queries.by_id(self.backends.database, record.id)
             if ready is not None and ready.state == "READY":
                 yield from self._fix_moments(ready)
 
     def _of_ready(self, record: ModuleRecord) -> Iterator[Problem]:
+        doomed = self._doomed(record)
+        if doomed is not None:
+            yield _problem("deleted", record, f"may be lost: {_named(doomed)}")
         try:
-            artifacts.check_model(self.backends.client, record.model_id or "", record)
+            saga.check(self.backends, record.model_id or "", record)
         except ArtifactError as error:
             yield _problem("artifact", record, f"is not as it was stored: {error}")
             return
@@ -92,7 +111,7 @@ class Repair:
                 "version",
                 record,
                 f"has no version {record.version} in MLflow any more: 'modkernel repair' registers "
-                "it again.",
+                "it again, under a new number.",
             )
         for moments in self.moments.of(record):
             if not self.moments.is_intact(record, moments):
@@ -120,14 +139,40 @@ class Repair:
         return _action("finished", finished, f"is stored as version {finished.version}.")
 
     def _restore(self, record: ModuleRecord) -> Action:
-        try:
-            saga.bytes_at_hand(self.backends, record)
-        except ArtifactError:
-            saga.update(self.backends, record, state="LOST")
+        restored = saga.restore(self.backends, record)
+        if restored.state == "LOST":
             return _action("lost", record, "is lost: its bytes are nowhere. Train it again.")
-        record = saga.ensure_model(self.backends, record)
-        record = saga.ensure_version(self.backends, record)
-        return _action("restored", record, f"has its bytes again, as version {record.version}.")
+        version = self._version_of(restored, record)
+        return _action("restored", restored, f"has its bytes again, as {version}.")
+
+    def _version_of(self, record: ModuleRecord, before: ModuleRecord) -> str:
+        """Its version and, where that is another than before, what has changed for people."""
+        if record.version == before.version:
+            return f"version {record.version} again"
+        found = self.backends.models.version(record.name, str(record.version))
+        aliases = ", ".join(f"@{alias}" for alias in sorted(found.aliases))
+        return f"version {record.version}, no longer version {before.version}" + (
+            f"; {aliases} means it still" if aliases else ""
+        )
+
+    def _doomed(self, record: ModuleRecord) -> Doomed | None:
+        """What is deleted in MLflow of what keeps a module: its experiment, or its run."""
+        doomed = None if record.run_id is None else self.backends.runs.doomed(record.run_id)
+        if doomed is None and record.model_id is not None:
+            with suppress(NotFoundError):  # which the check of its files tells
+                doomed = self.backends.models.doomed(record.model_id)
+        return doomed
+
+    def _bring_back(self, doomed: Doomed, module_id: str | None, name: str) -> Action:
+        self.backends.runs.bring_back(doomed)
+        message = f"MLflow's {doomed} was deleted, but {name} needs it: it is back."
+        return Action(kind="restored", module_id=module_id, name=name, message=message)
+
+    def _bring_back_networks(self, name: str) -> Iterator[Action]:
+        for network, run_id in queries.network_runs(self.backends.database):
+            doomed = self.backends.runs.doomed(run_id) if network == name else None
+            if doomed is not None:
+                yield self._bring_back(doomed, None, name)
 
     def _undo(self, record: ModuleRecord) -> None:
         models = self.backends.models
@@ -136,7 +181,8 @@ class Repair:
         for model_id in models.logged(record):
             models.delete(model_id)
         if record.run_id is not None:
-            self.backends.runs.finish(record.run_id, "FAILED")
+            with suppress(NotFoundError):
+                self.backends.runs.finish(record.run_id, "FAILED")
         with self.backends.database.writing() as session:
             row = session.get_one(ModuleRow, record.id)
             in_network = select(NetworkModuleRow).where(NetworkModuleRow.module_id == record.id)
@@ -164,6 +210,13 @@ class Repair:
         )
         with database.reading() as session:
             return session.scalars(query).first() is not None
+
+
+def _named(doomed: Doomed) -> str:
+    return (
+        f"MLflow's {doomed} is deleted, and the next 'mlflow gc' takes it for good: 'modkernel "
+        "repair' brings it back."
+    )
 
 
 def _problem(kind: str, record: ModuleRecord, text: str) -> Problem:
@@ -207,7 +260,7 @@ def close_dead_runs(backends: Backends) -> Iterator[Action]:
 
 def _close(backends: Backends, run: RunningRun) -> Iterator[Action]:
     # It may have been finished, or resumed and finished, since it was listed.
-    if not backends.runs.is_running(run.id):
+    if not backends.runs.has(run.id) or not backends.runs.is_running(run.id):
         return
     status = _status(backends, run.id)
     if status is None:

@@ -20,6 +20,7 @@ from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow
 from modkernel.registry.tracking import artifacts
 from modkernel.registry.tracking.fields import metrics_of
 from modkernel.registry.tracking.models import source_of
+from modkernel.registry.tracking.runs import network_of
 from modkernel.spec import DatasetSpec
 from modkernel.training.report import TrainReport
 
@@ -57,7 +58,7 @@ def begin(
             ]
             session.add(row)
         row.state = "PENDING"
-        row.source = str(stored.folder.absolute())
+        row.source = _relative(stored.folder.absolute(), backends.settings.home)
         row.report = report.model_dump_json()
         row.metrics = metrics_of(report)
         row.seconds = report.seconds
@@ -72,21 +73,32 @@ def finish(backends: Backends, record: ModuleRecord, figures: Mapping[str, bytes
     """Take a PENDING module through the remaining steps.
 
     Raises:
-        ArtifactError: its bytes are neither in MLflow, nor where they came from, nor in the cache.
+        ArtifactError: its bytes are nowhere; see `bytes_at_hand`.
     """
-    runs = backends.runs
-    if record.run_id is None:
-        run_id = runs.start_module(record.name, record.spec)
-        record = update(backends, record, run_id=run_id)
+    record = ensure_run(backends, record)
     assert record.run_id is not None
-    runs.log_figures(record.run_id, figures)
-    runs.log_metrics(record.run_id, {f"final.{k}": v for k, v in record.metrics.items()})
+    backends.runs.log_figures(record.run_id, figures)
     record = ensure_model(backends, record)
     return update(backends, ensure_version(backends, record), state="READY")
 
 
+def ensure_run(backends: Backends, record: ModuleRecord) -> ModuleRecord:
+    """The record with its MLflow run: brought back if it was deleted, made if it is gone."""
+    runs, run_id = backends.runs, record.run_id
+    doomed = None if run_id is None else runs.doomed(run_id)
+    if doomed is not None:
+        runs.bring_back(doomed)
+    if run_id is None or not runs.has(run_id):
+        run_id = runs.start_module(record.name, record.spec)
+        record = update(backends, record, run_id=run_id)
+    runs.log_metrics(run_id, {f"final.{k}": v for k, v in record.metrics.items()})
+    return record
+
+
 def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     """The record with the MLflow model that holds its verified bytes, logged if there is none.
+
+    They are on the disk, where that is one of this machine.
 
     Raises:
         ArtifactError: there is none and the bytes are not at hand either.
@@ -107,14 +119,16 @@ def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
 
         stored = bytes_at_hand(backends, record)
         intact = models.log(record, stored, chain, flavor, written)
-        artifacts.check_model(backends.client, intact, record)
+        check(backends, intact, record)
+    artifacts.flush_model(backends.client, intact)
     return update(backends, record, model_id=intact)
 
 
 def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     """The record with the version of its registered model, made if there is none.
 
-    A version whose model is gone gives its aliases to the new one.
+    A version whose model is gone gives its aliases to the new one. Those that went with a version
+    that a person deleted are set again.
     """
     models, stale = backends.models, []
     for version in models.versions(record):
@@ -125,26 +139,64 @@ def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     made = models.add_version(record, chain, report_of(backends, record.id))
     for version in stale:
         models.replace_version(version, made)
+    set_now = models.aliases(record.name)
+    for alias, module_id in queries.last_targets(backends.database, record.name).items():
+        if module_id == record.id and alias not in set_now:
+            models.set_alias(record.name, alias, int(made.version))
     return update(backends, record, version=int(made.version))
 
 
+def restore(backends: Backends, record: ModuleRecord) -> ModuleRecord:
+    """A READY module whose model in MLflow is damaged or gone: READY again, or LOST."""
+    try:
+        bytes_at_hand(backends, record)
+    except ArtifactError:
+        return update(backends, record, state="LOST")
+    return ensure_version(backends, ensure_model(backends, renew_run(backends, record)))
+
+
+def renew_run(backends: Backends, record: ModuleRecord) -> ModuleRecord:
+    """The record of a stored module with an MLflow run, which has ended."""
+    renewed = ensure_run(backends, record)
+    if renewed.run_id != record.run_id:
+        backends.runs.finish(renewed.run_id or "")
+    return renewed
+
+
 def bytes_at_hand(backends: Backends, record: ModuleRecord) -> StoredModule:
-    """The module's files where it was stored from, or in the private cache.
+    """The module's files: where it was stored from, in the private cache, or what MLflow has left.
 
     Raises:
-        ArtifactError: neither holds them intact.
+        ArtifactError: none of these has them intact.
+        StoreError: MLflow's cannot be read now.
     """
     with backends.database.reading() as session:
-        source = Path(session.get_one(ModuleRow, record.id).source)
-    for folder in (source, modules_cache(backends) / record.id):
+        # Within the home, which may have been moved since, or a path of its own.
+        source = backends.settings.home / session.get_one(ModuleRow, record.id).source
+    for folder in (source, modules_cache(backends) / record.id, _left_behind(backends, record)):
         try:
             return read_module(folder, record.weights_sha256, record.spec_sha256)
         except ArtifactError:
             continue
-    raise ArtifactError(
-        f"The bytes of module {record.short_id} ({record.name}) are not in MLflow, not in "
-        f"{source} and not in the cache: train it again."
-    )
+    try:
+        # Other files may be damaged, or be among them, and these two be whole.
+        return artifacts.bring_module(
+            backends.client,
+            record.model_id or "",
+            modules_cache(backends),
+            (record.id, record.weights_sha256, record.spec_sha256),
+        )
+    except ArtifactError:
+        raise ArtifactError(
+            f"The bytes of module {record.short_id} ({record.name}) are not in MLflow, not in "
+            f"{source} and not in the cache: train it again."
+        ) from None
+
+
+def _left_behind(backends: Backends, record: ModuleRecord) -> Path:
+    """Where MLflow kept a model's files: it leaves them there when it forgets the model."""
+    network = backends.settings.artifact_root / network_of(record.name)
+    return network / "models" / (record.model_id or "none") / "artifacts"
 
 
 def is_intact(backends: Backends, model_id: str, record: ModuleRecord) -> bool:
@@ -154,10 +206,27 @@ def is_intact(backends: Backends, model_id: str, record: ModuleRecord) -> bool:
         StoreError: they cannot be read now, so it is not known.
     """
     try:
-        artifacts.check_model(backends.client, model_id, record)
+        check(backends, model_id, record)
     except ArtifactError:
         return False
     return True
+
+
+def check(backends: Backends, model_id: str, record: ModuleRecord) -> None:
+    """Check an MLflow model of a module: its files, and that it names those below where they are.
+
+    Raises:
+        ArtifactError: a file is missing, altered or not ours, or a module below is elsewhere by
+            now.
+        StoreError: a file cannot be read now.
+    """
+    artifacts.check_model(backends.client, model_id, record)
+    below = tuple(m.model_id for m in queries.chain(backends.database, record.id)[:-1])
+    if artifacts.models_below(backends.client, model_id) != below:
+        raise ArtifactError(
+            f"MLflow's model {model_id} names the modules that it stands on where they are no "
+            "longer: 'modkernel repair' stores it again."
+        )
 
 
 def update(backends: Backends, record: ModuleRecord, **changes: object) -> ModuleRecord:
@@ -179,6 +248,10 @@ def report_of(backends: Backends, module_id: str) -> TrainReport:
 def modules_cache(backends: Backends) -> Path:
     """Folder of the private copies, one folder a module."""
     return backends.settings.cache_dir / "modules"
+
+
+def _relative(folder: Path, home: Path) -> str:
+    return str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
 
 
 def _new_row(stored: StoredModule, name: str) -> ModuleRow:

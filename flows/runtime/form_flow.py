@@ -12,10 +12,12 @@ from typing import Any, ParamSpec, Self, TypeVar, cast, get_type_hints
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.logging import get_logger
+from prefect.states import Cancelled
 from prefect.utilities.schema_tools.hydration import hydrate
 from pydantic import ValidationError, create_model, model_validator
 
-from modkernel.errors import ModkernelError, SpecError
+from modkernel.errors import ModkernelError, SpecError, StoppedError
+from modkernel.flows.runtime.cancels import cancels_stop_all
 from modkernel.flows.runtime.explain import explain
 from modkernel.flows.runtime.interrupts import interrupts_stop_all
 from modkernel.lookup import import_paths, trusting
@@ -24,6 +26,8 @@ from modkernel.spec import Spec
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+CANCELLED = "Cancelled in Prefect: the same command, or another run, resumes."
 
 
 class Blanks(Spec):
@@ -154,8 +158,14 @@ def form_flow(name: str, **options: Any) -> Callable[[Callable[P, R]], FormFlow[
         @wraps(run)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             trusted = (*Settings().trusted_packages, *import_paths((args, kwargs)))
-            with interrupts_stop_all(), trusting(trusted):
-                return run(*args, **kwargs)
+            with interrupts_stop_all(), cancels_stop_all() as cancelled, trusting(trusted):
+                try:
+                    return run(*args, **kwargs)
+                except StoppedError:
+                    if not cancelled.is_set():
+                        raise
+                    # What a flow returns is its run's state, if it is one.
+                    return cast(R, Cancelled(message=CANCELLED))
 
         # Prefect reads the types of parameters in the globals of the function that it is given.
         guarded.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]

@@ -47,6 +47,8 @@ class UpState:
     mlflow_url: str
     started: str = ""
     """When the process began, as the system counts: another one may get its number."""
+    home: str = ""
+    """Which home: a copy of it has a copy of this file."""
 
     @property
     def prefect_api(self) -> str:
@@ -64,9 +66,9 @@ def running(settings: Settings) -> UpState | None:
     try:
         state = UpState(**json.loads(_state_file(settings).read_text()))
         os.kill(state.pid, 0)
+        if state.started != _started(state.pid) or not settings.home.samefile(state.home):
+            return None
     except (OSError, ValueError, TypeError):
-        return None
-    if state.started != _started(state.pid):
         return None
     return state if _answers(f"{state.prefect_api}/health") else None
 
@@ -93,6 +95,7 @@ def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -
         prefect_url=f"http://{HOST}:{settings.prefect_port}",
         mlflow_url=_external_mlflow(settings) or f"http://{HOST}:{settings.mlflow_port}",
         started=_started(os.getpid()),
+        home=str(settings.home),
     )
     password = prefect_password(settings)
     with stop_signals() as stopped, Supervisor() as children:

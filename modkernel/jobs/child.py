@@ -22,7 +22,7 @@ import torch
 
 from modkernel.control import Progress, Stop
 from modkernel.errors import ChildError, ModkernelError
-from modkernel.jobs.job import Job, parse_job
+from modkernel.jobs.job import FULL_DISK, Job, disk_full, parse_job
 from modkernel.jobs.slots import device_slot, hold
 from modkernel.system.files import disk_is_full, replace_file
 from modkernel.system.memory import peak_memory
@@ -36,7 +36,9 @@ LIFELINE_GRACE_SECONDS = 8.0
 
 
 def run_child(work: Path, target: Target) -> int:
-    """Run the job in `work` and return the exit status: 0, or 1 with an error.json.
+    """Run the job in `work` and return the exit status.
+
+    It is 0, or 1 with an error.json, or FULL_DISK where that had no room.
 
     Standard input is the lifeline: its other end is held by the flow alone, so that the end of
     the flow, even by `kill -9`, is seen here and training stops at a checkpoint. SIGTERM asks
@@ -47,14 +49,16 @@ def run_child(work: Path, target: Target) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, _stopper(stop))
     threading.Thread(target=_watch, args=(lifeline, stop), name="lifeline", daemon=True).start()
-    report = _progress_file(work / "progress.jsonl")
     try:
+        report = _progress_file(work / "progress.jsonl")
         with hold([work / "lock"], stop.is_set, lambda: report(_waiting("folder"))):
             return _run(work, target, report, stop)
     except FileNotFoundError:
         return 1  # Finished and cleared away by somebody else while this child waited.
     except ModkernelError as error:
         return _fail(work, error)
+    except OSError as error:
+        return _without_room(error)
 
 
 def _run(work: Path, target: Target, report: Progress, stop: threading.Event) -> int:
@@ -89,13 +93,7 @@ def _run(work: Path, target: Target, report: Progress, stop: threading.Event) ->
     except Exception as error:
         traceback.print_exc()
         if disk_is_full(error):
-            return _fail(
-                work,
-                ChildError(
-                    f"The disk is full, on which training writes to {work}: free some space, then "
-                    "the same command goes on from the last checkpoint."
-                ),
-            )
+            return _fail(work, disk_full(work))
         return _fail(
             work,
             ChildError(
@@ -155,5 +153,15 @@ def _progress_file(path: Path) -> Progress:
 
 def _fail(work: Path, error: ModkernelError) -> int:
     told = {"type": type(error).__name__, "message": str(error)}
-    replace_file(work / "error.json", json.dumps(told).encode())
+    try:
+        replace_file(work / "error.json", json.dumps(told).encode())
+    except OSError as failed:
+        return _without_room(failed)
     return 1
+
+
+def _without_room(error: OSError) -> int:
+    """The exit status where not even an error.json can be written."""
+    if disk_is_full(error):
+        return FULL_DISK
+    raise error

@@ -19,7 +19,7 @@ from typing import Any
 
 from modkernel import errors
 from modkernel.errors import ChildError, ModkernelError, SpecError, StoppedError
-from modkernel.jobs.job import Job
+from modkernel.jobs.job import FULL_DISK, Job, disk_full
 from modkernel.system.files import replace_file
 
 __all__ = ["ForkServer"]
@@ -245,6 +245,8 @@ class _Tail:
 
 def _reason(work: Path, child: _Child) -> ModkernelError:
     """Why there is no result."""
+    if child.exit == FULL_DISK:
+        return disk_full(work)
     if child.exit is not None and (work / "error.json").exists():
         error = json.loads((work / "error.json").read_bytes())
         return ERRORS.get(error["type"], ModkernelError)(error["message"])

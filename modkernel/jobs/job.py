@@ -18,10 +18,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from modkernel.errors import ChildError
 from modkernel.reuse.ground_truth import GroundTruthSpec
 from modkernel.spec import DatasetSpec, HiddenModuleSpec, NetworkSpec, OutputModuleSpec, Spec
 
 Device = Literal["auto", "cpu", "cuda"]
+
+FULL_DISK = 28
+"""Exit status of a child that has no room for an error.json; as the system numbers that error."""
 
 
 class UpstreamFiles(Spec):
@@ -120,6 +124,14 @@ Job = Annotated[
 _job: TypeAdapter[HiddenJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob] = TypeAdapter(
     Job
 )
+
+
+def disk_full(work: Path) -> ChildError:
+    """The error of a child that could not write."""
+    return ChildError(
+        f"The disk is full, on which training writes to {work}: free some space, then the same "
+        "command goes on from the last checkpoint."
+    )
 
 
 def parse_job(content: bytes | str) -> Job:

@@ -68,7 +68,7 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
     data = load_dataset(job.dataset, places, resident_limit=job.resident_limit)
     _check_data(job, data)
     data = place_dataset(data, arithmetic.device, job.resident_limit)
-    with written_whole(job.result) as part:
+    with written_whole(job.result, durable=True) as part:
         match job:
             case HiddenJob():
                 weights, report = _hidden(job, data, upstream, arithmetic, control)

@@ -102,8 +102,9 @@ def _become_child(work: Path, target: Target) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # The log's disk may be full.
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
 
 

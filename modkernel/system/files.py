@@ -3,9 +3,9 @@
 Every one is written under another name beside its place and renamed, so a process that dies leaves
 no half of it under the real name. *Durable* ones are flushed to the disk before that, so that they
 are whole even after the machine itself stops: what a record in a database names (modules, moments,
-ground truths), what a person is handed, and files whose bytes were reserved before they came.
-Checkpoints, progress, copies and caches are not: they are replaced every few seconds, or are made
-again.
+ground truths) and their private copies, results of training and checkpoints, what a person is
+handed, and files whose bytes were reserved before they came. Progress and caches are not: they are
+made again.
 """
 
 from __future__ import annotations
@@ -38,20 +38,22 @@ def written_whole(path: Path, durable: bool = False) -> Iterator[Path]:
 
     Args:
         path: where it appears.
-        durable: flush it to the disk first; of a folder, the files in it are the block's affair.
+        durable: flush it to the disk first, and of a folder all that is in it.
 
     Raises:
         OSError: it cannot be written or moved there; nothing is left beside it.
     """
+    holders = {path.parent, *(folder.parent for folder in path.parents if not folder.exists())}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}{UNFINISHED}")
     try:
         yield temporary
         if durable:
-            _flush(temporary)
+            _flush_tree(temporary)
         os.replace(temporary, path)
         if durable:
-            _flush(path.parent)
+            for folder in holders:
+                _flush(folder)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -85,13 +87,26 @@ def replace_file(path: Path, content: bytes, durable: bool = False) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file in one step; see `written_whole`.
+    """Copy a file in one step, durably; see `written_whole`.
 
     Raises:
         OSError: it cannot be read or written; nothing is left beside it.
     """
-    with written_whole(target) as temporary:
+    with written_whole(target, durable=True) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def flush_written(path: Path) -> None:
+    """Have a file or folder that somebody else wrote, and the folders it lies in, reach the disk.
+
+    Raises:
+        OSError: it cannot be read, or its disk failed.
+    """
+    _flush_tree(path)
+    for folder in path.absolute().parents:
+        # Those above may be closed to us; they were there before.
+        with suppress(PermissionError):
+            _flush(folder)
 
 
 def disk_is_full(error: BaseException | None) -> bool:
@@ -113,6 +128,16 @@ def hash_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush_tree(path: Path) -> None:
+    """Flush a file, or a folder and all that is in it."""
+    for folder, _, files in os.walk(path):
+        for name in files:
+            _flush(Path(folder, name))
+        _flush(Path(folder))
+    if not path.is_dir():
+        _flush(path)
 
 
 def _flush(path: Path) -> None:

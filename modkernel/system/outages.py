@@ -33,22 +33,21 @@ def patiently(
     Args:
         ask: may be called any number of times.
         what: is asked, as a person is told: without a password.
-        seconds: after the first failure, for which it is asked again.
+        seconds: from now, for which it is asked again.
         is_away: whether an error says that it does not answer; any other is raised at once.
     """
-    deadline: float | None = None
+    deadline, failed = time.monotonic() + seconds, False
     while True:
         try:
             answer = ask()
         except Exception as error:
-            now = time.monotonic()
-            deadline = now + seconds if deadline is None else deadline
+            now, failed = time.monotonic(), True
             if now >= deadline or not is_away(error):
                 raise
             tell_away(what, seconds)
             time.sleep(min(POLL_SECONDS, deadline - now))
         else:
-            if deadline is not None:
+            if failed:
                 tell_back(what)
             return answer
 

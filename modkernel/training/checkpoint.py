@@ -1,7 +1,7 @@
 """Checkpoints: what training resumes from after its process was stopped or killed.
 
 One safetensors file that holds tensors and, as its metadata, everything else. It is replaced
-atomically, so a process that dies while writing leaves the checkpoint before.
+atomically and durably, so a process or a machine that dies while writing leaves one of the two.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write nested dicts and lists of tensors and JSON values, in place of the one before."""
     tensors: dict[str, Tensor] = {}
     rest = json.dumps(_split(state, "", tensors))
-    with written_whole(folder / FILE) as temporary:
+    with written_whole(folder / FILE, durable=True) as temporary:
         save_file(tensors, temporary, metadata={"state": rest})
 
 

@@ -85,9 +85,7 @@ class Database:
 
     def _connected(self, engine: Engine) -> Connection:
         """A connection that answered just now; its server is waited for where it is away."""
-        url = engine.url.render_as_string(hide_password=True)
-        what = f"The registry database {url}"
-        return patiently(engine.connect, what, self.outage_seconds, _is_away)
+        return patiently(engine.connect, _named(engine), self.outage_seconds, _is_away)
 
     @property
     def now(self) -> ColumnElement[float]:
@@ -107,7 +105,7 @@ def open_database(settings: Settings) -> Database:
         StoreError: it cannot be reached.
     """
     settings.ensure_home()
-    engine = _engine(settings.registry_url)
+    engine = _engine(settings.registry_url, settings.outage_seconds)
     with _translated(engine):
         found = _found_version(engine)
         if found is None:
@@ -129,7 +127,7 @@ def upgrade_database(settings: Settings) -> str:
         StoreError: it cannot be reached.
     """
     settings.ensure_home()
-    engine = _engine(settings.registry_url)
+    engine = _engine(settings.registry_url, settings.outage_seconds)
     try:
         with _translated(engine), locked(settings.home / "registry.lock"):
             found = _found_version(engine)
@@ -147,12 +145,20 @@ def upgrade_database(settings: Settings) -> str:
     return SCHEMA_VERSION
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, outage_seconds: int = 0) -> Engine:
     engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    else:
+        from modkernel.registry.sql.answers import expect_answers
+
+        expect_answers(engine, _named(engine), outage_seconds)
     return engine
+
+
+def _named(engine: Engine) -> str:
+    return f"The registry database {masked(engine.url.render_as_string(hide_password=False))}"
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
@@ -237,8 +243,7 @@ def _translated(engine: Engine) -> Iterator[None]:
     except SQLAlchemyError as error:
         said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
         reason = " ".join(said.split()).rstrip(".")
-        url = masked(engine.url.render_as_string(hide_password=False))
         raise StoreError(
-            f"The registry database {url} failed: {reason}. "
+            f"{_named(engine)} failed: {reason}. "
             "Check that it runs and that MODKERNEL_DATABASE_URL is right ('modkernel doctor')."
         ) from error

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from modkernel.errors import NotFoundError
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql.engine import Database
-from modkernel.registry.sql.tables import LineageRow, ModuleRow
+from modkernel.registry.sql.tables import LineageRow, ModuleRow, NetworkRow, PromotionRow
 from modkernel.spec import Shape, parse_module_spec
 
 
@@ -71,6 +71,21 @@ def chain(database: Database, module_id: str) -> tuple[ModuleRecord, ...]:
     )
     with database.reading() as session:
         return tuple(map(record_of, session.scalars(query)))
+
+
+def last_targets(database: Database, name: str) -> dict[str, str | None]:
+    """The module that each alias of a name was last seen to point to; none where it was removed."""
+    query = select(PromotionRow).where(PromotionRow.name == name).order_by(PromotionRow.serial)
+    with database.reading() as session:
+        return {row.alias: row.module_id for row in session.scalars(query)}
+
+
+def network_runs(database: Database) -> tuple[tuple[str, str], ...]:
+    """Name and MLflow run of every network that has one, oldest first."""
+    query = select(NetworkRow).where(NetworkRow.run_id.is_not(None))
+    with database.reading() as session:
+        rows = session.scalars(query.order_by(NetworkRow.created_at))
+        return tuple((row.name, row.run_id or "") for row in rows)
 
 
 def lineage_ids(session: Session, upstream: str) -> Sequence[str]:

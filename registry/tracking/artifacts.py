@@ -7,6 +7,7 @@ cannot be read at the moment is not. The first is an ArtifactError, the second a
 from __future__ import annotations
 
 import posixpath
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,18 +19,23 @@ from urllib.request import url2pathname
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
-from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.models.model import MLMODEL_FILE_NAME, Model
 
 from modkernel.errors import ArtifactError, NotFoundError, StoreError
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, translated
-from modkernel.system.files import copy_file, hash_file, written_whole
+from modkernel.system.files import copy_file, flush_written, hash_file, written_whole
 
+FLAVOR = "modkernel"
+"""Name of our part of an MLmodel file."""
 FILES = (WEIGHTS_FILE, SPEC_FILE)
+"""What a module is: all else can be written again from it."""
 MODEL_FILES = (MLMODEL_FILE_NAME, "requirements.txt", "python_env.yaml", *FILES)
 """All files of an MLflow model of ours, beside the folder of its moments."""
 MOMENTS_FOLDER = "moments"
+MOMENTS_FILE = re.compile(r"[0-9A-Za-z_-]{1,128}\.safetensors")
+"""Name of a file of moments: the fingerprint of the data."""
 
 
 def location_of(client: MlflowClient, model_id: str) -> str:
@@ -78,8 +84,55 @@ def check_model(client: MlflowClient, model_id: str, record: ModuleRecord) -> No
     """
     hashes = dict(zip(FILES, (record.weights_sha256, record.spec_sha256), strict=True))
     check_files(client, model_id, (record.files or {}) | hashes)
-    uri = location_of(client, model_id)
-    refuse_foreign(listed(client, uri), f"MLflow's model {model_id}")
+    check_listed(client, location_of(client, model_id), f"MLflow's model {model_id}")
+
+
+def has_files(client: MlflowClient, model_id: str) -> bool:
+    """Whether MLflow's store has the two files of a module's model; they are not read.
+
+    Raises:
+        StoreError: it cannot be told at the moment.
+    """
+    try:
+        return set(FILES) <= set(listed(client, location_of(client, model_id)))
+    except ArtifactError:
+        return False
+
+
+def flush_model(client: MlflowClient, model_id: str, name: str = "") -> None:
+    """Have a model's files, or one of them, reach the disk where they lie on one of this machine.
+
+    Raises:
+        ArtifactError: the model is gone.
+        StoreError: the disk failed.
+    """
+    uri = f"{location_of(client, model_id)}/{name}".rstrip("/")
+    path = local_path(uri)
+    if path is None:
+        return
+    try:
+        flush_written(path)
+    except OSError as error:
+        raise _unread(uri, error) from error
+
+
+def local_path(uri: str) -> Path | None:
+    """Where a file or folder of MLflow's store lies on this machine; none where it does not."""
+    parsed = urlparse(uri)
+    return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
+
+
+def models_below(client: MlflowClient, model_id: str) -> tuple[str, ...]:
+    """MLflow's ids of the modules that a model's MLmodel file says it stands on, first to last.
+
+    Raises:
+        ArtifactError: the file is missing.
+        StoreError: it cannot be read at the moment.
+    """
+    location = location_of(client, model_id)
+    with _readable(client, f"{location}/{MLMODEL_FILE_NAME}") as path:
+        flavor = Model.load(str(path)).flavors[FLAVOR]
+    return tuple(module["model_id"] for module in flavor["chain"])
 
 
 def listed(client: MlflowClient, uri: str) -> tuple[str, ...]:
@@ -97,13 +150,30 @@ def listed(client: MlflowClient, uri: str) -> tuple[str, ...]:
     return tuple(posixpath.basename(file.path) for file in found)
 
 
-def refuse_foreign(names: Iterable[str], where: str) -> None:
-    """Check that all that lies in a model's folder is ours.
+def check_listed(client: MlflowClient, uri: str, where: str) -> None:
+    """Look for files that are not ours in a model's folder in MLflow's store.
+
+    Raises:
+        ArtifactError: there is one.
+        StoreError: the folder cannot be read at the moment.
+    """
+    names = listed(client, uri)
+    moments = listed(client, f"{uri}/{MOMENTS_FOLDER}") if MOMENTS_FOLDER in names else ()
+    refuse_foreign(names, where, moments)
+
+
+def refuse_foreign(names: Iterable[str], where: str, moments: Iterable[str] = ()) -> None:
+    """Check that all that lies in a model's folder, and in that of its moments, is ours.
 
     Raises:
         ArtifactError: something else is among it.
     """
-    foreign = sorted(set(names) - {*MODEL_FILES, MOMENTS_FOLDER})
+    foreign = sorted(
+        [
+            *(set(names) - {*MODEL_FILES, MOMENTS_FOLDER}),
+            *(f"{MOMENTS_FOLDER}/{name}" for name in moments if not MOMENTS_FILE.fullmatch(name)),
+        ]
+    )
     if foreign:
         raise ArtifactError(
             f"{where} holds {', '.join(foreign[:3])}, which modkernel did not write: 'modkernel "
@@ -127,7 +197,9 @@ def check_files(client: MlflowClient, model_id: str, sha256: Mapping[str, str]) 
 def fetch_module(
     client: MlflowClient, model_id: str, cache: Path, module: tuple[str, str, str]
 ) -> StoredModule:
-    """A module out of the private cache, brought there through MLflow if it is not in it intact.
+    """A module out of the private cache, or else from MLflow, as `bring_module` does.
+
+    An MLflow model with files that modkernel did not write is refused.
 
     Args:
         client: MLflow.
@@ -136,19 +208,38 @@ def fetch_module(
         module: Its id, and the sha256 of its weights and of its spec.
 
     Raises:
+        ArtifactError: files are missing or altered in MLflow's store, or are not ours.
+        StoreError: they cannot be read at the moment.
+    """
+    try:
+        module_id, *hashes = module
+        return read_module(cache / module_id, *hashes)
+    except ArtifactError:
+        check_listed(client, location_of(client, model_id), f"MLflow's model {model_id}")
+        return bring_module(client, model_id, cache, module)
+
+
+def bring_module(
+    client: MlflowClient, model_id: str, cache: Path, module: tuple[str, str, str]
+) -> StoredModule:
+    """Bring a module's two files from MLflow into the private cache, whatever lies beside them.
+
+    Args:
+        client: MLflow.
+        model_id: MLflow's id of the model.
+        cache: Folder with one folder a module; a damaged one of this module is replaced.
+        module: Its id, and the sha256 of its weights and of its spec.
+
+    Raises:
         ArtifactError: the files are missing or altered in MLflow's store.
         StoreError: they cannot be read at the moment.
     """
     module_id, *hashes = module
     folder = cache / module_id
-    if folder.is_dir():
-        try:
-            return read_module(folder, *hashes)
-        except ArtifactError:
-            shutil.rmtree(folder, ignore_errors=True)
     location = location_of(client, model_id)
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        with written_whole(folder) as new:
+        with written_whole(folder, durable=True) as new:
             new.mkdir()
             for name, expected in zip(FILES, hashes, strict=True):
                 _require(download(client, f"{location}/{name}", new), name, model_id, expected)
@@ -186,13 +277,13 @@ def _is_listed(client: MlflowClient, uri: str) -> bool:
 
 @contextmanager
 def _readable(client: MlflowClient, uri: str) -> Iterator[Path]:
-    parsed = urlparse(uri)
-    if parsed.scheme not in ("", "file"):
+    path = local_path(uri)
+    if path is None:
         with tempfile.TemporaryDirectory() as folder:
             yield download(client, uri, Path(folder))
         return
     try:
-        yield Path(url2pathname(parsed.path))
+        yield path
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise _missing(uri) from error
     except OSError as error:

@@ -19,7 +19,14 @@ from modkernel.registry.records import ModuleRecord
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.cards import module_card, sentence
 from modkernel.registry.tracking.errors import UNFIT, first_line, speaks_with_mlflow
-from modkernel.registry.tracking.runs import RECIPE_TAG, experiment, figures_of, network_of
+from modkernel.registry.tracking.runs import (
+    RECIPE_TAG,
+    Doomed,
+    doomed_experiment,
+    experiment,
+    figures_of,
+    network_of,
+)
 from modkernel.training.report import TrainReport
 
 MODULE_TAG = "module_id"
@@ -40,6 +47,16 @@ class Models:
         """Ids of the MLflow models that were made for a module, finished or not."""
         found = self.client.search_logged_models([self._experiment(record)], _tagged(record))
         return tuple(str(model.model_id) for model in found)
+
+    @speaks_with_mlflow
+    def doomed(self, model_id: str) -> Doomed | None:
+        """The experiment that MLflow keeps a model in, if it is deleted.
+
+        Raises:
+            NotFoundError: there is no such model.
+        """
+        model = self.client.get_logged_model(model_id)
+        return doomed_experiment(self.client, model.experiment_id)
 
     @speaks_with_mlflow
     def log(

@@ -17,7 +17,7 @@ from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 
 from modkernel.registry.settings import Settings
-from modkernel.registry.tracking.errors import speaks_with_mlflow
+from modkernel.registry.tracking.errors import ABSENT, speaks_with_mlflow
 from modkernel.registry.tracking.fields import dataset_input, numbers, parameters_of
 from modkernel.spec import ModuleSpec, NetworkSpec, Spec
 
@@ -36,6 +36,8 @@ BATCH_PARAMETERS = 100
 """Parameters that MLflow takes at once."""
 BATCH_METRICS = 1000
 """Metrics that MLflow takes at once."""
+DELETED = "deleted"
+"""Stage of a run or experiment that a person deleted, until `mlflow gc` takes it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,18 @@ class RunningRun:
     name: str
     recipe: str
     """Digest of its recipe, on which whoever works in it holds a claim."""
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """A run or an experiment that is deleted in MLflow: the next `mlflow gc` takes it for good."""
+
+    kind: Literal["experiment", "run"]
+    id: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} ({self.id[:12]})"
 
 
 @dataclass(frozen=True)
@@ -188,6 +202,38 @@ class Runs:
         return bool(self.client.get_run(run_id).info.status == "RUNNING")
 
     @speaks_with_mlflow
+    def has(self, run_id: str) -> bool:
+        """Whether MLflow has the run, deleted or not."""
+        return self._get(run_id) is not None
+
+    @speaks_with_mlflow
+    def doomed(self, run_id: str) -> Doomed | None:
+        """What `mlflow gc` takes a run with, if it does: its experiment, or the run alone."""
+        run = self._get(run_id)
+        if run is None:
+            return None
+        experiment = doomed_experiment(self.client, run.info.experiment_id)
+        if experiment is None and run.info.lifecycle_stage == DELETED:
+            return Doomed("run", run_id, run.info.run_name or "")
+        return experiment
+
+    @speaks_with_mlflow
+    def bring_back(self, doomed: Doomed) -> None:
+        """Undo a deletion in MLflow; with an experiment all its runs come back."""
+        if doomed.kind == "experiment":
+            self.client.restore_experiment(doomed.id)
+        else:
+            self.client.restore_run(doomed.id)
+
+    def _get(self, run_id: str) -> Run | None:
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != ABSENT:
+                raise
+            return None
+
+    @speaks_with_mlflow
     def log_epochs(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Log the numbers of progress events in one batch, but for epochs that the run has."""
         if not lines:
@@ -264,6 +310,14 @@ def experiment(client: MlflowClient, settings: Settings, name: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def doomed_experiment(client: MlflowClient, experiment_id: str) -> Doomed | None:
+    """An experiment, if it is deleted."""
+    found = client.get_experiment(experiment_id)
+    if found.lifecycle_stage != DELETED:
+        return None
+    return Doomed("experiment", experiment_id, found.name)
 
 
 def network_of(name: str) -> str:

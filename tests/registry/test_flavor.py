@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -137,10 +138,14 @@ def test_code_named_by_a_hostile_model_is_found_refused_and_not_run(
             f"loader_module: hostile\n    code: {code.name}",
         )
     )
-    refused = "names code that" if hidden else "holds evil, which"
-    with pytest.raises(ArtifactError, match=rf"{refused} modkernel did not write"):
+    refused = rf"holds {'moments/hostile.py' if hidden else 'evil'}, which modkernel did not write"
+    with pytest.raises(ArtifactError, match=refused):
         load_model(uri(records[-1]))
-    assert registry.modules.fetch(records[-1]).id == records[-1].id
+    with pytest.raises(ArtifactError, match=refused):
+        registry.modules.fetch(records[-1])
+    shutil.rmtree(code)
+    with pytest.raises(ArtifactError, match="names code that modkernel did not write"):
+        load_model(uri(records[-1]))
     (problem,) = registry.verify()
     assert (problem.kind, problem.module_id) == ("artifact", records[-1].id)
     assert "MLmodel differs from what was stored" in problem.message

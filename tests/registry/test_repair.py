@@ -177,6 +177,8 @@ def test_what_is_lost_is_not_reused_and_comes_back_when_trained_again(
     assert registry.modules.find_ready(records[0].recipe_digest) is None
     trained_again = examples.first()
     assert store_one(registry, trained_again).id == records[0].id
+    # Those above name the MLflow model below them, which is another now.
+    assert [action.name for action in registry.repair()] == [r.name for r in records[1:]]
     assert registry.verify() == ()
     assert [member.state for member in registry.networks.members(network)] == ["READY"] * 3
 

@@ -1,0 +1,126 @@
+"""Real file systems that are full: one sentence, and the same command works once there is room."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.test_cli_run import ROOT, SMALL, Done, environment
+
+# Each command with surroundings of its own, all in one process, as Prefect takes seconds to start.
+STEPS = """
+import contextlib, io, json, os, subprocess, sys
+from modkernel.flows.cli import main
+results = []
+for changes, arguments, after in json.loads(sys.argv[1]):
+    os.environ.update(changes)
+    sys.argv = ["modkernel", *arguments]
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code or 0
+    results.append([code, out.getvalue(), err.getvalue()])
+    for command in after:
+        subprocess.run(command, check=True)
+print(json.dumps(results))
+"""
+ROOM = "size=64m"
+
+
+class Disk:
+    """A small file system on a folder."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        mount = ["mount", "-t", "tmpfs", "-o", f"{ROOM},mode=0700", "tmpfs", str(folder)]
+        if subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("no file system can be mounted here")
+        stack.callback(subprocess.run, ["umount", "-l", str(folder)], check=True)
+
+    def leave(self, size: int) -> list[str]:
+        """What makes so many bytes of room for new files."""
+        used = shutil.disk_usage(self.folder).used
+        return ["mount", "-o", f"remount,size={used + size}", str(self.folder)]
+
+    @property
+    def grow(self) -> list[str]:
+        """What makes room enough."""
+        return ["mount", "-o", f"remount,{ROOM}", str(self.folder)]
+
+
+@pytest.fixture
+def disks() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def in_one_process(steps: list[tuple[dict[str, str], list[str], list[list[str]]]]) -> list[Done]:
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS, json.dumps(steps)],
+        cwd=ROOT,
+        env=environment(Path(steps[0][0]["MODKERNEL_HOME"])),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [Done(*result) for result in json.loads(done.stdout)]
+
+
+def one_sentence(done: Done) -> str:
+    """What a failed command said last: the only line that is no progress."""
+    assert done.code == 1, done
+    assert done.out == ""
+    assert "Traceback" not in done.err
+    *_, last = done.err.strip().splitlines()
+    assert last.startswith("modkernel: "), done.err
+    return last
+
+
+@pytest.mark.timeout(600)
+def test_training_and_storing_go_on_once_there_is_room(
+    template: Path, tmp_path: Path, disks: ExitStack
+) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(SMALL)
+    train = ["train", str(spec), "--json"]
+    databases = {"registry.db": "DATABASE_URL", "mlflow.db": "MLFLOW_URI"}
+    full = {"work": 20_000, "cache": 0, "artifacts": 30_000, "registry.db": 0, "mlflow.db": 0}
+    steps: list[Any] = []
+    for name, room in full.items():
+        home = tmp_path / name
+        shutil.copytree(template, home)
+        changes = {
+            "MODKERNEL_HOME": str(home),
+            "MODKERNEL_DATABASE_URL": "",
+            "MODKERNEL_MLFLOW_URI": "",
+        }
+        folder = home / name
+        if name in databases:
+            folder = tmp_path / "disks" / name
+        disk = Disk(folder, disks)
+        if name in databases:
+            shutil.copyfile(home / name, folder / name)
+            changes[f"MODKERNEL_{databases[name]}"] = f"sqlite:///{folder / name}"
+        elif name == "cache":
+            shutil.copytree(template / name, folder, dirs_exist_ok=True)
+        subprocess.run(disk.leave(room), check=True)
+        steps += [(changes, train, [disk.grow]), (changes, train, []), (changes, ["verify"], [])]
+    done = in_one_process(steps)
+    for name, (failed, again, checked) in zip(
+        full, zip(*[iter(done)] * 3, strict=True), strict=True
+    ):
+        print(name, one_sentence(failed))
+        assert again.json["trained_modules"] >= 1, name
+        assert checked.code == 0, (name, checked.err)

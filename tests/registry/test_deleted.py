@@ -1,0 +1,153 @@
+"""What people delete in MLflow, and `mlflow gc` takes for good, behind the registry's back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from modkernel.registry import ModuleRecord, Registry, Settings
+from modkernel.registry.flavor import load_model
+from modkernel.registry.tracking.runs import network_of
+from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
+from tests.registry.test_store import kept_folder
+
+
+@pytest.fixture
+def chain(registry: Registry, examples: Examples) -> tuple[ModuleRecord, ...]:
+    """A stored chain, of which the two hidden modules have private copies and the last has none."""
+    records = store_chain(registry, examples.chain())
+    for record in records[:-1]:
+        registry.modules.fetch(record)
+    shutil.rmtree(examples.folder)
+    return records
+
+
+def gc(settings: Settings) -> None:
+    """The real command, in a process of its own."""
+    subprocess.run(
+        [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", settings.mlflow_uri],
+        env=os.environ | {"MLFLOW_TRACKING_URI": settings.mlflow_uri},
+        check=True,
+        capture_output=True,
+    )
+
+
+def delete_experiment(registry: Registry, record: ModuleRecord) -> str:
+    client = registry.backends.client
+    found = client.get_experiment_by_name(network_of(record.name))
+    client.delete_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def kinds(registry: Registry) -> dict[str, str]:
+    """What is wrong, by name."""
+    return {problem.name: problem.kind for problem in registry.verify()}
+
+
+def test_what_gc_will_take_is_named_and_brought_back(
+    registry: Registry, chain: tuple[ModuleRecord, ...]
+) -> None:
+    client = registry.backends.client
+    run_id = registry.runs.start_network("again")
+    registry.runs.finish(run_id)
+    registry.networks.add("again", [record.id for record in chain], EVALUATION, run_id)
+    client.delete_run(chain[1].run_id)
+    client.delete_run(run_id)
+    assert kinds(registry) == {"net.hidden-2": "deleted", "again": "deleted"}
+    assert all("next 'mlflow gc' takes it" in problem.message for problem in registry.verify())
+    assert [action.kind for action in registry.repair()] == ["restored"] * 2
+    delete_experiment(registry, chain[0])
+    assert set(kinds(registry)) == {record.name for record in chain}
+    assert "MLflow's experiment net (1) is deleted" in registry.verify()[0].message
+    assert [action.kind for action in registry.repair()] == ["restored"]
+    assert (registry.verify(), registry.repair()) == ((), ())
+    gc(registry.settings)
+    assert registry.verify() == ()
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_after_gc_what_can_be_is_restored_and_the_rest_is_lost(
+    registry: Registry, chain: tuple[ModuleRecord, ...], left: bool
+) -> None:
+    registry.promotions.promote("net.hidden-1", "champion", 1)
+    delete_experiment(registry, chain[0])
+    gc(registry.settings)
+    if not left:  # MLflow forgets the models of an experiment, and leaves their files.
+        shutil.rmtree(registry.settings.artifact_root)
+    assert kinds(registry) == {record.name: "artifact" for record in chain}
+    actions = registry.repair()
+    last = "restored" if left else "lost"
+    assert [action.kind for action in actions] == ["restored", "restored", last]
+    assert "version 2, no longer version 1; @champion means it still" in actions[0].message
+    assert kinds(registry) == ({} if left else {"net.output": "lost"})
+    assert registry.repair() == ()
+    champion = registry.modules.resolve("net.hidden-1@champion")
+    assert (champion.id, champion.version) == (chain[0].id, 2)
+    top = registry.modules.resolve(chain[2 if left else 1].id)
+    network = load_model(f"models:/{top.name}/{top.version}")
+    assert [stored.id for stored in network.stored] == [r.id for r in chain[: 3 if left else 2]]
+
+
+def test_what_is_reused_has_its_bytes(
+    registry: Registry, chain: tuple[ModuleRecord, ...], examples: Examples
+) -> None:
+    for record in chain:
+        shutil.rmtree(kept_folder(registry, record))
+    first, second, output = (registry.modules.find_ready(r.recipe_digest) for r in chain)
+    assert (first is not None and first.id, second is not None and second.id, output) == (
+        chain[0].id,
+        chain[1].id,
+        None,
+    )
+    assert kinds(registry) == {"net.output": "lost"}
+    again = store_one(registry, examples.chain()[-1], "net.output")
+    assert again.id == chain[2].id
+    assert registry.verify() == ()
+
+
+def test_modules_above_one_that_was_restored_are_served_with_it(
+    registry: Registry, chain: tuple[ModuleRecord, ...]
+) -> None:
+    shutil.rmtree(kept_folder(registry, chain[0]))
+    assert {action.name for action in registry.repair()} == {record.name for record in chain}
+    assert (registry.verify(), registry.repair()) == ((), ())
+    top = registry.modules.resolve(chain[2].id)
+    assert len(load_model(f"models:/{top.name}/{top.version}").stored) == 3
+
+
+def test_a_deleted_version_keeps_the_meaning_of_its_aliases(
+    registry: Registry, examples: Examples
+) -> None:
+    old, new = (store_one(registry, examples.first(seed)) for seed in (0, 1))
+    assert (old.version, new.version) == (1, 2)
+    for alias, version in {"champion": 1, "first": 1, "newest": 2}.items():
+        registry.promotions.promote(old.name, alias, version)
+    client = registry.backends.client
+    client.delete_registered_model_alias(old.name, "first")
+    registry.promotions.sync()
+    client.delete_model_version(old.name, "1")
+    assert registry.promotions.sync() == ()
+    (action,) = registry.repair()
+    assert "is version 3, no longer version 1; @champion means it still" in action.message
+    assert registry.backends.models.aliases(old.name) == {"champion": 3, "newest": 2}
+    assert registry.modules.resolve(f"{old.name}@champion").id == old.id
+    (seen,) = registry.promotions.sync()
+    assert (seen.alias, seen.version, seen.module_id) == ("champion", 3, old.id)
+    assert registry.repair() == ()
+
+
+def test_a_run_that_is_gone_stops_no_repair(settings: Settings, examples: Examples) -> None:
+    with Registry.open(settings) as registry:
+        record = store_one(registry, examples.first())
+        client = registry.backends.client
+        client.delete_run(record.run_id)
+        client.delete_model_version(record.name, "1")
+        gc(settings)
+        assert [action.kind for action in registry.repair()] == ["registered"]
+        assert (registry.verify(), registry.repair()) == ((), ())
+        again = registry.modules.resolve(record.id)
+        assert client.get_run(again.run_id).info.status == "FINISHED"
