@@ -112,6 +112,7 @@ async def _serve_all() -> None:
     try:
         await runner.start()
     finally:
+        stored.stop()
         for task in looking:
             task.cancel()
 

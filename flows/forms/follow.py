@@ -31,7 +31,7 @@ class StoredNow:
         self.names: StoredNames | None = None
         """None until the registry has answered once."""
         self._say = say
-        self._answered = threading.Event()
+        self._answered, self._stopped = threading.Event(), threading.Event()
         # Whoever stops does not wait for it.
         threading.Thread(target=self._look, name="stored-names", daemon=True).start()
 
@@ -40,9 +40,13 @@ class StoredNow:
         self._answered.wait(FIRST_SECONDS)
         return self.names
 
+    def stop(self) -> None:
+        """Look no more; a look that is going on ends by itself."""
+        self._stopped.set()
+
     def _look(self) -> None:
         asked_for_aliases, told = 0.0, False
-        while True:
+        while not self._stopped.is_set():
             try:
                 registry = open_registry()
                 self.names = registry.names()
@@ -55,7 +59,7 @@ class StoredNow:
                 if not told:
                     self._say(f"The choices in the forms stay as they are: {error}")
                 told = True
-            time.sleep(LOOK_SECONDS)
+            self._stopped.wait(LOOK_SECONDS)
 
 
 def offer(deployments: Iterable[KeptDeployment], names: StoredNames | None) -> None:

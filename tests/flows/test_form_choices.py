@@ -40,21 +40,25 @@ def test_what_is_stored_is_a_choice_as_long_as_it_is_there(up: Up, tmp_path: Pat
         Registry.open(Settings(home=up.home)) as registry,
     ):
 
-        def offers(reference: str) -> bool:
-            return reference in choices(client, "compose-network", "hidden")
+        def offers(reference: str, name: str = "compose-network", field: str = "hidden") -> bool:
+            return reference in choices(client, name, field)
+
+        def becomes_a_choice(*asked: str) -> None:
+            wait_until(lambda: offers(*asked), PATIENCE, f"a choice: {asked}")
 
         assert not offers(TOP)
         up.modkernel("train", str(path))
-        wait_until(lambda: offers(TOP), PATIENCE, "the module is a choice")
-        assert offers(f"{TOP}/1")
-        assert TOP in choices(client, "train-module", "upstream")
-        assert TOP in choices(client, "measure-modules", "modules")
-        assert "chosen" in choices(client, "retrain-network", "network")
-        assert {"1", "2", "output"} <= set(choices(client, "retrain-network", "stage"))
+        becomes_a_choice(TOP)
+        becomes_a_choice(f"{TOP}/1")
+        becomes_a_choice(TOP, "train-module", "upstream")
+        becomes_a_choice(TOP, "measure-modules", "modules")
+        becomes_a_choice("chosen", "retrain-network", "network")
+        for stage in ("1", "2", "output"):
+            becomes_a_choice(stage, "retrain-network", "stage")
 
         # As MLflow's page does it.
         registry.backends.models.set_alias(TOP, "night", 1)
-        wait_until(lambda: offers(f"{TOP}@night"), PATIENCE, "the alias is a choice")
+        becomes_a_choice(f"{TOP}@night")
 
         # As `repair` does it where the bytes are gone.
         with registry.backends.database.writing() as session:
@@ -62,9 +66,6 @@ def test_what_is_stored_is_a_choice_as_long_as_it_is_there(up: Up, tmp_path: Pat
         wait_until(lambda: not offers(TOP), PATIENCE, "it is no choice any more")
         assert not offers(f"{TOP}/1")
         assert not offers(f"{TOP}@night")
-        wait_until(
-            lambda: TOP not in choices(client, "train-module", "upstream"), PATIENCE, "likewise"
-        )
 
 
 @pytest.mark.servers

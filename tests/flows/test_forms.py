@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from modkernel.errors import SpecError
+from modkernel.errors import SpecError, StoreError
 from modkernel.flows.deployments import deployments
+from modkernel.flows.forms import follow
 from modkernel.flows.forms.modules import compose_network, measure_modules, train_module
 from modkernel.flows.forms.network import retrain_network, train_baseline, train_network
 from modkernel.flows.forms.schema import form_schema
@@ -235,6 +239,48 @@ def test_choices_are_what_is_stored_or_any_text_where_that_is_not_known() -> Non
     empty = form_schema(compose_network.form, nothing).properties["hidden"]
     assert empty["enum"] == []
     assert "Nothing is stored yet" in empty["description"]
+
+
+class Away:
+    """A deployment whose server does not answer at first."""
+
+    run = None
+    tries = 0
+
+    async def refresh(self) -> None:
+        self.tries += 1
+        if self.tries < 3:
+            raise ConnectionError("nobody there")
+
+
+def test_an_outage_only_delays_the_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "LOOK_SECONDS", 0.01)
+    tries = iter(range(100_000))
+    registry = SimpleNamespace(names=lambda: STORED, promotions=SimpleNamespace(sync=lambda: None))
+
+    def open_registry() -> Any:
+        if next(tries) < 2:
+            raise StoreError("away")
+        return registry
+
+    monkeypatch.setattr(follow, "open_registry", open_registry)
+    said: list[str] = []
+    stored = follow.StoredNow(said.append)
+    assert stored.first() == STORED
+    served = Away()
+
+    async def a_while() -> None:
+        with suppress(TimeoutError):
+            following = follow.follow(cast(Any, [served]), stored, None, said.append)
+            await asyncio.wait_for(following, 1)
+
+    asyncio.run(a_while())
+    stored.stop()
+    assert served.tries == 3, "until it answers, and no more while nothing changes"
+    assert [line.partition(":")[0] for line in said] == [
+        "The choices in the forms stay as they are",
+        "Cannot bring the forms up to date, and goes on trying",
+    ]
 
 
 def test_every_deployment_but_maintenance_has_a_form() -> None:

@@ -102,12 +102,13 @@ def choose(page: Page, field: str, choice: str) -> None:
     page.get_by_role("option", name=choice, exact=True).click()
 
 
-def add_texts(page: Page, field: str, texts: Sequence[str]) -> None:
-    """Fill a form's empty list of texts."""
-    box = page.locator("div.group", has=page.get_by_text(field, exact=True)).last
-    for number, text in enumerate(texts):
-        box.get_by_role("button", name="Add item").click()
-        box.get_by_role("textbox").nth(number).fill(text)
+def add_texts(page: Page, texts: Sequence[str]) -> None:
+    """Fill the list of texts that a form ends with."""
+    boxes = page.get_by_role("textbox")
+    for text in texts:
+        new = boxes.count()
+        page.get_by_role("button", name="Add item").click()
+        boxes.nth(new).fill(text)
 
 
 def open_schedule_form(page: Page, prefect: str, deployment: str) -> Locator:

@@ -45,7 +45,7 @@ def study_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
     open_run_form(page, up.prefect, "transfer-study")
     page.get_by_role("textbox", name="Name (Optional)", exact=True).fill("by-form")
     page.get_by_role("spinbutton", name="Epochs").fill("1")
-    add_texts(page, "Tasks", TASKS)
+    add_texts(page, TASKS)
     shoot("study-form")
     asked = StudyForm.model_validate(submit_and_wait(page, up))
     shoot("study-run")
