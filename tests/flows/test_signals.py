@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
@@ -22,12 +22,12 @@ from prefect.client.schemas.objects import StateType, TaskRun
 from prefect.states import Cancelling
 
 from modkernel.flows.servers.automations import RESTARTED
-from modkernel.registry import Settings
+from modkernel.registry import Registry, Settings
 from modkernel.spec import NetworkSpec
 from tests.flows.helpers.prefect_client import deployment, prefect_client
 from tests.flows.helpers.processes import ROOT, processes_of, wait_until
 from tests.flows.helpers.servers import Up
-from tests.flows.helpers.specs import endless
+from tests.flows.helpers.specs import endless, tiny
 
 pytestmark = [
     pytest.mark.servers,
@@ -60,26 +60,34 @@ def checkpoints(home: Path) -> list[Path]:
 
 
 @contextmanager
-def training(home: Path, spec: NetworkSpec) -> Iterator[subprocess.Popen[str]]:
-    """A command in a terminal's place that has written its first checkpoint."""
+def command(home: Path, spec: NetworkSpec, *run: str) -> Iterator[subprocess.Popen[str]]:
+    """The command that trains a network, as a terminal runs it; nothing of it is left after."""
     path = home.parent / "spec.json"
     path.write_text(spec.model_dump_json())
     kept = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
     with subprocess.Popen(
-        [sys.executable, "-m", "modkernel.flows.cli", "train", str(path)],
+        [sys.executable, *(run or ("-m", "modkernel.flows.cli")), "train", str(path)],
         cwd=ROOT,
         env=kept | {"MODKERNEL_HOME": str(home), "PYTHONFAULTHANDLER": "1"},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         try:
-            wait_until(
-                lambda: bool(checkpoints(home)), START_SECONDS, "the first checkpoint is written"
-            )
             yield process
         finally:
             for pid in processes_of(home):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def training(home: Path, spec: NetworkSpec) -> Iterator[subprocess.Popen[str]]:
+    """A command that has written its first checkpoint."""
+    with command(home, spec) as process:
+        wait_until(
+            lambda: bool(checkpoints(home)), START_SECONDS, "the first checkpoint is written"
+        )
+        yield process
 
 
 def what_it_said(process: subprocess.Popen[str]) -> str:
@@ -109,6 +117,62 @@ def test_a_signal_ends_a_command(template: Path, tmp_path: Path, number: signal.
     check_stopped(home, "slow")
 
 
+@pytest.mark.long
+def test_a_signal_before_the_first_epoch(template: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(template, home)
+    with command(home, endless("slow")) as process:
+        job = "*/job.json"
+        wait_until(
+            lambda: any(Settings(home=home).work_dir.glob(job)), START_SECONDS, "a job is given"
+        )
+        process.terminate()
+        told = what_it_said(process)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in told
+    assert set(runs_of(home, "slow").values()) <= {"KILLED"}
+    with Registry.open(Settings(home=home)) as registry:
+        assert registry.modules.find() == ()
+
+
+STORING = """
+import os, signal, sys, time
+from modkernel.registry.modules import Modules
+
+store = Modules.store
+
+def signalled(self, *arguments, **named):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)  # Until the main thread has been interrupted.
+    return store(self, *arguments, **named)
+
+Modules.store = signalled
+from modkernel.flows.cli import main
+main()
+"""
+
+
+@pytest.mark.long
+def test_a_signal_while_a_module_is_stored(template: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(template, home)
+    spec = tiny("stored")
+    with command(home, spec, "-c", STORING) as process:
+        told = what_it_said(process)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in told
+    with Registry.open(Settings(home=home)) as registry:
+        assert len(registry.modules.find()) == 1, "what had begun is done, and nothing after it"
+        assert registry.verify() == ()
+    with command(home, spec) as process:
+        what_it_said(process)
+    assert process.returncode == 0
+    assert set(runs_of(home, "stored").values()) == {"FINISHED"}
+    with Registry.open(Settings(home=home)) as registry:
+        assert sorted(module.version for module in registry.modules.find()) == [1, 1, 1]
+        assert registry.verify() == ()
+
+
 def test_no_process_outlives_a_command_that_is_killed(template: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(template, home)
@@ -119,8 +183,6 @@ def test_no_process_outlives_a_command_that_is_killed(template: Path, tmp_path: 
 
 def check_stopped(home: Path, name: str) -> None:
     """Nothing was stored, nobody holds a claim, a checkpoint is there, all runs are ended."""
-    from modkernel.registry import Registry
-
     assert runs_of(home, name) == {name: "KILLED", f"{name}.hidden-1": "KILLED"}
     assert checkpoints(home)
     with Registry.open(Settings(home=home)) as registry:
