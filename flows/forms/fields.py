@@ -62,7 +62,7 @@ KernelName = Annotated[
     str, OneOf((AUTO, *KERNELS)), Field(description="auto follows the shape of the output.")
 ]
 ObjectiveName = Annotated[
-    str, OneOf(tuple(OBJECTIVES)), Field(description="What the pairs maximise.")
+    str, OneOf(tuple(OBJECTIVES)), Field(description="What a hidden module maximises.")
 ]
 Path = Annotated[
     str | None, Field(description="Folder of image_folder, or file of arrays; else left blank.")

@@ -79,7 +79,10 @@ RETRAINING = part(
 class NetworkForm(Form):
     """A network, all of whose hidden modules are trained alike."""
 
-    name: Name = Field("digits", description="Its modules are named after it.")
+    name: Name = Field(
+        "digits",
+        description="Of lower-case letters, digits, '.', '_' and '-'.",
+    )
     dataset: DatasetName = "digits"
     path: Path = None
     backbone: BackboneName = "mlp"

@@ -15,6 +15,8 @@ from modkernel.registry import StoredNames
 NULL = {"type": "null"}
 OFFERED = {"KernelSpec": (AUTO, *KERNELS), "ObjectiveSpec": tuple(OBJECTIVES)}
 """Choices for the field `name` of specs that stand whole in an advanced part."""
+FOLDED = "As usual"
+"""What the tab of a folded part is called."""
 EMPTY = "Nothing is stored yet."
 
 
@@ -30,6 +32,7 @@ def form_schema(form: type[Form], names: StoredNames | None) -> ParameterSchema:
     for title, model in (("", schema), *definitions.items()):
         for position, (name, field) in enumerate(model.get("properties", {}).items()):
             field["position"] = position  # Some databases sort keys.
+            field.setdefault("title", name.replace("_", " ").title())
             _plain(field)
             if name == "name" and title in OFFERED:
                 field["enum"] = list(OFFERED[title])
@@ -37,7 +40,10 @@ def form_schema(form: type[Form], names: StoredNames | None) -> ParameterSchema:
         for name, choice in stored_choices(schema["properties"]):
             choice["enum"] = list(getattr(names, choice[STORED]))
             _begin_with(schema["properties"][name], choice, name in schema.get("required", ()))
+    # All of it, since what was not set is not stored, and Prefect's page needs the type.
     return ParameterSchema(
+        title="Parameters",
+        type="object",
         properties=schema["properties"],
         required=schema.get("required", []),
         definitions=definitions,
@@ -45,10 +51,17 @@ def form_schema(form: type[Form], names: StoredNames | None) -> ParameterSchema:
 
 
 def _plain(field: dict[str, Any]) -> None:
-    """An optional value as a field that may be blank: Prefect would show tabs in its place."""
+    """An optional value as a field that may be blank; Prefect shows tabs for it, which fold a part.
+
+    The tab of the default is the open one.
+    """
     kinds = field.get("anyOf", [])
     others = [kind for kind in kinds if kind != NULL]
-    if len(others) == 1 and len(kinds) == 2 and "$ref" not in others[0]:
+    if len(others) != 1 or len(kinds) != 2:
+        return
+    if "$ref" in others[0]:
+        field["anyOf"] = [{**NULL, "title": FOLDED}, *others]
+    else:
         del field["anyOf"]
         if field.get("default", ...) is None:
             del field["default"]

@@ -8,11 +8,8 @@ from modkernel.spec import (
     BackboneSpec,
     DatasetSpec,
     HiddenSpec,
-    KernelSpec,
     Name,
-    ObjectiveSpec,
     OutputSpec,
-    Recipe,
     Spec,
 )
 
@@ -69,26 +66,3 @@ class SearchSpec(Spec, title="Module search"):
     )
     output: OutputSpec = Field(OutputSpec(), title="Output module")
     seed: int = Field(0, ge=0)
-
-
-def demo_search() -> SearchSpec:
-    """Two stages of two and three candidates on handwritten digits: done in seconds."""
-    relu = KernelSpec(name="relu")
-    recipe = Recipe(epochs=5, batch_size=128, learning_rate=0.1)
-    sharp = ObjectiveSpec(temperature=0.2)
-    plain = Candidate(kernel=relu, recipe=recipe)
-    return SearchSpec(
-        name="digits-search",
-        backbone=BackboneSpec(name="mlp", width=64, depth=2),
-        stages=(
-            Stage(candidates=(plain, plain.changed(width=256))),
-            Stage(
-                candidates=(
-                    plain,
-                    plain.changed(width=256),
-                    plain.changed(objective=sharp),
-                )
-            ),
-        ),
-        output=OutputSpec(method="ridge", labels_per_class=1, draws=20),
-    )

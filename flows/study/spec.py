@@ -10,7 +10,6 @@ from modkernel.spec import (
     BackboneSpec,
     DatasetSpec,
     HiddenSpec,
-    KernelSpec,
     Name,
     OutputSpec,
     Recipe,
@@ -63,15 +62,3 @@ class StudySpec(Spec, title="Transfer study"):
                 "'animal=cat+dog, vehicle=truck'"
             )
         return self
-
-
-def demo_study() -> StudySpec:
-    """Four tasks on handwritten digits, one with joined classes: done in seconds."""
-    recipe = Recipe(epochs=3, batch_size=128, learning_rate=0.1)
-    return StudySpec(
-        name="digits-study",
-        tasks=("1, 7", "3, 8", "1, 8", "round=3+8, straight=1+7"),
-        backbone=BackboneSpec(name="mlp", width=16, depth=1),
-        hidden=HiddenSpec(kernel=KernelSpec(name="relu"), recipe=recipe),
-        output=OutputSpec(method="ridge"),
-    )

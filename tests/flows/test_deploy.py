@@ -15,14 +15,14 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
 from modkernel.errors import NotFoundError, SpecError
-from modkernel.flows.search.spec import demo_search
+from modkernel.flows.search.spec import SearchSpec
 from modkernel.flows.servers.registration import KeptDeployment
 from modkernel.flows.spec_deployments.kinds import AnySpec, kind_of
 from modkernel.flows.spec_deployments.records import cron_schedule, deploy, deployed, undeploy
 from modkernel.flows.spec_deployments.summary import summary
 from modkernel.flows.specs.composition import CompositionSpec
-from modkernel.flows.specs.read import read_spec_of_some_kind
-from modkernel.flows.study.spec import demo_study
+from modkernel.flows.specs.read import read_spec, read_spec_of_some_kind
+from modkernel.flows.study.spec import StudySpec
 from modkernel.flows.train_network import train_network
 from modkernel.spec import Spec
 from tests.flows.helpers.prefect_client import prefect_client
@@ -31,6 +31,8 @@ from tests.flows.helpers.servers import Up, surroundings
 from tests.flows.helpers.specs import tiny
 
 SECONDS = 300
+SEARCH = read_spec(ROOT / "examples/search_digits.yaml", SearchSpec)
+STUDY = read_spec(ROOT / "examples/study_digits.yaml", StudySpec)
 
 
 def written(folder: Path, spec: Spec) -> str:
@@ -113,14 +115,14 @@ def test_a_spec_is_deployed_scheduled_run_and_removed(home_of_up: Up, tmp_path: 
             deploy(Path(written(tmp_path, composition)), "nightly", None)
         with pytest.raises(NotFoundError, match="choose from composed, nightly"):
             undeploy("daily")
-        for other in (demo_search(), demo_study()):
+        for other in (SEARCH, STUDY):
             deploy(Path(written(tmp_path, other)), None, None)
         listed = deployed()
         assert [(one.name, one.flow) for one in listed] == [
             ("composed", "compose-network"),
-            ("digits-search", "search-modules"),
             ("digits-study", "transfer-study"),
             ("nightly", "train-network"),
+            ("search-digits", "search-modules"),
         ]
         for one in listed:
             assert undeploy(one.name) == one.flow
@@ -161,8 +163,8 @@ def test_the_example_of_a_composition_is_one() -> None:
     "spec",
     [
         tiny(),
-        demo_search(),
-        demo_study(),
+        SEARCH,
+        STUDY,
         CompositionSpec(name="c", hidden="tiny.hidden-1@champion"),
     ],
     ids=lambda spec: type(spec).__name__,

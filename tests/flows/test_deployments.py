@@ -63,6 +63,7 @@ def test_every_flow_has_a_deployment_with_a_form(prefect_server: None) -> None:
             kept = client.read_deployment_by_name(f"{name}/{name}")
             assert kept.description
             assert kept.enforce_parameter_schema
+            assert kept.parameter_openapi_schema["type"] == "object"
             fields = kept.parameter_openapi_schema["properties"]
             assert bool(fields) == (name != MAINTENANCE)
             assert bool(kept.schedules) == (name == MAINTENANCE)

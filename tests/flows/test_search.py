@@ -23,13 +23,14 @@ from modkernel.errors import (
     UnknownNameError,
 )
 from modkernel.flows.cli._progress import _Bars
+from modkernel.flows.forms.search import SearchForm
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.steps import Below
 from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.events import Event, Planned, StateChanged, watch
 from modkernel.flows.search.plan import plan_search
 from modkernel.flows.search.result import CandidateResult, cost, describe
-from modkernel.flows.search.spec import Candidate, SearchSpec, Stage, demo_search
+from modkernel.flows.search.spec import Candidate, SearchSpec, Stage
 from modkernel.flows.search_modules import search_modules
 from modkernel.flows.specs.read import parse_spec, read_spec
 from modkernel.flows.tasks import train
@@ -394,8 +395,9 @@ def test_examples(path: Path) -> None:
     assert min(len(stage.candidates) for stage in spec.stages) >= 2
 
 
-def test_the_digits_example_and_the_form_s_can_be_carried_out(registry: Registry) -> None:
-    for spec in (read_spec(EXAMPLES / "search_digits.yaml", SearchSpec), demo_search()):
+def test_what_the_digits_example_and_the_form_ask_for_can_be(registry: Registry) -> None:
+    filled: SearchSpec = SearchForm().parameters()["spec"]
+    for spec in (read_spec(EXAMPLES / "search_digits.yaml", SearchSpec), filled):
         assert plan_search(registry, spec).ends[-1] == f"linear{spec.backbone.depth}"
 
 

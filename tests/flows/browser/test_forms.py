@@ -71,7 +71,7 @@ def test_every_form_is_short_and_choosing_is_enough(up: Up, tmp_path: Path) -> N
         assert (asked["hidden"], asked["method"]) == ("by-choice.hidden-2", "ridge")
 
         open_run_form(page, up.prefect, "train-network")
-        page.get_by_role("spinbutton", name="Epochs").fill("0")
+        page.get_by_role("textbox", name="Name (Optional)", exact=True).fill("No Name")
         page.get_by_role("button", name="Submit").click()
-        expect(page.get_by_text("0 is less than the minimum of 1")).to_be_visible()
+        expect(page.get_by_text("'No Name' does not match")).to_be_visible()
         shoot("refused")

@@ -63,7 +63,7 @@ def test_a_schedule_set_in_the_browser_runs(up: Up, tmp_path: Path) -> None:
         }
 
         dialog = open_schedule_form(page, prefect, "train-network")
-        dialog.get_by_role("textbox", name="Name", exact=True).fill(NETWORK)
+        dialog.get_by_role("textbox", name="Name (Optional)", exact=True).fill(NETWORK)
         dialog.get_by_role("spinbutton", name="Epochs").fill("3")
         shoot("schedule-dialog")
         save_schedule(page, dialog, 20)

@@ -27,7 +27,7 @@ TASKS = ("1, 7", "3, 8", "1, 8", "round=3+8, straight=1+7")
 
 def search_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
     open_run_form(page, up.prefect, "search-modules")
-    page.get_by_role("textbox", name="Name", exact=True).fill("by-form")
+    page.get_by_role("textbox", name="Name (Optional)", exact=True).fill("by-form")
     page.get_by_role("spinbutton", name="Epochs").fill("2")
     choose(page, "Score", "logme")
     shoot("search-form")
@@ -43,7 +43,7 @@ def search_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
 
 def study_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
     open_run_form(page, up.prefect, "transfer-study")
-    page.get_by_role("textbox", name="Name", exact=True).fill("by-form")
+    page.get_by_role("textbox", name="Name (Optional)", exact=True).fill("by-form")
     page.get_by_role("spinbutton", name="Epochs").fill("1")
     add_texts(page, "Tasks", TASKS)
     shoot("study-form")

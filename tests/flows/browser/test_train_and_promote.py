@@ -42,7 +42,7 @@ def wanted_spec() -> NetworkSpec:
 
 def fill_form(page: Page) -> None:
     """Turn the form's digits example into `wanted`."""
-    page.get_by_role("textbox", name="Name", exact=True).fill(NETWORK)
+    page.get_by_role("textbox", name="Name (Optional)", exact=True).fill(NETWORK)
     page.get_by_role("spinbutton", name="Epochs").fill("3")
     choose(page, "Kernel", "relu")
     page.get_by_role("spinbutton", name="Labels Per Class").fill("1")
