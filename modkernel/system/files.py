@@ -24,6 +24,8 @@ UNFINISHED = ".tmp"
 _PIECE = 1 << 20
 """Bytes written at once: some file systems take one large write several times slower."""
 
+NO_ROOM = 1 << 20
+"""Bytes: on a disk with less free, whatever failed did so for want of room."""
 _FULL = ("No space left on device", "disk is full")
 """How those say it that hand on no number: safetensors, SQLite."""
 
@@ -117,6 +119,13 @@ def disk_is_full(error: BaseException | None) -> bool:
         ):
             return True
         error = error.__cause__ or error.__context__
+    return False
+
+
+def has_no_room(path: Path) -> bool:
+    """Whether the disk of a file or folder is as good as full: not every failure says why."""
+    with suppress(OSError):
+        return shutil.disk_usage(path).free < NO_ROOM
     return False
 
 
