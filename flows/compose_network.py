@@ -9,6 +9,7 @@ from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, output_step
 from modkernel.flows.results import NetworkResult
 from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.plan import check_output, check_whole
@@ -18,7 +19,7 @@ OUTPUT = OutputSpec()
 """What a form shows, and what is trained where nothing else is asked for."""
 
 
-@form_flow("compose-network", flow_run_name="{name}")
+@form_flow("compose-network", flow_run_name=named("{name}"))
 def compose_network(
     name: Name,
     hidden: str,

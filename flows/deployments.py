@@ -14,92 +14,74 @@ from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 from tzlocal import get_localzone_name
 
-from modkernel.flows.compose_network import compose_network
+from modkernel.flows.forms.follow import StoredNow, follow, offer
+from modkernel.flows.forms.modules import compose_network, measure_modules, train_module
+from modkernel.flows.forms.network import retrain_network, train_baseline, train_network
+from modkernel.flows.forms.search import search_modules
+from modkernel.flows.forms.study import transfer_study
 from modkernel.flows.maintenance import HOUR, maintenance
-from modkernel.flows.measure_modules import measure_modules
-from modkernel.flows.retrain_network import retrain_network
-from modkernel.flows.search.score import score_names
-from modkernel.flows.search.spec import demo_search
-from modkernel.flows.search_modules import search_modules
 from modkernel.flows.servers.automations import install_automations
 from modkernel.flows.servers.registration import KeptDeployment, skip_missed_runs
 from modkernel.flows.spec_deployments.records import serve_deployed
-from modkernel.flows.specs.demo import demo_spec
-from modkernel.flows.study.spec import demo_study
-from modkernel.flows.train_baseline import train_baseline
-from modkernel.flows.train_module import train_module
-from modkernel.flows.train_network import train_network
-from modkernel.flows.transfer_study import transfer_study
-from modkernel.kernels import AUTO, KERNELS
-from modkernel.objectives.table import OBJECTIVES
-from modkernel.spec import OutputSpec, Spec
+from modkernel.registry import StoredNames
 
 CONCURRENT_RUNS = 8
 """Flows in hand at once; how many of them compute is up to the device slots."""
 
 
-def deployments() -> tuple[KeptDeployment, ...]:
-    """All deployments, each named like its flow; forms are filled in with the digits example."""
-    digits = demo_spec()
-    first = digits.hidden[0]
-    return (
+def deployments(names: StoredNames | None = None) -> tuple[KeptDeployment, ...]:
+    """All deployments, each named like its flow; forms are filled in with the digits example.
+
+    Args:
+        names: what is stored, to choose from; any text is allowed where that is not known.
+    """
+    made = (
         _deployment(
             train_network,
             "Train a network module by module. Every module is stored and can be reused; what is "
             "stored already is not trained again.",
-            {"spec": _json(digits)},
         ),
         _deployment(
             train_module,
             "Train one hidden module on a stored hidden module, or on the data.",
-            {"name": "digits.first", "hidden": _json(first), "dataset": _json(digits.dataset)},
         ),
         _deployment(
             compose_network,
             "Make a network of a stored hidden module, with all that it stands on, and train a "
             "new output module.",
-            {
-                "name": "digits-composed",
-                "hidden": "digits.hidden-2",
-                "output": _json(OutputSpec(labels_per_class=1, draws=20)),
-            },
         ),
         _deployment(
             train_baseline,
             "Train the same network end to end, to compare with.",
-            {"spec": _json(digits)},
         ),
         _deployment(
             retrain_network,
             "Keep a stored network's modules before a stage, and train again what stands on them.",
-            {"network": digits.name, "stage": "output"},
         ),
         _deployment(
             search_modules,
             "Try several modules for each stage of a network and go on with the best ones: the "
             "cost is the sum over the stages, not the product.",
-            {"spec": _json(demo_search())},
         ),
         _deployment(
             transfer_study,
             "Train a module for each of several tasks, and compare what the scores say of all of "
             "them for all tasks with how well they do.",
-            {"spec": _json(demo_study())},
         ),
         _deployment(
             measure_modules,
             "Compute the class moments of stored modules on a data set, so that they can be "
             "ranked for any task made of its classes.",
-            {"dataset": _json(digits.dataset)},
         ),
         _deployment(
             maintenance,
             "Record the aliases that people set in MLflow, check every stored byte, and finish or "
             "undo what was left half-stored.",
-            {},
             Cron(f"0 {HOUR} * * *", timezone=local_timezone()),
         ),
     )
+    offer(made, names)
+    return made
 
 
 def serve_all() -> None:
@@ -114,17 +96,24 @@ def serve_all() -> None:
 
 
 async def _serve_all() -> None:
-    made = deployments()
+    say = get_logger(__name__).info
+    stored = StoredNow(say)
+    names = await asyncio.to_thread(stored.first)
+    made = deployments(names)
     await skip_missed_runs([deployment.full_name for deployment in made])
     await install_automations([deployment.flow_name or "" for deployment in made])
     runner = Runner(pause_on_shutdown=False, limit=CONCURRENT_RUNS)
     for deployment in made:
         await runner.aadd_deployment(deployment)
-    looking = asyncio.create_task(serve_deployed(runner, get_logger(__name__).info))
+    looking = [
+        asyncio.create_task(serve_deployed(runner, say)),
+        asyncio.create_task(follow(made, stored, names, say)),
+    ]
     try:
         await runner.start()
     finally:
-        looking.cancel()
+        for task in looking:
+            task.cancel()
 
 
 def local_timezone() -> str:
@@ -136,21 +125,7 @@ def local_timezone() -> str:
 
 
 def _deployment(
-    run: Flow[..., Any],
-    description: str,
-    parameters: dict[str, Any],
-    schedule: Schedule | None = None,
+    run: Flow[..., Any], description: str, schedule: Schedule | None = None
 ) -> KeptDeployment:
-    made = KeptDeployment.of(run, run.name, description, parameters, schedule)
-    made.offer(
-        {
-            ("KernelSpec", "name"): (AUTO, *KERNELS),
-            ("ObjectiveSpec", "name"): OBJECTIVES,
-            ("SearchSpec", "score"): score_names(),
-        }
-    )
-    return made
-
-
-def _json(spec: Spec) -> dict[str, Any]:
-    return spec.model_dump(mode="json")
+    # The forms' own defaults fill them in, so that a schedule which sets one field keeps the rest.
+    return KeptDeployment.of(run, run.name, description, {}, schedule)

@@ -8,6 +8,7 @@ from modkernel.flows.plans.retrain import Changes, plan_retraining
 from modkernel.flows.results import NetworkResult
 from modkernel.flows.runtime.events import Note, emit
 from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name, OutputSpec
@@ -19,7 +20,7 @@ NOTHING = (
 """Said after a call that found all that it would train."""
 
 
-@form_flow("retrain-network", flow_run_name="{network}")
+@form_flow("retrain-network", flow_run_name=named("{network}"))
 def retrain_network(
     network: str,
     stage: str,

@@ -13,6 +13,7 @@ from modkernel.flows.results import ModuleResult, NetworkResult
 from modkernel.flows.runtime.events import Note, Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.mlflow_runs import network_run
+from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.search.figure import search_figure
 from modkernel.flows.search.plan import SearchPlan, plan_search
@@ -31,7 +32,7 @@ AT_ONCE = 16
 
 @form_flow(
     "search-modules",
-    flow_run_name="{spec.name}",
+    flow_run_name=named("{spec.name}"),
     task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE),
 )
 def search_modules(spec: SearchSpec) -> SearchResult:

@@ -10,13 +10,14 @@ from modkernel.flows.plans import datasets
 from modkernel.flows.results import BaselineResult
 from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_whole import train_whole
 from modkernel.spec import NetworkSpec
 from modkernel.training.end_to_end import baseline_key
 
 
-@form_flow("train-baseline", flow_run_name="{spec.name}")
+@form_flow("train-baseline", flow_run_name=named("{spec.name}"))
 def train_baseline(spec: NetworkSpec) -> BaselineResult:
     """Train a network end to end with the recipe of its last hidden module, and evaluate it.
 

@@ -8,6 +8,7 @@ from modkernel.flows.plans.steps import Below, Plan, hidden_step
 from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_plan import train_in_order
 from modkernel.plan import check_hidden, facts, plan_hidden
@@ -17,7 +18,7 @@ HIDDEN = HiddenSpec()
 """What a form shows, and what is trained where nothing else is asked for."""
 
 
-@form_flow("train-module", flow_run_name="{name}")
+@form_flow("train-module", flow_run_name=named("{name}"))
 def train_module(
     name: Name,
     hidden: HiddenSpec = HIDDEN,

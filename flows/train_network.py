@@ -7,12 +7,13 @@ import time
 from modkernel.flows.plans.network import plan
 from modkernel.flows.results import NetworkResult
 from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.spec import NetworkSpec
 
 
-@form_flow("train-network", flow_run_name="{spec.name}")
+@form_flow("train-network", flow_run_name=named("{spec.name}"))
 def train_network(spec: NetworkSpec) -> NetworkResult:
     """Train a network module by module and store every module; what is stored already is reused.
 

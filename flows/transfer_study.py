@@ -13,6 +13,7 @@ from prefect.futures import PrefectFuture
 from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.study.assemble import assemble_result, study_figures
 from modkernel.flows.study.files import files_of, write_files
@@ -33,7 +34,7 @@ IN_HAND = 2
 """Tasks in hand for each device slot: while one stores its module, the next one computes."""
 
 
-@form_flow("transfer-study", flow_run_name="{spec.name}")
+@form_flow("transfer-study", flow_run_name=named("{spec.name}"))
 def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
     """Train a module for every task, evaluate each on every task, and compare scores with that.
 

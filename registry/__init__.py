@@ -12,6 +12,7 @@ from modkernel.registry.records import (
     Problem,
     PromotionRecord,
     Ranked,
+    StoredNames,
 )
 from modkernel.registry.registry import Registry
 from modkernel.registry.settings import Settings
@@ -32,4 +33,5 @@ __all__ = [
     "Ranked",
     "Registry",
     "Settings",
+    "StoredNames",
 ]

@@ -11,8 +11,6 @@ SURROUNDINGS = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # After the first one at once it waits 4, 8, ... 64 s: two minutes in all.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6",
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
 }
 """What MLflow finds here, and in every process that is started from here, unless it is set."""

@@ -119,6 +119,16 @@ class PromotionRecord(Record):
     seen_at: datetime = Field(description="UTC, when the registry noticed.")
 
 
+class StoredNames(Record):
+    """What can be chosen from, the newest first."""
+
+    modules: tuple[str, ...] = Field(
+        description="Hidden modules, as NAME, NAME@ALIAS and NAME/VERSION."
+    )
+    networks: tuple[str, ...]
+    stages: tuple[str, ...] = Field(description="Of the network with most of them.")
+
+
 class Problem(Record):
     """Something that `Registry.verify` found."""
 

@@ -10,9 +10,10 @@ from modkernel.registry.backends import Backends
 from modkernel.registry.baselines import Baselines
 from modkernel.registry.modules import Modules
 from modkernel.registry.moments import StoredMoments
+from modkernel.registry.names import stored_names
 from modkernel.registry.networks import Networks
 from modkernel.registry.promotions import Promotions
-from modkernel.registry.records import Action, Problem
+from modkernel.registry.records import Action, Problem, StoredNames
 from modkernel.registry.repair import Repair, close_dead_runs
 from modkernel.registry.settings import Settings
 from modkernel.registry.sql import claims
@@ -97,6 +98,13 @@ class Registry:
     def contend(self, key: str, owner: str) -> Contender:
         """As `claim`, for whoever waits: it is tried again and again, and says for whom."""
         return Contender(self.backends.database, key, owner, self.settings.lease_seconds)
+
+    def names(self) -> StoredNames:
+        """What is stored, by the names that people choose from; aliases as `promotions` saw them.
+
+        Cheap enough to be asked every few seconds.
+        """
+        return stored_names(self.backends)
 
     def verify(self) -> tuple[Problem, ...]:
         """All that is wrong with the stored modules; every byte in MLflow's store is hashed.

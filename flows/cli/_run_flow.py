@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modkernel.errors import StoppedError
 from modkernel.flows.cli._output import err, percent, print_json, print_table, size
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def flow_running(verbose: bool) -> Iterator[None]:
     Raises:
         SettingsError: the home cannot be written, or a setting is wrong.
         ServiceError: there is no Prefect server where PREFECT_API_URL says.
+        StoppedError: the flow was cancelled in Prefect.
     """
     from modkernel.flows.cli._progress import progress
     from modkernel.flows.runtime.interrupts import signals_interrupt
@@ -39,8 +41,13 @@ def flow_running(verbose: bool) -> Iterator[None]:
     prepare_prefect(settings, quiet=not verbose)
     with signals_interrupt():
         require_server(settings)
+        from prefect.exceptions import CancelledRun
+
         with progress(err):
-            yield
+            try:
+                yield
+            except CancelledRun as cancelled:
+                raise StoppedError(str(cancelled)) from None
 
 
 def show_network(result: NetworkResult, json: bool) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -44,6 +45,10 @@ OF_SPEC = ParameterSchema(
 """The form of a deployment that was made of a spec file: no fields, and a mark.
 
 It is the mark since it is ours: tags and descriptions are people's to change."""
+STORED = "stored"
+"""Key in a form's schema, beside a field's choices, that says which of the registry they are."""
+MARGIN = timedelta(seconds=2)
+"""By which the server's clock may be behind."""
 PAGE = 200
 """Runs that the server lists at once, at most."""
 MISSED = "Not started in time. A later run of the same schedule makes up for it."
@@ -61,6 +66,7 @@ class KeptDeployment(RunnerDeployment):
     """
 
     _kept: DeploymentResponse | None = PrivateAttr(None)
+    _run: Flow[..., Any] | None = PrivateAttr(None)
 
     @classmethod
     def of(
@@ -94,6 +100,7 @@ class KeptDeployment(RunnerDeployment):
             schedule=schedule,
         )
         assert isinstance(made, KeptDeployment)
+        made._run = run
         if of_spec:
             made._parameter_openapi_schema = OF_SPEC
         return made
@@ -110,16 +117,24 @@ class KeptDeployment(RunnerDeployment):
         made._kept = kept
         return made
 
-    def offer(self, choices: Mapping[tuple[str, str], Iterable[str]]) -> None:
-        """Make fields of the form choice lists; the server refuses any other value.
+    @property
+    def run(self) -> Flow[..., Any] | None:
+        """The flow."""
+        return self._run
 
-        Args:
-            choices: what may be chosen, by (name of a model, its field); others are left.
+    def show(self, form: ParameterSchema) -> None:
+        """Show this form from the next time on that the deployment is made or brought up to date.
+
+        The server refuses what it does not allow.
         """
-        for (model, field), names in choices.items():
-            fields = self._parameter_openapi_schema.definitions.get(model, {}).get("properties", {})
-            if field in fields:
-                fields[field]["enum"] = list(names)
+        self._parameter_openapi_schema = form
+
+    async def refresh(self) -> None:
+        """Bring the deployment up to date, unless people have deleted it."""
+        async with get_client() as client:
+            with suppress(ObjectNotFound):
+                kept = await client.read_deployment_by_name(self.full_name)
+                await self._bring_up_to_date(client, kept)
 
     async def aapply(self, *args: Any, **kwargs: Any) -> UUID:
         """Make the deployment, or bring it up to date; its id.
@@ -147,11 +162,13 @@ class KeptDeployment(RunnerDeployment):
     async def _bring_up_to_date(self, client: PrefectClient, kept: DeploymentResponse) -> None:
         # The form has no public name; a test holds that it is there.
         form = self._parameter_openapi_schema.model_dump(exclude_unset=True)
+        _allow_what_is_set(form, kept.parameters)
         ours = {"entrypoint": self.entrypoint, "version": self.version, "path": None}
         found = {name: getattr(kept, name) for name in ours}
         if (found, kept.parameter_openapi_schema, kept.pull_steps or None) == (ours, form, None):
             return
         changes = {**ours, "pull_steps": None, "parameter_openapi_schema": form}
+        began = now("UTC")
         try:
             await client.update_deployment(kept.id, DeploymentUpdate(**changes))
         except PrefectHTTPStatusError as error:
@@ -166,6 +183,39 @@ class KeptDeployment(RunnerDeployment):
                 self.full_name,
                 kept.parameters,
             )
+        await _schedule_again(client, kept, began)
+
+
+def _allow_what_is_set(form: dict[str, Any], parameters: dict[str, Any]) -> None:
+    """Leave a person's default parameters among the choices, stored or not at this moment."""
+    for name, choice in stored_choices(form["properties"]):
+        value = parameters.get(name)
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and "enum" in choice and one not in choice["enum"]:
+                choice["enum"] = [*choice["enum"], one]
+
+
+async def _schedule_again(client: PrefectClient, kept: DeploymentResponse, since: datetime) -> None:
+    """Make the runs to come of a deployment that has changed.
+
+    The server deletes them at every change, and makes them again some seconds later, from that
+    time on: what was due meanwhile would be lost.
+    """
+    if kept.paused or not any(one.active for one in kept.schedules):
+        return
+    await client.request(
+        "POST",
+        f"/deployments/{kept.id}/schedule",  # type: ignore[arg-type]  # Not among its own.
+        json={"start_time": (since - MARGIN).isoformat()},
+    )
+
+
+def stored_choices(properties: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The fields of a form's schema whose choices follow the registry, each with its choice."""
+    for name, field in properties.items():
+        choice = field.get("items", field)
+        if STORED in choice:
+            yield name, choice
 
 
 def is_of_spec(kept: DeploymentResponse) -> bool:

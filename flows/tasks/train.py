@@ -27,6 +27,7 @@ def train_stored_module(
     parent_run_id: str | None = None,
     label: str | None = None,
     labels: str | None = None,
+    below: ModuleResult | None = None,
 ) -> ModuleResult:
     """Have a module trained and stored, unless one with the same recipe is stored already.
 
@@ -38,12 +39,15 @@ def train_stored_module(
         parent_run_id: MLflow run of the network.
         label: what it is called in progress, where several of one name are trained at once.
         labels: file of labels to train an output module on.
+        below: the module that it stands on, where the spec does not name it.
 
     Raises:
         ChildError: the child failed, or died twice.
         ModkernelError: what ended training or storing.
     """
     registry, log = open_registry(), get_run_logger()
+    if below is not None:
+        module = module.changed(interface=module.interface.changed(upstream=below.id))
     digest, label = module.digest(), label or name
 
     def train(run: RunChild) -> ModuleRecord:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from prefect.futures import PrefectFuture
+
 from modkernel.flows.plans.steps import Below, Plan, stored_already
 from modkernel.flows.results import ModuleResult, NetworkResult
 from modkernel.flows.runtime.events import Planned, emit
@@ -10,6 +14,9 @@ from modkernel.flows.tasks.record import record_network
 from modkernel.flows.tasks.train import train_stored_module
 from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
+
+TO_BE_TRAINED = "to be trained"
+"""The id of a module that has none yet."""
 
 
 def train_network_of(
@@ -47,16 +54,25 @@ def train_in_order(plan: Plan, run_id: str | None) -> list[ModuleResult]:
         plan: the modules.
         run_id: MLflow run of the network.
     """
-    results: list[ModuleResult] = []
+    tasks: list[PrefectFuture[ModuleResult]] = []
     below = plan.below
     for step in plan.steps:
         module = step.spec_on(below)
-        result = train_stored_module.submit(
-            step.name, module, step.dataset, step.pairs, run_id, labels=step.labels
-        ).result()
-        results.append(result)
-        below = Below.of_module(result.id, module)
-    return results
+        # All at once, so that a run's page shows from its start what is to come, and in which
+        # order; Prefect starts each when the one before it is done, and hands over its result.
+        standing_on: Any = tasks[-1] if tasks else None
+        task = train_stored_module.with_options(name=step.name).submit(
+            step.name,
+            module,
+            step.dataset,
+            step.pairs,
+            run_id,
+            labels=step.labels,
+            below=standing_on,
+        )
+        tasks.append(task)
+        below = Below.of_module(TO_BE_TRAINED, module)
+    return [task.result() for task in tasks]
 
 
 def is_done(registry: Registry, name: str, plan: Plan) -> bool:

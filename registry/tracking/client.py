@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -28,8 +30,8 @@ from modkernel.system.outages import tell_away
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 API = "/api/2.0/mlflow"
 """How the paths of MLflow's requests begin."""
-RETRIED_SECONDS = 120
-"""For which a request is tried again; see `registry._environment`."""
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+"""The setting of MLflow's client, which it reads for every request."""
 
 
 def open_mlflow(settings: Settings) -> MlflowClient:
@@ -45,7 +47,8 @@ def open_mlflow(settings: Settings) -> MlflowClient:
         _check_version(path, settings)
         follow_home(path, settings)
     if settings.mlflow_uri.startswith("http"):
-        _tell_of_retries(settings.mlflow_uri)
+        os.environ.setdefault(RETRIES, str(retries(settings.outage_seconds)))
+        _tell_of_retries(settings)
     mlflow.set_tracking_uri(settings.mlflow_uri)
     mlflow.set_registry_uri(settings.mlflow_uri)
     try:
@@ -61,21 +64,30 @@ def open_mlflow(settings: Settings) -> MlflowClient:
 class _Retries(logging.Handler):
     """Tells whoever watches that MLflow is waited for, which its HTTP library tells its log."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(logging.WARNING)
-        self.what = f"MLflow at {masked(uri)}"
+        self.what = f"MLflow at {masked(settings.mlflow_uri)}"
+        self.seconds = settings.outage_seconds
 
     def emit(self, record: logging.LogRecord) -> None:
         path = record.args[-1] if isinstance(record.args, tuple) and record.args else None
         if str(record.msg).startswith("Retrying") and str(path).startswith(API):
-            tell_away(self.what, RETRIED_SECONDS)
+            tell_away(self.what, self.seconds)
 
 
-def _tell_of_retries(uri: str) -> None:
+def retries(seconds: int) -> int:
+    """How often MLflow's client has to ask again to wait for so many seconds at least.
+
+    It asks again at once, then after 4, 8, ... 64 s, then every 120 s; nine times at most.
+    """
+    return min(9, max(1, math.ceil(math.log2(seconds + 4)) - 1))
+
+
+def _tell_of_retries(settings: Settings) -> None:
     """Of this server from now on; the log does not say of which one it speaks."""
     log = logging.getLogger("urllib3.connectionpool")
     log.handlers = [one for one in log.handlers if not isinstance(one, _Retries)]
-    log.addHandler(_Retries(uri))
+    log.addHandler(_Retries(settings))
 
 
 def upgrade_mlflow(settings: Settings) -> None:

@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,20 +22,22 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger
 
-from modkernel.flows.servers.automations import AGAIN, CRASHED, GONE
+from modkernel.flows.servers.automations import AGAIN, CRASHED, GONE, RESTARTS
 from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.servers.up import UpState, running
 from modkernel.registry import Registry, Settings
 from tests.flows.helpers.prefect_client import deployment, prefect_client
 from tests.flows.helpers.processes import ROOT, processes_of, wait_until
-from tests.flows.helpers.servers import get, running_up, surroundings
-from tests.flows.helpers.specs import tiny
+from tests.flows.helpers.servers import Up, get, running_up, surroundings
+from tests.flows.helpers.specs import endless, tiny
 from tests.flows.test_kills import KILLED_AFTER, assert_stored_once, epochs_reported
 
 LONG = 120
 """Epochs of the module that is killed: some seconds."""
 SILENT = timedelta(seconds=45)
 """Instead of two minutes; more than between two heartbeats."""
+GIVEN_UP = 30
+"""Seconds after which a run that is not started again never will be: it takes less than ten."""
 
 pytestmark = [
     pytest.mark.servers,
@@ -137,3 +141,28 @@ def test_a_run_whose_processes_are_killed_starts_again(template: Path, tmp_path:
         assert_stored_once(registry, "gone", modules)
         done = registry.modules.report(modules[1]).history
         assert [line.epoch for line in done] == list(range(1, LONG + 1))
+
+
+def test_a_run_that_crashes_again_and_again_is_given_up(up: Up) -> None:
+    spec = endless("doomed")
+    with prefect_client(up.prefect, up.home) as client:
+        run = client.create_flow_run_from_deployment(
+            deployment(client, "train-network").id,
+            parameters={"spec": spec.model_dump(mode="json")},
+        )
+        for begun in range(1, RESTARTS + 2):
+            runs = partial(is_running, client, run.id, begun)
+            wait_until(runs, 300, f"start {begun}")
+            for pid, line in processes_of(up.home).items():
+                if "prefect.engine" in line:
+                    os.kill(pid, signal.SIGKILL)
+            wait_until(lambda runs=runs: not runs(), 60, "the crash is seen")
+        time.sleep(GIVEN_UP)
+        ended = client.read_flow_run(run.id)
+    assert (ended.state_type, ended.run_count) == (StateType.CRASHED, 1 + RESTARTS)
+
+
+def is_running(client: SyncPrefectClient, run: UUID, begun: int) -> bool:
+    """Whether a run is in hand for the so-manieth time."""
+    found = client.read_flow_run(run)
+    return (found.state_type, found.run_count) == (StateType.RUNNING, begun)

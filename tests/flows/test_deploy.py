@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,18 +68,25 @@ def run_by_one_click(client: SyncPrefectClient, id: str) -> FlowRun:
     return run
 
 
+@pytest.fixture
+def home_of_up(up: Up, monkeypatch: pytest.MonkeyPatch) -> Iterator[Up]:
+    """What this process does is done in that home, and by the umask of all commands."""
+    monkeypatch.setenv("MODKERNEL_HOME", str(up.home))
+    umask = os.umask(0o077)
+    yield up
+    os.umask(umask)
+
+
 @pytest.mark.servers
 @pytest.mark.timeout(900)
-def test_a_spec_is_deployed_scheduled_run_and_removed(
-    up: Up, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_spec_is_deployed_scheduled_run_and_removed(home_of_up: Up, tmp_path: Path) -> None:
+    up = home_of_up
     spec = tiny("nightly")
     path = Path(written(tmp_path, spec))
     cron = ("--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
     made = up.modkernel("deploy", str(path), *cron)
     assert (made["flow"], made["schedules"]) == ("train-network", ["0 3 * * * Europe/Berlin"])
     assert made["description"] == summary(spec)
-    monkeypatch.setenv("MODKERNEL_HOME", str(up.home))
     with prefect_client(up.prefect, up.home) as client:
         run = run_by_one_click(client, made["id"])
         assert run.parameters == {"spec": spec.model_dump(mode="json")}

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import PrefectHTTPStatusError
 
 from modkernel.flows.deployments import deployments
+from modkernel.flows.forms.follow import offer
 from modkernel.flows.maintenance import NAME as MAINTENANCE
 from modkernel.flows.servers.registration import KeptDeployment
 from modkernel.flows.train_network import train_network
 from modkernel.kernels import KERNELS
+from modkernel.registry import StoredNames
 from modkernel.spec import NetworkSpec
 
+STORED = StoredNames(
+    modules=("a.hidden-1", "a.hidden-1/1"), networks=("a",), stages=("1", "output")
+)
 UNTOUCHED = {
     "dataset": {
         "path": None,
@@ -35,7 +45,7 @@ def train_network_deployment() -> KeptDeployment:
 
 
 def test_every_flow_has_a_deployment_with_a_form(prefect_server: None) -> None:
-    made = {deployment.name: deployment for deployment in deployments()}
+    made = {deployment.name: deployment for deployment in deployments(STORED)}
     assert set(made) == {
         "train-network",
         "train-module",
@@ -53,29 +63,31 @@ def test_every_flow_has_a_deployment_with_a_form(prefect_server: None) -> None:
             kept = client.read_deployment_by_name(f"{name}/{name}")
             assert kept.description
             assert kept.enforce_parameter_schema
-            assert bool(kept.parameter_openapi_schema["properties"]) == (name != MAINTENANCE)
+            fields = kept.parameter_openapi_schema["properties"]
+            assert bool(fields) == (name != MAINTENANCE)
             assert bool(kept.schedules) == (name == MAINTENANCE)
             # A person who changes nothing starts a run that the server accepts.
-            client.create_flow_run_from_deployment(kept.id)
+            shown = {name: field["default"] for name, field in fields.items() if "default" in field}
+            client.create_flow_run_from_deployment(kept.id, parameters=shown)
 
 
 def test_the_form_explains_its_fields_and_bad_values_are_refused(prefect_server: None) -> None:
     train_network_deployment().apply()
     with get_client(sync_client=True) as client:
         kept = client.read_deployment_by_name("train-network/train-network")
-        fields = kept.parameter_openapi_schema["definitions"]["HiddenSpec"]["properties"]
-        assert "last block" in fields["until"]["description"]
-        wrong = {"spec": {**kept.parameters["spec"], "seed": -1}}
-        with pytest.raises(PrefectHTTPStatusError, match="less than the minimum of 0"):
-            client.create_flow_run_from_deployment(kept.id, parameters=wrong)
-        names = kept.parameter_openapi_schema["definitions"]["KernelSpec"]["properties"]["name"]
-        assert names["enum"] == ["auto", *KERNELS]
-        hidden = [{"kernel": {"name": "linear"}}]
-        wrong = {"spec": {**kept.parameters["spec"], "hidden": hidden}}
-        with pytest.raises(PrefectHTTPStatusError, match="'linear' is not one of"):
-            client.create_flow_run_from_deployment(kept.id, parameters=wrong)
-    assert NetworkSpec.model_validate(kept.parameters["spec"]).name == "digits"
-    assert train_network.name == "train-network"
+        fields = kept.parameter_openapi_schema["properties"]
+        assert "blocks" in fields["hidden_modules"]["description"]
+        assert fields["kernel"]["enum"] == ["auto", *KERNELS]
+        for wrong, told in (
+            ({"epochs": 0}, "less than the minimum of 1"),
+            ({"kernel": "linear"}, "'linear' is not one of"),
+            (
+                {"advanced": {"training": {"momentum": 2}}},
+                "greater than or equal to the maximum of 1",
+            ),
+        ):
+            with pytest.raises(PrefectHTTPStatusError, match=told):
+                client.create_flow_run_from_deployment(kept.id, parameters=wrong)
 
 
 def test_a_new_form_keeps_the_default_parameters_that_fit_it(
@@ -90,20 +102,60 @@ def test_a_new_form_keeps_the_default_parameters_that_fit_it(
 
         found = client.read_deployment_by_name("train-network/train-network")
         form = found.parameter_openapi_schema
-        older = {"type": "object", "properties": {"spec": {"type": "object"}}}
+        older = {"type": "object", "properties": {"epochs": {"type": "integer"}}}
 
-        mine = {"spec": {**found.parameters["spec"], "seed": 7}}
+        mine = {"epochs": 7}
         change(parameter_openapi_schema=older, parameters=mine)
         made.apply()
         found = client.read_deployment_by_name("train-network/train-network")
         assert (found.parameter_openapi_schema, found.parameters) == (form, mine)
         assert not caplog.messages
 
-        change(parameter_openapi_schema=older, parameters={"spec": {"layers": 3}})
+        change(parameter_openapi_schema=older, parameters={"epochs": -3})
         made.apply()
         found = client.read_deployment_by_name("train-network/train-network")
         assert (found.parameter_openapi_schema, found.parameters) == (form, made.parameters)
-        assert "{'spec': {'layers': 3}}" in caplog.text
+        assert "{'epochs': -3}" in caplog.text
+
+
+def test_choices_change_and_what_is_set_and_scheduled_stays(prefect_server: None) -> None:
+    """Prefect deletes the runs to come of a deployment that changes: they are made again."""
+    (made,) = (one for one in deployments(STORED) if one.name == "compose-network")
+    made.apply()
+    soon = IntervalSchedule(
+        interval=timedelta(hours=1), anchor_date=datetime.now(UTC) + timedelta(minutes=30)
+    )
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name("compose-network/compose-network")
+        client.update_deployment(found.id, DeploymentUpdate(parameters={"hidden": "a.hidden-1/1"}))
+        client.create_deployment_schedules(found.id, [DeploymentScheduleCreate(schedule=soon)])
+
+        def times() -> list[datetime]:
+            # Those of other tests have none.
+            runs = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    deployment_id=FlowRunFilterDeploymentId(any_=[found.id])
+                )
+            )
+            return sorted(
+                run.expected_start_time
+                for run in runs
+                if run.auto_scheduled and run.expected_start_time
+            )
+
+        asyncio.run(made.refresh())
+        client._client.post(f"/deployments/{found.id}/schedule", json={})
+        before = times()
+        assert before
+        offer([made], STORED.model_copy(update={"modules": ("b.hidden-1",)}))
+        asyncio.run(made.refresh())
+        # The test's server has no scheduler that would help.
+        assert times() == before
+        found = client.read_deployment_by_name("compose-network/compose-network")
+        choices = found.parameter_openapi_schema["properties"]["hidden"]["enum"]
+        assert choices == ["b.hidden-1", "a.hidden-1/1"], "a person's default stays a choice"
+        assert found.parameters == {"hidden": "a.hidden-1/1"}
+        client.delete_deployment(found.id)
 
 
 def test_a_scheduled_run_reads_what_the_schedule_form_saves() -> None:

@@ -74,10 +74,9 @@ def set_by_a_person(client: SyncPrefectClient) -> None:
         client.update_deployment(deployment(client, name).id, DeploymentUpdate(**fields))
 
     yearly = CronSchedule(cron="0 5 1 1 *", timezone="Europe/Berlin")
-    spec = {**deployment(client, "train-network").parameters["spec"], "name": "by-schedule"}
     client.create_deployment_schedules(
         deployment(client, "train-network").id,
-        [DeploymentScheduleCreate(schedule=yearly, parameters={"spec": spec})],
+        [DeploymentScheduleCreate(schedule=yearly, parameters={"name": "by-schedule"})],
     )
     anchored = IntervalSchedule(
         interval=timedelta(days=300), anchor_date=datetime(2030, 1, 1, tzinfo=UTC), timezone="UTC"
@@ -91,7 +90,7 @@ def set_by_a_person(client: SyncPrefectClient) -> None:
     change("compose-network", concurrency_limit=2, concurrency_options=cancelling)
     change("train-baseline", tags=["modkernel", "mine"], description="My own words.")
     change("search-modules", tags=[])
-    change("measure-modules", parameters={"dataset": {"name": "fashion_mnist"}})
+    change("measure-modules", parameters={"dataset": "fashion_mnist"})
     change("retrain-network", job_variables={"env": {"A": "b"}}, enforce_parameter_schema=False)
 
 

@@ -17,6 +17,7 @@ from modkernel.modules.stored import WEIGHTS_FILE
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
 from modkernel.registry.tracking import artifacts
+from modkernel.registry.tracking.client import retries
 from modkernel.reuse.moments_file import MOMENTS_FILE
 from modkernel.system import outages
 from tests.modkernel.helpers.stored_examples import FACTS
@@ -107,13 +108,20 @@ def test_a_server_that_is_away_for_a_while_is_waited_for_and_told(
     monkeypatch.setattr(outages, "_watchers", [told.append])
     remote.stop()
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(remote.registry.runs.tags, record.run_id or "")
+        answer = pool.submit(remote.registry.runs.is_running, record.run_id or "")
         time.sleep(2)
         remote.start()
-        assert answer.result()["module"] == record.name
+        assert answer.result() is False
     assert "does not answer: waiting for it, for 120 s at most" in told[0]
     assert told[1].endswith("answers again.")
     assert len(told) == 2
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 4, 12, 13, 60, 120, 240])
+def test_the_clients_retries_last_as_long_as_an_outage_may(seconds: int) -> None:
+    waits = [0, *(min(120, 4 * 2**n) for n in range(retries(seconds) - 1))]
+    assert seconds <= sum(waits)
+    assert sum(waits[:-1]) < seconds or len(waits) == 1
 
 
 def test_what_the_server_does_not_have_is_a_loss(remote: Remote, record: ModuleRecord) -> None:

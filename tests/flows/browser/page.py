@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,20 @@ def open_run_form(page: Page, prefect: str, deployment: str) -> None:
     page.get_by_role("button", name="Submit").wait_for()
 
 
+def choose(page: Page, field: str, choice: str) -> None:
+    """Take a choice of a form's list."""
+    page.get_by_role("button", name=f"Select {field}", exact=True).click()
+    page.get_by_role("option", name=choice, exact=True).click()
+
+
+def add_texts(page: Page, field: str, texts: Sequence[str]) -> None:
+    """Fill a form's empty list of texts."""
+    box = page.locator("div.group", has=page.get_by_text(field, exact=True)).last
+    for number, text in enumerate(texts):
+        box.get_by_role("button", name="Add item").click()
+        box.get_by_role("textbox").nth(number).fill(text)
+
+
 def open_schedule_form(page: Page, prefect: str, deployment: str) -> Locator:
     """From Prefect's front page to the dialog of a deployment's new schedule."""
     page.goto(prefect)
@@ -114,22 +128,6 @@ def save_schedule(page: Page, dialog: Locator, seconds: int) -> None:
     page.get_by_role("option", name="Seconds").click()
     dialog.get_by_role("button", name="Save").click()
     dialog.wait_for(state="hidden")
-
-
-def omit_value(page: Page, dialog: Locator, field: int) -> None:
-    """Leave a parameter out of the dialog's overrides."""
-    dialog.get_by_role("button", name="Open menu").nth(field).click()
-    page.get_by_role("menuitem", name="Omit value").click()
-
-
-def fill_as_json(page: Page, dialog: Locator, field: int, value: str) -> None:
-    """Give a parameter of the dialog's overrides as JSON."""
-    dialog.get_by_role("button", name="Open menu").nth(field).click()
-    page.get_by_role("menuitem", name="Use JSON Input").click()
-    editor = dialog.locator("[contenteditable=true]")
-    expect(editor).to_contain_text("{")  # What it begins with comes late, and beside ours.
-    editor.fill(value)
-    expect(editor).to_have_text(value)
 
 
 def submit_and_wait(page: Page, up: Up) -> dict[str, Any]:

@@ -13,26 +13,20 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from modkernel.flows import maintenance
+from modkernel.flows.forms.network import NetworkForm, train_network
 from tests.flows.browser.page import (
     browser_page,
-    fill_as_json,
     log_in,
-    omit_value,
     open_run_form,
     open_schedule_form,
     save_schedule,
 )
-from tests.flows.browser.test_train_and_promote import wanted
 from tests.flows.helpers.prefect_client import deployment, due_runs, prefect_client
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up
 from tests.flows.helpers.specs import tiny
 
-
-def has_begun(client: SyncPrefectClient, deployment: UUID) -> bool:
-    """Whether a run has: its schedule has done its work, and more runs would only be in the way."""
-    runs = due_runs(client, deployment, datetime.now(UTC))
-    return any(run.state and not run.state.is_scheduled() for run in runs)
+NETWORK = "by-schedule"
 
 
 def has_begun(client: SyncPrefectClient, deployment: UUID) -> bool:
@@ -59,15 +53,18 @@ def test_a_schedule_set_in_the_browser_runs(up: Up, tmp_path: Path) -> None:
             return [run for run in runs if run.state and run.state.is_final()]
 
         dialog = open_schedule_form(page, prefect, "train-network")
-        omit_value(page, dialog, 0)
         save_schedule(page, dialog, 86_400)
         expect(page.get_by_text("Every 1 day")).to_be_visible()
         shoot("schedule-of-the-deployment")
         (plain,) = deployment(client, "train-network").schedules
-        assert plain.parameters == {}
+        # Nothing typed: the form's example.
+        assert train_network.validate_parameters(plain.parameters) == {
+            "spec": NetworkForm().parameters()["spec"]
+        }
 
         dialog = open_schedule_form(page, prefect, "train-network")
-        fill_as_json(page, dialog, 0, wanted().model_dump_json())
+        dialog.get_by_role("textbox", name="Name", exact=True).fill(NETWORK)
+        dialog.get_by_role("spinbutton", name="Epochs").fill("3")
         shoot("schedule-dialog")
         save_schedule(page, dialog, 20)
         shoot("schedule-saved")
@@ -78,7 +75,7 @@ def test_a_schedule_set_in_the_browser_runs(up: Up, tmp_path: Path) -> None:
         run = ended()[0]
         assert run.state is not None
         assert run.state_type == StateType.COMPLETED, run.state.message
-        assert run.name == wanted().name
+        assert run.name == NETWORK
         page.goto(f"{prefect}/v2/runs/flow-run/{run.id}")
         expect(page.get_by_text("Completed").first).to_be_visible()
         shoot("schedule-run")

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from modkernel.flows.search.spec import SearchSpec, demo_search
-from modkernel.flows.study.spec import StudySpec, demo_study
+from modkernel.flows.forms.search import SearchForm
+from modkernel.flows.forms.study import StudyForm
 from tests.flows.browser.page import (
     Shoot,
+    add_texts,
     browser_page,
+    choose,
     expect_picture,
     log_in,
     open_artifact,
@@ -20,19 +22,18 @@ from tests.flows.browser.page import (
 )
 from tests.flows.helpers.servers import Up
 
+TASKS = ("1, 7", "3, 8", "1, 8", "round=3+8, straight=1+7")
+
 
 def search_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
     open_run_form(page, up.prefect, "search-modules")
     page.get_by_role("textbox", name="Name", exact=True).fill("by-form")
-    for epochs in page.get_by_role("spinbutton", name="Epochs").all()[:-1]:
-        epochs.fill("2")
+    page.get_by_role("spinbutton", name="Epochs").fill("2")
+    choose(page, "Score", "logme")
     shoot("search-form")
-    asked = SearchSpec.model_validate(submit_and_wait(page, up)["spec"])
+    asked = SearchForm.model_validate(submit_and_wait(page, up))
     shoot("search-run")
-    assert len(asked.stages) == len(demo_search().stages)
-    every = [candidate for stage in asked.stages for candidate in stage.candidates]
-    assert {candidate.recipe.epochs for candidate in every} == {2}
-    assert {candidate.width for candidate in every} == {None, 256}
+    assert asked == SearchForm(name="by-form", epochs=2, score="logme")
     open_artifact(page, "search-by-form")
     expect(page.get_by_role("heading", name="Module search by-form")).to_be_visible()
     expect(page.get_by_role("cell", name="in the network").first).to_be_visible()
@@ -43,12 +44,12 @@ def search_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
 def study_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
     open_run_form(page, up.prefect, "transfer-study")
     page.get_by_role("textbox", name="Name", exact=True).fill("by-form")
-    page.get_by_role("spinbutton", name="Epochs").first.fill("1")
+    page.get_by_role("spinbutton", name="Epochs").fill("1")
+    add_texts(page, "Tasks", TASKS)
     shoot("study-form")
-    asked = StudySpec.model_validate(submit_and_wait(page, up)["spec"])
+    asked = StudyForm.model_validate(submit_and_wait(page, up))
     shoot("study-run")
-    assert asked.tasks == demo_study().tasks
-    assert asked.hidden.recipe.epochs == 1
+    assert asked == StudyForm(name="by-form", epochs=1, tasks=TASKS)
     open_artifact(page, "study-by-form")
     expect(page.get_by_role("heading", name="by-form").first).to_be_visible()
     expect_picture(page.locator("main img[src^='data:image/png']").first)

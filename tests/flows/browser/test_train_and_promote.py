@@ -9,11 +9,12 @@ import pytest
 import yaml
 from playwright.sync_api import Page, expect
 
-from modkernel.flows.specs.demo import demo_spec
+from modkernel.flows.forms.network import NetworkForm
 from modkernel.spec import NetworkSpec
 from tests.flows.browser.page import (
     Shoot,
     browser_page,
+    choose,
     expect_picture,
     log_in,
     open_artifact,
@@ -28,31 +29,24 @@ NETWORK = "by-hand"
 MODULE = f"{NETWORK}.hidden-2"
 
 
-def wanted() -> NetworkSpec:
-    """The digits example, made quick."""
-    spec = demo_spec()
-    quick = tuple(
-        one.model_copy(update={"recipe": one.recipe.changed(epochs=epochs)})
-        for one, epochs in zip(spec.hidden, (2, 3), strict=True)
-    )
-    assert spec.output is not None
-    output = spec.output.changed(method="ridge", draws=5)
-    backbone = spec.backbone.changed(width=64, depth=2)
-    return spec.model_copy(
-        update={"name": NETWORK, "backbone": backbone, "hidden": quick, "output": output}
-    )
+def wanted() -> NetworkForm:
+    """A quick network, as the short form asks for it."""
+    return NetworkForm(name=NETWORK, epochs=3, kernel="relu", labels_per_class=1, method="ridge")
+
+
+def wanted_spec() -> NetworkSpec:
+    """What a spec file says of it."""
+    spec: NetworkSpec = wanted().parameters()["spec"]
+    return spec
 
 
 def fill_form(page: Page) -> None:
     """Turn the form's digits example into `wanted`."""
     page.get_by_role("textbox", name="Name", exact=True).fill(NETWORK)
-    page.get_by_role("tabpanel", name="int").first.get_by_role("spinbutton").fill("64")
-    page.get_by_role("spinbutton", name="Depth").fill("2")
-    for module, epochs in enumerate(("2", "3")):
-        page.get_by_role("spinbutton", name="Epochs").nth(module).fill(epochs)
-    page.get_by_role("button", name="Select Method").click()
-    page.get_by_role("option", name="ridge").click()
-    page.get_by_role("spinbutton", name="Draws").fill("5")
+    page.get_by_role("spinbutton", name="Epochs").fill("3")
+    choose(page, "Kernel", "relu")
+    page.get_by_role("spinbutton", name="Labels Per Class").fill("1")
+    choose(page, "Method", "ridge")
 
 
 def train_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
@@ -62,7 +56,7 @@ def train_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
     shoot("prefect-form")
     asked = submit_and_wait(page, up)
     shoot("prefect-run")
-    assert NetworkSpec.model_validate(asked["spec"]) == wanted()
+    assert NetworkForm.model_validate(asked) == wanted()
     open_artifact(page, f"network-{NETWORK}")
     expect(page.get_by_role("heading", name=f"Network {NETWORK}")).to_be_visible()
     expect(page.get_by_role("cell", name=f"{NETWORK}.output")).to_be_visible()
@@ -86,7 +80,7 @@ def promote_in_mlflow(page: Page, mlflow: str, shoot: Shoot) -> str:
 @pytest.mark.servers
 @pytest.mark.timeout(900)
 def test_a_network_is_trained_promoted_and_composed_by_hand(up: Up, tmp_path: Path) -> None:
-    spec = wanted().changed(seed=1)
+    spec = wanted_spec().changed(seed=1)
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from modkernel.spec import BackboneSpec, HiddenSpec, KernelSpec, NetworkSpec, OutputSpec, Recipe
 
 RELU = KernelSpec(name="relu")
@@ -24,3 +26,11 @@ def tiny(name: str = "tiny", epochs: tuple[int, ...] = (1, 1), seed: int = 0) ->
         ),
         seed=seed,
     )
+
+
+def endless(name: str) -> NetworkSpec:
+    """A network whose first module trains for hours: another module for every name."""
+    spec = tiny(name, seed=crc32(name.encode()))
+    first, *rest = spec.hidden
+    slow = first.changed(recipe=first.recipe.changed(epochs=1_000_000))
+    return spec.changed(hidden=(slow, *rest))

@@ -1,0 +1,154 @@
+"""The forms of what is made with single stored modules: trained on, composed, measured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from modkernel.errors import SpecError
+from modkernel.flows.compose_network import compose_network as _compose_network
+from modkernel.flows.forms.fields import (
+    BackboneName,
+    DatasetName,
+    Epochs,
+    Folded,
+    KernelName,
+    Labels,
+    Method,
+    ObjectiveName,
+    Path,
+    Seed,
+    StoredModule,
+    backbone_of,
+    dataset_of,
+    field_of,
+    inner,
+    output_of,
+    part,
+    rest_of,
+)
+from modkernel.flows.forms.network import (
+    BACKBONE,
+    DATASET,
+    KERNEL,
+    OBJECTIVE,
+    TRAINING,
+    hidden_of,
+)
+from modkernel.flows.measure_modules import measure_modules as _measure_modules
+from modkernel.flows.runtime.form_flow import Blanks, Form
+from modkernel.flows.train_module import train_module as _train_module
+from modkernel.kernels import AUTO
+from modkernel.spec import HiddenSpec, Name, NetworkSpec, OutputSpec
+
+MODULE = part(
+    "Advanced",
+    until=field_of(HiddenSpec, "until"),
+    dataset=DATASET,
+    backbone=BACKBONE,
+    kernel=KERNEL,
+    objective=OBJECTIVE,
+    training=TRAINING,
+    projection=field_of(HiddenSpec, "projection"),
+    pairs=field_of(NetworkSpec, "pairs"),
+)
+COMPOSITION = part(
+    "Advanced", dataset=DATASET, output=rest_of(OutputSpec(), "labels_per_class", "method")
+)
+MEASURING = part("Advanced", dataset=DATASET)
+
+
+class ModuleForm(Form):
+    """A hidden module, and what it stands on."""
+
+    name: Name = Field("digits.first", description="Of the module.")
+    upstream: StoredModule | None = Field(
+        None, description="Stored module to stand on; blank: a first one, on the data."
+    )
+    dataset: DatasetName | None = Field(
+        None, description="Blank: that of upstream; digits for a first module."
+    )
+    path: Path = None
+    backbone: BackboneName | None = Field(
+        None, description="Blank: what is left of that of upstream; an mlp for a first module."
+    )
+    epochs: Epochs = 30
+    kernel: KernelName = AUTO
+    objective: ObjectiveName = "anchor_contrastive"
+    seed: Seed = 0
+    advanced: Annotated[Blanks | None, Folded(MODULE)] = None
+
+    def parameters(self) -> dict[str, Any]:
+        """See `Form`."""
+        more = self.advanced
+        hidden = hidden_of(self.kernel, self.objective, self.epochs, more)
+        return {
+            **self.model_dump(include={"name", "upstream", "seed"}),
+            "hidden": hidden.changed(until=inner(more, "until")),
+            "dataset": dataset_of(self.dataset, self.path, more),
+            "backbone": self._backbone(),
+            "pairs": inner(more, "pairs"),
+        }
+
+    def _backbone(self) -> Any:
+        if self.backbone is not None:
+            return backbone_of(self.backbone, 1, self.advanced)
+        if inner(self.advanced, "backbone") is not None:
+            raise SpecError(
+                "'advanced.backbone' tells more of a backbone: choose the 'backbone', too."
+            )
+        return None
+
+
+class CompositionForm(Form):
+    """A network of a stored hidden module and a new output module."""
+
+    name: Name = Field("digits-composed", description="Of the network.")
+    hidden: StoredModule = Field(
+        description="Stored module, with all that it stands on. NAME@ALIAS: whatever is promoted "
+        "when a run begins."
+    )
+    dataset: DatasetName | None = Field(None, description="Blank: that of the stored module.")
+    path: Path = None
+    labels_per_class: Labels = None
+    labels: str | None = Field(
+        None, description="CSV file of labels (id, class) to learn from, and no others."
+    )
+    method: Method = "cross_entropy"
+    seed: Seed = 0
+    advanced: Annotated[Blanks | None, Folded(COMPOSITION)] = None
+
+    def parameters(self) -> dict[str, Any]:
+        """See `Form`."""
+        more = self.advanced
+        return {
+            **self.model_dump(include={"name", "hidden", "labels", "seed"}),
+            "dataset": dataset_of(self.dataset, self.path, more),
+            "output": output_of(more, labels_per_class=self.labels_per_class, method=self.method),
+        }
+
+
+class MeasuringForm(Form):
+    """Which stored modules are measured, and on what."""
+
+    dataset: DatasetName = "digits"
+    path: Path = None
+    modules: tuple[StoredModule, ...] = Field((), description="Blank: all hidden modules.")
+    features: bool = Field(
+        False, description="Measure again, too, what is no longer in the feature cache."
+    )
+    advanced: Annotated[Blanks | None, Folded(MEASURING)] = None
+
+    def parameters(self) -> dict[str, Any]:
+        """See `Form`."""
+        return {
+            "dataset": dataset_of(self.dataset, self.path, self.advanced),
+            "modules": self.modules or None,
+            "features": self.features,
+        }
+
+
+train_module = _train_module.filled_in_by(ModuleForm, __name__)
+compose_network = _compose_network.filled_in_by(CompositionForm, __name__)
+measure_modules = _measure_modules.filled_in_by(MeasuringForm, __name__)

@@ -1,0 +1,77 @@
+"""The short forms in a real browser: how large they are, and one filled in by choosing alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.flows.browser.page import browser_page, choose, log_in, open_run_form, submit_and_wait
+from tests.flows.helpers.prefect_client import deployment, prefect_client
+from tests.flows.helpers.processes import wait_until
+from tests.flows.helpers.servers import Up
+from tests.flows.helpers.specs import tiny
+
+FORMS = (
+    "train-network",
+    "train-module",
+    "compose-network",
+    "train-baseline",
+    "retrain-network",
+    "search-modules",
+    "transfer-study",
+    "measure-modules",
+)
+FIELDS = 10
+HEIGHT = 1500
+"""Pixels from the top of the page to the folded part."""
+COUNT = "all => all.filter(one => !one.parentElement.closest('fieldset')).length"
+
+
+def size(page: Page) -> tuple[int, int]:
+    """Fields before the folded part, and the pixels above it."""
+    folded = page.get_by_text("Advanced", exact=True).first
+    expect(folded).to_be_visible()
+    place = folded.bounding_box()
+    assert place is not None
+    return page.locator("form fieldset").evaluate_all(COUNT) - 1, round(place["y"])
+
+
+@pytest.mark.browser
+@pytest.mark.servers
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_every_form_is_short_and_choosing_is_enough(up: Up, tmp_path: Path) -> None:
+    spec = tmp_path / "by-choice.json"
+    spec.write_text(tiny("by-choice").model_dump_json())
+    up.modkernel("train", str(spec))
+    with browser_page(tmp_path) as (page, shoot), prefect_client(up.prefect, up.home) as client:
+
+        def is_offered() -> bool:
+            form = deployment(client, "compose-network").parameter_openapi_schema or {}
+            return "by-choice.hidden-2" in form["properties"]["hidden"]["enum"]
+
+        wait_until(is_offered, 60, "the module is a choice")
+        log_in(page, up.prefect, up.password)
+        for name in FORMS:
+            open_run_form(page, up.prefect, name)
+            fields, height = size(page)
+            print(name, fields, height)
+            shoot(f"form-{name}")
+            assert fields <= FIELDS, name
+            assert height <= HEIGHT, name
+
+        open_run_form(page, up.prefect, "compose-network")
+        choose(page, "Hidden", "by-choice.hidden-2")
+        choose(page, "Method", "ridge")
+        shoot("compose-filled")
+        asked = submit_and_wait(page, up)
+        shoot("compose-run")
+        assert (asked["hidden"], asked["method"]) == ("by-choice.hidden-2", "ridge")
+
+        open_run_form(page, up.prefect, "train-network")
+        page.get_by_role("spinbutton", name="Epochs").fill("0")
+        page.get_by_role("button", name="Submit").click()
+        expect(page.get_by_text("0 is less than the minimum of 1")).to_be_visible()
+        shoot("refused")
