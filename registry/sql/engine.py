@@ -168,7 +168,7 @@ def _configure_sqlite(connection: Any, _: Any) -> None:
     for pragma in (
         f"busy_timeout = {BUSY_MILLISECONDS}",
         "foreign_keys = ON",
-        "synchronous = NORMAL",
+        "synchronous = FULL",  # What was told to be stored is stored, whatever happens then.
     ):
         connection.execute(f"PRAGMA {pragma}")
 
