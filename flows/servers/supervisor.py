@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from modkernel.errors import ServiceError
+from modkernel.system.files import has_no_room, says_full_disk
 
 START_SECONDS = 180
 STOP_SECONDS = 15
@@ -107,9 +108,16 @@ class Supervisor:
         """
         for service, child in self._running:
             if child.poll() is not None:
+                tail = _tail(service.log)
+                if says_full_disk(tail) or has_no_room(service.log.parent):
+                    raise ServiceError(
+                        f"{service.name} stopped by itself, for the disk of the home "
+                        f"{service.log.parent.parent} is full: free some space, then run the same "
+                        "command again."
+                    )
                 raise ServiceError(
                     f"{service.name} stopped by itself (exit code {child.returncode}); its log "
-                    f"{service.log} ends:\n{_tail(service.log)}"
+                    f"{service.log} ends:\n{tail}"
                 )
 
     def restart_dead(self, say: Callable[[str], None]) -> None:

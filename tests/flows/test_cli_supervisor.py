@@ -150,3 +150,13 @@ with Supervisor() as children:
         parent.kill()
     assert wait(lambda: not alive(child))
     os.kill(grandchild, signal.SIGKILL)
+
+
+def test_one_that_a_full_disk_ended_is_told_in_a_sentence(tmp_path: Path) -> None:
+    code = "raise RuntimeError('(sqlite3.OperationalError) database or disk is full')"
+    full, _ = service(tmp_path / "logs", "full", code)
+    with (
+        Supervisor() as children,
+        pytest.raises(ServiceError, match=rf"^full stopped .*{tmp_path} is full: free some space"),
+    ):
+        children.start([full], never)
