@@ -57,7 +57,11 @@ class Modules:
             if now is None or artifacts.has_files(self.backends.client, now.model_id or ""):
                 return now
             restored = saga.restore(self.backends, now)
-        return restored if restored.state == "READY" else None
+            if restored.state != "READY":
+                return None
+            for _ in self.moments.fix(restored):
+                pass
+        return restored
 
     def store(
         self,

@@ -10,7 +10,6 @@ from modkernel.registry.backends import Backends
 from modkernel.registry.baselines import Baselines
 from modkernel.registry.modules import Modules
 from modkernel.registry.moments import StoredMoments
-from modkernel.registry.names import stored_names
 from modkernel.registry.networks import Networks
 from modkernel.registry.promotions import Promotions
 from modkernel.registry.records import Action, Problem, StoredNames
@@ -19,6 +18,7 @@ from modkernel.registry.settings import Settings
 from modkernel.registry.sql import claims
 from modkernel.registry.sql.claims import Claim, Contender
 from modkernel.registry.sql.engine import open_database
+from modkernel.registry.sql.names import stored_names
 from modkernel.registry.tracking.client import open_mlflow
 
 
@@ -104,7 +104,7 @@ class Registry:
 
         Cheap enough to be asked every few seconds.
         """
-        return stored_names(self.backends)
+        return stored_names(self.backends.database)
 
     def verify(self) -> tuple[Problem, ...]:
         """All that is wrong with the stored modules; every byte in MLflow's store is hashed.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from contextlib import suppress
 
 PRIVATE = 0o077
 """Umask of all commands and their children: databases, weights and logs are their user's alone."""
-NO_ROOM = 2**20
-"""Bytes: on a disk with less free, whatever failed did so for want of room."""
 
 __all__ = ["main"]
 
@@ -50,12 +47,14 @@ def _full_disk(error: Exception) -> str | None:
     """
     from modkernel.errors import SettingsError
     from modkernel.registry import Settings
-    from modkernel.system.files import disk_is_full
+    from modkernel.system.files import disk_is_full, has_no_room
 
-    with suppress(OSError, SettingsError):
+    with suppress(SettingsError):
         home = Settings().home
         if disk_is_full(error):
-            return str(getattr(error, "filename", None) or home)
-        if shutil.disk_usage(home).free < NO_ROOM:
+            # Of a copy, the second is where it was to go.
+            names = (getattr(error, name, None) for name in ("filename2", "filename"))
+            return str(next(filter(None, names), home))
+        if has_no_room(home):
             return str(home)
     return None

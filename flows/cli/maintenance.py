@@ -17,7 +17,9 @@ STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
 def verify(json: Json = False) -> None:
     """Check that every stored module is whole; exit 1 if one is not.
 
-    --json: a list of {kind, module_id, name, message}.
+    What is deleted in MLflow, and 'mlflow gc' has not taken yet, is named too.
+
+    --json: a list of {kind, module_id, name, message}; no module_id where it is a network.
     """
     problems = stored().verify()
     if json:
@@ -30,7 +32,7 @@ def verify(json: Json = False) -> None:
 
 
 def repair(json: Json = False) -> None:
-    """Finish or undo what an interrupted run left half-stored.
+    """Finish or undo what an interrupted run left half-stored; restore what was deleted in MLflow.
 
     --json: a list of {kind, module_id, name, message}.
     """

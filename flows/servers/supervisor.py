@@ -16,11 +16,16 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from modkernel.errors import ServiceError
+from modkernel.system.files import has_no_room, says_full_disk
 
 START_SECONDS = 180
 STOP_SECONDS = 15
 POLL_SECONDS = 0.2
 LOG_LINES = 15
+RESTARTS = 3
+"""How often a service that dies is started again within `RESTART_WINDOW`."""
+RESTART_WINDOW = 600.0
+"""Seconds."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -44,6 +49,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._running: list[tuple[Service, subprocess.Popen[bytes]]] = []
+        self._deaths: dict[str, list[float]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -91,17 +97,8 @@ class Supervisor:
     def spawn(self, service: Service) -> None:
         """Start a service, and do not wait for it."""
         service.log.parent.mkdir(parents=True, exist_ok=True)
-        with service.log.open("wb") as log:
-            child = subprocess.Popen(
-                service.command,
-                env=os.environ | service.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )
-        self._running.append((service, child))
+        service.log.write_bytes(b"")
+        self._running.append((service, _launch(service)))
 
     def check(self) -> None:
         """Check that every service is alive.
@@ -111,10 +108,41 @@ class Supervisor:
         """
         for service, child in self._running:
             if child.poll() is not None:
+                tail = _tail(service.log)
+                if says_full_disk(tail) or has_no_room(service.log.parent):
+                    raise ServiceError(
+                        f"{service.name} stopped by itself, for the disk of the home "
+                        f"{service.log.parent.parent} is full: free some space, then run the same "
+                        "command again."
+                    )
                 raise ServiceError(
                     f"{service.name} stopped by itself (exit code {child.returncode}); its log "
-                    f"{service.log} ends:\n{_tail(service.log)}"
+                    f"{service.log} ends:\n{tail}"
                 )
+
+    def restart_dead(self, say: Callable[[str], None]) -> None:
+        """Start every service again that is not alive, after what is left of its group has ended.
+
+        Args:
+            say: is told of each.
+
+        Raises:
+            ServiceError: one dies again and again; the message has the end of its log.
+        """
+        for place, (service, child) in enumerate(self._running):
+            if child.poll() is None:
+                continue
+            now = time.monotonic()
+            recent = [at for at in self._deaths.get(service.name, ()) if now - at < RESTART_WINDOW]
+            if len(recent) == RESTARTS:
+                self.check()
+            self._deaths[service.name] = [*recent, now]
+            say(
+                f"{service.name} stopped by itself (exit code {child.returncode}) and is started "
+                f"again (log: {service.log})."
+            )
+            _end_orphans(child.pid)
+            self._running[place] = (service, _launch(service))
 
 
 @contextmanager
@@ -145,6 +173,33 @@ if sys.platform == "linux":
 
     def _end_with_parent() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _launch(service: Service) -> subprocess.Popen[bytes]:
+    with service.log.open("ab") as log:
+        return subprocess.Popen(
+            service.command,
+            env=os.environ | service.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def _end_orphans(group: int) -> None:
+    """SIGTERM to what a dead leader left of its group, SIGKILL to what is there after a while.
+
+    Those are flow runs, of the process that served them: they write a checkpoint meanwhile.
+    """
+    deadline = time.monotonic() + STOP_SECONDS
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(POLL_SECONDS)
+        os.killpg(group, signal.SIGKILL)
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:

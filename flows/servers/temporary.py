@@ -5,11 +5,14 @@ from __future__ import annotations
 import atexit
 import os
 import socket
+import threading
 from contextlib import ExitStack
 from importlib import import_module
 
+from modkernel.errors import ServiceError
+from modkernel.flows.runtime.events import Note, emit
 from modkernel.flows.servers.prefect_env import CLIENT, require_prefect
-from modkernel.flows.servers.supervisor import Supervisor
+from modkernel.flows.servers.supervisor import POLL_SECONDS, Supervisor
 from modkernel.flows.servers.up import HOST, prefect_service
 from modkernel.registry import Settings
 
@@ -43,8 +46,22 @@ def require_server(settings: Settings) -> None:
         children.spawn(service)
         import_module(FLOWS)  # While the server starts.
         children.wait([service], lambda: False)
+        over = threading.Event()
+        stack.callback(over.set)  # Before the server is stopped.
+        threading.Thread(
+            target=_keep_alive, args=(children, over), name="prefect-temporary", daemon=True
+        ).start()
         # Prefect's own, which send what is left of logs and events, are registered later and so
         # run before it.
         atexit.register(stack.pop_all().close)
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     refresh_global_settings_context()
+
+
+def _keep_alive(children: Supervisor, over: threading.Event) -> None:
+    """Start the server again if it dies: what asks it meanwhile tries again for a while."""
+    while not over.wait(POLL_SECONDS):
+        try:
+            children.restart_dead(lambda told: emit(Note(told)))
+        except ServiceError:
+            return  # Whoever asks the server fails by that.

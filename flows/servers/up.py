@@ -76,6 +76,8 @@ def running(settings: Settings) -> UpState | None:
 def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -> None:
     """Start everything, tell the links, keep it running until SIGINT or SIGTERM, stop it.
 
+    A process that dies later is started again.
+
     Args:
         settings: of the home.
         say: is told each line.
@@ -84,7 +86,7 @@ def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -
 
     Raises:
         SettingsError: a port is in use, or the home cannot be written; nothing was started.
-        ServiceError: a process died or never answered; the others were stopped.
+        ServiceError: a process never answered, or died again and again; the others were stopped.
         StoreError: the registry's database cannot be used.
     """
     check_ports(settings)
@@ -111,7 +113,7 @@ def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -
             say(f"Its page asks for a password once: {password if secretly else _where(settings)}")
             say("Ctrl-C stops everything.")
             while not stopped():
-                children.check()
+                children.restart_dead(say)
                 time.sleep(POLL_SECONDS)
             say("Stopping ...")
         finally:

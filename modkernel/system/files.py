@@ -24,6 +24,8 @@ UNFINISHED = ".tmp"
 _PIECE = 1 << 20
 """Bytes written at once: some file systems take one large write several times slower."""
 
+NO_ROOM = 1 << 20
+"""Bytes: on a disk with less free, whatever failed did so for want of room."""
 _FULL = ("No space left on device", "disk is full")
 """How those say it that hand on no number: safetensors, SQLite."""
 
@@ -112,11 +114,23 @@ def flush_written(path: Path) -> None:
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether an error, or one that it came from, says that a disk has no room left."""
     while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(
-            words in str(error) for words in _FULL
-        ):
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if says_full_disk(str(error)):
             return True
         error = error.__cause__ or error.__context__
+    return False
+
+
+def says_full_disk(text: str) -> bool:
+    """Whether a message, or the end of a log, says that a disk has no room left."""
+    return any(words in text for words in _FULL)
+
+
+def has_no_room(path: Path) -> bool:
+    """Whether the disk of a file or folder is as good as full: not every failure says why."""
+    with suppress(OSError):
+        return shutil.disk_usage(path).free < NO_ROOM
     return False
 
 

@@ -25,6 +25,8 @@ class Connection(psycopg.Connection[Any]):
     """One whose statements end in an error where the server does not answer in time."""
 
     what = "The database"
+    seconds: float = 0
+    """For which whoever asks waits, in all."""
     patience: float = CONNECT_SECONDS
     """Seconds for which a statement may go unanswered."""
 
@@ -50,7 +52,7 @@ class Connection(psycopg.Connection[Any]):
                     raise _SilentError(f"it has not answered for {spent:.0f} s")
                 if spent > TOLD_AFTER_SECONDS:
                     told = True
-                    tell_away(self.what, self.patience)
+                    tell_away(self.what, self.seconds)
                 wanted = gen.send(ready)
         except StopIteration as done:
             if told:
@@ -75,7 +77,7 @@ def expect_answers(engine: Engine, what: str, seconds: float) -> None:
     @event.listens_for(engine, "do_connect")
     def connect(_: Any, __: Any, arguments: list[Any], named: dict[str, Any]) -> Connection:
         made = Connection.connect(*arguments, **({"connect_timeout": CONNECT_SECONDS} | named))
-        made.what = what
+        made.what, made.seconds = what, seconds
         return made
 
     def patience_of(patience: float) -> Callable[..., None]:

@@ -23,8 +23,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from modkernel.errors import SchemaVersionError, StoreError
-from modkernel.registry.settings import Settings, masked
+from modkernel.registry.settings import Settings, masked, sqlite_path
 from modkernel.registry.sql.tables import SCHEMA_VERSION
+from modkernel.system.files import disk_is_full, has_no_room
 from modkernel.system.locks import locked
 from modkernel.system.outages import patiently
 
@@ -167,7 +168,7 @@ def _configure_sqlite(connection: Any, _: Any) -> None:
     for pragma in (
         f"busy_timeout = {BUSY_MILLISECONDS}",
         "foreign_keys = ON",
-        "synchronous = NORMAL",
+        "synchronous = FULL",  # What was told to be stored is stored, whatever happens then.
     ):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -236,11 +237,21 @@ def _is_away(error: Exception) -> bool:
     return isinstance(error, OperationalError) and not isinstance(error.orig, sqlite3.Error)
 
 
+def _lies_without_room(engine: Engine) -> bool:
+    path = sqlite_path(engine.url.render_as_string())
+    return path is not None and has_no_room(path.parent)
+
+
 @contextmanager
 def _translated(engine: Engine) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
+        if disk_is_full(error) or _lies_without_room(engine):
+            raise StoreError(
+                f"The disk of {_named(engine)[0].lower()}{_named(engine)[1:]} is full: free some "
+                "space, then run the same command again."
+            ) from error
         said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
         reason = " ".join(said.split()).rstrip(".")
         raise StoreError(

@@ -22,7 +22,7 @@ from modkernel.errors import SchemaVersionError, StoreError
 from modkernel.registry.settings import Settings, masked, sqlite_path
 from modkernel.registry.tracking.errors import failure, first_line
 from modkernel.registry.tracking.moved import follow_home
-from modkernel.system.files import replace_file
+from modkernel.system.files import has_no_room, replace_file
 from modkernel.system.locks import locked
 from modkernel.system.outages import tell_away
 
@@ -169,6 +169,11 @@ def _select(path: Path, query: str) -> list[tuple[str, ...]]:
         with closing(sqlite3.connect(path, timeout=30)) as connection:
             return connection.execute(query).fetchall()
     except sqlite3.Error as error:
+        if has_no_room(path.parent):
+            raise StoreError(
+                f"The disk of MLflow's database {path} is full: free some space, then run the same "
+                "command again."
+            ) from error
         raise StoreError(
             f"MLflow's database {path} cannot be read: {error}. Move it away, or correct "
             "MODKERNEL_MLFLOW_URI."

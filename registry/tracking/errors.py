@@ -12,7 +12,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from modkernel.errors import NotFoundError, StoreError
-from modkernel.registry.settings import masked
+from modkernel.registry.settings import masked, sqlite_path
+from modkernel.system.files import disk_is_full, has_no_room
 from modkernel.system.outages import tell_back
 
 ABSENT = "RESOURCE_DOES_NOT_EXIST"
@@ -69,7 +70,11 @@ def speaks_with_mlflow(
 
 def failure(uri: str, error: Exception) -> str:
     """One sentence on what MLflow did not do, without the password of its URI."""
-    shown = masked(uri)
+    shown, path = masked(uri), sqlite_path(uri)
+    if disk_is_full(error) or (path is not None and has_no_room(path.parent)):
+        return (
+            f"A disk is full, and MLflow at {shown} failed ({first_line(error)}): free some space."
+        )
     reason = first_line(error).replace(uri.rstrip("/"), shown.rstrip("/"))
     return f"MLflow at {shown} failed: {reason}."
 

@@ -151,7 +151,7 @@ def test_a_full_disk_is_one_sentence(
     failing = full_disk_below if free else broken
     monkeypatch.setattr("modkernel.flows.servers.doctor.examine", failing)
     usage = SimpleNamespace(free=free)
-    monkeypatch.setattr("modkernel.flows.cli.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("modkernel.system.files.shutil.disk_usage", lambda _: usage)
     done = run("doctor")
     assert done.code == 1
     told = f"modkernel: The disk is full ({home}): free some space, then run the same command again"

@@ -93,6 +93,29 @@ def test_when_one_dies_the_message_has_its_log_and_the_rest_is_stopped(tmp_path:
     assert wait(lambda: not any(alive(int(pid)) for pid in started))
 
 
+def test_one_that_is_killed_is_started_again_but_not_for_ever(tmp_path: Path) -> None:
+    mortal, pids = service(tmp_path, "mortal", "print('hello', flush=True)\n" + FAMILY)
+    told: list[str] = []
+    with Supervisor() as children:
+        assert children.start([mortal], never)
+        for count in range(1, supervisor.RESTARTS + 1):
+            parent, grandchild = map(int, pids.read_text().split())
+            pids.unlink()
+            os.kill(parent, signal.SIGKILL)
+            assert wait(lambda parent=parent: not alive(parent))
+            children.restart_dead(told.append)
+            assert not alive(grandchild), "what the dead one left would be in the way"
+            assert wait(pids.exists)
+            assert len(told) == count
+        children.restart_dead(told.append)
+        assert len(told) == supervisor.RESTARTS, "nothing has died since"
+        os.kill(int(pids.read_text().split()[0]), signal.SIGKILL)
+        with pytest.raises(ServiceError, match="mortal stopped by itself"):
+            assert not wait(lambda: children.restart_dead(told.append) is not None)
+    assert "exit code -9) and is started again" in told[0]
+    assert mortal.log.read_text().split() == ["hello"] * (1 + supervisor.RESTARTS)
+
+
 def test_one_that_never_answers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "START_SECONDS", 0)
     mute, _ = service(tmp_path, "mute", "import time; time.sleep(600)")
@@ -127,3 +150,13 @@ with Supervisor() as children:
         parent.kill()
     assert wait(lambda: not alive(child))
     os.kill(grandchild, signal.SIGKILL)
+
+
+def test_one_that_a_full_disk_ended_is_told_in_a_sentence(tmp_path: Path) -> None:
+    code = "raise RuntimeError('(sqlite3.OperationalError) database or disk is full')"
+    full, _ = service(tmp_path / "logs", "full", code)
+    with (
+        Supervisor() as children,
+        pytest.raises(ServiceError, match=rf"^full stopped .*{tmp_path} is full: free some space"),
+    ):
+        children.start([full], never)

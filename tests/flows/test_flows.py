@@ -277,9 +277,9 @@ def test_maintenance_follows_promotions_and_repairs_altered_bytes(registry: Regi
     weights = Path(folder, "weights.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     repairs = maintenance().repairs
-    assert [action.kind for action in repairs] == ["restored", "restored"], (
-        "the weights, the moments"
-    )
+    # The weights and the moments, also of the module above: it names where MLflow keeps the first.
+    assert [action.kind for action in repairs] == ["restored"] * 4
+    assert [action.name for action in repairs] == ["kept.hidden-1"] * 2 + ["kept.hidden-2"] * 2
     assert registry.verify() == ()
     assert registry.modules.resolve(f"{first.name}@champion").id == first.id
 

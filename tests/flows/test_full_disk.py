@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.flows.test_cli_run import ROOT, SMALL, Done, environment
+from tests.modkernel.helpers.small_disk import small_disk
 
 # Each command with surroundings of its own, all in one process, as Prefect takes seconds to start.
 STEPS = """
@@ -35,29 +36,6 @@ for changes, arguments, after in json.loads(sys.argv[1]):
         subprocess.run(command, check=True)
 print(json.dumps(results))
 """
-ROOM = "size=64m"
-
-
-class Disk:
-    """A small file system on a folder."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        mount = ["mount", "-t", "tmpfs", "-o", f"{ROOM},mode=0700", "tmpfs", str(folder)]
-        if subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("no file system can be mounted here")
-        stack.callback(subprocess.run, ["umount", "-l", str(folder)], check=True)
-
-    def leave(self, size: int) -> list[str]:
-        """What makes so many bytes of room for new files."""
-        used = shutil.disk_usage(self.folder).used
-        return ["mount", "-o", f"remount,size={used + size}", str(self.folder)]
-
-    @property
-    def grow(self) -> list[str]:
-        """What makes room enough."""
-        return ["mount", "-o", f"remount,{ROOM}", str(self.folder)]
 
 
 @pytest.fixture
@@ -88,7 +66,7 @@ def one_sentence(done: Done) -> str:
     return last
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.long
 def test_training_and_storing_go_on_once_there_is_room(
     template: Path, tmp_path: Path, disks: ExitStack
 ) -> None:
@@ -109,18 +87,19 @@ def test_training_and_storing_go_on_once_there_is_room(
         folder = home / name
         if name in databases:
             folder = tmp_path / "disks" / name
-        disk = Disk(folder, disks)
+        disk = disks.enter_context(small_disk(folder))
         if name in databases:
             shutil.copyfile(home / name, folder / name)
             changes[f"MODKERNEL_{databases[name]}"] = f"sqlite:///{folder / name}"
         elif name == "cache":
             shutil.copytree(template / name, folder, dirs_exist_ok=True)
-        subprocess.run(disk.leave(room), check=True)
+        disk.leave(room)
         steps += [(changes, train, [disk.grow]), (changes, train, []), (changes, ["verify"], [])]
     done = in_one_process(steps)
     for name, (failed, again, checked) in zip(
         full, zip(*[iter(done)] * 3, strict=True), strict=True
     ):
-        print(name, one_sentence(failed))
+        assert "disk" in one_sentence(failed), name
+        assert "full" in one_sentence(failed), name
         assert again.json["trained_modules"] >= 1, name
         assert checked.code == 0, (name, checked.err)

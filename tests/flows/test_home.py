@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from modkernel.errors import ServiceError
-from modkernel.flows.servers import prefect_env
+from modkernel.flows.servers import prefect_env, up
 from modkernel.flows.servers.prefect_env import await_prefect, prepare_prefect, require_prefect
 from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.servers.up import UpState, without_user
@@ -47,6 +50,19 @@ def test_the_server_of_modkernel_up_is_used(
     prepare_prefect(settings)
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4299/api"
     assert os.environ["PREFECT_API_AUTH_STRING"] == prefect_password(settings)
+
+
+def test_a_copy_of_a_home_has_not_its_servers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(up, "_answers", lambda _: True)
+    settings.ensure_home()
+    started, home = up._started(os.getpid()), str(settings.home)
+    state = UpState(os.getpid(), "http://a", "http://b", started, home)
+    (settings.home / "up.json").write_text(json.dumps(asdict(state)))
+    assert up.running(settings) is not None
+    copy = Path(shutil.copytree(settings.home, tmp_path / "copy"))
+    assert up.running(Settings(home=copy)) is None
 
 
 def test_its_link_typed_by_hand_is_known(

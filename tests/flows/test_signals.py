@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
@@ -22,12 +22,12 @@ from prefect.client.schemas.objects import StateType, TaskRun
 from prefect.states import Cancelling
 
 from modkernel.flows.servers.automations import RESTARTED
-from modkernel.registry import Settings
+from modkernel.registry import Registry, Settings
 from modkernel.spec import NetworkSpec
 from tests.flows.helpers.prefect_client import deployment, prefect_client
 from tests.flows.helpers.processes import ROOT, processes_of, wait_until
 from tests.flows.helpers.servers import Up
-from tests.flows.helpers.specs import endless
+from tests.flows.helpers.specs import endless, tiny
 
 pytestmark = [
     pytest.mark.servers,
@@ -60,35 +60,43 @@ def checkpoints(home: Path) -> list[Path]:
 
 
 @contextmanager
-def training(home: Path, spec: NetworkSpec) -> Iterator[subprocess.Popen[str]]:
-    """A command in a terminal's place that has written its first checkpoint."""
+def command(home: Path, spec: NetworkSpec, *run: str) -> Iterator[subprocess.Popen[str]]:
+    """The command that trains a network, as a terminal runs it; nothing of it is left after."""
     path = home.parent / "spec.json"
     path.write_text(spec.model_dump_json())
     kept = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
     with subprocess.Popen(
-        [sys.executable, "-m", "modkernel.flows.cli", "train", str(path)],
+        [sys.executable, *(run or ("-m", "modkernel.flows.cli")), "train", str(path)],
         cwd=ROOT,
         env=kept | {"MODKERNEL_HOME": str(home), "PYTHONFAULTHANDLER": "1"},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         try:
-            wait_until(
-                lambda: bool(checkpoints(home)), START_SECONDS, "the first checkpoint is written"
-            )
             yield process
         finally:
             for pid in processes_of(home):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def training(home: Path, spec: NetworkSpec) -> Iterator[subprocess.Popen[str]]:
+    """A command that has written its first checkpoint."""
+    with command(home, spec) as process:
+        wait_until(
+            lambda: bool(checkpoints(home)), START_SECONDS, "the first checkpoint is written"
+        )
+        yield process
 
 
 def what_it_said(process: subprocess.Popen[str]) -> str:
     """Its messages until its end; where it does not end, what each of its threads does."""
     try:
-        return process.communicate(timeout=60)[1]
+        return process.communicate(timeout=120)[1]
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)
-        pytest.fail(f"still there after a minute: {process.communicate()[1]}")
+        pytest.fail(f"still there after two minutes: {process.communicate()[1]}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -100,13 +108,69 @@ def test_a_signal_ends_a_command(template: Path, tmp_path: Path, number: signal.
         process.send_signal(number)
         told = what_it_said(process)
         assert time.monotonic() - began < STOP_SECONDS
-        wait_until(lambda: not processes_of(home), 2, "every process has ended")
+        wait_until(lambda: not processes_of(home), STOP_SECONDS, "every process has ended")
     asked = signal.SIGTERM if number == signal.SIGHUP else number
     assert process.returncode == 128 + asked
     assert "slow.hidden-1: interrupted" in told
     assert "of 1000000: the same command resumes." in told
     assert "Traceback" not in told
     check_stopped(home, "slow")
+
+
+@pytest.mark.long
+def test_a_signal_before_the_first_epoch(template: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(template, home)
+    with command(home, endless("slow")) as process:
+        job = "*/job.json"
+        wait_until(
+            lambda: any(Settings(home=home).work_dir.glob(job)), START_SECONDS, "a job is given"
+        )
+        process.terminate()
+        told = what_it_said(process)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in told
+    assert set(runs_of(home, "slow").values()) <= {"KILLED"}
+    with Registry.open(Settings(home=home)) as registry:
+        assert registry.modules.find() == ()
+
+
+STORING = """
+import os, signal, sys, time
+from modkernel.registry.modules import Modules
+
+store = Modules.store
+
+def signalled(self, *arguments, **named):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)  # Until the main thread has been interrupted.
+    return store(self, *arguments, **named)
+
+Modules.store = signalled
+from modkernel.flows.cli import main
+main()
+"""
+
+
+@pytest.mark.long
+def test_a_signal_while_a_module_is_stored(template: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(template, home)
+    spec = tiny("stored")
+    with command(home, spec, "-c", STORING) as process:
+        told = what_it_said(process)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in told
+    with Registry.open(Settings(home=home)) as registry:
+        assert len(registry.modules.find()) == 1, "what had begun is done, and nothing after it"
+        assert registry.verify() == ()
+    with command(home, spec) as process:
+        what_it_said(process)
+    assert process.returncode == 0
+    assert set(runs_of(home, "stored").values()) == {"FINISHED"}
+    with Registry.open(Settings(home=home)) as registry:
+        assert sorted(module.version for module in registry.modules.find()) == [1, 1, 1]
+        assert registry.verify() == ()
 
 
 def test_no_process_outlives_a_command_that_is_killed(template: Path, tmp_path: Path) -> None:
@@ -119,8 +183,6 @@ def test_no_process_outlives_a_command_that_is_killed(template: Path, tmp_path: 
 
 def check_stopped(home: Path, name: str) -> None:
     """Nothing was stored, nobody holds a claim, a checkpoint is there, all runs are ended."""
-    from modkernel.registry import Registry
-
     assert runs_of(home, name) == {name: "KILLED", f"{name}.hidden-1": "KILLED"}
     assert checkpoints(home)
     with Registry.open(Settings(home=home)) as registry:
@@ -151,7 +213,7 @@ def check_tasks_are_shown(client: SyncPrefectClient, run: UUID, name: str) -> No
         # Until it starts, a task's name has three more letters.
         return {next(filter(task.name.startswith, names), task.name): task for task in tasks}
 
-    wait_until(lambda: set(shown()) == set(names), 20, "all tasks are shown")
+    wait_until(lambda: set(shown()) == set(names), 60, "all tasks are shown")
     tasks = shown()
     assert [str(tasks[name].state_name) for name in names] == ["Running", "Pending", "Pending"]
     for below, above in pairwise(names):
@@ -203,7 +265,7 @@ def test_a_served_run_is_ended(up: Up, how: str) -> None:
             state = client.read_flow_run(run).state
             return state is not None and state.is_final()
 
-        wait_until(ended, 20, "the run has a final state")
+        wait_until(ended, 60, "the run has a final state")
         state = client.read_flow_run(run).state
         assert state is not None
         assert state.type == (StateType.CANCELLED if how == "cancel" else StateType.CRASHED)

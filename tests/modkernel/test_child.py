@@ -27,6 +27,7 @@ from modkernel.jobs import slots
 from modkernel.jobs.client import ForkServer
 from modkernel.jobs.slots import device_slot, gpus, hold
 from tests.modkernel.helpers.jobs import make_job
+from tests.modkernel.helpers.small_disk import small_disk
 
 TARGET = "tests.modkernel.helpers.jobs:run"
 
@@ -111,6 +112,29 @@ def test_an_error_keeps_its_type_and_message(
     assert not (tmp_path / "job" / "result").exists()
     if what == "bug":
         assert "Traceback" in (tmp_path / "job" / "log.txt").read_text()
+
+
+def test_a_child_whose_disk_is_full_says_so_and_the_next_one_goes_on(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    """Its progress fills the disk, and then there is no room for the file that tells its error."""
+    work, reached = tmp_path / "job", []
+
+    def follow(event: Mapping[str, Any]) -> None:
+        if event["event"] == "epoch":
+            reached.append(event["epoch"])
+
+    with small_disk(work) as disk:
+        disk.leave(6 * 4096)
+        with pytest.raises(ChildError, match=r"^The disk is full, on which .*goes on") as caught:
+            server.run(make_job(work, "wordy"), follow)
+        assert not caught.value.died
+        assert not (work / "error.json").exists()
+        subprocess.run(disk.grow, check=True)
+        server.run(make_job(work, "wordy"), follow)
+    assert reached[-1] == 100
+    assert len(set(reached)) >= 98, "at most the lines that had no room are lost"
+    server.run(make_job(tmp_path / "next"))
 
 
 def test_a_killed_child_is_named_and_the_server_lives_on(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +125,25 @@ def test_unreadable_files_are_named(tmp_path):
 def test_networks_that_take_no_images(tmp_path, shape):
     with pytest.raises(InterfaceError, match=r"takes \[1, H, W\]"):
         read_images([tmp_path / "any.png"], shape)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_picture_of_177_million_pixels_in_21_kilobytes(tmp_path, monkeypatch):
+    side, path = 13_300, tmp_path / "bomb.png"
+    rows = zlib.compressobj(9)
+    row = bytes(1 + (side + 7) // 8)
+    content = b"".join([*(rows.compress(row) for _ in range(side)), rows.flush()])
+    parts = {b"IHDR": struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0), b"IDAT": content}
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for kind, body in (parts | {b"IEND": b""}).items():
+            file.write(struct.pack(">I", len(body)) + kind + body)
+            file.write(struct.pack(">I", zlib.crc32(kind + body)))
+    assert path.stat().st_size < 30_000
+    monkeypatch.setattr("modkernel.data.images.free_memory", lambda: 2 << 30)
+    monkeypatch.setattr("modkernel.data.images.os.cpu_count", lambda: 2)
+    with pytest.raises(ImageError, match=r"its 13300 x 13300 pixels are more than .* smaller"):
+        read_images([path], (1, 8, 8))
 
 
 def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):

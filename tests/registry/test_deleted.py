@@ -12,14 +12,26 @@ import pytest
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
 from modkernel.registry.tracking.runs import network_of
-from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
+from modkernel.reuse.moments_file import MOMENTS_FILE
+from tests.registry.helpers.examples import (
+    EVALUATION,
+    Examples,
+    store_chain,
+    store_one,
+    write_example_moments,
+)
 from tests.registry.test_store import kept_folder
 
 
 @pytest.fixture
 def chain(registry: Registry, examples: Examples) -> tuple[ModuleRecord, ...]:
-    """A stored chain, of which the two hidden modules have private copies and the last has none."""
-    records = store_chain(registry, examples.chain())
+    """A stored chain, of which the two hidden modules have private copies and the last has none.
+
+    The first has moments, too.
+    """
+    stored = examples.chain()
+    write_example_moments(stored[0].folder / MOMENTS_FILE, stored[0].id)
+    records = store_chain(registry, stored)
     for record in records[:-1]:
         registry.modules.fetch(record)
     shutil.rmtree(examples.folder)
@@ -81,7 +93,8 @@ def test_after_gc_what_can_be_is_restored_and_the_rest_is_lost(
     assert kinds(registry) == {record.name: "artifact" for record in chain}
     actions = registry.repair()
     last = "restored" if left else "lost"
-    assert [action.kind for action in actions] == ["restored", "restored", last]
+    # The first module and its moments, the second, the last.
+    assert [action.kind for action in actions] == ["restored", "restored", "restored", last]
     assert "version 2, no longer version 1; @champion means it still" in actions[0].message
     assert kinds(registry) == ({} if left else {"net.output": "lost"})
     assert registry.repair() == ()

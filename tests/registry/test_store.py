@@ -13,6 +13,7 @@ from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.tracking.artifacts import location_of
 from modkernel.registry.tracking.models import MODULE_TAG
+from modkernel.spec import DatasetSpec
 from tests.registry.conftest import close_mlflow
 from tests.registry.helpers.examples import Examples, report_of, store_chain, store_one
 
@@ -70,6 +71,18 @@ def test_one_postgresql_database_holds_both_stores(
         assert registry.modules.fetch(output).id == output.id
         assert registry.verify() == ()
     close_mlflow(both.mlflow_uri)
+
+
+def test_a_data_set_of_many_long_class_names_is_remembered_whole(
+    any_registry: Registry, examples: Examples
+) -> None:
+    names = tuple(f"kind-of-bird-{number:03d}" for number in range(450))
+    dataset, stored = DatasetSpec(name="arrays", path="/birds.npz", classes=names), examples.first()
+    record = any_registry.modules.store(
+        stored.folder, name="birds.hidden-1", report=report_of(stored), dataset=dataset
+    )
+    assert len(dataset.canonical_json()) > 8000, "where MLflow cuts a tag"
+    assert any_registry.modules.dataset(record) == dataset
 
 
 def test_what_was_never_trained_is_not_ready(registry: Registry) -> None:

@@ -101,8 +101,8 @@ def running_up(home: Path, environment: dict[str, str]) -> Iterator[Up]:
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(timeout=90) == 0
-            wait_until(lambda: not processes_of(home), 30, "every process ends")
+            assert process.wait(timeout=180) == 0
+            wait_until(lambda: not processes_of(home), 60, "every process ends")
         finally:
             for pid in processes_of(home):
                 with suppress(ProcessLookupError):
@@ -116,7 +116,7 @@ def get(url: str, body: dict[str, Any] | None = None, password: str | None = Non
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     if password is not None:
         request.add_header("Authorization", basic_authorization(password))
-    with urllib.request.urlopen(request, timeout=20) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         text: str = response.read().decode()
         return text
 

@@ -45,6 +45,8 @@ def run(job: Job, progress: Progress, stop: Stop) -> None:
         _count(work, progress, stop, steps=3, seconds=0.05)
     if what == "long":
         _count(work, progress, stop, steps=1000, seconds=0.05)
+    if what == "wordy":
+        _count(work, progress, stop, steps=100, seconds=0, text=1000 * "x")
     if what == "describe":
         progress(
             {
@@ -61,7 +63,9 @@ def run(job: Job, progress: Progress, stop: Stop) -> None:
     part.rename(job.result)
 
 
-def _count(work: Path, progress: Progress, stop: Stop, steps: int, seconds: float) -> None:
+def _count(
+    work: Path, progress: Progress, stop: Stop, steps: int, seconds: float, text: str = ""
+) -> None:
     saved = work / "checkpoint"
     first = int(saved.read_text()) if saved.exists() else 0
     for step in range(first, steps):
@@ -69,7 +73,7 @@ def _count(work: Path, progress: Progress, stop: Stop, steps: int, seconds: floa
             raise StoppedError("stopped")
         time.sleep(seconds)
         saved.write_text(str(step + 1))
-        progress({"event": "epoch", "epoch": step + 1, "time": time.time()})
+        progress({"event": "epoch", "epoch": step + 1, "time": time.time(), "text": text})
 
 
 ERRORS: dict[str, Exception] = {

@@ -7,8 +7,8 @@ from itertools import chain
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from modkernel.registry.backends import Backends
 from modkernel.registry.records import StoredNames
+from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import ModuleRow, NetworkModuleRow, NetworkRow, PromotionRow
 
 NEWEST = 200
@@ -16,13 +16,13 @@ NEWEST = 200
 IS_HIDDEN = (ModuleRow.kind == "hidden", ModuleRow.state == "READY")
 
 
-def stored_names(backends: Backends) -> StoredNames:
+def stored_names(database: Database) -> StoredNames:
     """What of the registry can be chosen in a form, the newest first.
 
     Raises:
         StoreError: the database does not answer.
     """
-    with backends.database.reading() as session:
+    with database.reading() as session:
         return StoredNames(
             modules=_modules(session), networks=_networks(session), stages=_stages(session)
         )
