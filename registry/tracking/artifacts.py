@@ -126,13 +126,19 @@ def models_below(client: MlflowClient, model_id: str) -> tuple[str, ...]:
     """MLflow's ids of the modules that a model's MLmodel file says it stands on, first to last.
 
     Raises:
-        ArtifactError: the file is missing.
+        ArtifactError: the file is missing or not ours.
         StoreError: it cannot be read at the moment.
     """
     location = location_of(client, model_id)
     with _readable(client, f"{location}/{MLMODEL_FILE_NAME}") as path:
-        flavor = Model.load(str(path)).flavors[FLAVOR]
-    return tuple(module["model_id"] for module in flavor["chain"])
+        hash_file(path)  # What cannot be read is told as that.
+        try:
+            return tuple(m["model_id"] for m in Model.load(str(path)).flavors[FLAVOR]["chain"])
+        except Exception as error:  # Of a file of somebody else's, anything.
+            raise ArtifactError(
+                f"{MLMODEL_FILE_NAME} in MLflow's model {model_id} is not modkernel's: 'modkernel "
+                "repair' stores the module again."
+            ) from error
 
 
 def listed(client: MlflowClient, uri: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from modkernel.registry import ModuleRecord, Registry, Settings
+from modkernel.registry import ModuleRecord, Registry, Settings, saga
 from modkernel.registry.flavor import load_model
 from modkernel.registry.tracking.runs import network_of
 from modkernel.reuse.moments_file import MOMENTS_FILE
@@ -164,3 +164,15 @@ def test_a_run_that_is_gone_stops_no_repair(settings: Settings, examples: Exampl
         assert (registry.verify(), registry.repair()) == ((), ())
         again = registry.modules.resolve(record.id)
         assert client.get_run(again.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("content", [": [", "flavors: {}", "flavors: {modkernel: {chain: 3}}"])
+def test_an_mlmodel_file_that_is_no_longer_ours_stops_no_repair(
+    registry: Registry, examples: Examples, content: str
+) -> None:
+    """Of a module that an older schema stored, whose files have no known hashes."""
+    record = saga.update(registry.backends, store_one(registry, examples.first()), files=None)
+    (kept_folder(registry, record) / "MLmodel").write_text(content)
+    assert kinds(registry) == {record.name: "artifact"}
+    assert [action.kind for action in registry.repair()] == ["restored"]
+    assert registry.verify() == ()
