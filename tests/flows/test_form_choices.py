@@ -31,6 +31,7 @@ def choices(client: SyncPrefectClient, name: str, field: str) -> list[str]:
 
 
 @pytest.mark.servers
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_what_is_stored_is_a_choice_as_long_as_it_is_there(up: Up, tmp_path: Path) -> None:
     path = tmp_path / "spec.json"

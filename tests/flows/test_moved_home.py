@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.flows.test_cli_run import SMALL, several
 
 
+@pytest.mark.long
 def test_commands_work_in_a_home_that_was_moved(template: Path, tmp_path: Path) -> None:
     first, spec, picture = tmp_path / "home", tmp_path / "small.yaml", tmp_path / "one.png"
     shutil.copytree(template, first)

@@ -99,7 +99,15 @@ def what_it_said(process: subprocess.Popen[str]) -> str:
         pytest.fail(f"still there after two minutes: {process.communicate()[1]}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        # The same path; Ctrl-C is in test_cli_run, too.
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_ends_a_command(template: Path, tmp_path: Path, number: signal.Signals) -> None:
     home = tmp_path / "home"
     shutil.copytree(template, home)
