@@ -275,7 +275,7 @@ def test_ctrl_c_ends_a_flow_with_130_and_no_traceback(home: Path, spec: Path) ->
                 if "slow.hidden-1: training" in line:
                     break
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == 130

@@ -105,7 +105,7 @@ def test_up_starts_serves_and_stops(tmp_path: Path) -> None:
             family = descendants(process.pid)
             assert len(family) >= 3
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == 0

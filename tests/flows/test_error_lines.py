@@ -19,7 +19,7 @@ from tests.flows.helpers.specs import tiny
 
 
 @pytest.mark.servers
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_users_error_is_one_line(up: Up) -> None:
     spec = tiny().changed(hidden=(HiddenSpec(kernel=KernelSpec(name="relu_avgpool")),))
     with prefect_client(up.prefect, up.home) as client:

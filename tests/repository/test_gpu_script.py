@@ -40,7 +40,7 @@ def document(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
     done = run("--tiny", "--device", "cpu", folder=tmp_path)
     assert done.returncode == 0, done.stdout
