@@ -21,7 +21,7 @@ from modkernel.flows.maintenance import NAME
 from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.servers.up import running
 from modkernel.registry import Settings
-from tests.flows.helpers.prefect_client import deployment, prefect_client
+from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
 from tests.flows.helpers.processes import ROOT, descendants, processes
 from tests.flows.helpers.servers import get, surroundings
 
@@ -95,12 +95,7 @@ def test_up_starts_serves_and_stops(tmp_path: Path) -> None:
             assert demo.returncode == 0, demo.stderr
             with prefect_client(prefect, home) as client:
                 run = client.create_flow_run_from_deployment(deployment(client, NAME).id)
-                ended = time.monotonic() + 300
-                while run.state is None or not run.state.is_final():
-                    assert time.monotonic() < ended, run
-                    time.sleep(1)
-                    run = client.read_flow_run(run.id)
-                assert run.state_type == StateType.COMPLETED
+                assert wait_for_end(client, run.id).state_type == StateType.COMPLETED
 
             family = descendants(process.pid)
             assert len(family) >= 3

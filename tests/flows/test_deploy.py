@@ -25,7 +25,7 @@ from modkernel.flows.specs.read import read_spec, read_spec_of_some_kind
 from modkernel.flows.study.spec import StudySpec
 from modkernel.flows.train_network import train_network
 from modkernel.spec import Spec
-from tests.flows.helpers.prefect_client import prefect_client
+from tests.flows.helpers.prefect_client import prefect_client, wait_for_end
 from tests.flows.helpers.processes import ROOT, wait_until
 from tests.flows.helpers.servers import Up, surroundings
 from tests.flows.helpers.specs import tiny
@@ -58,13 +58,7 @@ def refused(environment: dict[str, str], *arguments: str) -> str:
 def run_by_one_click(client: SyncPrefectClient, id: str) -> FlowRun:
     """A run as Prefect's 'Quick run' makes it; it must complete."""
     started = client.create_flow_run_from_deployment(id)  # type: ignore[arg-type]
-
-    def ended() -> bool:
-        state = client.read_flow_run(started.id).state
-        return state is not None and state.is_final()
-
-    wait_until(ended, SECONDS, "the run ends")
-    run = client.read_flow_run(started.id)
+    run = wait_for_end(client, started.id, SECONDS)
     assert run.state is not None
     assert run.state_type == StateType.COMPLETED, run.state.message
     return run

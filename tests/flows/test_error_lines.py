@@ -12,7 +12,7 @@ from modkernel.errors import SpecError
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.train_network import train_network
 from modkernel.spec import HiddenSpec, KernelSpec
-from tests.flows.helpers.prefect_client import prefect_client
+from tests.flows.helpers.prefect_client import prefect_client, wait_for_end
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up, get
 from tests.flows.helpers.specs import tiny
@@ -26,13 +26,7 @@ def test_a_users_error_is_one_line(up: Up) -> None:
         found = client.read_deployment_by_name("train-network/train-network")
         parameters = {"spec": spec.model_dump(mode="json")}
         run = client.create_flow_run_from_deployment(found.id, parameters=parameters)
-
-        def ended() -> bool:
-            state = client.read_flow_run(run.id).state
-            return state is not None and state.is_final()
-
-        wait_until(ended, 300, "the run ends")
-        state = client.read_flow_run(run.id).state
+        state = wait_for_end(client, run.id).state
     assert state is not None
     assert state.type == StateType.FAILED
     assert state.message is not None

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from modkernel.registry import Registry, Settings
 from modkernel.registry.sql.tables import ModuleRow
-from tests.flows.helpers.prefect_client import deployment, prefect_client
+from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up
 from tests.flows.helpers.specs import tiny
@@ -80,13 +80,7 @@ def test_a_wrong_value_is_refused_or_told_in_one_line(up: Up) -> None:
         wrong = {"path": "/data"}
         found = deployment(client, "train-module")
         run = client.create_flow_run_from_deployment(found.id, parameters=wrong)
-
-        def ended() -> bool:
-            state = client.read_flow_run(run.id).state
-            return state is not None and state.is_final()
-
-        wait_until(ended, 300, "the run ends")
-        state = client.read_flow_run(run.id).state
+        state = wait_for_end(client, run.id).state
     assert state is not None
     assert state.type == StateType.FAILED
     assert state.message is not None

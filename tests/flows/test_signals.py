@@ -24,7 +24,7 @@ from prefect.states import Cancelling
 from modkernel.flows.servers.automations import RESTARTED
 from modkernel.registry import Registry, Settings
 from modkernel.spec import NetworkSpec
-from tests.flows.helpers.prefect_client import deployment, prefect_client
+from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
 from tests.flows.helpers.processes import ROOT, processes_of, wait_until
 from tests.flows.helpers.servers import Up
 from tests.flows.helpers.specs import endless, tiny
@@ -268,13 +268,7 @@ def test_a_served_run_is_ended(up: Up, how: str) -> None:
                 os.kill(pid, signal.SIGTERM)
         wait_until(lambda: not engine & set(processes_of(up.home)), 60, "the run's process ends")
         assert time.monotonic() - began < STOP_SECONDS
-
-        def ended() -> bool:
-            state = client.read_flow_run(run).state
-            return state is not None and state.is_final()
-
-        wait_until(ended, 60, "the run has a final state")
-        state = client.read_flow_run(run).state
+        state = wait_for_end(client, run, 60).state
         assert state is not None
         assert state.type == (StateType.CANCELLED if how == "cancel" else StateType.CRASHED)
     check_stopped(up.home, name)

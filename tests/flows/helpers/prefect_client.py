@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.registry import Settings
+from tests.flows.helpers.processes import wait_until
 
 
 @contextmanager
@@ -36,6 +37,17 @@ def prefect_client(prefect: str, home: Path) -> Iterator[SyncPrefectClient]:
 def deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse:
     """The deployment of the flow of this name."""
     return client.read_deployment_by_name(f"{name}/{name}")
+
+
+def wait_for_end(client: SyncPrefectClient, run: UUID, seconds: float = 300) -> FlowRun:
+    """A run as it is once it has ended, which must be within so many seconds."""
+
+    def ended() -> bool:
+        state = client.read_flow_run(run).state
+        return state is not None and state.is_final()
+
+    wait_until(ended, seconds, "the run ends")
+    return client.read_flow_run(run)
 
 
 def due_runs(client: SyncPrefectClient, deployment: UUID, until: datetime) -> list[FlowRun]:
