@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from abc import abstractmethod
 from collections.abc import Callable
 from copy import copy
 from functools import cache, wraps
@@ -44,13 +45,13 @@ class Blanks(Spec):
 class Form(Blanks):
     """What a person fills in to run a flow: fewer fields than the flow's parameters have."""
 
+    @abstractmethod
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters.
 
         Raises:
             SpecError: some of the fields do not go together.
         """
-        raise NotImplementedError
 
 
 class FormFlow(Flow[P, R]):
