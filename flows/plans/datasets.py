@@ -27,12 +27,17 @@ from modkernel.spec import DatasetSpec, HiddenSpec
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
-    """What is in a data set; it is fetched if that is allowed and needed.
+    """What is in a data set, with a note for each thing that was noticed about it.
+
+    It is fetched if that is allowed and needed.
 
     Raises:
         DataError: it is missing or unfit.
     """
-    return describe_dataset(dataset, places(registry.settings))
+    info = describe_dataset(dataset, places(registry.settings))
+    for finding in info.findings:
+        _note(finding.text)
+    return info
 
 
 def check_pairs(

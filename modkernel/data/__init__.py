@@ -2,6 +2,7 @@
 
 from modkernel.data.augment import augment
 from modkernel.data.dataset import TRAINING_PART, DataPlaces, Dataset, DatasetInfo, RawData, Split
+from modkernel.data.findings import Finding
 from modkernel.data.images import read_images
 from modkernel.data.label_file import LabelList, blank_labels, read_labels
 from modkernel.data.load import DATASETS, describe_dataset, load_dataset
@@ -16,6 +17,7 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "ExampleSource",
+    "Finding",
     "LabelList",
     "PairList",
     "RawData",

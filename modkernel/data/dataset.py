@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modkernel.data.findings import Finding
 from modkernel.data.sources import RawExamples, join_sources
 from modkernel.spec import Preprocessing, Spec
 
@@ -57,7 +58,7 @@ class Split:
 class Dataset:
     """A loaded data set; `fingerprint` is SHA-256 over its whole content, as hexadecimal digits.
 
-    `classes` is empty where there are no labels.
+    `classes` is empty where there are no labels. `findings` are what a person should know of it.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    findings: tuple[Finding, ...] = ()
 
     def info(self) -> DatasetInfo:
         """The data set without its examples."""
@@ -83,6 +85,7 @@ class Dataset:
             n_validation=len(self.validation),
             n_test=len(self.test),
             labelled=counts is not None,
+            findings=self.findings,
         )
 
     def training_part(self) -> Split:
@@ -115,6 +118,7 @@ class DatasetInfo(Spec):
     n_validation: int
     n_test: int
     labelled: bool
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,9 @@ def load_dataset(
     examples = _read(chosen.examples, shape, decoded, resident_limit)
     splits = [_split(chosen, examples, part) for part in chosen.parts]
     preprocessing = preprocessing_of(splits[0].examples) if known is None else known.preprocessing
-    data = Dataset(spec.name, chosen.classes, digest, preprocessing, *splits)
+    data = Dataset(
+        spec.name, chosen.classes, digest, preprocessing, *splits, findings=chosen.findings
+    )
     if known is None:
         # A set that has just been downloaded has its stamp only now.
         path = _info_path(spec, where, source if source.stamp else _open(spec, where))

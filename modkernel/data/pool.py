@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from modkernel.data.findings import Finding
+
 
 class ListedFile(NamedTuple):
     """A file as its folder lists it: path relative to the set's folder, and what stat says."""
@@ -44,6 +46,7 @@ class Pool:
         train: int64 rows of the training part.
         validation: rows of a validation part of its own, if there is one.
         test: rows of a test part of its own, if there is one.
+        findings: what was noticed while it was read.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +56,7 @@ class Pool:
     train: Tensor
     validation: Tensor | None = None
     test: Tensor | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from modkernel.data.class_names import how_to_join, listed
+from modkernel.data.findings import Finding
 from modkernel.data.pool import Pool, Unread, take
 from modkernel.errors import ClassError, DataError
 from modkernel.spec import DatasetSpec
@@ -18,13 +19,17 @@ from modkernel.spec import DatasetSpec
 
 @dataclass(frozen=True, eq=False)
 class Arranged:
-    """The chosen examples in the order train, validation, test; `counts` has the three lengths."""
+    """The chosen examples in the order train, validation, test; `counts` has the three lengths.
+
+    `findings` are those of the pool and of the split.
+    """
 
     classes: tuple[str, ...]
     ids: list[str]
     labels: Tensor | None
     examples: Unread
     counts: tuple[int, int, int]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def parts(self) -> tuple[slice, slice, slice]:
@@ -80,6 +85,7 @@ def arrange(pool: Pool, spec: DatasetSpec) -> Arranged:
         labels=None if labels is None else labels[rows],
         examples=take(pool.examples, rows),
         counts=(len(ordered[0]), len(ordered[1]), len(ordered[2])),
+        findings=pool.findings,
     )
 
 
