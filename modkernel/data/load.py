@@ -69,10 +69,17 @@ def load_dataset(
         shape, digest = known.preprocessing.shape, known.fingerprint
     decoded = where.cache / "datasets" / f"{digest}.safetensors"
     examples = _read(chosen.examples, shape, decoded, resident_limit)
-    splits = [_split(chosen, examples, part) for part in chosen.parts]
-    preprocessing = preprocessing_of(splits[0].examples) if known is None else known.preprocessing
+    train, validation, test = (_split(chosen, examples, part) for part in chosen.parts)
+    preprocessing = preprocessing_of(train.examples) if known is None else known.preprocessing
     data = Dataset(
-        spec.name, chosen.classes, digest, preprocessing, *splits, findings=chosen.findings
+        name=spec.name,
+        classes=chosen.classes,
+        fingerprint=digest,
+        preprocessing=preprocessing,
+        train=train,
+        validation=validation,
+        test=test,
+        findings=chosen.findings,
     )
     if known is None:
         # A set that has just been downloaded has its stamp only now.
