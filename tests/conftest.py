@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -42,7 +43,36 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
+SERVERS = ("up", "prefect_server")
+"""Fixtures that start servers which take a third of a core even when nobody asks them: all their
+tests run in one worker, one after the other, and the servers end with the last of them."""
+
+
+def shared_server(item: pytest.Item) -> str | None:
+    """The fixture of `SERVERS` that a test uses, the first if it uses both."""
+    names = getattr(item, "fixturenames", ())
+    return next((name for name in SERVERS if name in names), None)
+
+
+@pytest.hookimpl(tryfirst=True)  # Before xdist reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with the longest tests first: a worker that began one last would end alone."""
+    """What takes longest first: a worker that began it last would end alone."""
     slow = {item.path for item in items if item.get_closest_marker("servers")}
-    items.sort(key=lambda item: item.path not in slow)
+    place = {**{name: number for number, name in enumerate(SERVERS)}, None: len(SERVERS)}
+    items.sort(key=lambda item: (place[shared_server(item)], item.path not in slow))
+    for item in items:
+        if (name := shared_server(item)) is not None:
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal out files as a whole, but for the tests of a group."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByFileOrGroup(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            group: str = super()._split_scope(nodeid)
+            return group.split("::", 1)[0]
+
+    return ByFileOrGroup(config, log) if config.getvalue("dist") == "loadgroup" else None

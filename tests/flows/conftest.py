@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
 from modkernel.flows.plans import datasets
@@ -20,11 +22,31 @@ from tests.flows.helpers.servers import Up, running_up, surroundings
 from tests.flows.helpers.specs import tiny
 from tests.registry.conftest import close_mlflow
 
+_running: dict[str, ExitStack] = {}
+"""What ends each server of `SERVERS` that runs."""
+
+
+@contextmanager
+def _shared(name: str) -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        _running[name] = stack
+        yield stack
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the servers that the next test does not use: their tests come one after the other."""
+    for name, stack in _running.items():
+        if name not in getattr(nextitem, "fixturenames", ()):
+            stack.close()
+
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+def prefect_server() -> Iterator[str]:
+    """The URL of the API of a bare Prefect server, which this process' flows use."""
+    with _shared("prefect_server") as stack:
+        stack.enter_context(prefect_test_harness(server_startup_timeout=120))
+        yield str(PREFECT_API_URL.value())
 
 
 @pytest.fixture(scope="session")
@@ -66,13 +88,13 @@ def up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]
     home = tmp_path_factory.mktemp("up") / "ein Häuschen & mehr"
     shutil.copytree(template, home)
     environment, _, _ = surroundings(home)
-    with running_up(home, environment) as running:
-        yield running
+    with _shared("up") as stack:
+        yield stack.enter_context(running_up(home, environment))
 
 
 @pytest.fixture
 def registry(
-    template: Path, prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: Path, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Registry]:
     """The registry that flows of this test use, in a home of its own; leases of two seconds."""
     home = tmp_path / "home"

@@ -59,8 +59,11 @@ class Done(NamedTuple):
         return json.loads(self.out)
 
 
-def environment(home: Path) -> dict[str, str]:
+def environment(home: Path, server: str | None = None) -> dict[str, str]:
+    """What a command of a home is run in: with a Prefect server, or to start one of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    if server is not None:
+        kept |= {"PREFECT_API_URL": server, "PREFECT_HOME": os.environ["PREFECT_HOME"]}
     return kept | {"MODKERNEL_HOME": str(home)}
 
 
@@ -75,11 +78,11 @@ def modkernel(home: Path, *arguments: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def several(home: Path, *commands: Sequence[str]) -> list[Done]:
+def several(home: Path, *commands: Sequence[str], server: str | None = None) -> list[Done]:
     done = subprocess.run(
         [sys.executable, "-c", SEVERAL, json.dumps(commands)],
         cwd=ROOT,
-        env=environment(home),
+        env=environment(home, server),
         capture_output=True,
         text=True,
         check=True,

@@ -124,7 +124,7 @@ def test_a_spec_is_deployed_scheduled_run_and_removed(home_of_up: Up, tmp_path: 
 
 
 @pytest.mark.timeout(600)
-def test_what_is_removed_meanwhile_is_not_made_again(prefect_server: None) -> None:
+def test_what_is_removed_meanwhile_is_not_made_again(prefect_server: str) -> None:
     made = KeptDeployment.of(train_network, "gone", "", {}, of_spec=True)
     with get_client(sync_client=True) as client:
         kept = client.read_deployment(made.apply())

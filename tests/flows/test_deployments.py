@@ -44,7 +44,7 @@ def train_network_deployment() -> KeptDeployment:
     return made
 
 
-def test_every_flow_has_a_deployment_with_a_form(prefect_server: None) -> None:
+def test_every_flow_has_a_deployment_with_a_form(prefect_server: str) -> None:
     made = {deployment.name: deployment for deployment in deployments(STORED)}
     assert set(made) == {
         "train-network",
@@ -72,7 +72,7 @@ def test_every_flow_has_a_deployment_with_a_form(prefect_server: None) -> None:
             client.create_flow_run_from_deployment(kept.id, parameters=shown)
 
 
-def test_the_form_explains_its_fields_and_bad_values_are_refused(prefect_server: None) -> None:
+def test_the_form_explains_its_fields_and_bad_values_are_refused(prefect_server: str) -> None:
     train_network_deployment().apply()
     with get_client(sync_client=True) as client:
         kept = client.read_deployment_by_name("train-network/train-network")
@@ -92,7 +92,7 @@ def test_the_form_explains_its_fields_and_bad_values_are_refused(prefect_server:
 
 
 def test_a_new_form_keeps_the_default_parameters_that_fit_it(
-    prefect_server: None, caplog: pytest.LogCaptureFixture
+    prefect_server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = train_network_deployment()
     made.apply()
@@ -119,7 +119,7 @@ def test_a_new_form_keeps_the_default_parameters_that_fit_it(
         assert "{'epochs': -3}" in caplog.text
 
 
-def test_choices_change_and_what_is_set_and_scheduled_stays(prefect_server: None) -> None:
+def test_choices_change_and_what_is_set_and_scheduled_stays(prefect_server: str) -> None:
     """Prefect deletes the runs to come of a deployment that changes: they are made again."""
     (made,) = (one for one in deployments(STORED) if one.name == "compose-network")
     made.apply()

@@ -29,13 +29,13 @@ output: null
 
 
 @pytest.fixture(scope="module")
-def home(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(template: Path, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with one hidden module of digits."""
     home = tmp_path_factory.mktemp("labels") / "home"
     shutil.copytree(template, home)
     spec = home.parent / "small.yaml"
     spec.write_text(SPEC)
-    (done,) = several(home, ("train", str(spec), "--json"))
+    (done,) = several(home, ("train", str(spec), "--json"), server=prefect_server)
     assert done.code == 0, done.err
     return home
 
@@ -73,10 +73,16 @@ def changed(path: Path, name: str, text: str) -> Path:
     return other
 
 
-def test_suggested_examples_are_labelled_and_composed(home: Path, tmp_path: Path) -> None:
+def test_suggested_examples_are_labelled_and_composed(
+    home: Path, prefect_server: str, tmp_path: Path
+) -> None:
     path, few = tmp_path / "labels.csv", tmp_path / "few.csv"
     first, again, fewer = several(
-        home, suggest(home, path, 60), suggest(home, path, 60), suggest(home, few, 60)
+        home,
+        suggest(home, path, 60),
+        suggest(home, path, 60),
+        suggest(home, few, 60),
+        server=prefect_server,
     )
     found = first.json
     assert (found["file"], found["page"]) == (str(path), str(path.with_suffix(".html")))
@@ -107,6 +113,7 @@ def test_suggested_examples_are_labelled_and_composed(home: Path, tmp_path: Path
                 compose(outside, "outside"),
                 compose(wrong, "wrong"),
                 compose(path, "budget", "--labels-per-class", "2"),
+                server=prefect_server,
             ),
             strict=True,
         )
@@ -132,7 +139,9 @@ def test_suggested_examples_are_labelled_and_composed(home: Path, tmp_path: Path
         assert len(done[name].err.strip().splitlines()[-1:]) == 1
 
 
-def test_what_cannot_be_suggested_and_what_to_type_next(home: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_suggested_and_what_to_type_next(
+    home: Path, prefect_server: str, tmp_path: Path
+) -> None:
     path = tmp_path / "my labels.csv"
     ask = ("labels", "suggest", "--module", MODULE, "--budget")
     page, none, many, done = several(
@@ -141,6 +150,7 @@ def test_what_cannot_be_suggested_and_what_to_type_next(home: Path, tmp_path: Pa
         (*ask, "0", "--output", str(path)),
         (*ask, "5000", "--output", str(path)),
         (*ask, "5", "--output", str(path), "--channels", "1", "--classes", "0, 1"),
+        server=prefect_server,
     )
     for wrong, sentence in (
         (page, "ends in .csv"),
@@ -159,7 +169,7 @@ def test_what_cannot_be_suggested_and_what_to_type_next(home: Path, tmp_path: Pa
 
 
 def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
-    home: Path, tmp_path: Path
+    home: Path, prefect_server: str, tmp_path: Path
 ) -> None:
     """Nothing is known but what the file says: there is no accuracy, and all else works."""
     folder = tmp_path / "images"
@@ -171,7 +181,7 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
         Image.fromarray(pixels).save(folder / f"{row}.png")
 
     path = tmp_path / "labels.csv"
-    (found,) = several(home, suggest(home, path, 8, "--data", str(folder)))
+    (found,) = several(home, suggest(home, path, 8, "--data", str(folder)), server=prefect_server)
     assert len(found.json["ids"]) == 8
     fill(path, lambda name: "ring" if truth(Path(name).stem) == "0" else "stick")
     some = [int(row) for row in chosen[:20]]
@@ -182,6 +192,7 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
         ("networks", "show", "shapes"),
         ("modules", "show", "shapes.output", "--json"),
         ("predict", "shapes", *images, "--json"),
+        server=prefect_server,
     )
     assert composed.json["evaluation"] is None
     assert composed.json["modules"][-1]["reused"] is False
@@ -197,9 +208,9 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
 
 
 @pytest.mark.browser
-def test_labels_are_given_in_a_browser(home: Path, tmp_path: Path) -> None:
+def test_labels_are_given_in_a_browser(home: Path, prefect_server: str, tmp_path: Path) -> None:
     path, filled = tmp_path / "labels.csv", tmp_path / "filled.csv"
-    (found,) = several(home, suggest(home, path, 12, "--classes", "0,1"))
+    (found,) = several(home, suggest(home, path, 12, "--classes", "0,1"), server=prefect_server)
     ids = found.json["ids"]
     with browser_page(tmp_path) as (page, _):
         page.goto(path.with_suffix(".html").as_uri())
@@ -225,7 +236,9 @@ def test_labels_are_given_in_a_browser(home: Path, tmp_path: Path) -> None:
         download.value.save_as(filled)
     with filled.open(newline="") as file:
         assert list(csv.reader(file)) == [["id", "label"], *([name, truth(name)] for name in ids)]
-    (composed,) = several(home, compose(filled, "clicked", "--classes", "0,1"))
+    (composed,) = several(
+        home, compose(filled, "clicked", "--classes", "0,1"), server=prefect_server
+    )
     assert composed.json["evaluation"]["labels"] == 12
     assert composed.json["evaluation"]["accuracy"] > 0.9
 

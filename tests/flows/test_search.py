@@ -26,19 +26,17 @@ from modkernel.flows.cli._progress import _Bars
 from modkernel.flows.forms.search import SearchForm
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.steps import Below
-from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.events import Event, Planned, StateChanged, watch
 from modkernel.flows.search.plan import plan_search
-from modkernel.flows.search.result import CandidateResult, cost, describe
 from modkernel.flows.search.spec import Candidate, SearchSpec, Stage
 from modkernel.flows.search_modules import search_modules
-from modkernel.flows.specs.read import parse_spec, read_spec
+from modkernel.flows.specs.read import read_spec
 from modkernel.flows.tasks import train
 from modkernel.flows.train_module import train_module
 from modkernel.modules.network import assemble
 from modkernel.registry import Registry
 from modkernel.reuse.scores import reusability
-from modkernel.spec import BackboneSpec, DatasetSpec, KernelSpec, ObjectiveSpec, OutputSpec, Recipe
+from modkernel.spec import BackboneSpec, DatasetSpec, KernelSpec, OutputSpec, Recipe
 from tests.flows.helpers.specs import hidden
 from tests.flows.test_flows import markdown
 from tests.modkernel.helpers.data_made import picture
@@ -352,64 +350,7 @@ def test_widths_and_ends_of_different_candidates_fit(registry: Registry) -> None
     assert "width" not in second.canonical_json().replace('"width":4', "")
 
 
-def test_descriptions_name_what_differs() -> None:
-    plain = candidate()
-    assert describe([plain]) == ("the only one",)
-    wide = candidate(3, width=5)
-    assert describe([plain, wide]) == ("epochs 1", "epochs 3, width 5")
-    assert describe([wide, plain]) == ("epochs 3, width 5", "epochs 1, width as usual")
-    assert describe([plain, candidate(width=5)]) == ("as the backbone", "width 5")
-    tanh = plain.changed(kernel=KernelSpec(name="tanh"))
-    warm = plain.changed(objective=ObjectiveSpec(temperature=0.25))
-    assert describe([plain, tanh, warm]) == (
-        "kernel relu",
-        "kernel tanh",
-        "temperature 0.25",
-    )
-
-
-def test_a_search_file_gets_one_sentence_with_the_place(tmp_path: Path) -> None:
-    def parse(text: str) -> SearchSpec:
-        return parse_spec(text, SearchSpec, name="s.yaml", folder=tmp_path)
-
-    for text, message in {
-        "[]": "must be a mapping of fields (name, dataset, backbone, stages, beam, score",
-        "name: a": "'stages' is missing",
-        "name: a\nstages: []": "'stages' needs at least 1 item(s)",
-        "name: a\nstages: [{candidates: [{widht: 3}]}]": (
-            "unknown field 'stages[0].candidates[0].widht' (use one of until, kernel, objective,"
-        ),
-    }.items():
-        with pytest.raises(SpecError) as caught:
-            parse(text)
-        assert message in str(caught.value)
-    assert parse("name: a\nstages: [{candidates: [{}]}]\ndataset: {path: x}").dataset.path == str(
-        tmp_path / "x"
-    )
-
-
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("search_*.yaml")), ids=lambda p: p.stem)
-def test_examples(path: Path) -> None:
-    spec = read_spec(path, SearchSpec)
-    assert spec.name == path.stem.replace("_", "-")
-    assert min(len(stage.candidates) for stage in spec.stages) >= 2
-
-
 def test_what_the_digits_example_and_the_form_ask_for_can_be(registry: Registry) -> None:
     filled: SearchSpec = SearchForm().parameters()["spec"]
     for spec in (read_spec(EXAMPLES / "search_digits.yaml", SearchSpec), filled):
         assert plan_search(registry, spec).ends[-1] == f"linear{spec.backbone.depth}"
-
-
-def test_the_product_is_priced_by_mean_times() -> None:
-    def row(stage: int, number: int, seconds: float) -> CandidateResult:
-        return CandidateResult(
-            stage=stage, candidate=number, description="", stands_on=None, score=1.0, kept=False,
-            module=ModuleResult(
-                id="0", name="n", version=1, kind="hidden", reused=False, seconds=seconds,
-                objective=None, peak_memory_bytes=None, run_id=None,
-            ),
-        )  # fmt: skip
-
-    stages = [[row(1, 1, 1.0), row(1, 2, 3.0)], [row(2, 1, 4.0), row(2, 2, 4.0), row(2, 3, 4.0)]]
-    assert cost(stages) == (16.0, 6, 6 * (2.0 + 4.0))

@@ -52,6 +52,7 @@ class Place(NamedTuple):
 
     home: Path
     code: Path
+    server: str
 
     @property
     def imported(self) -> set[str]:
@@ -67,16 +68,16 @@ class Place(NamedTuple):
         )
         os.environ["MODKERNEL_TRUSTED_PACKAGES"] = trust
         try:
-            return several(self.home, *commands)
+            return several(self.home, *commands, server=self.server)
         finally:
             os.environ.clear()
             os.environ.update(before)
 
 
 @pytest.fixture(scope="module")
-def place(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(template: Path, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("trust")
-    place = Place(folder / "home", folder / "code")
+    place = Place(folder / "home", folder / "code", prefect_server)
     shutil.copytree(template, place.home)
     (place.code / "ownsets").mkdir(parents=True)
     (place.code / "ownsets" / "__init__.py").touch()
