@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from prefect.logging import get_run_logger
 
+from modkernel.data import describe_dataset
 from modkernel.flows.display import artifacts
 from modkernel.flows.display.figures import module_figures
-from modkernel.flows.plans import datasets
 from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.mlflow_runs import ending_with
-from modkernel.flows.runtime.shared import open_registry
+from modkernel.flows.runtime.shared import open_registry, places
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.epochs import run_training
 from modkernel.flows.tasks.once import RunChild, once
@@ -58,7 +58,7 @@ def train_stored_module(
             job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
         else:
             job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
-        info = datasets.describe(registry, dataset)
+        info = describe_dataset(dataset, places(settings))
         run_id = registry.runs.start_module(name, module, parent_run_id, info)
         with ending_with(registry, run_id):
             report = run_training(run, job, label, registry, run_id)
