@@ -35,8 +35,12 @@ class Contents:
 
 
 class ExampleDigests(NamedTuple):
-    """The first eight bytes of the hash of each example, int64 [N] for each part, in its order."""
+    """The first eight bytes of the hash of each example, int64 [N] for each part, in its order.
 
+    `fingerprint` is that of the data set.
+    """
+
+    fingerprint: str
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray

@@ -123,10 +123,14 @@ def example_digests(spec: DatasetSpec, where: DataPlaces) -> ExampleDigests:
     """
     kept = read_kept(where.cache, _key(spec, _open(spec, where)))
     if kept is not None:
-        return ExampleDigests(*(kept.digests[part].numpy() for part in kept.found.slices))
-    data = load_dataset(spec, where)
-    found = [part.digests for part in (data.train, data.validation, data.test)]
-    return ExampleDigests(*(part.numpy() for part in found if part is not None))
+        parts = [kept.digests[part] for part in kept.found.slices]
+        fingerprint = kept.info.fingerprint
+    else:
+        data = load_dataset(spec, where)
+        splits = (data.train, data.validation, data.test)
+        parts = [split.digests for split in splits if split.digests is not None]
+        fingerprint = data.fingerprint
+    return ExampleDigests(fingerprint, *(part.numpy() for part in parts))
 
 
 def _open(spec: DatasetSpec, where: DataPlaces) -> Source:
