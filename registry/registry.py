@@ -57,7 +57,7 @@ class Registry:
         self.modules = Modules(backends, self.moments)
         self.networks = Networks(backends, self.modules)
         self.promotions = Promotions(backends)
-        self.advice = Adviser(backends, self.moments)
+        self.advice = Adviser(backends, self.moments, self.examples)
         self.baselines = Baselines(self.runs)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,32 +30,36 @@ def trained_on(record: ModuleRecord, fingerprint: str, **facts: str) -> ModuleRe
     return record.model_copy(update={"spec": record.spec.changed(dataset=known)})
 
 
-@pytest.mark.parametrize("changes", [{}, {"split_seed": 3}, {"test_fraction": 0.5}])
-@pytest.mark.parametrize("given", [{}, {"pairs_fingerprint": "p"}, {"labels_fingerprint": "l"}])
+CHANGES = ({}, {"split_seed": 3}, {"test_fraction": 0.5})
+GIVEN = ({}, {"pairs_fingerprint": "p"}, {"labels_fingerprint": "l"})
+
+
 def test_the_count_is_that_of_comparing_every_file(
-    any_settings: Settings, examples: Examples, tmp_path: Path, changes: dict, given: dict
+    any_settings: Settings, examples: Examples, tmp_path: Path
 ) -> None:
     old = folder_spec(image_folder(tmp_path / "old", {"a": 30, "b": 30}))
-    new = folder_spec(image_folder(tmp_path / "new", {"a": 40, "b": 30})).changed(**changes)
+    grown = folder_spec(image_folder(tmp_path / "new", {"a": 40, "b": 30}))
     for number in range(9):  # Copies of old pictures, under other names and in another class.
         picture(number + 1).save(tmp_path / "new" / "b" / f"copy-{number}.png")
+    before, has = example_digests(old, places(tmp_path)), contents(old, tmp_path)
     with Registry.open(any_settings) as registry:
-        before, after = (example_digests(spec, places(tmp_path)) for spec in (old, new))
         registry.examples.remember(before)
         registry.examples.remember(before)
         record = store_one(registry, examples.first())
-        module = trained_on(record, before.fingerprint, **given)
-        seen = registry.examples.seen([module], after.fingerprint, after.test)
-        has, tested = contents(old, tmp_path), contents(new, tmp_path)["test"]
-        fitted = has["train"] + (has["validation"] if given else [])
-        assert seen.trained.tolist() == [content in fitted for content in tested]
-        assert seen.validated.tolist() == [
-            content in has["validation"] and content not in fitted for content in tested
-        ]
-        some = seen.trained | seen.validated
-        assert bool(some.any()) == bool(changes)
-        assert seen.by == (module,) * bool(some.any())
-        assert seen.unknown == ()
+        for changes, given in product(CHANGES, GIVEN):
+            new = grown.changed(**changes)
+            after, tested = example_digests(new, places(tmp_path)), contents(new, tmp_path)["test"]
+            module = trained_on(record, before.fingerprint, **given)
+            seen = registry.examples.seen([module], after.fingerprint, after.test)
+            fitted = has["train"] + (has["validation"] if given else [])
+            assert seen.trained.tolist() == [content in fitted for content in tested]
+            assert seen.validated.tolist() == [
+                content in has["validation"] and content not in fitted for content in tested
+            ]
+            some = seen.trained | seen.validated
+            assert bool(some.any()) == bool(changes)
+            assert seen.by == (module,) * bool(some.any())
+            assert seen.unknown == ()
 
 
 def test_what_is_not_known_is_said_and_the_very_same_data_cost_nothing(
