@@ -27,12 +27,11 @@ from modkernel.data import DataPlaces, Dataset, load_dataset
 from modkernel.data.sources import ExampleSource
 from modkernel.features.cache import FeatureCache
 from modkernel.modules.stored import StoredModule, write_module
-from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, plan_hidden
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, ModuleSpec, Recipe
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_hidden
-from modkernel.training.hidden import PairData
+from modkernel.training.inputs import class_pairs
 
 Trained = tuple[dict[str, Tensor], TrainReport]
 BATCH = 128
@@ -56,15 +55,6 @@ class Recomputed:
             yield output
 
 
-def parts(data: Dataset) -> tuple[PairData, PairData]:
-    """Training and validation pairs of a labelled data set."""
-    found = []
-    for name, split in (("train", data.train), ("validation", data.validation)):
-        assert split.labels is not None
-        found.append(PairData(split.examples, PairSource.from_classes(split.labels), name))
-    return found[0], found[1]
-
-
 def train_chain(
     data: Dataset, until: Sequence[str], width: int, arithmetic: Arithmetic, folder: Path
 ) -> tuple[list[StoredModule], ModuleSpec]:
@@ -81,7 +71,7 @@ def train_chain(
         spec = plan.spec(upstream, data.preprocessing, facts(data.info()), 0)
         if plan is plans[-1]:
             break
-        weights, _ = train_hidden(spec, *parts(data), chain, arithmetic=arithmetic)
+        weights, _ = train_hidden(spec, *class_pairs(data), chain, arithmetic=arithmetic)
         chain.append(write_module(folder / str(len(chain)), spec, weights))
     return chain, spec
 
@@ -130,7 +120,11 @@ def main() -> None:
             asked = spec.changed(hidden=hidden)
             began = time.perf_counter()
             done = train_hidden(
-                asked, *parts(data), chain, arithmetic=arithmetic, cache=cache if keep else None
+                asked,
+                *class_pairs(data),
+                chain,
+                arithmetic=arithmetic,
+                cache=cache if keep else None,
             )
             return done, time.perf_counter() - began
 

@@ -25,7 +25,6 @@ from modkernel.errors import DataError
 from modkernel.features.compute import compute_features
 from modkernel.features.extractor import frozen_chain, make_extractor
 from modkernel.modules.stored import StoredModule, read_module, write_module
-from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, plan_network
 from modkernel.reuse.label_choice import suggest_labels
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, NetworkSpec, OutputSpec, Recipe
@@ -33,7 +32,7 @@ from modkernel.system.precision import choose_arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training import train_hidden
 from modkernel.training.heads import fit_heads, predict_heads
-from modkernel.training.hidden import PairData
+from modkernel.training.inputs import class_pairs
 
 METHODS = ("cross_entropy", "ridge")
 
@@ -74,11 +73,7 @@ def hidden_module(given: argparse.Namespace, places: DataPlaces, folder: Path) -
         DatasetSpec(name=given.dataset, path=given.path), places
     ).preprocessing
     hidden = plan.spec(preprocessing.id, preprocessing, facts(info), spec.seed)
-    pairs = []
-    for part in (data.train, data.validation):
-        assert part.labels is not None
-        pairs.append(PairData(part.examples, PairSource.from_classes(part.labels)))
-    weights, _ = train_hidden(hidden, *pairs, arithmetic=choose_arithmetic())
+    weights, _ = train_hidden(hidden, *class_pairs(data), arithmetic=choose_arithmetic())
     return write_module(folder / "hidden", hidden, weights)
 
 

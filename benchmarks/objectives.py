@@ -16,7 +16,6 @@ from pathlib import Path
 from benchmarks.arguments import training_parser
 from modkernel.data import DataPlaces, Dataset, DatasetInfo, describe_dataset, load_dataset
 from modkernel.modules.stored import write_module
-from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, output_spec, plan_network
 from modkernel.spec import (
     BackboneSpec,
@@ -29,7 +28,7 @@ from modkernel.spec import (
 )
 from modkernel.system.precision import choose_arithmetic
 from modkernel.training import OutputEvaluation, train_end_to_end, train_hidden, train_output
-from modkernel.training.hidden import PairData
+from modkernel.training.inputs import class_pairs
 from modkernel.training.output import LabelledData
 
 OBJECTIVES = (
@@ -82,16 +81,8 @@ def modular(spec: NetworkSpec, info: DatasetInfo, data: Dataset) -> OutputEvalua
     arithmetic = choose_arithmetic()
     (plan,) = plan_network(spec, info)
     hidden = plan.spec(info.preprocessing.id, info.preprocessing, facts(info), spec.seed)
-    assert data.train.labels is not None
-    assert data.validation.labels is not None
-    assert data.test.labels is not None
     assert spec.output is not None
-    weights, _ = train_hidden(
-        hidden,
-        PairData(data.train.examples, PairSource.from_classes(data.train.labels)),
-        PairData(data.validation.examples, PairSource.from_classes(data.validation.labels)),
-        arithmetic=arithmetic,
-    )
+    weights, _ = train_hidden(hidden, *class_pairs(data), arithmetic=arithmetic)
     with tempfile.TemporaryDirectory() as folder:
         stored = write_module(Path(folder, "hidden"), hidden, weights)
         _, output = train_output(

@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
 from sqlalchemy import and_, select
 from sqlalchemy.orm import defer
+from torch import Tensor
 
 from modkernel.data import DATASETS, DatasetInfo
 from modkernel.errors import ArtifactError, MomentsError, ScoreError
 from modkernel.features.measure import MeasuredFeatures, measured_features
 from modkernel.registry.backends import Backends, feature_cache
+from modkernel.registry.examples import SeenExamples
 from modkernel.registry.moments import StoredMoments, none_of, record_of
 from modkernel.registry.records import (
     Advice,
@@ -69,6 +73,8 @@ class _Look:
     accuracy: float | None = None
     reason: NoAccuracy | None = None
     message: str | None = None
+    seen: int = 0
+    fitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Adviser:
 
     backends: Backends
     moments: StoredMoments
+    examples: SeenExamples
 
     def rank(
         self, task: Task, data: DatasetInfo, score: str = DEFAULT_SCORE, *, top: int = 10
@@ -187,23 +194,56 @@ class Adviser:
             reason=look.reason,
             message=look.message,
             own=_is_own(one.facts[0], task, data),
-            fitted=any(_is_fitted(facts, task, data) for facts in one.facts),
+            seen=look.seen,
+            fitted=look.fitted or any(_is_fitted(facts, task, data) for facts in one.facts),
         )
 
     def _look_closely(self, one: _Scored, question: _Question) -> _Look:
-        data, interval = question.data, None
+        data = question.data
         cache = feature_cache(self.backends.settings)
         features = measured_features(cache, one.record.id, data.fingerprint)
         if features is None:
             return _Look(reason="features", message=_not_cached(one.record))
+        side = question.task.assign(data.classes)
+        trained = self._trained_on(one.facts, data.fingerprint)
+        fitted = _known(features.train_digests, side[features.train_labels] >= 0, trained)
+        answers = side[features.validation_labels]
+        seen = _known(features.validation_digests, answers >= 0, trained)
+        found = _Look(seen=len(seen), fitted=len(fitted) > 0)
         try:
             grouped = self.moments.read(one.record, one.stored).train.grouped(question.task)
-            interval = _interval(grouped, features, question)
-            if any(facts.saw_validation(data.name, data.fingerprint) for facts in one.facts):
-                return _Look(interval=interval, reason="pairs", message=_saw_pairs(one.record))
-            return _Look(interval=interval, accuracy=_accuracy(grouped, features, question))
+            found = replace(found, interval=_interval(grouped, features, question))
+            if any(self._saw_pairs(facts, data) for facts in one.facts):
+                return replace(found, reason="pairs", message=_saw_pairs(one.record))
+            if len(seen) and len(seen) == int((answers >= 0).sum()):
+                return replace(found, reason="seen", message=_saw_all(one.record))
+            weight, bias = ridge_head(grouped)
+            answers[seen] = -1
+            accuracy = head_accuracy(weight, bias, features.validation, answers)
+            return replace(found, accuracy=accuracy)
         except (ArtifactError, MomentsError, ScoreError) as error:
-            return _Look(interval=interval, reason="score", message=str(error))
+            return replace(found, reason="score", message=str(error))
+
+    def _trained_on(self, chain: Iterable[DatasetFacts], fingerprint: str) -> np.ndarray:
+        """Digests of what a chain was trained on as part of other data sets, where it is known."""
+        others = {facts for facts in chain if facts.fingerprint != fingerprint}
+        known = [self.examples.of(facts) for facts in others]
+        return np.concatenate(
+            [np.empty(0, np.int64), *(digests for digests, _ in filter(None, known))]
+        )
+
+    def _saw_pairs(self, facts: DatasetFacts, data: DatasetInfo) -> bool:
+        """Whether a list of pairs let a module see validation examples that cannot be told."""
+        return facts.saw_validation(data.name, data.fingerprint) and (
+            facts.fingerprint == data.fingerprint or self.examples.of(facts) is None
+        )
+
+
+def _known(digests: Tensor | None, of_task: Tensor, trained: np.ndarray) -> Tensor:
+    """Positions of the task's examples that are among those trained on."""
+    if digests is None:
+        return torch.empty(0, dtype=torch.int64)
+    return (torch.from_numpy(np.isin(digests.numpy(), trained)) & of_task).nonzero().flatten()
 
 
 def _facts(record: ModuleRecord, records: Mapping[str, ModuleRecord]) -> tuple[DatasetFacts, ...]:
@@ -232,12 +272,6 @@ def _other(record: ModuleRecord) -> str:
     )
 
 
-def _accuracy(grouped: ClassMoments, features: MeasuredFeatures, question: _Question) -> float:
-    side = question.task.assign(question.data.classes)
-    weight, bias = ridge_head(grouped)
-    return head_accuracy(weight, bias, features.validation, side[features.validation_labels])
-
-
 def _interval(
     grouped: ClassMoments, features: MeasuredFeatures, question: _Question
 ) -> tuple[float, float] | None:
@@ -258,6 +292,13 @@ def _saw_pairs(record: ModuleRecord) -> str:
     return (
         f"Module {record.short_id} ({record.name}), or one under it, was trained on a list of "
         "pairs of these data, which is over the held-out examples too."
+    )
+
+
+def _saw_all(record: ModuleRecord) -> str:
+    return (
+        f"Module {record.short_id} ({record.name}), or one under it, was trained on all of the "
+        "held-out examples, as part of another data set."
     )
 
 

@@ -17,9 +17,9 @@ State = Literal["PENDING", "READY", "LOST"]
 """PENDING: being stored. READY: usable. LOST: its bytes are gone or altered, its history stays."""
 
 
-NoAccuracy = Literal["features", "pairs", "score"]
+NoAccuracy = Literal["features", "pairs", "seen", "score"]
 """Why a module has no accuracy: its measured features are not cached any more; a list of pairs let
-it see the held-out examples; they are too few."""
+it see the held-out examples; it was trained on all of them; they are too few."""
 
 
 class Record(BaseModel):
@@ -166,6 +166,11 @@ class Ranked(Record):
     own: bool = Field(
         description="Trained on this very task, as far as is known: of a part of a folder or a "
         "file it is not."
+    )
+    seen: int = Field(
+        0,
+        description="Held-out examples of the task that it or a module under it was trained on, as "
+        "part of another data set; the accuracy leaves them out.",
     )
     fitted: bool = Field(
         description="Trained on some of these very examples, as far as is known: the score is "

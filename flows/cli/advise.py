@@ -61,7 +61,7 @@ def advise(
     set by its content, of some of its classes by its name, so not of a part of a folder or file.
 
     --json: {task: {groups: [[side, [class, ...]], ...]}, dataset, fingerprint, score,
-    ranked: [{module, score, interval, accuracy, reason, message, own, fitted}], left_out:
+    ranked: [{module, score, interval, accuracy, reason, message, own, seen, fitted}], left_out:
     [{module, reason, message}]}, all of them, best first; a module as of 'modules list'.
     """
     from modkernel.errors import SpecError
@@ -182,6 +182,10 @@ def _print(advice: Advice, top: int, options: Mapping[str, object]) -> None:
         out.print("No stored module can be ranked for this task.")
     if any(one.fitted for one in shown):
         out.print(FITTED, soft_wrap=True)
+    for one in shown:
+        if one.seen and one.accuracy is not None:
+            text = f"{one.module.name}/{one.module.version} was trained on {one.seen} of the "
+            out.print(f"{text}held-out examples: its accuracy leaves them out.", soft_wrap=True)
     if len(advice.ranked) > len(shown):
         out.print(f"{len(advice.ranked) - len(shown)} more are ranked below: see --top and --json.")
     why = [one.message for one in shown if one.accuracy is None and one.message is not None]

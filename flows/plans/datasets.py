@@ -36,7 +36,7 @@ def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
     """
     info = describe_dataset(dataset, places(registry.settings))
     for finding in info.findings:
-        _note(finding.text)
+        note(finding.text)
     return info
 
 
@@ -53,7 +53,7 @@ def check_pairs(
     part = data.training_part()
     table = read_pairs(pairs, part.ids, dataset.path, data.test.ids)
     if table.left_out:
-        _note(
+        note(
             f"{table.left_out} of {table.left_out + len(table.same)} pairs name an example of the "
             "test part and are left out."
         )
@@ -74,7 +74,7 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
     data = load_dataset(dataset, places(registry.settings))
     found = read_labels(labels, data.training_part().ids, data.classes, dataset.path, data.test.ids)
     if found.empty:
-        _note(
+        note(
             f"{found.empty} of {found.empty + len(found.rows)} examples in {labels} have no label "
             f"yet: the {len(found.rows)} that have one are used."
         )
@@ -150,6 +150,7 @@ def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
     )
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """Tell a person something: in the run's log and in the terminal."""
     get_run_logger().warning(text)
     emit(Note(text))

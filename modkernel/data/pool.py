@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from modkernel.data.findings import Finding
@@ -57,6 +58,12 @@ class Pool:
     validation: Tensor | None = None
     test: Tensor | None = None
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def rows(self) -> Tensor:
+        """Rows of all parts: training, validation, test; others belong to no chosen class."""
+        parts = (self.train, self.validation, self.test)
+        return torch.cat([part for part in parts if part is not None])
 
 
 @dataclass(frozen=True)

@@ -29,16 +29,23 @@ VALIDATION_PER_CLASS = 100
 """Validation examples of a class that are measured, at most."""
 LABELS = "labels"
 """Name of the classes among the tensors of a key in the feature cache."""
+DIGESTS = "digests"
+"""Name of what tells the examples apart there, as of `Split.digests`."""
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredFeatures:
-    """Features φ of the measured examples, float32 [n, d], and their classes, int64 [n]."""
+    """Features φ of the measured examples, float32 [n, d], and their classes, int64 [n].
+
+    The digests, int64 [n], are those of `Split.digests`; none where they were not known.
+    """
 
     train: Tensor
     train_labels: Tensor
     validation: Tensor
     validation_labels: Tensor
+    train_digests: Tensor | None = None
+    validation_digests: Tensor | None = None
 
 
 def measure(
@@ -54,8 +61,9 @@ def measure(
     Measured are at most `EXAMPLES_PER_CLASS` training and `VALIDATION_PER_CLASS` validation
     examples per class, unaugmented. The data alone decide which ones, so all modules are
     measured on the same. A gaussian kernel's centres are drawn as `train_output` does with seed 0.
-    Validation examples are held out of what is trained on labels, but a module that was trained on
-    a list of this data set's pairs has seen them (`DatasetFacts.saw_validation`).
+    Validation examples are held out of what is trained on labels, but for those that the set
+    borrows (`Dataset.validation_part`); a module that was trained on a list of this data set's
+    pairs has seen them (`DatasetFacts.saw_validation`).
 
     Args:
         modules: a chain of hidden modules, first to last; the last is measured.
@@ -93,7 +101,7 @@ def measure(
     return ModuleMoments(
         module_id=modules[-1].id,
         train=moments(data.train, "train", EXAMPLES_PER_CLASS),
-        validation=moments(data.validation, "validation", VALIDATION_PER_CLASS),
+        validation=moments(data.validation_part(), "validation", VALIDATION_PER_CLASS),
         seconds=time.perf_counter() - began,
     )
 
@@ -116,13 +124,13 @@ def _moments_of(
             f"The {name} part of data set '{data.name}' has no labelled example: measure "
             "the module on data that has some."
         )
-    labels = split.labels[picks]
+    labels, digests = split.labels[picks], split.digests
     phi = compute_features(
         extractor,
         Picked(split.examples, picks),
         arithmetic,
         entry=entry,
-        extra={LABELS: labels},
+        extra={LABELS: labels} | ({} if digests is None else {DIGESTS: digests[picks]}),
         stop=stop,
     )
     order = in_order(len(phi))
@@ -144,7 +152,14 @@ def measured_features(
     )
     if train is None or validation is None:
         return None
-    return MeasuredFeatures(train[VALUES], train[LABELS], validation[VALUES], validation[LABELS])
+    return MeasuredFeatures(
+        train[VALUES],
+        train[LABELS],
+        validation[VALUES],
+        validation[LABELS],
+        train.get(DIGESTS),
+        validation.get(DIGESTS),
+    )
 
 
 def _key(module_id: str, fingerprint: str, split: str) -> FeatureKey:

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from modkernel.data import DatasetInfo
+from modkernel.data import DatasetInfo, ExampleDigests
 from modkernel.errors import ClassError, ScoreError, UnknownNameError
 from modkernel.features.cache import FeatureCache
 from modkernel.modules.stored import StoredModule, write_module
-from modkernel.registry import Advice, ModuleRecord, Registry, advice, saga
+from modkernel.registry import Advice, ModuleRecord, Ranked, Registry, advice, saga
 from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
 from modkernel.reuse.moments_file import write_moments
 from modkernel.reuse.scores import SCORES, reusability, score_tasks
@@ -180,6 +181,8 @@ class Kept:
     train_labels: Tensor
     validation: Tensor
     validation_labels: Tensor
+    train_digests: Tensor | None = None
+    validation_digests: Tensor | None = None
 
 
 def features(seed: int, count: int) -> tuple[Tensor, Tensor]:
@@ -364,3 +367,41 @@ def test_validation_examples_that_a_chain_was_trained_on_tell_no_accuracy(
     assert (one.accuracy is None) == (on_pairs is not None)
     assert one.reason == (None if on_pairs is None else "pairs")
     assert one.interval is not None, "training examples are told by"
+
+
+@pytest.mark.parametrize("stride", [1, 3, 1000])
+def test_held_out_examples_that_a_module_was_trained_on_are_left_out(
+    registry: Registry,
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stride: int,
+) -> None:
+    record = store_one(registry, examples.first())
+    train, (phi, labels) = features(0, 80), features(50, 200)
+    both = (accumulate([part], CLASSES, BASE) for part in (train, (phi, labels)))
+    write_moments(tmp_path / "new", ModuleMoments(record.id, *both, 0.1))
+    registry.moments.store(record, tmp_path / "new")
+    # The module's own data had every so many of the held-out examples, and one of a training one.
+    known, nothing = np.arange(200, 400, stride), np.arange(0)
+    fitted = np.append(known, 0 if stride == 3 else 5_000)
+    fingerprint = record.spec.dataset.fingerprint
+    registry.examples.remember(ExampleDigests(fingerprint, fitted, np.arange(80), nothing))
+
+    def ask(kept: Kept) -> Ranked:
+        monkeypatch.setattr(advice, "measured_features", lambda *_: kept)
+        (one,) = registry.advice.rank(parse_task("cat, dog"), info()).ranked
+        return one
+
+    digests = torch.arange(80), torch.arange(200, 400)
+    one = ask(Kept(*train, phi, labels, *digests))
+    is_known = torch.from_numpy(np.isin(np.arange(200, 400), known))
+    of_task = (labels == CLASSES.index("cat")) | (labels == CLASSES.index("dog"))
+    assert one.seen == int((is_known & of_task).sum())
+    assert one.fitted == (stride == 3)
+    if stride == 1:
+        assert (one.accuracy, one.reason) == (None, "seen")
+    else:
+        without = ask(Kept(*train, phi[~is_known], labels[~is_known]))
+        assert one.accuracy == without.accuracy
+        assert (one.reason, without.seen) == (None, 0)
