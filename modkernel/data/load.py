@@ -5,25 +5,30 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 from torch import Tensor
 
 from modkernel.data.arrays import open_arrays, open_own
+from modkernel.data.copies import copies_findings
 from modkernel.data.dataset import DataPlaces, Dataset, DatasetInfo, Split
-from modkernel.data.fingerprint import DATA_FORMAT, identify
-from modkernel.data.folder import open_folder
+from modkernel.data.equal import equal_findings, likely_cause
+from modkernel.data.findings import Finding
+from modkernel.data.fingerprint import DATA_FORMAT, Identity, identify
+from modkernel.data.folder import broken_images, open_folder
 from modkernel.data.images import decode_many, fit_tensor
 from modkernel.data.pixel_cache import cached_pixels, read_json, write_json
-from modkernel.data.pool import Source, Unread
+from modkernel.data.pool import FileList, Source, Unread
 from modkernel.data.residency import fits_main_memory
-from modkernel.data.sources import RawExamples, Resident, Streamed
+from modkernel.data.sources import RawExamples, Resident, Streamed, check_decodes
 from modkernel.data.split import Arranged, arrange
 from modkernel.data.statistics import preprocessing_of
 from modkernel.data.vision import open_digits, open_vision
+from modkernel.errors import ImageError
 from modkernel.lookup import is_import_path, lookup
-from modkernel.spec import DatasetSpec, Shape
+from modkernel.spec import DatasetSpec, ImageReading, Preprocessing, Shape
 
 DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
     "digits": open_digits,
@@ -64,13 +69,18 @@ def load_dataset(
     known = _read_info(_info_path(spec, where, source))
     chosen = arrange(source.read(), spec)
     if known is None:
-        shape, digest = identify(spec, chosen, where.cache)
+        new = identify(spec, chosen, where.cache)
+        digest, shape, reading = new.fingerprint, new.shape, new.reading
     else:
-        shape, digest = known.preprocessing.shape, known.fingerprint
+        digest, shape = known.fingerprint, known.preprocessing.shape
+        reading = known.preprocessing.reading
     decoded = where.cache / "datasets" / f"{digest}.safetensors"
-    examples = _read(chosen.examples, shape, decoded, resident_limit)
+    examples = _read(chosen.examples, shape, reading, decoded, resident_limit)
     train, validation, test = (_split(chosen, examples, part) for part in chosen.parts)
-    preprocessing = preprocessing_of(train.examples) if known is None else known.preprocessing
+    if known is None:
+        preprocessing, findings = _first_look(chosen, new, (train, validation, test))
+    else:
+        preprocessing, findings = known.preprocessing, known.findings
     data = Dataset(
         name=spec.name,
         classes=chosen.classes,
@@ -79,7 +89,7 @@ def load_dataset(
         train=train,
         validation=validation,
         test=test,
-        findings=chosen.findings,
+        findings=findings,
     )
     if known is None:
         # A set that has just been downloaded has its stamp only now.
@@ -87,6 +97,33 @@ def load_dataset(
         if path is not None:
             write_json(path, data.info().model_dump(mode="json"))
     return data
+
+
+def _first_look(
+    chosen: Arranged, new: Identity, splits: tuple[Split, Split, Split]
+) -> tuple[Preprocessing, tuple[Finding, ...]]:
+    """What is computed of a set once: how its examples are normalised, and what was noticed.
+
+    Raises:
+        DataError: the training examples are all equal.
+        ImageError: images of a streamed set cannot be decoded; the message names all of them.
+    """
+    train, *others = splits
+    try:
+        preprocessing = preprocessing_of(train.examples).changed(reading=new.reading)
+        for split in others:
+            if isinstance(split.examples, Streamed):
+                check_decodes(split.examples)
+    except ImageError as error:
+        assert isinstance(chosen.examples, FileList)
+        raise broken_images(chosen.examples) from error
+    findings = (*chosen.findings, *new.findings)
+    labels = None if chosen.labels is None else chosen.labels.tolist()
+    return preprocessing, (
+        *findings,
+        *copies_findings(new.hashes, chosen.ids, labels, chosen.classes, chosen.parts),
+        *equal_findings(train.examples, train.labels, chosen.classes, likely_cause(findings)),
+    )
 
 
 def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:
@@ -123,7 +160,7 @@ def _read_info(path: Path | None) -> DatasetInfo | None:
 
 
 def _read(
-    unread: Unread, shape: Shape, decoded: Path, resident_limit: int | None
+    unread: Unread, shape: Shape, reading: ImageReading, decoded: Path, resident_limit: int | None
 ) -> Tensor | Streamed:
     """Examples [N, *shape] in memory, or a source that decodes their files each time."""
     if isinstance(unread, Tensor):
@@ -132,15 +169,15 @@ def _read(
         return cached_pixels(decoded, (len(unread), *shape), lambda: fit_tensor(unread, shape))
     paths = tuple(file.path for file in unread.files)
     if not fits_main_memory(len(paths) * math.prod(shape), resident_limit):
-        return Streamed(unread.root, paths, shape)
+        return Streamed(unread.root, paths, shape, reading)
     files = [unread.root / path for path in paths]
-    return cached_pixels(decoded, (len(paths), *shape), lambda: decode_many(files, shape))
+    return cached_pixels(decoded, (len(paths), *shape), lambda: decode_many(files, shape, reading))
 
 
 def _split(chosen: Arranged, examples: Tensor | Streamed, part: slice) -> Split:
     source: RawExamples
     if isinstance(examples, Streamed):
-        source = Streamed(examples.root, examples.paths[part], examples.shape)
+        source = replace(examples, paths=examples.paths[part])
     else:
         source = Resident(examples, part.start, part.stop)
     return Split(

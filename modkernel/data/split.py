@@ -12,6 +12,7 @@ from torch import Tensor
 
 from modkernel.data.class_names import how_to_join, listed
 from modkernel.data.findings import Finding
+from modkernel.data.own_parts import check_own_parts
 from modkernel.data.pool import Pool, Unread, take
 from modkernel.errors import ClassError, DataError
 from modkernel.spec import DatasetSpec
@@ -79,13 +80,14 @@ def arrange(pool: Pool, spec: DatasetSpec) -> Arranged:
     rows = torch.cat(ordered)
     if spec.groups is not None and labels is not None:
         classes, labels = _join(spec.groups, labels)
+    findings = (*pool.findings, *check_own_parts(pool, classes, labels))
     return Arranged(
         classes=classes,
         ids=[pool.ids[i] for i in rows.tolist()],
         labels=None if labels is None else labels[rows],
         examples=take(pool.examples, rows),
         counts=(len(ordered[0]), len(ordered[1]), len(ordered[2])),
-        findings=pool.findings,
+        findings=findings,
     )
 
 

@@ -39,11 +39,11 @@ def test_class_folders_are_split(tmp_path):
 def test_parts_of_their_own(tmp_path):
     root = image_folder(
         tmp_path / "set",
-        {"train/a": 6, "train/b": 5, "val/b": 2, "test/b": 3, "test/a": 1},
+        {"train/a": 6, "train/b": 5, "val/a": 1, "val/b": 2, "test/b": 3, "test/a": 1},
     )
     data = load(root, tmp_path)
-    assert (len(data.train), len(data.validation), len(data.test)) == (11, 2, 4)
-    assert list(data.validation.ids) == ["val/b/000.png", "val/b/001.png"]
+    assert (len(data.train), len(data.validation), len(data.test)) == (11, 3, 4)
+    assert list(data.validation.ids) == ["val/a/000.png", "val/b/000.png", "val/b/001.png"]
     assert data.test.labels.tolist() == [0, 1, 1, 1]
     check_pixels(data, root)
     shutil.rmtree(root / "val")

@@ -163,7 +163,7 @@ def test_a_second_call_reads_no_image(root, tmp_path, monkeypatch):
     def forbid(*_):
         raise AssertionError("read again")
 
-    for name in ("read_facts", "file_facts"):
+    for name in ("read_facts", "try_facts"):
         monkeypatch.setattr(
             f"modkernel.data.{'fingerprint' if name == 'read_facts' else 'folder'}.{name}", forbid
         )
@@ -181,8 +181,8 @@ def test_only_changed_files_are_read_again(root, tmp_path, monkeypatch):
     from modkernel.data import folder
 
     read = []
-    real = folder.file_facts
-    monkeypatch.setattr(folder, "file_facts", lambda path: (read.append(path), real(path))[1])
+    real = folder.try_facts
+    monkeypatch.setattr(folder, "try_facts", lambda path: (read.append(path), real(path))[1])
     changed = root / "train/b/003.png"
     picture(99).save(changed)
     describe_dataset(spec, where)
