@@ -38,7 +38,7 @@ def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
     """
     info = describe_dataset(dataset, places(registry.settings))
     for finding in info.findings:
-        _note(finding.text)
+        note(finding.text)
     return info
 
 
@@ -55,7 +55,7 @@ def check_pairs(
     part = data.training_part()
     table = read_pairs(pairs, part.ids, dataset.path, data.test.ids)
     if table.left_out:
-        _note(
+        note(
             f"{table.left_out} of {table.left_out + len(table.same)} pairs name an example of the "
             "test part and are left out."
         )
@@ -76,7 +76,7 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
     data = load_dataset(dataset, places(registry.settings))
     found = read_labels(labels, data.training_part().ids, data.classes, dataset.path, data.test.ids)
     if found.empty:
-        _note(
+        note(
             f"{found.empty} of {found.empty + len(found.rows)} examples in {labels} have no label "
             f"yet: the {len(found.rows)} that have one are used."
         )
@@ -146,7 +146,7 @@ def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
     found, wanted = info.preprocessing, record.spec.preprocessing
     if (found.shape, found.dtype) == (wanted.shape, wanted.dtype):
         if found.reading != wanted.reading and wanted.reading_fields():
-            _note(
+            note(
                 f"Image files of '{info.name}' are read in another way than those that module "
                 f"{record.short_id} ({record.name}) was trained on: set "
                 f"{_settings(wanted.reading_fields())} to read them as it was."
@@ -170,7 +170,8 @@ def _settings(fields: Mapping[str, Any]) -> str:
     return " and ".join(f"dataset.{name}: {value}" for name, value in values.items())
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """Tell a person something: in the run's log and in the terminal."""
     try:
         logger = get_run_logger()
     except MissingContextError:  # 'labels suggest' is no flow.

@@ -5,30 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from modkernel.data.findings import Finding
 
 
 def copies_findings(
-    hashes: Sequence[str | bytes],
+    digests: Tensor,
     ids: Sequence[str],
-    labels: Sequence[int] | None,
+    labels: Tensor | None,
     classes: Sequence[str],
     parts: Sequence[slice],
 ) -> tuple[Finding, ...]:
-    """Tell of copies, by the hashes of the examples.
+    """Tell of copies, by what tells examples apart.
 
     Args:
-        hashes: of N examples, equal where the examples are.
+        digests: int64 [N], equal where the examples are.
         ids: of the examples.
-        labels: positions in `classes`; None without labels.
+        labels: int64 [N], positions in `classes`; None without labels.
         classes: names of the classes.
         parts: where the training, validation and test examples stand.
     """
-    if not len(hashes):
-        return ()
-    _, first, content = np.unique(np.array(hashes), return_index=True, return_inverse=True)
-    if len(first) == len(hashes):
+    content = digests.numpy()
+    if len(np.unique(content)) == len(content):
         return ()
     return (
         *_leaks(content, ids, parts),
@@ -64,12 +63,12 @@ def _leaks(content: np.ndarray, ids: Sequence[str], parts: Sequence[slice]) -> I
 def _contradictions(
     content: np.ndarray,
     ids: Sequence[str],
-    labels: Sequence[int] | None,
+    labels: Tensor | None,
     classes: Sequence[str],
 ) -> Iterator[Finding]:
     if labels is None:
         return
-    given = np.asarray(labels)
+    given = labels.numpy()
     order = np.lexsort((given, content))
     same = (content[order][1:] == content[order][:-1]) & (given[order][1:] != given[order][:-1])
     if not same.any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,19 @@ def likely_cause(findings: Sequence[Finding]) -> str:
     return CAUSES[kinds[0]] if kinds else UNKNOWN_CAUSE
 
 
+def refuse_equal(contents: np.ndarray) -> None:
+    """Refuse a training part that is one example many times, before it is split.
+
+    Args:
+        contents: uint8 [N, 32], hashes of the examples.
+
+    Raises:
+        DataError: all are equal.
+    """
+    if len(contents) > 1 and (contents == contents[0]).all():
+        raise _all_are_equal(len(contents), UNKNOWN_CAUSE)
+
+
 def equal_findings(
     examples: RawExamples, labels: Tensor | None, classes: Sequence[str], cause: str
 ) -> tuple[Finding, ...]:
@@ -46,10 +60,7 @@ def equal_findings(
     """
     everything = torch.arange(len(examples))
     if len(examples) > 1 and _all_equal(examples, everything):
-        raise DataError(
-            f"All {len(examples)} training examples are equal once they are read, so there is "
-            f"nothing to learn: {cause}"
-        )
+        raise _all_are_equal(len(examples), cause)
     if labels is None:
         return ()
     rows = [(labels == number).nonzero().flatten() for number in range(len(classes))]
@@ -65,6 +76,13 @@ def equal_findings(
             f"once they are read ({listed([classes[number] for number in same])}): {cause}",
             count=sum(len(rows[number]) for number in same),
         ),
+    )
+
+
+def _all_are_equal(count: int, cause: str) -> DataError:
+    return DataError(
+        f"All {count} training examples are equal once they are read, so there is nothing to "
+        f"learn: {cause}"
     )
 
 

@@ -4,87 +4,89 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
+from modkernel.data.contents import Contents
 from modkernel.data.findings import Finding
-from modkernel.data.folder import common_shape, read_facts
+from modkernel.data.folder import common_shape
 from modkernel.data.pixel_cache import array_bytes
+from modkernel.data.pool import FileList, Pool, take
 from modkernel.data.reading import choose_reading, reading_findings
-from modkernel.data.split import Arranged
+from modkernel.data.split import Membership
 from modkernel.errors import DataError
 from modkernel.spec import DatasetSpec, ImageReading, Shape
 
 DATA_FORMAT = 2
-"""Version of the fingerprint, of how images are decoded, and of what is cached of a set."""
+"""Version of the fingerprint, of how images are decoded, of how sets are split, and of what is
+cached of a set."""
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What a set is, before its examples are decoded.
-
-    Attributes:
-        shape: of one example as training sees it.
-        reading: how image files are read.
-        fingerprint: of the set.
-        hashes: of each example, in order.
-        findings: what files say that a person should know.
-    """
-
-    shape: Shape
-    reading: ImageReading
-    fingerprint: str
-    hashes: Sequence[str | bytes]
-    findings: tuple[Finding, ...] = ()
-
-
-def identify(spec: DatasetSpec, chosen: Arranged, cache: Path) -> Identity:
-    """The fingerprint of a set, the shape of its examples, and how their files are read.
-
-    The fingerprint is SHA-256 over JSON of the class names, which example ids are in which split,
-    image_size, channels and how files are read; then all labels; then all examples as the source
-    has them, or for an image folder the SHA-256 of each file. The split's seed and fractions are in
-    it by what they cause. The place of the data is not.
+def shape_of(spec: DatasetSpec, pool: Pool, contents: Contents) -> Shape:
+    """The shape of one example as training sees it.
 
     Raises:
         DataError: images of different sizes without image_size, or image options for vectors.
-        ImageError: files that are no readable images.
     """
-    examples = chosen.examples
-    reading = ImageReading()
-    findings: tuple[Finding, ...] = ()
-    hashes: Sequence[str | bytes]
+    if isinstance(pool.examples, Tensor):
+        return _fitted_shape(spec, tuple(pool.examples.shape[1:]))
+    listed = take(pool.examples, pool.rows)
+    assert isinstance(listed, FileList)
+    assert contents.facts is not None
+    return common_shape(spec, listed, contents.facts)
+
+
+def reading_of(
+    spec: DatasetSpec, pool: Pool, contents: Contents, found: Membership
+) -> tuple[ImageReading, tuple[Finding, ...]]:
+    """How the image files of a set are read, by its training images, and what to know of that."""
+    examples = pool.examples
     if isinstance(examples, Tensor):
-        shape = _fitted_shape(spec, tuple(examples.shape[1:]))
-        hashes = [hashlib.sha256(array_bytes(row)).digest() for row in examples]
-        content: dict[str, object] = {"shape": list(examples.shape), "dtype": str(examples.dtype)}
-    else:
-        facts = read_facts(examples, cache)
-        shape = common_shape(spec, examples, facts)
-        trained = facts[chosen.parts[0]]
-        reading = choose_reading(trained, spec.value_range, spec.background)
-        findings = reading_findings(reading, [file.path for file in examples.files], facts)
-        hashes = [found.sha256 for found in facts]
-        content = {"files": hashes}
+        return ImageReading(), ()
+    assert contents.facts is not None
+    facts = dict(zip(pool.rows.tolist(), contents.facts, strict=True))
+    trained = [facts[row] for row in found.train.tolist()]
+    reading = choose_reading(trained, spec.value_range, spec.background)
+    names = [examples.files[row].path for row in facts]
+    return reading, reading_findings(reading, names, list(facts.values()))
+
+
+def fingerprint_of(
+    spec: DatasetSpec, pool: Pool, found: Membership, hashes: np.ndarray, reading: ImageReading
+) -> str:
+    """The fingerprint of a set.
+
+    It is SHA-256 over JSON of the class names, which example ids are in which part, image_size,
+    channels and how files are read; then all labels; then SHA-256 of each example as the source
+    has it. The split's seed and fractions are in it by what they cause. The place of the data is
+    not.
+
+    Args:
+        spec: image_size and channels.
+        pool: the chosen classes.
+        found: what is in which part.
+        hashes: uint8 [N, 32], of the content of every example of the pool.
+        reading: how files are read.
+    """
+    parts = (found.train, found.validation, found.test, found.borrowed)
+    examples = pool.examples
     head = {
         "format": DATA_FORMAT,
-        "classes": chosen.classes,
-        "ids": [chosen.ids[part] for part in chosen.parts],
+        "classes": pool.classes,
+        "ids": [[pool.ids[row] for row in part.tolist()] for part in parts],
         "image_size": spec.image_size,
         "channels": spec.channels,
         "reading": reading.model_dump(mode="json"),
-        "labelled": chosen.labels is not None,
-        **content,
+        "labelled": pool.labels is not None,
+        "shape": list(examples.shape[1:]) if isinstance(examples, Tensor) else None,
+        "dtype": str(examples.dtype) if isinstance(examples, Tensor) else None,
     }
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-    if chosen.labels is not None:
-        digest.update(array_bytes(chosen.labels))
-    if isinstance(examples, Tensor):
-        digest.update(array_bytes(examples))
-    return Identity(shape, reading, digest.hexdigest(), hashes, findings)
+    if pool.labels is not None:
+        digest.update(array_bytes(pool.labels[found.rows]))
+    digest.update(hashes[found.rows.numpy()].tobytes())
+    return digest.hexdigest()
 
 
 def _fitted_shape(spec: DatasetSpec, shape: Shape) -> Shape:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from modkernel.data.findings import Finding
@@ -59,6 +60,12 @@ class Pool:
     test: Tensor | None = None
     findings: tuple[Finding, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Tensor:
+        """Rows of all parts: training, validation, test; others belong to no chosen class."""
+        parts = (self.train, self.validation, self.test)
+        return torch.cat([part for part in parts if part is not None])
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,7 @@ def choose_reading(
         }
         best = max(contrast, key=contrast.__getitem__)
         background = WHITE if contrast[WHITE] >= STANDS_OUT else best
-    return ImageReading(
-        value_range=value_range if ranges else None, background=background if len(greys) else WHITE
-    )
+    return ImageReading(value_range=value_range, background=background)
 
 
 def reading_findings(

@@ -205,3 +205,11 @@ def join_sources(first: RawExamples, second: RawExamples) -> RawExamples:
             return Resident(first.base, first.start, second.stop)
         return Resident.whole(torch.cat((first.tensor, second.tensor.to(first.base.device))))
     raise DataError("Only two sources of the same kind can be joined.")
+
+
+def pick_from(source: RawExamples, rows: Tensor) -> RawExamples:
+    """The examples of a source at int64 `rows`, as a source of their own."""
+    if isinstance(source, Streamed):
+        paths = tuple(source.paths[row] for row in rows.tolist())
+        return replace(source, paths=paths)
+    return Resident.whole(source.batch(rows, source.base.device))

@@ -109,7 +109,7 @@ def test_without_labels(tmp_path):
     data = load(npz(tmp_path / "a.npz", x=X), tmp_path)
     assert data.classes == ()
     assert data.train.labels is None
-    assert (len(data.train), len(data.validation), len(data.test)) == (36, 4, 0)
+    assert (len(data.training_part()), len(data.test)) == (40, 0)
     assert data.test.examples.batch(torch.arange(0)).shape == (0, 5)
 
 

@@ -4,13 +4,14 @@ import shutil
 from collections import Counter
 
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modkernel.data import load_dataset
 from modkernel.data.copies import copies_findings
 from modkernel.spec import DatasetSpec
-from tests.modkernel.helpers.data_made import folder_spec, image_folder, npz, places
+from tests.modkernel.helpers.data_made import folder_spec, image_folder, noticed, npz, places
 
 
 @settings(max_examples=150, deadline=None)
@@ -26,7 +27,13 @@ def test_the_numbers_are_those_of_a_brute_force_count(rows, cuts, labelled):
     hashes = [str(content) for content, _ in rows]
     labels = [label for _, label in rows] if labelled else None
     ids = [f"e{i}" for i in range(n)]
-    found = copies_findings(hashes, ids, labels, "abc", parts)
+    found = copies_findings(
+        torch.tensor([int(each) - 5 for each in hashes]),
+        ids,
+        None if labels is None else torch.tensor(labels),
+        "abc",
+        parts,
+    )
     counts = Counter()
     for later, earlier in ((parts[2], hashes[:two]), (parts[1], hashes[:one])):
         copied = sum(each in earlier for each in hashes[later])
@@ -53,14 +60,14 @@ def test_copies_across_the_parts_and_classes_of_a_folder(tmp_path):
         tmp_path / "set",
         {"train/a": 5, "train/b": 5, "val/a": 2, "val/b": 2, "test/a": 3, "test/b": 3},
     )
-    assert load_dataset(folder_spec(root), places(tmp_path)).findings == ()
+    assert noticed(load_dataset(folder_spec(root), places(tmp_path))) == []
     shutil.copy(root / "train/a/001.png", root / "test/a/same.png")
     shutil.copy(root / "val/b/000.png", root / "test/b/same.png")
     shutil.copy(root / "train/b/002.png", root / "val/b/same.png")
     shutil.copy(root / "train/a/003.png", root / "train/b/wrong.png")
     shutil.copy(root / "train/a/004.png", root / "train/a/twice.png")
     data = load_dataset(folder_spec(root), places(tmp_path))
-    texts = [(each.kind, each.count, each.text) for each in data.findings]
+    texts = [(each.kind, each.count, each.text) for each in noticed(data)]
     assert [(kind, count) for kind, count, _ in texts] == [
         ("leak", 2),
         ("leak", 1),
@@ -80,7 +87,7 @@ def test_copies_in_arrays(tmp_path):
     y = np.arange(30) % 2
     path = npz(tmp_path / "a.npz", x=x, y=y, x_test=x_test, y_test=1 - y[:10])
     data = load_dataset(DatasetSpec(name="arrays", path=str(path)), places(tmp_path))
-    assert [(each.kind, each.count) for each in data.findings] == [
+    assert [(each.kind, each.count) for each in noticed(data)] == [
         ("leak", 3),
         ("contradictions", 6),
     ]

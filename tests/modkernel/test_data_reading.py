@@ -18,6 +18,7 @@ from tests.modkernel.helpers.data_made import (
     all_pixels,
     folder_spec,
     image_folder,
+    noticed,
     npz,
     picture,
     places,
@@ -25,7 +26,7 @@ from tests.modkernel.helpers.data_made import (
 
 
 def kinds(data) -> dict[str, int]:
-    return {finding.kind: finding.count for finding in data.findings}
+    return {finding.kind: finding.count for finding in noticed(data)}
 
 
 def wide_folder(root, top: int, kind: str = "png", count: int = 12, dtype=np.uint16):
@@ -94,7 +95,7 @@ def test_images_of_eight_and_of_sixteen_bits_are_told_apart(tmp_path):
     grey = picture(1, mode="L")
     grey.save(root / "a" / "eight.png")
     data = load_dataset(folder_spec(root), places(tmp_path))
-    assert "The other 1 have eight bits and stay" in data.findings[0].text
+    assert "The other 1 have eight bits and stay" in noticed(data)[0].text
     row = [*data.train.ids, *data.validation.ids, *data.test.ids].index("a/eight.png")
     assert np.array_equal(all_pixels(data)[row, 0], np.asarray(grey))
 
@@ -113,7 +114,7 @@ def test_sixteen_bits_a_colour_are_told(tmp_path):
     )
     (root / "a" / "deep.png").write_bytes(content)
     data = load_dataset(folder_spec(root), places(tmp_path))
-    assert "1 of 9 images have sixteen bits a colour, such as a/deep.png" in data.findings[0].text
+    assert "1 of 9 images have sixteen bits a colour, such as a/deep.png" in noticed(data)[0].text
 
 
 def shapes(root, colour: int, kinds: str = "RGBA", suffix: str = "png"):
@@ -179,7 +180,7 @@ def test_opaque_alpha_channels_are_not_worth_a_word(tmp_path):
         (root / name).mkdir(parents=True)
         for i in range(5):
             picture(ord(name) * 100 + i).convert("RGBA").save(root / name / f"{i}.png")
-    assert load_dataset(folder_spec(root), places(tmp_path)).findings == ()
+    assert noticed(load_dataset(folder_spec(root), places(tmp_path))) == []
 
 
 @pytest.mark.parametrize("limit", [None, 0], ids=["resident", "streamed"])
