@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,20 +14,23 @@ from torch import Tensor
 from modkernel.data.arrays import open_arrays, open_own
 from modkernel.data.choose import choose
 from modkernel.data.contents import ExampleDigests, digests_of, read_contents
+from modkernel.data.copies import copies_findings
 from modkernel.data.dataset import DataPlaces, Dataset, DatasetInfo, Split
-from modkernel.data.fingerprint import DATA_FORMAT, fingerprint_of, shape_of
-from modkernel.data.folder import open_folder
+from modkernel.data.equal import equal_findings, likely_cause, refuse_equal
+from modkernel.data.fingerprint import DATA_FORMAT, fingerprint_of, reading_of, shape_of
+from modkernel.data.folder import broken_images, open_folder
 from modkernel.data.images import decode_many, fit_tensor
 from modkernel.data.kept import Kept, read_kept, write_kept
 from modkernel.data.pixel_cache import cached_pixels
-from modkernel.data.pool import Pool, Source, Unread, take
+from modkernel.data.pool import FileList, Pool, Source, Unread, take
 from modkernel.data.residency import fits_main_memory
-from modkernel.data.sources import RawExamples, Resident, Streamed
+from modkernel.data.sources import RawExamples, Resident, Streamed, check_decodes
 from modkernel.data.split import share_out, split_findings
 from modkernel.data.statistics import preprocessing_of
 from modkernel.data.vision import open_digits, open_vision
+from modkernel.errors import ImageError
 from modkernel.lookup import is_import_path, lookup
-from modkernel.spec import DatasetSpec, Shape
+from modkernel.spec import DatasetSpec, ImageReading, Preprocessing, Shape
 
 DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
     "digits": open_digits,
@@ -68,25 +72,41 @@ def load_dataset(
     pool = choose(source.read(), spec)
     if kept is not None:
         info = kept.info
-        shape, fingerprint, findings = info.preprocessing.shape, info.fingerprint, info.findings
-        found, digests = kept.found, kept.digests
+        shape, reading = info.preprocessing.shape, info.preprocessing.reading
+        fingerprint, found, digests = info.fingerprint, kept.found, kept.digests
     else:
         contents = read_contents(pool.examples, pool.rows, where.cache)
+        refuse_equal(contents.hashes[pool.train.numpy()])
         shape = shape_of(spec, pool, contents)
         found = share_out(pool, spec, contents.hashes)
-        fingerprint = fingerprint_of(spec, pool, found, contents.hashes)
-        findings = pool.findings + split_findings(pool, spec, found)
+        reading, noticed = reading_of(spec, pool, contents, found)
+        fingerprint = fingerprint_of(spec, pool, found, contents.hashes, reading)
         digests = digests_of(contents.hashes[found.rows.numpy()])
     decoded = where.cache / "datasets" / f"{fingerprint}.safetensors"
-    examples = _read(take(pool.examples, found.rows), shape, decoded, resident_limit)
+    chosen = take(pool.examples, found.rows)
+    examples = _read(chosen, shape, reading, decoded, resident_limit)
     train, validation, test = (
         _split(pool, found.rows, examples, digests, part) for part in found.slices
     )
+    if kept is None:
+        preprocessing = _preprocessing(chosen, (train, validation, test), reading)
+        findings = pool.findings + split_findings(pool, spec, found) + noticed
+        cause = likely_cause(findings)
+        findings += copies_findings(
+            digests,
+            [pool.ids[row] for row in found.rows.tolist()],
+            None if pool.labels is None else pool.labels[found.rows],
+            pool.classes,
+            found.slices,
+        )
+        findings += equal_findings(train.examples, train.labels, pool.classes, cause)
+    else:
+        preprocessing, findings = info.preprocessing, info.findings
     data = Dataset(
         name=spec.name,
         classes=pool.classes,
         fingerprint=fingerprint,
-        preprocessing=preprocessing_of(train.examples) if kept is None else info.preprocessing,
+        preprocessing=preprocessing,
         train=train,
         validation=validation,
         test=test,
@@ -99,6 +119,26 @@ def load_dataset(
         if key is not None:
             write_kept(where.cache, key, Kept(data.info(), found, digests))
     return data
+
+
+def _preprocessing(
+    chosen: Unread, splits: tuple[Split, Split, Split], reading: ImageReading
+) -> Preprocessing:
+    """How the examples are normalised, once all that are streamed are known to be readable.
+
+    Raises:
+        ImageError: images cannot be decoded; the message names all of them.
+    """
+    train, *others = splits
+    try:
+        found = preprocessing_of(train.examples).changed(reading=reading)
+        for split in others:
+            if isinstance(split.examples, Streamed):
+                check_decodes(split.examples)
+    except ImageError as error:
+        assert isinstance(chosen, FileList)
+        raise broken_images(chosen) from error
+    return found
 
 
 def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:
@@ -146,7 +186,7 @@ def _key(spec: DatasetSpec, source: Source) -> str | None:
 
 
 def _read(
-    unread: Unread, shape: Shape, decoded: Path, resident_limit: int | None
+    unread: Unread, shape: Shape, reading: ImageReading, decoded: Path, resident_limit: int | None
 ) -> Tensor | Streamed:
     """Examples [N, *shape] in memory, or a source that decodes their files each time."""
     if isinstance(unread, Tensor):
@@ -155,9 +195,9 @@ def _read(
         return cached_pixels(decoded, (len(unread), *shape), lambda: fit_tensor(unread, shape))
     paths = tuple(file.path for file in unread.files)
     if not fits_main_memory(len(paths) * math.prod(shape), resident_limit):
-        return Streamed(unread.root, paths, shape)
+        return Streamed(unread.root, paths, shape, reading)
     files = [unread.root / path for path in paths]
-    return cached_pixels(decoded, (len(paths), *shape), lambda: decode_many(files, shape))
+    return cached_pixels(decoded, (len(paths), *shape), lambda: decode_many(files, shape, reading))
 
 
 def _split(
@@ -165,7 +205,7 @@ def _split(
 ) -> Split:
     source: RawExamples
     if isinstance(examples, Streamed):
-        source = Streamed(examples.root, examples.paths[part], examples.shape)
+        source = replace(examples, paths=examples.paths[part])
     else:
         source = Resident(examples, part.start, part.stop)
     return Split(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +48,7 @@ class Pool:
         validation: rows of a validation part of its own, if there is one.
         test: rows of a test part of its own, if there is one.
         findings: what was noticed while it was read.
+        places: where parts of its own are, by their name ('validation', 'test'), for messages.
     """
 
     classes: tuple[str, ...]
@@ -58,6 +59,7 @@ class Pool:
     validation: Tensor | None = None
     test: Tensor | None = None
     findings: tuple[Finding, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> Tensor:

@@ -127,7 +127,7 @@ def _check(pool: Pool, spec: DatasetSpec, found: Membership) -> None:
         if len(classes) < 2:
             has = f"only class '{pool.classes[classes[0]]}'" if classes else "none"
             raise DataError(
-                f"The set's own validation part has {len(found.validation)} examples, and of the "
+                f"{_own(pool, 'validation')} has {len(found.validation)} examples, and of the "
                 f"chosen classes ({listed(pool.classes)}) {has}: add examples of the others, or "
                 "take that part away, so that one is split off."
             )
@@ -145,7 +145,7 @@ def split_findings(pool: Pool, spec: DatasetSpec, found: Membership) -> tuple[Fi
             f"has {len(found.validation)} in all: {len(found.borrowed)} of the {len(found.train)} "
             "training examples are validated on as well, which flatters validation. "
         )
-        remedy = _remedy(spec, "validation", pool.validation is not None)
+        remedy = _remedy(spec, "validation", pool, pool.validation)
         findings.append(Finding(kind="small", text=text + remedy, count=len(found.borrowed)))
     tested = torch.bincount(pool.labels[found.test], minlength=len(pool.classes))
     absent = _names(pool, (tested == 0).nonzero().flatten())
@@ -154,7 +154,7 @@ def split_findings(pool: Pool, spec: DatasetSpec, found: Membership) -> tuple[Fi
             f"{_classes(absent, pool)} no example in the test part, which has {len(found.test)} in "
             "all: nothing tells how well they are found. "
         )
-        remedy = _remedy(spec, "test", pool.test is not None)
+        remedy = _remedy(spec, "test", pool, pool.test)
         findings.append(Finding(kind="small", text=text + remedy, count=len(absent)))
     return tuple(findings)
 
@@ -171,9 +171,16 @@ def _classes(some: Sequence[str], pool: Pool) -> str:
     )
 
 
-def _remedy(spec: DatasetSpec, part: str, own: bool) -> str:
-    if own:
-        return f"Add examples to the set's own {part} part."
+def _own(pool: Pool, part: str) -> str:
+    """A part that the set itself has, as the subject of a sentence."""
+    place = pool.places.get(part)
+    return f"The set's own {part} part" + (f", {place}," if place else "")
+
+
+def _remedy(spec: DatasetSpec, part: str, pool: Pool, own: Tensor | None) -> str:
+    if own is not None:
+        place = pool.places.get(part, f"the set's own {part} part")
+        return f"Add examples to {place}."
     return f"Add examples, or set another {_settings(spec, part)}."
 
 

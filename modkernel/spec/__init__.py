@@ -11,6 +11,7 @@ import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from modkernel.spec.shorthand import from_count, from_pairs
+from modkernel.spec.shorthand import SMALLEST_SIDE, composed, from_count, from_pairs, from_sides
 
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
@@ -38,8 +39,16 @@ Name = Annotated[
 ]
 Shape = tuple[int, ...]
 """Shape of one example, without the batch dimension: [C, H, W] or [d]."""
+ClassName = Annotated[str, AfterValidator(composed)]
+"""Name of a class, in Unicode's composed form, whichever form it was written in."""
+Side = Annotated[int, Field(ge=SMALLEST_SIDE)]
+ImageSize = Annotated[
+    Side | tuple[Side, Side],
+    BeforeValidator(from_sides, json_schema_input_type=Side | tuple[Side, Side]),
+]
+"""A side in pixels, or height and width."""
 Groups = Annotated[
-    dict[str, tuple[str, ...]],
+    dict[ClassName, tuple[ClassName, ...]],
     # Canonical JSON sorts keys and some databases do too, but the order of classes means something.
     PlainSerializer(lambda groups: list(groups.items()), when_used="json"),
     BeforeValidator(
@@ -81,7 +90,7 @@ class DatasetSpec(Spec, title="Data set"):
         "or the import path 'package.module:function' of your own loader.",
     )
     path: str | None = Field(None, description="Folder of image_folder, or file of arrays.")
-    classes: tuple[str, ...] | None = Field(
+    classes: tuple[ClassName, ...] | None = Field(
         None, description="Only these classes, by name; all of them if left out."
     )
     groups: Groups | None = Field(
@@ -90,11 +99,25 @@ class DatasetSpec(Spec, title="Data set"):
         description="Classes joined under new names, such as "
         '{"animal": ["cat", "dog"], "vehicle": ["car", "ship"]}; not together with classes.',
     )
-    image_size: int | None = Field(
-        None, ge=4, description="Side in pixels that images are resized to."
+    image_size: ImageSize | None = Field(
+        None, description="Side in pixels that images are resized to, or [height, width]."
     )
     channels: Literal[1, 3] | None = Field(
         None, description="1 converts images to grey, 3 to colour; as they are if left out."
+    )
+    value_range: tuple[float, float] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Values that become black and white in grey images of more than 8 bits; the "
+        "training images' smallest and largest if left out.",
+    )
+    background: int | None = Field(
+        None,
+        ge=0,
+        le=255,
+        exclude_if=lambda value: value is None,
+        description="Grey level that transparent images are laid on; white (255) if left out, or "
+        "another that images of nearly that colour stand out from.",
     )
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of the training examples kept for validation."
@@ -111,6 +134,17 @@ class DatasetSpec(Spec, title="Data set"):
                 "give 'classes' or 'groups', not both: a class that is in no group is left out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError("'value_range' is [low, high] with low < high")
+        return self
+
+    def side_lengths(self) -> tuple[int, int] | None:
+        """Height and width that images are resized to, if they are."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else size
 
 
 class BackboneSpec(Spec, title="Backbone"):
@@ -286,6 +320,17 @@ class NetworkSpec(Spec, title="Network"):
     seed: int = Field(0, ge=0)
 
 
+class ImageReading(Spec):
+    """How the pixels of an image file become eight bits, where they are not eight bits as such."""
+
+    value_range: tuple[float, float] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Values that become 0 and 255 in grey images of more than eight bits.",
+    )
+    background: int = Field(255, description="Grey level that transparent images are laid on.")
+
+
 class Preprocessing(Spec):
     """What is done to an example before the first module: x/255 for uint8, then (x - mean)/std."""
 
@@ -293,11 +338,24 @@ class Preprocessing(Spec):
     dtype: Literal["uint8", "float32"]
     mean: tuple[float, ...] = Field(description="One value a channel; one in all for vectors.")
     std: tuple[float, ...]
+    reading: ImageReading = Field(ImageReading(), exclude_if=lambda value: value == ImageReading())
 
     @property
     def id(self) -> str:
         """What the first module names as its upstream."""
         return f"preprocessing-{self.digest()}"
+
+    def image_fields(self) -> dict[str, Any]:
+        """Fields of a `DatasetSpec` that make image files such examples; none for vectors."""
+        if len(self.shape) != 3:
+            return {}
+        channels, *sides = self.shape
+        fields = {"image_size": from_sides(sides), "channels": channels}
+        return fields | self.reading_fields()
+
+    def reading_fields(self) -> dict[str, Any]:
+        """Fields of a `DatasetSpec` that have image files read in another way than is usual."""
+        return self.reading.model_dump(exclude_defaults=True)
 
 
 class DatasetFacts(Spec):

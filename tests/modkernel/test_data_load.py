@@ -164,7 +164,7 @@ def test_a_second_call_reads_no_image(root, tmp_path, monkeypatch):
         raise AssertionError("read again")
 
     monkeypatch.setattr("modkernel.data.contents.read_facts", forbid)
-    monkeypatch.setattr("modkernel.data.folder.file_facts", forbid)
+    monkeypatch.setattr("modkernel.data.folder.try_facts", forbid)
     monkeypatch.setattr(load_module, "decode_many", forbid)
     second = load_dataset(spec, where)
     assert second.fingerprint == first.fingerprint
@@ -179,8 +179,8 @@ def test_only_changed_files_are_read_again(root, tmp_path, monkeypatch):
     from modkernel.data import folder
 
     read = []
-    real = folder.file_facts
-    monkeypatch.setattr(folder, "file_facts", lambda path: (read.append(path), real(path))[1])
+    real = folder.try_facts
+    monkeypatch.setattr(folder, "try_facts", lambda path: (read.append(path), real(path))[1])
     changed = root / "train/b/003.png"
     picture(99).save(changed)
     describe_dataset(spec, where)
