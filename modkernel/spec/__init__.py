@@ -6,22 +6,18 @@ weights: everything that decided its training.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    TypeAdapter,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from modkernel.spec.shorthand import SMALLEST_SIDE, composed, from_count, from_pairs, from_sides
+from modkernel.spec.base import Shape as Shape
+from modkernel.spec.base import Spec as Spec
+from modkernel.spec.fields import ClassName as ClassName
+from modkernel.spec.fields import Groups as Groups
+from modkernel.spec.fields import ImageSize as ImageSize
+from modkernel.spec.preprocessing import ImageReading as ImageReading
+from modkernel.spec.preprocessing import Preprocessing as Preprocessing
+from modkernel.spec.shorthand import from_count
 
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
@@ -37,48 +33,6 @@ Name = Annotated[
         description="Lower-case letters, digits, '.', '_' and '-'.",
     ),
 ]
-Shape = tuple[int, ...]
-"""Shape of one example, without the batch dimension: [C, H, W] or [d]."""
-ClassName = Annotated[str, AfterValidator(composed)]
-"""Name of a class, in Unicode's composed form, whichever form it was written in."""
-Side = Annotated[int, Field(ge=SMALLEST_SIDE)]
-ImageSize = Annotated[
-    Side | tuple[Side, Side],
-    BeforeValidator(from_sides, json_schema_input_type=Side | tuple[Side, Side]),
-]
-"""A side in pixels, or height and width."""
-Groups = Annotated[
-    dict[ClassName, tuple[ClassName, ...]],
-    # Canonical JSON sorts keys and some databases do too, but the order of classes means something.
-    PlainSerializer(lambda groups: list(groups.items()), when_used="json"),
-    BeforeValidator(
-        from_pairs,
-        json_schema_input_type=dict[str, tuple[str, ...]] | list[tuple[str, tuple[str, ...]]],
-    ),
-]
-"""Class names by the name of their group, in order; pairs [name, classes] in JSON that we write."""
-
-
-class Spec(BaseModel):
-    """Base of all specs: immutable, and unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def canonical_json(self) -> str:
-        """The spec as JSON with sorted keys and no white space: equal specs, equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-    def digest(self) -> str:
-        """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
-
-    def changed(self, **fields: Any) -> Self:
-        """A copy with other values in some fields, validated as if it had been written so.
-
-        Raises:
-            pydantic.ValidationError: a value is not allowed, or there is no such field.
-        """
-        return type(self).model_validate({**dict(self), **fields})
 
 
 class DatasetSpec(Spec, title="Data set"):
@@ -318,44 +272,6 @@ class NetworkSpec(Spec, title="Network"):
         "modules on, in place of the pairs that the class labels give.",
     )
     seed: int = Field(0, ge=0)
-
-
-class ImageReading(Spec):
-    """How the pixels of an image file become eight bits, where they are not eight bits as such."""
-
-    value_range: tuple[float, float] | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Values that become 0 and 255 in grey images of more than eight bits.",
-    )
-    background: int = Field(255, description="Grey level that transparent images are laid on.")
-
-
-class Preprocessing(Spec):
-    """What is done to an example before the first module: x/255 for uint8, then (x - mean)/std."""
-
-    shape: Shape
-    dtype: Literal["uint8", "float32"]
-    mean: tuple[float, ...] = Field(description="One value a channel; one in all for vectors.")
-    std: tuple[float, ...]
-    reading: ImageReading = Field(ImageReading(), exclude_if=lambda value: value == ImageReading())
-
-    @property
-    def id(self) -> str:
-        """What the first module names as its upstream."""
-        return f"preprocessing-{self.digest()}"
-
-    def image_fields(self) -> dict[str, Any]:
-        """Fields of a `DatasetSpec` that make image files such examples; none for vectors."""
-        if len(self.shape) != 3:
-            return {}
-        channels, *sides = self.shape
-        fields = {"image_size": from_sides(sides), "channels": channels}
-        return fields | self.reading_fields()
-
-    def reading_fields(self) -> dict[str, Any]:
-        """Fields of a `DatasetSpec` that have image files read in another way than is usual."""
-        return self.reading.model_dump(exclude_defaults=True)
 
 
 class DatasetFacts(Spec):
