@@ -70,7 +70,11 @@ def load_dataset(
     decoded = where.cache / "datasets" / f"{digest}.safetensors"
     examples = _read(chosen.examples, shape, decoded, resident_limit)
     train, validation, test = (_split(chosen, examples, part) for part in chosen.parts)
-    preprocessing = preprocessing_of(train.examples) if known is None else known.preprocessing
+    if known is None:
+        preprocessing, noticed = preprocessing_of(train.examples, chosen.columns)
+        findings = chosen.findings + noticed
+    else:
+        preprocessing, findings = known.preprocessing, known.findings
     data = Dataset(
         name=spec.name,
         classes=chosen.classes,
@@ -79,7 +83,7 @@ def load_dataset(
         train=train,
         validation=validation,
         test=test,
-        findings=chosen.findings,
+        findings=findings,
     )
     if known is None:
         # A set that has just been downloaded has its stamp only now.

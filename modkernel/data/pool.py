@@ -47,6 +47,7 @@ class Pool:
         validation: rows of a validation part of its own, if there is one.
         test: rows of a test part of its own, if there is one.
         findings: what was noticed while it was read.
+        columns: names of the columns of vectors, where they have names.
     """
 
     classes: tuple[str, ...]
@@ -57,6 +58,7 @@ class Pool:
     validation: Tensor | None = None
     test: Tensor | None = None
     findings: tuple[Finding, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from modkernel.spec import DatasetSpec
 class Arranged:
     """The chosen examples in the order train, validation, test; `counts` has the three lengths.
 
-    `findings` are those of the pool and of the split.
+    `findings` are those of the pool and of the split, `columns` those of the pool.
     """
 
     classes: tuple[str, ...]
@@ -30,6 +30,7 @@ class Arranged:
     examples: Unread
     counts: tuple[int, int, int]
     findings: tuple[Finding, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @property
     def parts(self) -> tuple[slice, slice, slice]:
@@ -86,6 +87,7 @@ def arrange(pool: Pool, spec: DatasetSpec) -> Arranged:
         examples=take(pool.examples, rows),
         counts=(len(ordered[0]), len(ordered[1]), len(ordered[2])),
         findings=pool.findings,
+        columns=pool.columns,
     )
 
 
