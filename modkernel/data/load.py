@@ -10,17 +10,19 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor
 
-from modkernel.data.arrays import open_arrays, open_own
+from modkernel.data.arrays import open_arrays
 from modkernel.data.dataset import DataPlaces, Dataset, DatasetInfo, Split
 from modkernel.data.fingerprint import DATA_FORMAT, identify
 from modkernel.data.folder import open_folder
 from modkernel.data.images import decode_many, fit_tensor
+from modkernel.data.own import open_own
 from modkernel.data.pixel_cache import cached_pixels, read_json, write_json
 from modkernel.data.pool import Source, Unread
 from modkernel.data.residency import fits_main_memory
 from modkernel.data.sources import RawExamples, Resident, Streamed
 from modkernel.data.split import Arranged, arrange
 from modkernel.data.statistics import preprocessing_of
+from modkernel.data.unlabelled import leave_out_unlabelled
 from modkernel.data.vision import open_digits, open_vision
 from modkernel.lookup import is_import_path, lookup
 from modkernel.spec import DatasetSpec, Shape
@@ -62,7 +64,7 @@ def load_dataset(
     """
     source = _open(spec, where)
     known = _read_info(_info_path(spec, where, source))
-    chosen = arrange(source.read(), spec)
+    chosen = arrange(leave_out_unlabelled(source.read(), spec.unlabelled), spec)
     if known is None:
         shape, digest = identify(spec, chosen, where.cache)
     else:

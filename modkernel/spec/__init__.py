@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from modkernel.spec.shorthand import from_count, from_pairs
+from modkernel.spec.shorthand import from_count, from_number, from_pairs
 
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
@@ -48,6 +48,10 @@ Groups = Annotated[
     ),
 ]
 """Class names by the name of their group, in order; pairs [name, classes] in JSON that we write."""
+
+
+ClassName = Annotated[str, BeforeValidator(from_number, json_schema_input_type=str | int)]
+"""The name of a class; integer labels are named by their digits."""
 
 
 class Spec(BaseModel):
@@ -95,6 +99,12 @@ class DatasetSpec(Spec, title="Data set"):
     )
     channels: Literal[1, 3] | None = Field(
         None, description="1 converts images to grey, 3 to colour; as they are if left out."
+    )
+    unlabelled: ClassName | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Label or class name that stands for 'no label', such as -1: its examples are "
+        "left out.",
     )
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of the training examples kept for validation."

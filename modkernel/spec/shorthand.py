@@ -26,3 +26,8 @@ def from_count(given: object) -> object:
     if not 1 <= given <= MOST_MODULES:
         raise ValueError(f"a network has 1 to {MOST_MODULES} hidden modules, not {given}")
     return ({},) * given
+
+
+def from_number(given: object) -> object:
+    """A whole number as its digits; anything else as it is."""
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
