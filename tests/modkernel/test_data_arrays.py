@@ -30,6 +30,10 @@ def load(path: Path, tmp_path: Path, **options):
     return load_dataset(DatasetSpec(name="arrays", path=str(path), **options), places(tmp_path))
 
 
+def told(data, kind: str):
+    return [finding for finding in data.findings if finding.kind == kind]
+
+
 def everything(data) -> dict[str, torch.Tensor]:
     return {
         name: example
@@ -272,7 +276,7 @@ def test_missing_values_are_one_nan_whatever_its_form(tmp_path):
     )
     assert first.fingerprint == second.fingerprint
     held = "3" in [*first.test.ids, *first.validation.ids]
-    assert [finding.kind for finding in first.findings] == ([] if held else ["missing values"])
+    assert len(told(first, "missing values")) == (not held)
 
 
 def test_a_validation_part_of_its_own_and_arrays_that_are_not_read(tmp_path):
@@ -286,8 +290,8 @@ def test_a_validation_part_of_its_own_and_arrays_that_are_not_read(tmp_path):
         assert data.validation.labels.tolist() == Y[:8].tolist()
         assert torch.equal(data.validation.examples.tensor, torch.from_numpy(X[:8]).float())
         assert len(data.train) + len(data.test) == 40
-        (finding,) = data.findings
-        assert (finding.kind, finding.count) == ("unread", 2)
+        (finding,) = told(data, "unread")
+        assert finding.count == 2
         assert "meta, x_tset" in finding.text
         assert load(path, tmp_path).findings == data.findings  # From the cache too.
     with pytest.raises(DataError, match="y_val needs x_val"):
@@ -320,13 +324,13 @@ def test_examples_without_a_label_are_left_out_and_told(tmp_path, labels, unlabe
         rows = [int(name.rpartition("/")[2]) for name in split.ids]
         assert split.labels.tolist() == Y[rows].tolist()
         assert torch.equal(split.examples.tensor, torch.from_numpy(X[rows]).float())
-    (finding,) = data.findings
-    assert (finding.kind, finding.count) == ("unlabelled", count + 2)
+    (finding,) = told(data, "unlabelled")
+    assert finding.count == count + 2
     assert "10 of the 49 examples have no label" in finding.text
 
 
 @pytest.mark.parametrize(
-    ("labels", "unlabelled", "told"),
+    ("labels", "unlabelled", "text"),
     [
         (PARTLY, None, r"8 of the 40 labels .* below 0 \('-1'\).*dataset\.unlabelled: -1"),
         (np.where(Y == 0, -7, np.where(Y == 1, -1, Y)), -1, r"10 of the 40 .* \('-7'\)"),
@@ -334,11 +338,12 @@ def test_examples_without_a_label_are_left_out_and_told(tmp_path, labels, unlabe
         (Y, -1, "No example has the label '-1'"),
     ],
 )
-def test_labels_below_0_are_told_unless_they_are_a_code_of_two(tmp_path, labels, unlabelled, told):
+def test_labels_below_0_are_told_unless_they_are_a_code_of_two(tmp_path, labels, unlabelled, text):
     data = load(npz(tmp_path / "a.npz", x=X, y=labels), tmp_path, unlabelled=unlabelled)
-    assert len(data.findings) == (0 if told is None else 1 + (unlabelled == -1 and -1 in labels))
-    if told is not None:
-        assert any(re.search(told, finding.text) for finding in data.findings)
+    findings = told(data, "unlabelled")
+    assert len(findings) == (0 if text is None else 1 + (unlabelled == -1 and -1 in labels))
+    if text is not None:
+        assert any(re.search(text, finding.text) for finding in findings)
 
 
 @settings(
