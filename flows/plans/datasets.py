@@ -138,6 +138,7 @@ def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
     """
     found, wanted = info.preprocessing, record.spec.preprocessing
     if (found.shape, found.dtype) == (wanted.shape, wanted.dtype):
+        _check_columns(info, record)
         return
     remedy = "choose another module or data set"
     if len(wanted.shape) == 3 and found.dtype == wanted.dtype:
@@ -147,6 +148,18 @@ def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
         f"Module {record.short_id} ({record.name}) stands on examples of shape "
         f"{list(wanted.shape)}, {wanted.dtype}, but those of data set '{info.name}' have shape "
         f"{list(found.shape)}, {found.dtype}: {remedy}."
+    )
+
+
+def _check_columns(info: DatasetInfo, record: ModuleRecord) -> None:
+    found, wanted = info.preprocessing.columns, record.spec.preprocessing.columns
+    if found is None or wanted is None or found == wanted:
+        return
+    place = next(i for i, pair in enumerate(zip(found, wanted, strict=True)) if len(set(pair)) > 1)
+    raise InterfaceError(
+        f"Module {record.short_id} ({record.name}) stands on a table whose column {place + 1} is "
+        f"'{wanted[place]}', and that of data set '{info.name}' is '{found[place]}': give the same "
+        "columns, with the same categories, in the same order."
     )
 
 

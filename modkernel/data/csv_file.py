@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def read_text(path: Path, kind: str) -> str:
             "(or UTF-16 without a byte order mark). Save it as UTF-8 text with commas."
         )
     return text
+
+
+def table_separator(text: str) -> str:
+    """The separator of a table's first lines: the one that makes equal rows of several fields."""
+
+    def equal_rows(mark: str) -> tuple[int, int]:
+        try:
+            widths = Counter(len(fields) for _, fields in _parsed(text, mark, LOOKED_AT))
+        except csv.Error:
+            return (0, 0)
+        return max(((rows, width) for width, rows in widths.items() if width > 1), default=(0, 0))
+
+    return max((",", "\t", ";"), key=equal_rows)
 
 
 def encoding_of(content: bytes) -> str:

@@ -22,6 +22,7 @@ from modkernel.data.residency import fits_main_memory
 from modkernel.data.sources import RawExamples, Resident, Streamed
 from modkernel.data.split import Arranged, arrange
 from modkernel.data.statistics import preprocessing_of
+from modkernel.data.tables import open_table
 from modkernel.data.unlabelled import leave_out_unlabelled
 from modkernel.data.vision import open_digits, open_vision
 from modkernel.lookup import is_import_path, lookup
@@ -36,6 +37,7 @@ DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
     "svhn": open_vision,
     "image_folder": open_folder,
     "arrays": open_arrays,
+    "table": open_table,
 }
 """Name to the function that finds the set without reading it."""
 

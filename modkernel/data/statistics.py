@@ -36,7 +36,7 @@ def preprocessing_of(
 
     Args:
         train: the training examples.
-        columns: names of the columns of vectors, for messages; else they are numbered from 0.
+        columns: names of the columns of vectors; else messages number them from 0.
     """
     if train.dtype == torch.uint8:
         mean, std = _channel_moments(train)
@@ -49,8 +49,9 @@ def preprocessing_of(
         for scale in scales
     ]
     bounds = [scale.bounds for scale in scales]
-    made = _preprocessing(train, "float32", rounded, tuple(bounds) if any(bounds) else None)
-    return made, scale_findings(scales, columns)
+    told = scale_findings(scales, columns)
+    kept = tuple(bounds) if any(bounds) else None
+    return _preprocessing(train, "float32", rounded, kept, tuple(columns) or None), told
 
 
 def _column_scales(values: Tensor) -> Iterator[ColumnScale]:
@@ -91,6 +92,7 @@ def _preprocessing(
     dtype: str,
     scale: Sequence[tuple[float, float]],
     bounds: tuple[tuple[float, float] | None, ...] | None = None,
+    columns: tuple[str, ...] | None = None,
 ) -> Preprocessing:
     return Preprocessing.model_validate(
         {
@@ -99,6 +101,7 @@ def _preprocessing(
             "mean": [mean for mean, _ in scale],
             "std": [std for _, std in scale],
             "bounds": bounds,
+            "columns": columns,
         }
     )
 

@@ -6,20 +6,19 @@ weights: everything that decided its training.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     TypeAdapter,
     model_validator,
 )
 
+from modkernel.spec.base import Shape as Shape
+from modkernel.spec.base import Spec as Spec
+from modkernel.spec.preprocessing import Preprocessing as Preprocessing
 from modkernel.spec.shorthand import from_count, from_number, from_pairs
 
 FORMAT_VERSION = 1
@@ -36,8 +35,6 @@ Name = Annotated[
         description="Lower-case letters, digits, '.', '_' and '-'.",
     ),
 ]
-Shape = tuple[int, ...]
-"""Shape of one example, without the batch dimension: [C, H, W] or [d]."""
 Groups = Annotated[
     dict[str, tuple[str, ...]],
     # Canonical JSON sorts keys and some databases do too, but the order of classes means something.
@@ -54,37 +51,22 @@ ClassName = Annotated[str, BeforeValidator(from_number, json_schema_input_type=s
 """The name of a class; integer labels are named by their digits."""
 
 
-class Spec(BaseModel):
-    """Base of all specs: immutable, and unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def canonical_json(self) -> str:
-        """The spec as JSON with sorted keys and no white space: equal specs, equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-    def digest(self) -> str:
-        """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
-
-    def changed(self, **fields: Any) -> Self:
-        """A copy with other values in some fields, validated as if it had been written so.
-
-        Raises:
-            pydantic.ValidationError: a value is not allowed, or there is no such field.
-        """
-        return type(self).model_validate({**dict(self), **fields})
-
-
 class DatasetSpec(Spec, title="Data set"):
     """A data set, a subset of its classes, and how it is split."""
 
     name: str = Field(
         "digits",
         description="digits, mnist, fashion_mnist, cifar10, cifar100, svhn, image_folder, arrays, "
-        "or the import path 'package.module:function' of your own loader.",
+        "table, or the import path 'package.module:function' of your own loader.",
     )
-    path: str | None = Field(None, description="Folder of image_folder, or file of arrays.")
+    path: str | None = Field(
+        None, description="Folder of image_folder, or file of arrays or of a table."
+    )
+    label: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Column of a table that has the classes.",
+    )
     classes: tuple[str, ...] | None = Field(
         None, description="Only these classes, by name; all of them if left out."
     )
@@ -294,31 +276,6 @@ class NetworkSpec(Spec, title="Network"):
         "modules on, in place of the pairs that the class labels give.",
     )
     seed: int = Field(0, ge=0)
-
-
-class Preprocessing(Spec):
-    """What is done to an example before the first module: x/255 for uint8, then (x - mean)/std.
-
-    In vectors, values outside a column's bounds are set to the nearer one first, and missing ones
-    (NaN) are 0 in the end, which is the mean.
-    """
-
-    shape: Shape
-    dtype: Literal["uint8", "float32"]
-    mean: tuple[float, ...] = Field(
-        description="One value a channel of images or a column of vectors, or one for all."
-    )
-    std: tuple[float, ...]
-    bounds: tuple[tuple[float, float] | None, ...] | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Least and greatest ordinary value of each column of vectors that has others.",
-    )
-
-    @property
-    def id(self) -> str:
-        """What the first module names as its upstream."""
-        return f"preprocessing-{self.digest()}"
 
 
 class DatasetFacts(Spec):
