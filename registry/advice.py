@@ -44,7 +44,7 @@ FEW_EXAMPLES = 200
 the accuracy of anything is known to a few points only, and so is a score."""
 LARGE_BYTES = 1 << 20
 """Of a file of moments from which on several threads help: they work outside the interpreter."""
-FILES = ("image_folder", "arrays")
+FILES = ("image_folder", "arrays", "table", "huggingface")
 """Data sets whose name does not tell what is in them."""
 _Measured = tuple[ModuleRecord, MomentsRecord, tuple[DatasetFacts, ...]]
 
@@ -257,7 +257,8 @@ def _facts(record: ModuleRecord, records: Mapping[str, ModuleRecord]) -> tuple[D
 
 
 def _takes(wanted: Preprocessing, found: Preprocessing) -> bool:
-    return (wanted.shape, wanted.dtype) == (found.shape, found.dtype)
+    same_columns = None in (wanted.columns, found.columns) or wanted.columns == found.columns
+    return (wanted.shape, wanted.dtype) == (found.shape, found.dtype) and same_columns
 
 
 def _other(record: ModuleRecord) -> str:

@@ -65,7 +65,8 @@ ObjectiveName = Annotated[
     str, OneOf(tuple(OBJECTIVES)), Field(description="What a hidden module maximises.")
 ]
 Path = Annotated[
-    str | None, Field(description="Folder of image_folder, or file of arrays; else left blank.")
+    str | None,
+    Field(description="Folder of image_folder, or file of arrays or table; or blank."),
 ]
 Epochs = Annotated[int, Field(ge=1, description="Of each hidden module.")]
 Seed = Annotated[int, Field(ge=0, description="Of the weights and the order of the data.")]

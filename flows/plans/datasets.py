@@ -145,6 +145,7 @@ def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
     """
     found, wanted = info.preprocessing, record.spec.preprocessing
     if (found.shape, found.dtype) == (wanted.shape, wanted.dtype):
+        _check_columns(info, record)
         if found.reading != wanted.reading and wanted.reading_fields():
             note(
                 f"Image files of '{info.name}' are read in another way than those that module "
@@ -168,6 +169,18 @@ def _settings(fields: Mapping[str, Any]) -> str:
         name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()
     }
     return " and ".join(f"dataset.{name}: {value}" for name, value in values.items())
+
+
+def _check_columns(info: DatasetInfo, record: ModuleRecord) -> None:
+    found, wanted = info.preprocessing.columns, record.spec.preprocessing.columns
+    if found is None or wanted is None or found == wanted:
+        return
+    place = next(i for i, pair in enumerate(zip(found, wanted, strict=True)) if len(set(pair)) > 1)
+    raise InterfaceError(
+        f"Module {record.short_id} ({record.name}) stands on a table whose column {place + 1} is "
+        f"'{wanted[place]}', and that of data set '{info.name}' is '{found[place]}': give the same "
+        "columns, with the same categories, in the same order."
+    )
 
 
 def note(text: str) -> None:

@@ -43,7 +43,7 @@ class Split:
         ids: one name per example, unique in the whole data set. An image folder's are paths
             relative to the folder, with '/'. Elsewhere they are '0', '1', … in the order of the
             original training part, before classes are chosen and before it is split; the examples
-            of a test part of its own are 'test/0', 'test/1', ….
+            of a validation or test part of its own are 'val/0', … and 'test/0', ….
         labels: int64 [N], indices into the data set's classes; None if it has no labels.
         examples: the raw examples.
         digests: int64 [N], the first eight bytes of SHA-256 of each example as its source has it;
@@ -162,12 +162,17 @@ class DatasetInfo(Spec):
 class RawData:
     """What a loader of your own returns: `function(spec: DatasetSpec) -> RawData`.
 
+    It may also return a data set as torchvision's (a length, items (image or array, label), perhaps
+    `classes`), a pair (train, test) of them, or a dict with 'train', 'validation' and 'test'.
+
     Attributes:
         x_train: float [N, d] vectors, or uint8 images [N, H, W], [N, C, H, W] or [N, H, W, C].
         y_train: [N], int positions in `classes` or strings out of it; None without labels.
         classes: names of the classes, in order; empty without labels.
         x_test: like `x_train`; without it a test split is taken from the training part.
         y_test: like `y_train`.
+        x_val: like `x_train`; without it a validation split is taken from the training part.
+        y_val: like `y_train`.
     """
 
     x_train: np.ndarray | Tensor
@@ -175,3 +180,5 @@ class RawData:
     classes: tuple[str, ...]
     x_test: np.ndarray | Tensor | None = None
     y_test: np.ndarray | Tensor | Sequence[str] | None = None
+    x_val: np.ndarray | Tensor | None = None
+    y_val: np.ndarray | Tensor | Sequence[str] | None = None

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from modkernel.data.class_names import listed
-from modkernel.data.csv_file import csv_rows
+from modkernel.data.csv_file import Rows, csv_rows
 from modkernel.data.example_names import known_id
 from modkernel.errors import ClassError, DataError
-from modkernel.spec.shorthand import composed
 
 HEADER = ("id", "label")
 """First row of a label file."""
@@ -52,7 +51,8 @@ def read_labels(
 ) -> LabelList:
     """Read a CSV file of labels: example, class name; a cell that is left empty is no label.
 
-    The file may have a header `id,label`. An example is named by its id (see `Split.ids`); an image
+    The separator is a comma, tab or semicolon. The file may have a header, of any two names. An
+    example is named by its id (see `Split.ids`); an image
     also by its absolute path below `root`. Pass the ids of `Dataset.training_part()`, and those
     of the test split as held out.
 
@@ -97,13 +97,14 @@ def _given_labels(
     folder = None if root is None else Path(root)
     given: dict[str, tuple[str, int]] = {}
     named: set[str] = set()
-    for number, fields in csv_rows(path, "label file"):
-        if number == 1 and fields[0].lower() == HEADER[0] and fields[0] not in known:
-            continue
+    rows = csv_rows(path, "label file", len(HEADER))
+    if _has_header(rows, known, classes):
+        rows = rows[1:]
+    for number, fields in rows:
         if len(fields) != len(HEADER):
             raise DataError(
                 f"{path}, row {number}, has {len(fields)} field(s): write an example's id, a comma "
-                "and its class."
+                "(or tab, or semicolon) and its class, and quote what holds one itself."
             )
         example = known_id(fields[0], known, folder, path, number, ids[0])
         if example in tested:
@@ -112,7 +113,7 @@ def _given_labels(
                 "trained on: remove the row."
             )
         named.add(example)
-        label = composed(fields[1])
+        label = fields[1]
         if not label:
             continue
         if classes and label not in classes:
@@ -134,6 +135,17 @@ def blank_labels(ids: Sequence[str]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([HEADER, *((name, "") for name in ids)])
     return text.getvalue()
+
+
+def _has_header(rows: Rows, known: Set[str], classes: Sequence[str]) -> bool:
+    """Whether the first row names columns: neither an example's name nor a label is in it."""
+    if not rows or len(rows[0][1]) != len(HEADER):
+        return False
+    name, label = rows[0][1]
+    if name in known or not label:
+        return False
+    labels = classes or [fields[-1] for _, fields in rows[1:]]
+    return name.lower() == HEADER[0] or not (Path(name).is_absolute() or label in labels)
 
 
 def _classes(path: Path, classes: Sequence[str], labelled: set[str]) -> tuple[str, ...]:

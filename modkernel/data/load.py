@@ -11,22 +11,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modkernel.data.arrays import open_arrays, open_own
+from modkernel.data.arrays import open_arrays
 from modkernel.data.choose import choose
 from modkernel.data.contents import ExampleDigests, digests_of, read_contents
 from modkernel.data.copies import copies_findings
 from modkernel.data.dataset import DataPlaces, Dataset, DatasetInfo, Split
 from modkernel.data.equal import equal_findings, likely_cause, refuse_equal
+from modkernel.data.findings import Finding
 from modkernel.data.fingerprint import DATA_FORMAT, fingerprint_of, reading_of, shape_of
 from modkernel.data.folder import broken_images, open_folder
 from modkernel.data.images import decode_many, fit_tensor
 from modkernel.data.kept import Kept, read_kept, write_kept
+from modkernel.data.own import open_own
 from modkernel.data.pixel_cache import cached_pixels
 from modkernel.data.pool import FileList, Pool, Source, Unread, take
 from modkernel.data.residency import fits_main_memory
 from modkernel.data.sources import RawExamples, Resident, Streamed, check_decodes
 from modkernel.data.split import share_out, split_findings
 from modkernel.data.statistics import preprocessing_of
+from modkernel.data.tables import open_table
+from modkernel.data.unlabelled import leave_out_unlabelled
 from modkernel.data.vision import open_digits, open_vision
 from modkernel.errors import ImageError
 from modkernel.lookup import is_import_path, lookup
@@ -41,6 +45,7 @@ DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
     "svhn": open_vision,
     "image_folder": open_folder,
     "arrays": open_arrays,
+    "table": open_table,
 }
 """Name to the function that finds the set without reading it."""
 
@@ -69,7 +74,7 @@ def load_dataset(
     """
     source = _open(spec, where)
     kept = read_kept(where.cache, _key(spec, source))
-    pool = choose(source.read(), spec)
+    pool = choose(leave_out_unlabelled(source.read(), spec.unlabelled), spec)
     if kept is not None:
         info = kept.info
         shape, reading = info.preprocessing.shape, info.preprocessing.reading
@@ -89,8 +94,9 @@ def load_dataset(
         _split(pool, found.rows, examples, digests, part) for part in found.slices
     )
     if kept is None:
-        preprocessing = _preprocessing(chosen, (train, validation, test), reading)
-        findings = pool.findings + split_findings(pool, spec, found) + noticed
+        parts = (train, validation, test)
+        preprocessing, scales = _preprocessing(chosen, parts, reading, pool.columns)
+        findings = pool.findings + split_findings(pool, spec, found) + noticed + scales
         cause = likely_cause(findings)
         findings += copies_findings(
             digests,
@@ -122,8 +128,11 @@ def load_dataset(
 
 
 def _preprocessing(
-    chosen: Unread, splits: tuple[Split, Split, Split], reading: ImageReading
-) -> Preprocessing:
+    chosen: Unread,
+    splits: tuple[Split, Split, Split],
+    reading: ImageReading,
+    columns: tuple[str, ...],
+) -> tuple[Preprocessing, tuple[Finding, ...]]:
     """How the examples are normalised, once all that are streamed are known to be readable.
 
     Raises:
@@ -131,14 +140,14 @@ def _preprocessing(
     """
     train, *others = splits
     try:
-        found = preprocessing_of(train.examples).changed(reading=reading)
+        found, told = preprocessing_of(train.examples, columns)
         for split in others:
             if isinstance(split.examples, Streamed):
                 check_decodes(split.examples)
     except ImageError as error:
         assert isinstance(chosen, FileList)
         raise broken_images(chosen) from error
-    return found
+    return found.changed(reading=reading), told
 
 
 def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:

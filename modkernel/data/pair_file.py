@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkernel.data.csv_file import csv_rows
+from modkernel.data.csv_file import Rows, csv_rows
 from modkernel.data.example_names import known_id
 from modkernel.errors import DataError
 
-SAME = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
-"""What a pair file writes in its third column, and whether the pair is of one class."""
+SAME = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+"""What a pair file writes in its third column, in any case, and whether it is of one class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,9 @@ def read_pairs(
 ) -> PairList:
     """Read a CSV or Parquet file of pairs: example, example, 1 (same class) or 0 (different).
 
-    A CSV file may have a header. An example is named by its id (see `Split.ids`); an image also
-    by its absolute path below `root`. Pass the ids of `Dataset.training_part()`, and the ids of the
+    A CSV file has commas, tabs or semicolons, and may have a header, of any three names. An
+    example is named by its id (see `Split.ids`); an image also by its absolute path below `root`.
+    Pass the ids of `Dataset.training_part()`, and the ids of the
     test split as held out: a list that was made without knowing the split names some of them, and
     those pairs are left out, since an evaluation must not see what was trained on.
 
@@ -96,10 +97,11 @@ def _given_pairs(
     for number, fields in rows:
         if len(fields) != 3:
             raise DataError(
-                f"{path}, row {number}, has {len(fields)} fields: write example, example, 0 or 1."
+                f"{path}, row {number}, has {len(fields)} field(s): write example, example, 0 or "
+                "1, with commas (or tabs, or semicolons), and quote what holds one itself."
             )
         first, second = (known_id(name, known, folder, path, number, ids[0]) for name in fields[:2])
-        same = SAME.get(fields[2])
+        same = SAME.get(fields[2].lower())
         if same is None:
             raise DataError(
                 f"{path}, row {number}, has '{fields[2]}' as its third field: write 1 for the "
@@ -119,15 +121,16 @@ def _given_pairs(
     return {key: same for key, (same, _) in pairs.items()}
 
 
-def _csv_rows(path: Path, known: Set[str]) -> Iterator[tuple[int, list[str]]]:
-    for number, fields in csv_rows(path, "pair file"):
-        if number > 1 or not _is_header(fields, known):
-            yield number, fields
+def _csv_rows(path: Path, known: Set[str]) -> Rows:
+    rows = csv_rows(path, "pair file", 3)
+    return rows[1:] if rows and _is_header(rows[0][1], known) else rows
 
 
 def _is_header(fields: list[str], known: Set[str]) -> bool:
-    """Whether a first row names columns: no example in it, and no number as its third field."""
+    """Whether a first row names columns: no example in it, and no value as its third field."""
     if len(fields) != 3 or any(field in known for field in fields[:2]):
+        return False
+    if fields[2].lower() in SAME:
         return False
     try:
         float(fields[2])

@@ -49,6 +49,7 @@ class Pool:
         test: rows of a test part of its own, if there is one.
         findings: what was noticed while it was read.
         places: where parts of its own are, by their name ('validation', 'test'), for messages.
+        columns: names of the columns of vectors, where they have names.
     """
 
     classes: tuple[str, ...]
@@ -59,6 +60,7 @@ class Pool:
     validation: Tensor | None = None
     test: Tensor | None = None
     findings: tuple[Finding, ...] = ()
+    columns: tuple[str, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from modkernel.data.arrays import make_pool
+from modkernel.data.array_pool import Part, make_pool
 from modkernel.data.dataset import DataPlaces
 from modkernel.data.pixel_cache import locked
 from modkernel.data.pool import Pool, Source
@@ -77,7 +77,7 @@ def _read_digits() -> Pool:
         raise _needs("digits", error) from None
     grey, labels = load_digits(return_X_y=True)
     images = np.rint(grey * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    return make_pool("digits", images, labels, classes=DIGITS)
+    return make_pool("digits", {"train": Part(images, labels)}, classes=DIGITS)
 
 
 def _read_vision(name: str, known: VisionSet, where: DataPlaces) -> Pool:
@@ -101,7 +101,11 @@ def _read_vision(name: str, known: VisionSet, where: DataPlaces) -> Pool:
             raise _missing(name, known, where, f"{error}", "downloading is switched off") from None
         train, test = _download(name, known, where, make)
     classes = known.classes or tuple(train.classes)
-    return make_pool(name, train.data, _labels(train), test.data, _labels(test), classes=classes)
+    parts = {
+        "train": Part(train.data, _labels(train)),
+        "test": Part(test.data, _labels(test)),
+    }
+    return make_pool(name, parts, classes=classes)
 
 
 def _download(

@@ -15,6 +15,7 @@ from modkernel.spec.base import Spec as Spec
 from modkernel.spec.fields import ClassName as ClassName
 from modkernel.spec.fields import Groups as Groups
 from modkernel.spec.fields import ImageSize as ImageSize
+from modkernel.spec.fields import Label as Label
 from modkernel.spec.preprocessing import ImageReading as ImageReading
 from modkernel.spec.preprocessing import Preprocessing as Preprocessing
 from modkernel.spec.shorthand import from_count
@@ -41,9 +42,16 @@ class DatasetSpec(Spec, title="Data set"):
     name: str = Field(
         "digits",
         description="digits, mnist, fashion_mnist, cifar10, cifar100, svhn, image_folder, arrays, "
-        "or the import path 'package.module:function' of your own loader.",
+        "table, or the import path 'package.module:function' of your own loader.",
     )
-    path: str | None = Field(None, description="Folder of image_folder, or file of arrays.")
+    path: str | None = Field(
+        None, description="Folder of image_folder, or file of arrays or of a table."
+    )
+    label: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Column of a table that has the classes.",
+    )
     classes: tuple[ClassName, ...] | None = Field(
         None, description="Only these classes, by name; all of them if left out."
     )
@@ -72,6 +80,12 @@ class DatasetSpec(Spec, title="Data set"):
         exclude_if=lambda value: value is None,
         description="Grey level that transparent images are laid on; white (255) if left out, or "
         "another that images of nearly that colour stand out from.",
+    )
+    unlabelled: Label | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Label or class name that stands for 'no label', such as -1: its examples are "
+        "left out.",
     )
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of the training examples kept for validation."

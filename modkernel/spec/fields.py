@@ -6,10 +6,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from modkernel.spec.shorthand import SMALLEST_SIDE, composed, from_pairs, from_sides
+from modkernel.spec.shorthand import SMALLEST_SIDE, composed, from_number, from_pairs, from_sides
 
 ClassName = Annotated[str, AfterValidator(composed)]
 """Name of a class, in Unicode's composed form, whichever form it was written in."""
+Label = Annotated[ClassName, BeforeValidator(from_number, json_schema_input_type=str | int)]
+"""A label: the name of a class, or a whole number, which stands for its digits."""
 Side = Annotated[int, Field(ge=SMALLEST_SIDE)]
 ImageSize = Annotated[
     Side | tuple[Side, Side],

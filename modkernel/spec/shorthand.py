@@ -58,3 +58,8 @@ def from_sides(given: object) -> object:
             f"{given!r} is neither a side of {SMALLEST_SIDE} pixels or more nor [height, width]"
         )
     return numbers[0] if len(set(numbers)) == 1 else tuple(numbers)
+
+
+def from_number(given: object) -> object:
+    """A whole number as its digits; anything else as it is."""
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from modkernel.data import RawData, load_dataset
-from modkernel.data.arrays import as_examples
-from modkernel.errors import ClassError, DataError, SpecError
+from modkernel.data import load_dataset
+from modkernel.data.array_examples import as_examples
+from modkernel.errors import ClassError, DataError
 from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.data_made import npz, places
 
@@ -25,6 +28,10 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 7), dtype=np.uint8)
 
 def load(path: Path, tmp_path: Path, **options):
     return load_dataset(DatasetSpec(name="arrays", path=str(path), **options), places(tmp_path))
+
+
+def told(data, kind: str):
+    return [finding for finding in data.findings if finding.kind == kind]
 
 
 def everything(data) -> dict[str, torch.Tensor]:
@@ -66,7 +73,8 @@ def test_vectors_from_both_kinds_of_file(tmp_path):
     ids=["NHW", "N1HW", "NHW1", "N3HW", "NHW3", "both-may-be"],
 )
 def test_where_the_channels_are(array, shape):
-    examples = as_examples(array, "x")
+    (examples,), findings = as_examples({"x": array})
+    assert findings == ()
     assert examples.dtype == torch.uint8
     assert tuple(examples.shape[1:]) == shape
     assert examples.is_contiguous()
@@ -120,16 +128,23 @@ NAN = np.where(np.arange(40)[:, None] == 3, np.nan, X)
     ("arrays", "message"),
     [
         ({"x": X, "y": Y[:39]}, r"y of .* has shape \[39\], and there are 40"),
-        ({"x": X, "y": Y[:, None]}, "one label for each example"),
-        ({"x": NAN, "y": Y}, "not finite"),
-        ({"x": X * 1e300, "y": Y}, "not finite"),
-        ({"x": X, "y": Y.astype(float)}, "labels are integers or strings"),
+        ({"x": X, "y": Y[:, None]}, r"one label for each example, such as y\.ravel\(\)"),
+        ({"x": np.where(np.isnan(NAN), np.inf, X), "y": Y}, "infinite.*first row 3, column 0"),
+        ({"x": X * 1e300, "y": Y}, "infinite values, or ones above 3e38"),
+        ({"x": X, "y": Y.astype(float)}, r"integers or strings, such as y\.astype\(int\)"),
+        ({"x": X, "y": X[:, 0]}, "fractions"),
+        ({"x": X, "y": np.eye(4)[Y]}, r"y\.argmax\(1\)"),
+        ({"x": X, "y": np.eye(4, dtype=int)[Y]}, r"y\.argmax\(1\)"),
         ({"x": X.astype(object), "y": Y}, "it holds objects"),
         ({"x": X, "y": Y.astype(object)}, "it holds objects"),
         ({"x": X.astype(complex), "y": Y}, "complex128"),
         ({"x": X.astype(str), "y": Y}, "array of numbers"),
         ({"x": X[:, 0], "y": Y}, r"type float64 and shape \[40\]"),
-        ({"x": IMAGES / 255, "y": Y}, "images as uint8"),
+        ({"x": IMAGES / 300, "y": Y}, r"from 0 to 0\.8.*\(x \* 255\)\.round\(\)\.astype"),
+        ({"x": IMAGES + 0.5, "y": Y}, r"such as x\.round\(\)|clip"),
+        ({"x": IMAGES / 127.5 - 1, "y": Y}, r"from -1 to 1: .*\(\(x - -1\) \* 127\.5\)"),
+        ({"x": IMAGES.astype(np.uint16) * 257, "y": Y}, "uint16.*to 65535"),
+        ({"x": np.where(IMAGES == 3, np.nan, IMAGES), "y": Y}, "not finite: give images as uint8"),
         ({"x": np.stack([IMAGES] * 2, 1), "y": Y}, "1 or 3 channels"),
         ({"x": X[:0], "y": Y[:0]}, "is empty"),
         ({"y": Y}, "no array 'x'"),
@@ -164,7 +179,7 @@ def test_files_that_cannot_be_read(tmp_path):
             path.write_bytes(content)
             with pytest.raises(DataError, match="Save it again"):
                 load(path, tmp_path)
-    with pytest.raises(DataError, match=r"one \.npz or \.safetensors"):
+    with pytest.raises(DataError, match=r"one file of type \.npz or \.safetensors"):
         load(tmp_path / "a.csv", tmp_path)
     with pytest.raises(DataError, match=r"set dataset\.path"):
         load_dataset(DatasetSpec(name="arrays"), places(tmp_path))
@@ -181,34 +196,6 @@ def test_a_hostile_file_runs_nothing(tmp_path):
     with pytest.raises(DataError, match="it holds objects"):
         load(path, tmp_path)
     assert not marker.exists()
-
-
-def good(spec: DatasetSpec) -> RawData:
-    return RawData(IMAGES, Y, ("north", "east", "south", "west"), IMAGES[:8], list(Y[:8]))
-
-
-def by_name(spec: DatasetSpec) -> RawData:
-    return RawData(torch.from_numpy(X), [("b", "a")[i % 2] for i in Y], ("b", "a"))
-
-
-def without_labels(spec: DatasetSpec) -> RawData:
-    return RawData(X, None, ())
-
-
-def outside(spec: DatasetSpec) -> RawData:
-    return RawData(X, Y, ("a", "b", "c"))
-
-
-def twice(spec: DatasetSpec) -> RawData:
-    return RawData(X, Y, ("a", "b", "c", "a"))
-
-
-def failing(spec: DatasetSpec) -> RawData:
-    raise FileNotFoundError("there is no such disk")
-
-
-def refusing(spec: DatasetSpec) -> RawData:
-    raise DataError("The disk is in the drawer.")
 
 
 def header(shape: str) -> bytes:
@@ -270,41 +257,119 @@ def test_labels_that_are_no_text(tmp_path):
         load(npz(tmp_path / "a.npz", x=X, y=labels), tmp_path)
 
 
-def wrong_type(spec: DatasetSpec) -> int:
-    return 3
+@pytest.mark.parametrize(
+    ("kind", "factor"), [("f4", 255), ("f8", 255), ("f4", 1), ("i8", 1), ("u2", 1), ("f2", 1)]
+)
+def test_images_of_another_type_are_read_without_loss_and_told(kind, factor):
+    given = {"x": (IMAGES / factor).astype(kind), "x_test": (IMAGES[:3] // 255).astype(kind)}
+    (train, test), (finding,) = as_examples(given)
+    assert torch.equal(train[:, 0], torch.from_numpy(IMAGES))
+    assert test.max() == IMAGES[:3].max() // 255 * factor
+    assert (finding.kind, finding.count) == ("range", 43)
+    assert "without loss" in finding.text
 
 
-NO_FUNCTION = 3
+def test_missing_values_are_one_nan_whatever_its_form(tmp_path):
+    odd = NAN.copy()
+    odd[3] = np.copysign(np.nan, -1)
+    first, second = (
+        load(npz(tmp_path / f"{i}.npz", x=x, y=Y), tmp_path) for i, x in enumerate((NAN, odd))
+    )
+    assert first.fingerprint == second.fingerprint
+    held = "3" in [*first.test.ids, *first.validation.ids]
+    assert len(told(first, "missing values")) == (not held)
 
 
-def own(name: str, tmp_path: Path, **options):
-    return load_dataset(DatasetSpec(name=f"{__name__}:{name}", **options), places(tmp_path))
+def test_a_validation_part_of_its_own_and_arrays_that_are_not_read(tmp_path):
+    arrays = {"x": X, "y": Y, "x_val": X[:8], "y_val": Y[:8], "x_tset": X + 1, "meta": np.zeros(3)}
+    save_file(
+        {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}, tmp_path / "a.safetensors"
+    )
+    for path in (npz(tmp_path / "a.npz", **arrays), tmp_path / "a.safetensors"):
+        data = load(path, tmp_path)
+        assert list(data.validation.ids) == [f"val/{i}" for i in range(8)]
+        assert data.validation.labels.tolist() == Y[:8].tolist()
+        assert torch.equal(data.validation.examples.tensor, torch.from_numpy(X[:8]).float())
+        assert len(data.train) + len(data.test) == 40
+        (finding,) = told(data, "unread")
+        assert finding.count == 2
+        assert "meta, x_tset" in finding.text
+        assert load(path, tmp_path).findings == data.findings  # From the cache too.
+    with pytest.raises(DataError, match="y_val needs x_val"):
+        load(npz(tmp_path / "b.npz", x=X, y=Y, y_val=Y), tmp_path)
+    with pytest.raises(DataError, match="x is needed, and it has x_train, y_train"):
+        load(npz(tmp_path / "c.npz", x_train=X, y_train=Y), tmp_path)
 
 
-def test_a_loader_of_ones_own(tmp_path):
-    data = own("good", tmp_path, classes=("west", "east"))
-    assert data.classes == ("west", "east")
-    assert data.preprocessing.shape == (1, 6, 7)
-    assert data.test.labels.tolist() == [1, 0, 1, 0]
-    data = own("by_name", tmp_path)
-    assert data.classes == ("b", "a")
-    for name, label in zip(data.train.ids, data.train.labels.tolist(), strict=True):
-        assert label == Y[int(name)] % 2
-    assert own("without_labels", tmp_path).train.labels is None
+PARTLY = np.where(np.arange(40) % 5 == 0, -1, Y)
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "message"),
+    ("labels", "unlabelled", "count"),
     [
-        ("outside", ClassError, "label '3'"),
-        ("twice", ClassError, "names a class twice"),
-        ("failing", DataError, "failed with FileNotFoundError: there is no such disk"),
-        ("refusing", DataError, r"^The disk is in the drawer\.$"),
-        ("wrong_type", DataError, "returned int"),
-        ("NO_FUNCTION", DataError, "is not a function"),
-        ("absent", SpecError, "Cannot import"),
+        (PARTLY, -1, 8),
+        (np.where(PARTLY < 0, -99, PARTLY), "-99", 8),
+        (np.array(["a", "b", "c", "d", "?"])[PARTLY], "?", 8),
+        (np.array(["a", "b", "c", "d", ""])[PARTLY], None, 8),
+        (np.array([b"a", b"b", b"c", b"d", b""])[PARTLY], None, 8),
     ],
 )
-def test_loaders_that_go_wrong(tmp_path, name, error, message):
-    with pytest.raises(error, match=message):
-        own(name, tmp_path)
+def test_examples_without_a_label_are_left_out_and_told(tmp_path, labels, unlabelled, count):
+    path = npz(tmp_path / "a.npz", x=X, y=labels, x_test=X[:9], y_test=labels[:9])
+    data = load(path, tmp_path, unlabelled=unlabelled)
+    assert len(data.classes) == 4
+    kept = np.flatnonzero(PARTLY >= 0)
+    assert sorted([*data.train.ids, *data.validation.ids], key=int) == [str(i) for i in kept]
+    assert list(data.test.ids) == [f"test/{i}" for i in kept if i < 9]
+    for split in (data.train, data.validation, data.test):
+        rows = [int(name.rpartition("/")[2]) for name in split.ids]
+        assert split.labels.tolist() == Y[rows].tolist()
+        assert torch.equal(split.examples.tensor, torch.from_numpy(X[rows]).float())
+    (finding,) = told(data, "unlabelled")
+    assert finding.count == count + 2
+    assert "10 of the 49 examples have no label" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "unlabelled", "text"),
+    [
+        (PARTLY, None, r"8 of the 40 labels .* below 0 \('-1'\).*dataset\.unlabelled: -1"),
+        (np.where(Y == 0, -7, np.where(Y == 1, -1, Y)), -1, r"10 of the 40 .* \('-7'\)"),
+        (np.where(Y < 2, -1, 1), None, None),
+        (Y, -1, "No example has the label '-1'"),
+    ],
+)
+def test_labels_below_0_are_told_unless_they_are_a_code_of_two(tmp_path, labels, unlabelled, text):
+    data = load(npz(tmp_path / "a.npz", x=X, y=labels), tmp_path, unlabelled=unlabelled)
+    findings = told(data, "unlabelled")
+    assert len(findings) == (0 if text is None else 1 + (unlabelled == -1 and -1 in labels))
+    if text is not None:
+        assert any(re.search(text, finding.text) for finding in findings)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), kind=st.sampled_from(["npz", "compressed", "safetensors"]))
+def test_damage_of_any_kind_is_one_sentence_or_none(tmp_path, data, kind):
+    labels = data.draw(st.sampled_from(["int", "text", "bytes"]))
+    path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.npz")
+    if kind == "safetensors":
+        save_file({"x": torch.from_numpy(X), "y": torch.from_numpy(Y)}, path)
+    else:
+        y = {"int": Y, "text": Y.astype(str), "bytes": Y.astype("S")}[labels]
+        (np.savez_compressed if kind == "compressed" else np.savez)(path, x=X, y=y)
+    content = bytearray(path.read_bytes())
+    # Headers are where most of the ways to go wrong are.
+    ends = st.integers(0, 400) | st.integers(len(content) - 300, len(content) - 1)
+    for place in data.draw(st.lists(ends | st.integers(0, len(content) - 1), max_size=3)):
+        content[place % len(content)] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(0, len(content)))])
+    try:
+        loaded = load(path, tmp_path)
+    except DataError as error:
+        if "\n" in str(error):
+            raise
+    else:
+        out = sum(f.count for f in loaded.findings if f.kind == "unlabelled")
+        assert len(loaded.train) + len(loaded.validation) + len(loaded.test) + out >= 40

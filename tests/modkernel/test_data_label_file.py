@@ -36,6 +36,29 @@ def test_labels_are_read_and_empty_cells_counted(tmp_path: Path) -> None:
     assert (found.classes, found.empty) == (CLASSES, 2)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", "\t", ";", "; "])
+@pytest.mark.parametrize("header", ["", "file{0}class\r\n", "Bild{0}Käfer\n\n", '"id"{0}"label"\n'])
+def test_separators_headers_and_encodings(
+    tmp_path: Path, encoding: str, separator: str, header: str
+) -> None:
+    path = tmp_path / "labels.csv"
+    text = header + '"a, b"{0}dog\n0{0}cat\n"with ""quotes"""{0}"cat"\n'
+    path.write_bytes(text.format(separator).encode(encoding))
+    found = read_labels(path, IDS, CLASSES)
+    assert by_id(found) == {"a, b": "dog", "0": "cat", 'with "quotes"': "cat"}
+
+
+def test_commas_in_tab_separated_names_and_a_header_without_known_classes(tmp_path: Path) -> None:
+    path = tmp_path / "labels.tsv"
+    path.write_text("file\tspecies\na,1\tcat\na,2\tdog\n")
+    found = read_labels(path, ["a,1", "a,2"], ())
+    assert (found.classes, found.rows.tolist()) == (("cat", "dog"), [0, 1])
+    path.write_text("a,9\tcat\na,1\tcat\na,2\tdog\n")
+    with pytest.raises(DataError, match="row 1, names the example 'a,9'"):
+        read_labels(path, ["a,1", "a,2"], ())
+
+
 def test_the_fingerprint_tells_labels_apart_and_nothing_else(tmp_path: Path) -> None:
     found = read(tmp_path, "id,label\n0,cat\n1,dog\n").fingerprint
     assert read(tmp_path, "1,dog\n0,cat\n0,cat\n2,\n").fingerprint == found
@@ -66,7 +89,9 @@ def test_an_image_is_named_by_its_path_too(tmp_path: Path) -> None:
         ("0,cat\n1,dog\n0,dog\n", DataError, "row 3, calls '0' 'dog', but row 1 calls it 'cat'"),
         ("0,cat\n1,cat\n", ClassError, "no example of class 'dog'.*--classes"),
         ("0,cat,1\n", DataError, "row 1, has 3 field"),
-        ("0;cat\n", DataError, "row 1, has 1 field"),
+        ("0|cat\n", DataError, "row 1, has 1 field.*comma .or tab, or semicolon"),
+        ("9,cat\n0,dog\n", DataError, "row 1, names the example '9'"),
+        ("id,label,note\n0,dog,\n", DataError, "row 1, has 3 field"),
         ("id,label\n0,\n1,\n", DataError, "has no label"),
         ("", DataError, "has no label"),
     ],
@@ -87,6 +112,12 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(DataError, match="as CSV"):
+        read_labels(path, IDS, CLASSES)
+    path.write_bytes("0,Käfer\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"byte 3 is no UTF-8 text .it is Latin-1, perhaps"):
+        read_labels(path, IDS, CLASSES)
+    path.write_bytes("0,cat\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match="zero bytes"):
         read_labels(path, IDS, CLASSES)
     with pytest.raises(DataError, match="Cannot read label file"):
         read_labels(tmp_path / "none.csv", IDS, CLASSES)

@@ -141,7 +141,7 @@ def test_describe_agrees_with_load(root, tmp_path, kind, described_first):
         data.fingerprint,
     )
     assert data.info() == info
-    assert info.preprocessing == data.preprocessing == preprocessing_of(data.train.examples)
+    assert info.preprocessing == data.preprocessing == preprocessing_of(data.train.examples)[0]
     assert (info.n_train, info.n_validation, info.n_test) == (
         len(data.train),
         len(data.validation),

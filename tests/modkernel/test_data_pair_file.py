@@ -33,8 +33,10 @@ def named(table, ids=IDS) -> list[tuple[str, str, bool]]:
         "first,second,same\n0,1,1\n2,3,0\n",
         "\ufefffirst,second,same\r\n 0 , 1 , 1\r\n\r\n2,3,0\r\n",
         "3,2,0\n1,0,1\n0,1,1\n",
+        "0\t1\tTRUE\n2\t3\tFALSE\n",
+        'a;b;same\n"0";1;1\n2;3;0\n',
     ],
-    ids=["plain", "header", "excel", "other-order-and-repeated"],
+    ids=["plain", "header", "excel", "other-order-and-repeated", "tabs", "semicolons"],
 )
 def test_csv(tmp_path, text):
     table = read_pairs(written(tmp_path, text), IDS)
@@ -61,7 +63,7 @@ def test_other_pairs_have_another_fingerprint(tmp_path, text):
     [
         ("0,1,1\n0,9,1\n", "row 2, names the example '9'"),
         ("9,8,1\n", "row 1, names the example '9'"),
-        ("0,1,1\n0,1\n", "row 2, has 2 fields"),
+        ("0,1,1\n0,1\n", r"row 2, has 2 field\(s\)"),
         ("0,1,2\n", "row 1, has '2'"),
         ("0,1,same\n", "row 1, has 'same'"),
         ("a,b,same\n0,1,\n", "row 2, has ''"),

@@ -12,6 +12,9 @@ from modkernel.spec import Preprocessing
 
 COLOUR = Preprocessing(shape=(3, 4, 5), dtype="uint8", mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
 VECTORS = Preprocessing(shape=(6,), dtype="float32", mean=(1.5,), std=(4.0,))
+COLUMNS = Preprocessing(
+    shape=(3,), dtype="float32", mean=(1, 0, 5), std=(2, 1, 5), bounds=(None, (-3, 4), None)
+)
 
 
 @given(seed=st.integers(0, 1000), count=st.integers(0, 3))
@@ -31,6 +34,15 @@ def test_float32_vectors_are_not_divided_by_255_and_the_input_stays():
     kept = raw.clone()
     torch.testing.assert_close(Normalise(VECTORS)(raw), (kept - 1.5) / 4)
     assert torch.equal(raw, kept)
+
+
+def test_columns_are_clipped_then_standardised_and_missing_values_become_the_mean():
+    nan, inf = torch.nan, torch.inf
+    raw = torch.tensor([[3.0, -999, 5], [nan, nan, nan], [1, inf, 0]])
+    expected = torch.tensor([[1.0, -3, 0], [0, 0, 0], [0, 4, -1]])
+    assert torch.equal(Normalise(COLUMNS)(raw), expected)
+    with pytest.raises(InterfaceError, match=r"\[N, 3\].*columns .* in their order"):
+        Normalise(COLUMNS)(raw[:, :2])
 
 
 @pytest.mark.parametrize(
@@ -55,6 +67,7 @@ def test_other_batches_are_refused_with_the_remedy(batch, found):
         ({"mean": (0.1, 0.2)}, "2 values of mean"),
         ({"std": ()}, "0 values of std"),
         ({"std": (1.0, 0.0, 1.0)}, "not positive"),
+        ({"bounds": ((0, 1), None, None)}, "3 bounds"),
     ],
 )
 def test_unfit_statistics_are_refused(change, message):

@@ -1,0 +1,148 @@
+"""Tables with a label column: Parquet, CSV and Arrow files, all read by pyarrow."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from modkernel.data.array_labels import negative_labels
+from modkernel.data.array_pool import Part, make_pool
+from modkernel.data.arrays import check_memory, file_stamp, found_file
+from modkernel.data.csv_file import encoding_of, table_separator
+from modkernel.data.dataset import DataPlaces
+from modkernel.data.pool import Pool, Source
+from modkernel.data.table_columns import (
+    Table,
+    encode,
+    encoded_names,
+    label_column,
+    label_texts,
+)
+from modkernel.errors import DataError, ModkernelError
+from modkernel.spec import DatasetSpec
+
+SUFFIXES = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".feather", ".arrow")
+"""Of the files that are tables."""
+HEAD = 1 << 16
+"""Bytes at the beginning of a CSV file that tell its form."""
+COMMA_DECIMAL = re.compile(r"(^|;)\s*-?\d+,\d+\s*(;|$)", re.MULTILINE)
+POINT_DECIMAL = re.compile(r"(^|;)\s*-?\d+\.\d+\s*(;|$)", re.MULTILINE)
+
+
+def open_table(spec: DatasetSpec, where: DataPlaces) -> Source:
+    """Find the table at `spec.path`, one row an example, whose column `spec.label` is the label.
+
+    Raises:
+        DataError: no such file, one of another type, or no label column is named.
+    """
+    path = found_file(spec, "table", SUFFIXES)
+    return Source(file_stamp(path), partial(_read_pool, path, spec))
+
+
+def read_table(path: Path) -> Table:
+    """The table of a file, by its suffix.
+
+    Raises:
+        DataError: it cannot be read, or pyarrow is missing.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise DataError(
+            f"Reading {path} needs the package 'pyarrow' ({error}): pip install it, or save the "
+            "table as arrays (.npz)."
+        ) from None
+    try:
+        table = _read(path)
+        # What is damaged inside would end the process once it is used.
+        table.validate(full=True)
+    except ModkernelError:
+        raise
+    # Damaged files raise almost anything, of gzip, zlib and codecs too.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DataError(f"Cannot read table {path}: {reason}. Save it again.") from None
+    if not len(table):
+        raise DataError(f"{path} has no rows: add examples.")
+    return table
+
+
+def table_pool(what: str, parts: dict[str, Table], spec: DatasetSpec) -> Pool:
+    """The pool of tables by part ('train', perhaps 'val' and 'test'); `what` names them in errors.
+
+    Raises:
+        DataError: no label column is named or there, or a table cannot be encoded.
+        ClassError: a part has a class that the training part has not.
+    """
+    inputs, labels = {}, {}
+    for part, table in parts.items():
+        column, inputs[part] = label_column(table, spec.label, what)
+        labels[part] = label_texts(column, f"Column '{spec.label}' of {what}")
+    names, findings = encoded_names(inputs["train"])
+    encoded = {}
+    for part, table in inputs.items():
+        rows, noticed = encode(table, names)
+        encoded[part] = Part(rows, labels[part].texts)
+        findings += noticed
+    classes = tuple(name for name in labels["train"].classes if name != spec.unlabelled)
+    if labels["train"].whole is not None:
+        label = f"column '{spec.label}'"
+        findings += negative_labels(labels["train"].whole, spec.unlabelled, label)
+    pool = make_pool(what, encoded, classes, spec.unlabelled, findings)
+    return replace(pool, columns=names)
+
+
+def _read_pool(path: Path, spec: DatasetSpec) -> Pool:
+    return table_pool(str(path), {"train": read_table(path)}, spec)
+
+
+def _read(path: Path) -> Table:
+    from pyarrow import feather, ipc, parquet
+
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        check_memory(path, _unpacked(parquet.ParquetFile(path).metadata))
+        return parquet.read_table(path)
+    check_memory(path, path.stat().st_size)
+    if name.endswith((".csv", ".tsv", ".gz")):
+        return _read_csv(path)
+    with path.open("rb") as file:
+        if file.read(6) != b"ARROW1" and name.endswith(".arrow"):
+            file.seek(0)
+            with ipc.open_stream(file) as stream:
+                return stream.read_all()
+    return feather.read_table(path, memory_map=False)
+
+
+def _unpacked(metadata: Any) -> int:
+    groups = range(metadata.num_row_groups)
+    return sum(metadata.row_group(i).total_byte_size for i in groups)
+
+
+def _read_csv(path: Path) -> Table:
+    from pyarrow import csv, types
+
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rb") as file:
+        head = file.read(HEAD)
+    encoding = encoding_of(head)
+    text = head.decode(encoding, errors="replace")
+    separator = table_separator(text if len(head) < HEAD else text.rpartition("\n")[0])
+    comma = separator == ";" and COMMA_DECIMAL.search(text) and not POINT_DECIMAL.search(text)
+    table = csv.read_csv(
+        path,
+        csv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding),
+        csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+        csv.ConvertOptions(decimal_point="," if comma else "."),
+    )
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if types.is_binary(column.type) or types.is_large_binary(column.type):
+            raise DataError(
+                f"Column '{name}' of {path} is no UTF-8 text (it is Latin-1, perhaps, as some "
+                "spreadsheets write): save the table as UTF-8 text."
+            )
+    return table

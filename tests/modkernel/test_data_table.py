@@ -1,0 +1,268 @@
+"""Tables: every column and row is read, left out and told, or refused."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyarrow import csv, feather, ipc, parquet
+
+from modkernel.data import load_dataset
+from modkernel.data.table_columns import encode
+from modkernel.data.tables import read_table
+from modkernel.errors import DataError
+from modkernel.spec import DatasetSpec
+from tests.modkernel.helpers.data_made import places
+
+N = 60
+RNG = np.random.default_rng(0)
+SIZE = np.round(RNG.normal(5, 1, N), 3)
+COLOUR = [("red", "green", "blue", "red")[i % 4] for i in range(N)]
+SPECIES = [("wren", "owl", "kite")[i % 3] for i in range(N)]
+PLAIN = {"size": SIZE, "colour": COLOUR, "species": SPECIES}
+
+
+def load(path: Path, tmp_path: Path, label: str | None = "species", **options):
+    spec = DatasetSpec(name="table", path=str(path), label=label, **options)
+    return load_dataset(spec, places(tmp_path))
+
+
+def saved(tmp_path: Path, **columns):
+    parquet.write_table(pa.table(columns), tmp_path / "data.parquet")
+    return tmp_path / "data.parquet"
+
+
+def told(data, kind: str) -> list[str]:
+    return [finding.text for finding in data.findings if finding.kind == kind]
+
+
+def everything(data) -> tuple[np.ndarray, list[str]]:
+    """All examples and labels in the order of the file."""
+    rows, labels = {}, {}
+    for split in (data.train, data.validation, data.test):
+        for name, x, y in zip(split.ids, split.examples.tensor, split.labels, strict=True):
+            rows[int(name)], labels[int(name)] = x.numpy(), data.classes[y]
+    return np.stack([rows[i] for i in sorted(rows)]), [labels[i] for i in sorted(labels)]
+
+
+def write(table, path: Path) -> None:
+    name = path.name
+    if name.endswith(".parquet"):
+        parquet.write_table(table, path)
+    elif name == "stream.arrow":
+        with path.open("wb") as file, ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    elif name.endswith((".feather", ".arrow")):
+        feather.write_feather(table, path)
+    else:
+        file = pa.BufferOutputStream()
+        mark = "\t" if ".tsv" in name else ","
+        csv.write_csv(table, file, csv.WriteOptions(delimiter=mark))
+        content = file.getvalue().to_pybytes()
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.parquet", "a.csv", "a.tsv", "a.csv.gz", "a.tsv.gz", "a.feather", "a.arrow", "stream.arrow"],
+)
+def test_the_kinds_of_file(tmp_path, name):
+    write(pa.table(PLAIN), tmp_path / name)
+    data = load(tmp_path / name, tmp_path)
+    assert data.classes == ("kite", "owl", "wren")
+    names = ("size", "colour=blue", "colour=green", "colour=red")
+    assert data.preprocessing.columns == names
+    rows, labels = everything(data)
+    one_hot = [[colour == wanted for wanted in ("blue", "green", "red")] for colour in COLOUR]
+    assert np.array_equal(rows, np.column_stack([SIZE, one_hot]).astype(np.float32))
+    assert labels == SPECIES
+    assert told(data, "encoded") == [
+        "1 column(s) hold categories, one column of 0 and 1 for each: 'colour' (blue, green, red)."
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_csv_as_people_save_it(tmp_path, encoding, mark):
+    number = "{:.3f}".format if mark != ";" else lambda x: f"{x:.3f}".replace(".", ",")
+    lines = [mark.join(("größe", "farbe", "species"))]
+    lines += [mark.join((number(s), c, k)) for s, c, k in zip(SIZE, COLOUR, SPECIES, strict=True)]
+    (tmp_path / "a.csv").write_bytes("\r\n".join(lines).encode(encoding))
+    data = load(tmp_path / "a.csv", tmp_path)
+    assert data.preprocessing.columns[:2] == ("größe", "farbe=blue")
+    rows, labels = everything(data)
+    assert np.array_equal(rows[:, 0], SIZE.astype(np.float32))
+    assert labels == SPECIES
+
+
+def test_columns_of_every_type_are_encoded_or_told(tmp_path):
+    day = [datetime.date(2026, 1, 1 + i % 28) for i in range(N)]
+    path = saved(
+        tmp_path,
+        **PLAIN,
+        row=list(range(1, N + 1)),
+        caught=day,
+        note=[f"seen by {i}" for i in range(N)],
+        nothing=pa.nulls(N),
+        raw=[b"\0"] * N,
+        ring=pa.array([i % 2 == 0 for i in range(N)]),
+        age=pa.array([None if i == 7 else i % 5 for i in range(N)]),
+        site=pa.array(["x", "y", None, ""] * (N // 4)).dictionary_encode(),
+        counted=[str(i // 2) if i % 9 else "?" for i in range(N)],
+        code=[("1", "2", "3")[i % 3] for i in range(N)],
+        place=pa.array([[float(i), -i] for i in range(N)]),
+    )
+    data = load(path, tmp_path)
+    assert data.preprocessing.columns == (
+        *("size", "colour=blue", "colour=green", "colour=red", "ring", "age", "site=x", "site=y"),
+        *("counted", "code=1", "code=2", "code=3", "place[0]", "place[1]"),
+    )
+    (skipped,) = told(data, "skipped")
+    for part in (
+        "5 column(s) are not used",
+        "'row' (counts the rows)",
+        "'caught' (date32[day]: write what matters of a date as numbers",
+        "'note' (60 different texts in 60 rows)",
+        "'nothing' (without a value)",
+        "'raw' (of type binary)",
+    ):
+        assert part in skipped
+    missing = " ".join(told(data, "missing values"))
+    assert "texts among numbers, taken for missing: 'counted' ('?')" in missing
+    assert "of categories have rows without one, 0 in all: 'site' (30)" in missing
+    rows, _ = everything(data)
+    assert rows[:, 4].tolist() == [i % 2 == 0 for i in range(N)]
+    assert np.isnan(rows[7, 5])
+    assert rows[:4, 6:8].tolist() == [[1, 0], [0, 1], [0, 0], [0, 0]]
+    assert np.isnan(rows[::9, 8]).all()
+    assert rows[1:9, 8].tolist() == [i // 2 for i in range(1, 9)]
+    assert rows[:, 13].tolist() == [-i for i in range(N)]
+
+
+def test_another_table_is_encoded_by_the_names_of_the_columns():
+    names = ("size", "a=b", "a=b=c", "ring")
+    table = pa.table(
+        {
+            "ring": [True, None, False],
+            "more": [1, 2, 3],
+            "a": ["b=c", "new", None],
+            "size": [1, 2, 3],
+        }
+    )
+    rows, (finding,) = encode(table, names)
+    expected = [[1, 0, 1, 1], [2, 0, 0, np.nan], [3, 0, 0, 0]]
+    np.testing.assert_array_equal(rows, expected)
+    assert (finding.kind, finding.count) == ("encoded", 1)
+    assert "'a' (new: 1 rows)" in finding.text
+    with pytest.raises(DataError, match=r"no column for 'ring', .* it has size"):
+        encode(pa.table({"size": [1], "a": ["b"]}), names)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "options", "left_out"),
+    [
+        (pa.array([10, 9, 100] * 20), ("9", "10", "100"), {}, 0),
+        (pa.array([10, 9, None] * 20), ("9", "10"), {}, 20),
+        (pa.array([1.0, 0.0, float("nan")] * 20), ("0", "1"), {}, 20),
+        (pa.array([True, False] * 30), ("False", "True"), {}, 0),
+        (
+            pa.array(["a", "b", "?", ""] * 15).dictionary_encode(),
+            ("a", "b"),
+            {"unlabelled": "?"},
+            30,
+        ),
+        (pa.array([0, 1, -1] * 20), ("0", "1"), {"unlabelled": -1}, 20),
+    ],
+)
+def test_kinds_of_labels(tmp_path, labels, classes, options, left_out):
+    path = saved(tmp_path, size=SIZE, species=labels)
+    data = load(path, tmp_path, **options)
+    assert data.classes == classes
+    assert len(data.train) + len(data.validation) + len(data.test) == N - left_out
+    assert len(told(data, "unlabelled")) == bool(left_out)
+    for split in (data.train, data.test):
+        for name, label in zip(split.ids, split.labels.tolist(), strict=True):
+            value = labels[int(name)].as_py()
+            assert str(int(value) if isinstance(value, float) else value) == classes[label]
+
+
+def test_labels_below_0_are_told(tmp_path):
+    data = load(saved(tmp_path, size=SIZE, species=[0, 1, -1] * 20), tmp_path)
+    (text,) = told(data, "unlabelled")
+    assert "20 of the 60 labels of column 'species' are below 0" in text
+
+
+@pytest.mark.parametrize(
+    ("columns", "label", "message"),
+    [
+        (
+            PLAIN,
+            None,
+            r"needs the name of its label column: set dataset\.label to one of size, col",
+        ),
+        (
+            PLAIN,
+            "kind",
+            "has no column 'kind', the label column: set .* one of size, colour, species",
+        ),
+        (PLAIN, "size", "numbers with fractions"),
+        ({"species": SPECIES, "note": [str(i) + "x" for i in range(N)]}, "species", "No column"),
+        ({"size": SIZE, "species": [datetime.date(2026, 1, 1)] * N}, "species", "type date32"),
+        ({"size": SIZE[:0], "species": SPECIES[:0]}, "species", "no rows"),
+    ],
+)
+def test_unfit_tables(tmp_path, columns, label, message):
+    with pytest.raises(DataError, match=message):
+        load(saved(tmp_path, **columns), tmp_path, label)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for name in ("a.parquet", "a.csv.gz", "a.feather", "a.arrow"):
+        path = tmp_path / name
+        for content in (b"", b"not what it says", b"PAR1 cut short", b"ARROW1\0\0 cut"):
+            path.write_bytes(content)
+            with pytest.raises(DataError, match=r"Cannot read table|needs the name|no rows"):
+                load(path, tmp_path, label=None)
+    latin = "size,species\n1,café\n".encode("latin-1")
+    for text, message in (
+        (latin * 20, "Latin-1"),
+        (b"size,species\n1,a\n2,b,3\n", "Expected 2 columns, got 3"),
+        (b"size,size,species\n1,2,a\n", "two columns 'size'"),
+        (b"", "Cannot read table"),
+    ):
+        (tmp_path / "a.csv").write_bytes(text)
+        with pytest.raises(DataError, match=message) as caught:
+            load(tmp_path / "a.csv", tmp_path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=r"one file of type .*\.parquet"):
+        load(tmp_path / "a.xlsx", tmp_path)
+
+
+def test_a_class_of_one_row_is_told(tmp_path):
+    data = load(saved(tmp_path, size=SIZE, species=["rare", *SPECIES[1:]]), tmp_path)
+    assert any(one.kind == "small" and "rare" in one.text for one in data.findings)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), name=st.sampled_from(["a.parquet", "a.csv", "a.csv.gz", "a.feather"]))
+def test_damage_of_any_kind_is_one_sentence_or_none(tmp_path, data, name):
+    path = tmp_path / name
+    write(pa.table(PLAIN), path)
+    content = bytearray(path.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=3)):
+        content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(0, len(content)))])
+    try:
+        read_table(path)
+        load(path, tmp_path)
+    except DataError as error:
+        if "\n" in str(error):
+            raise
