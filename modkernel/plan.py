@@ -19,6 +19,7 @@ from modkernel.data.label_budget import check_label_budget
 from modkernel.errors import DataError, ModkernelError, PairError, SpecError
 from modkernel.kernels import fitting, make_kernel
 from modkernel.objectives.table import make_objective
+from modkernel.pairs.repair import SMALLEST_CLASS_BATCH
 from modkernel.pairs.table import SMALLEST_PAIR_BATCH
 from modkernel.spec import (
     BackboneSpec,
@@ -149,7 +150,7 @@ def check_hidden(
         where: as of `plan_hidden`.
 
     Raises:
-        PairError: no labels and no pairs to train on, or batches too small for a list of pairs.
+        PairError: no labels and no pairs to train on, or batches too small for pairs.
         InterfaceError: crop or flip of examples that are no images.
     """
     if not info.labelled and not on_pairs:
@@ -160,10 +161,12 @@ def check_hidden(
     example = torch.zeros(1, *info.preprocessing.shape)
     for index, recipe in enumerate(spec.recipe for spec in hidden):
         field = f"{where.format(index)}.recipe"
-        if on_pairs and recipe.batch_size < SMALLEST_PAIR_BATCH:
+        least = SMALLEST_PAIR_BATCH if on_pairs else SMALLEST_CLASS_BATCH
+        if recipe.batch_size < least:
+            pairs = "of a list" if on_pairs else f"of {len(info.classes)} classes"
             raise PairError(
                 f"{field}: A batch_size of {recipe.batch_size} cannot hold a same and a different "
-                f"pair of a list: use at least {SMALLEST_PAIR_BATCH}."
+                f"pair {pairs}: use at least {least}."
             )
         if recipe.augments:
             with _naming(field):  # Refuses vectors.
