@@ -30,10 +30,11 @@ from modkernel.registry.records import (
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.tables import ModuleRow, MomentsRow
 from modkernel.reuse.moments import ClassMoments
-from modkernel.reuse.scores import DEFAULT_SCORE, bootstrap, head_accuracy, ridge_head, score_tasks
+from modkernel.reuse.scores import DEFAULT_SCORE, bootstrap, head_confusion, ridge_head, score_tasks
 from modkernel.reuse.scores.tasks import moment_score
 from modkernel.reuse.task import Task
 from modkernel.spec import DatasetFacts, Preprocessing
+from modkernel.training.evaluation import Evaluation, evaluation_from, worst_of
 
 FEW_EXAMPLES = 200
 """Training examples of a task up to which a score depends on which ones they are: on 200 examples
@@ -66,7 +67,7 @@ class _Look:
     """What the cached features of a module tell."""
 
     interval: tuple[float, float] | None = None
-    accuracy: float | None = None
+    evaluation: Evaluation | None = None
     reason: NoAccuracy | None = None
     message: str | None = None
 
@@ -178,12 +179,14 @@ class Adviser:
     def _ranked(self, one: _Scored, question: _Question, closely: bool) -> Ranked:
         """A scored module; looked at closely, with what its cached features tell."""
         look = self._look_closely(one, question) if closely else _Look()
-        task, data = question.task, question.data
+        task, data, found = question.task, question.data, look.evaluation
         return Ranked(
             module=one.record,
             score=one.score,
             interval=look.interval,
-            accuracy=look.accuracy,
+            accuracy=None if found is None else found.accuracy,
+            balanced_accuracy=None if found is None else found.balanced_accuracy,
+            worst_class=None if found is None else worst_of(found, list(task.groups)),
             reason=look.reason,
             message=look.message,
             own=_is_own(one.facts[0], task, data),
@@ -201,7 +204,7 @@ class Adviser:
             interval = _interval(grouped, features, question)
             if any(facts.saw_validation(data.name, data.fingerprint) for facts in one.facts):
                 return _Look(interval=interval, reason="pairs", message=_saw_pairs(one.record))
-            return _Look(interval=interval, accuracy=_accuracy(grouped, features, question))
+            return _Look(interval=interval, evaluation=_evaluation(grouped, features, question))
         except (ArtifactError, MomentsError, ScoreError) as error:
             return _Look(interval=interval, reason="score", message=str(error))
 
@@ -232,10 +235,13 @@ def _other(record: ModuleRecord) -> str:
     )
 
 
-def _accuracy(grouped: ClassMoments, features: MeasuredFeatures, question: _Question) -> float:
+def _evaluation(
+    grouped: ClassMoments, features: MeasuredFeatures, question: _Question
+) -> Evaluation:
     side = question.task.assign(question.data.classes)
     weight, bias = ridge_head(grouped)
-    return head_accuracy(weight, bias, features.validation, side[features.validation_labels])
+    labels = side[features.validation_labels]
+    return evaluation_from(head_confusion(weight, bias, features.validation, labels))
 
 
 def _interval(
