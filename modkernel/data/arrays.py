@@ -21,6 +21,7 @@ from modkernel.data.pool import Pool, Source
 from modkernel.errors import ClassError, DataError, ModkernelError
 from modkernel.lookup import import_object
 from modkernel.spec import DatasetSpec
+from modkernel.spec.shorthand import composed
 from modkernel.system.memory import free_memory
 
 KEYS = ("x", "y", "x_test", "y_test")
@@ -100,6 +101,7 @@ def make_pool(
         )
     labels = None
     if y is not None:
+        classes = tuple(map(composed, classes))
         if len(set(classes)) < len(classes):
             raise ClassError(f"{what} names a class twice: give each class a name of its own.")
         values = _label_values(y, f"y of {what}", len(train))
@@ -272,15 +274,18 @@ def _label_values(y: np.ndarray | Tensor | Sequence[str], what: str, count: int)
             f"{what} has shape {list(values.shape)}, and there are {count} examples: give one "
             "label for each example."
         )
-    if values.dtype.kind != "S":
-        return values
-    try:
-        return np.char.decode(values, "utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{what} has the label {error.object!r}, whose bytes are no UTF-8 text: save the "
-            "labels as text (numpy's type U) or integers."
-        ) from None
+    if values.dtype.kind == "S":
+        try:
+            values = np.char.decode(values, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{what} has the label {error.object!r}, whose bytes are no UTF-8 text: save the "
+                "labels as text (numpy's type U) or integers."
+            ) from None
+    if values.dtype.kind == "U":
+        distinct, inverse = np.unique(values, return_inverse=True)
+        values = np.array([composed(name) for name in distinct.tolist()])[inverse]
+    return values
 
 
 def _number(values: np.ndarray, names: tuple[str, ...], positions: bool, what: str) -> Tensor:

@@ -17,6 +17,7 @@ from modkernel.data.class_names import listed
 from modkernel.data.csv_file import csv_rows
 from modkernel.data.example_names import known_id
 from modkernel.errors import ClassError, DataError
+from modkernel.spec.shorthand import composed
 
 HEADER = ("id", "label")
 """First row of a label file."""
@@ -111,7 +112,7 @@ def _given_labels(
                 "trained on: remove the row."
             )
         named.add(example)
-        label = fields[1]
+        label = composed(fields[1])
         if not label:
             continue
         if classes and label not in classes:

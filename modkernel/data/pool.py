@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from modkernel.data.findings import Finding
@@ -47,6 +48,7 @@ class Pool:
         validation: rows of a validation part of its own, if there is one.
         test: rows of a test part of its own, if there is one.
         findings: what was noticed while it was read.
+        places: where parts of its own are, by their name ('validation', 'test'), for messages.
     """
 
     classes: tuple[str, ...]
@@ -57,6 +59,13 @@ class Pool:
     validation: Tensor | None = None
     test: Tensor | None = None
     findings: tuple[Finding, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Tensor:
+        """Rows of all parts: training, validation, test; others belong to no chosen class."""
+        parts = (self.train, self.validation, self.test)
+        return torch.cat([part for part in parts if part is not None])
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,18 @@ weights: everything that decided its training.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    TypeAdapter,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from modkernel.spec.shorthand import from_count, from_pairs
+from modkernel.spec.base import Shape as Shape
+from modkernel.spec.base import Spec as Spec
+from modkernel.spec.fields import ClassName as ClassName
+from modkernel.spec.fields import Groups as Groups
+from modkernel.spec.fields import ImageSize as ImageSize
+from modkernel.spec.preprocessing import ImageReading as ImageReading
+from modkernel.spec.preprocessing import Preprocessing as Preprocessing
+from modkernel.spec.shorthand import from_count
 
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
@@ -36,40 +33,6 @@ Name = Annotated[
         description="Lower-case letters, digits, '.', '_' and '-'.",
     ),
 ]
-Shape = tuple[int, ...]
-"""Shape of one example, without the batch dimension: [C, H, W] or [d]."""
-Groups = Annotated[
-    dict[str, tuple[str, ...]],
-    # Canonical JSON sorts keys and some databases do too, but the order of classes means something.
-    PlainSerializer(lambda groups: list(groups.items()), when_used="json"),
-    BeforeValidator(
-        from_pairs,
-        json_schema_input_type=dict[str, tuple[str, ...]] | list[tuple[str, tuple[str, ...]]],
-    ),
-]
-"""Class names by the name of their group, in order; pairs [name, classes] in JSON that we write."""
-
-
-class Spec(BaseModel):
-    """Base of all specs: immutable, and unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def canonical_json(self) -> str:
-        """The spec as JSON with sorted keys and no white space: equal specs, equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-    def digest(self) -> str:
-        """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
-
-    def changed(self, **fields: Any) -> Self:
-        """A copy with other values in some fields, validated as if it had been written so.
-
-        Raises:
-            pydantic.ValidationError: a value is not allowed, or there is no such field.
-        """
-        return type(self).model_validate({**dict(self), **fields})
 
 
 class DatasetSpec(Spec, title="Data set"):
@@ -81,7 +44,7 @@ class DatasetSpec(Spec, title="Data set"):
         "or the import path 'package.module:function' of your own loader.",
     )
     path: str | None = Field(None, description="Folder of image_folder, or file of arrays.")
-    classes: tuple[str, ...] | None = Field(
+    classes: tuple[ClassName, ...] | None = Field(
         None, description="Only these classes, by name; all of them if left out."
     )
     groups: Groups | None = Field(
@@ -90,11 +53,25 @@ class DatasetSpec(Spec, title="Data set"):
         description="Classes joined under new names, such as "
         '{"animal": ["cat", "dog"], "vehicle": ["car", "ship"]}; not together with classes.',
     )
-    image_size: int | None = Field(
-        None, ge=4, description="Side in pixels that images are resized to."
+    image_size: ImageSize | None = Field(
+        None, description="Side in pixels that images are resized to, or [height, width]."
     )
     channels: Literal[1, 3] | None = Field(
         None, description="1 converts images to grey, 3 to colour; as they are if left out."
+    )
+    value_range: tuple[float, float] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Values that become black and white in grey images of more than 8 bits; the "
+        "training images' smallest and largest if left out.",
+    )
+    background: int | None = Field(
+        None,
+        ge=0,
+        le=255,
+        exclude_if=lambda value: value is None,
+        description="Grey level that transparent images are laid on; white (255) if left out, or "
+        "another that images of nearly that colour stand out from.",
     )
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of the training examples kept for validation."
@@ -111,6 +88,17 @@ class DatasetSpec(Spec, title="Data set"):
                 "give 'classes' or 'groups', not both: a class that is in no group is left out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError("'value_range' is [low, high] with low < high")
+        return self
+
+    def side_lengths(self) -> tuple[int, int] | None:
+        """Height and width that images are resized to, if they are."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else size
 
 
 class BackboneSpec(Spec, title="Backbone"):
@@ -284,20 +272,6 @@ class NetworkSpec(Spec, title="Network"):
         "modules on, in place of the pairs that the class labels give.",
     )
     seed: int = Field(0, ge=0)
-
-
-class Preprocessing(Spec):
-    """What is done to an example before the first module: x/255 for uint8, then (x - mean)/std."""
-
-    shape: Shape
-    dtype: Literal["uint8", "float32"]
-    mean: tuple[float, ...] = Field(description="One value a channel; one in all for vectors.")
-    std: tuple[float, ...]
-
-    @property
-    def id(self) -> str:
-        """What the first module names as its upstream."""
-        return f"preprocessing-{self.digest()}"
 
 
 class DatasetFacts(Spec):
