@@ -20,6 +20,7 @@ from modkernel.errors import DataError, ModkernelError, PairError, SpecError
 from modkernel.kernels import fitting, make_kernel
 from modkernel.lookup import lookup
 from modkernel.objectives.table import OBJECTIVES, make_objective
+from modkernel.pairs.repair import SMALLEST_CLASS_BATCH
 from modkernel.pairs.table import SMALLEST_PAIR_BATCH
 from modkernel.spec import (
     BackboneSpec,
@@ -151,7 +152,7 @@ def check_hidden(
 
     Raises:
         PairError: no labels and no pairs to train on, no same pair where an objective needs one, or
-            batches too small for a list of pairs.
+            batches too small for pairs.
         UnknownNameError: there is no such objective.
         InterfaceError: crop or flip of examples that are no images.
     """
@@ -173,10 +174,12 @@ def check_hidden(
     example = torch.zeros(1, *info.preprocessing.shape)
     for index, recipe in enumerate(spec.recipe for spec in hidden):
         field = f"{where.format(index)}.recipe"
-        if on_pairs and recipe.batch_size < SMALLEST_PAIR_BATCH:
+        least = SMALLEST_PAIR_BATCH if on_pairs else SMALLEST_CLASS_BATCH
+        if recipe.batch_size < least:
+            pairs = "of a list" if on_pairs else f"of {len(info.classes)} classes"
             raise PairError(
                 f"{field}: A batch_size of {recipe.batch_size} cannot hold a same and a different "
-                f"pair of a list: use at least {SMALLEST_PAIR_BATCH}."
+                f"pair {pairs}: use at least {least}."
             )
         if recipe.augments:
             with _naming(field):  # Refuses vectors.

@@ -34,10 +34,11 @@ from modkernel.registry.records import (
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.tables import ModuleRow, MomentsRow
 from modkernel.reuse.moments import ClassMoments
-from modkernel.reuse.scores import DEFAULT_SCORE, bootstrap, head_accuracy, ridge_head, score_tasks
+from modkernel.reuse.scores import DEFAULT_SCORE, bootstrap, head_confusion, ridge_head, score_tasks
 from modkernel.reuse.scores.tasks import moment_score
 from modkernel.reuse.task import Task
 from modkernel.spec import DatasetFacts, Preprocessing
+from modkernel.training.evaluation import Evaluation, evaluation_from, worst_of
 
 FEW_EXAMPLES = 200
 """Training examples of a task up to which a score depends on which ones they are: on 200 examples
@@ -70,7 +71,7 @@ class _Look:
     """What the cached features of a module tell."""
 
     interval: tuple[float, float] | None = None
-    accuracy: float | None = None
+    evaluation: Evaluation | None = None
     reason: NoAccuracy | None = None
     message: str | None = None
     seen: int = 0
@@ -185,12 +186,14 @@ class Adviser:
     def _ranked(self, one: _Scored, question: _Question, closely: bool) -> Ranked:
         """A scored module; looked at closely, with what its cached features tell."""
         look = self._look_closely(one, question) if closely else _Look()
-        task, data = question.task, question.data
+        task, data, found = question.task, question.data, look.evaluation
         return Ranked(
             module=one.record,
             score=one.score,
             interval=look.interval,
-            accuracy=look.accuracy,
+            accuracy=None if found is None else found.accuracy,
+            balanced_accuracy=None if found is None else found.balanced_accuracy,
+            worst_class=None if found is None else worst_of(found, list(task.groups)),
             reason=look.reason,
             message=look.message,
             own=_is_own(one.facts[0], task, data),
@@ -219,8 +222,8 @@ class Adviser:
                 return replace(found, reason="seen", message=_saw_all(one.record))
             weight, bias = ridge_head(grouped)
             answers[seen] = -1
-            accuracy = head_accuracy(weight, bias, features.validation, answers)
-            return replace(found, accuracy=accuracy)
+            confusion = head_confusion(weight, bias, features.validation, answers)
+            return replace(found, evaluation=evaluation_from(confusion))
         except (ArtifactError, MomentsError, ScoreError) as error:
             return replace(found, reason="score", message=str(error))
 

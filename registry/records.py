@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from modkernel.lookup import import_paths, is_import_path
 from modkernel.reuse.task import Task
 from modkernel.spec import ModuleSpec
-from modkernel.training.report import OutputEvaluation
+from modkernel.training.report import ClassRecall, OutputEvaluation
 
 State = Literal["PENDING", "READY", "LOST"]
 """PENDING: being stored. READY: usable. LOST: its bytes are gone or altered, its history stays."""
@@ -159,6 +159,10 @@ class Ranked(Record):
     accuracy: float | None = Field(
         description="Of a closed-form output module on held-out examples; none if not computed."
     )
+    balanced_accuracy: float | None = Field(
+        description="Mean over the task's sides of each one's accuracy."
+    )
+    worst_class: ClassRecall | None = Field(description="The task's side of least accuracy.")
     reason: NoAccuracy | None = Field(
         description="Why one that was looked at closely has no accuracy."
     )

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modkernel.errors import StoppedError
-from modkernel.flows.cli._output import err, percent, print_json, print_table, size
+from modkernel.flows.cli._output import err, out, percent, print_json, print_table, size
 
 if TYPE_CHECKING:
     from modkernel.flows.results import ModuleResult, NetworkResult
+    from modkernel.training.report import OutputEvaluation
 
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show Prefect's log, too, on stderr.")
@@ -66,14 +67,41 @@ def print_network(result: NetworkResult) -> None:
         return
     print_table(
         "",
-        ("test accuracy", ""),
+        ("", "test accuracy ", "balanced ", "worst class"),
         [
-            (f"{value.labels} labels, mean of {value.draws} draw(s)", percent(value.accuracy_mean)),
-            (f"{value.labels} labels, least", percent(value.accuracy_min)),
-            (f"{value.labels} labels, the stored output module", percent(value.accuracy)),
-            ("all labels", percent(value.accuracy_all_labels)),
+            (
+                f"{value.labels} labels, mean of {value.draws} draw(s)",
+                percent(value.accuracy_mean),
+                percent(value.balanced_accuracy_mean),
+                value.worst_class_mean.text,
+            ),
+            (
+                f"{value.labels} labels, least",
+                percent(value.accuracy_min),
+                percent(value.balanced_accuracy_min),
+                "",
+            ),
+            (
+                f"{value.labels} labels, the stored output module",
+                percent(value.accuracy),
+                percent(value.balanced_accuracy),
+                value.worst_class.text,
+            ),
+            (
+                "all labels",
+                percent(value.accuracy_all_labels),
+                percent(value.balanced_accuracy_all_labels),
+                value.worst_class_all_labels.text,
+            ),
         ],
     )
+    print_untested(value)
+
+
+def print_untested(value: OutputEvaluation) -> None:
+    """Name the classes that no accuracy tells of."""
+    if value.untested:
+        out.print(value.untested_text, soft_wrap=True)
 
 
 def print_modules(title: str, modules: Sequence[ModuleResult]) -> None:

@@ -61,7 +61,8 @@ def advise(
     set by its content, of some of its classes by its name, so not of a part of a folder or file.
 
     --json: {task: {groups: [[side, [class, ...]], ...]}, dataset, fingerprint, score,
-    ranked: [{module, score, interval, accuracy, reason, message, own, seen, fitted}], left_out:
+    ranked: [{module, score, interval, accuracy, balanced_accuracy, worst_class, reason,
+    message, own, seen, fitted}], left_out:
     [{module, reason, message}]}, all of them, best first; a module as of 'modules list'.
     """
     from modkernel.errors import SpecError
@@ -163,6 +164,8 @@ def _print(advice: Advice, top: int, options: Mapping[str, object]) -> None:
             for one in shown
         ],
         "expected accuracy ": [percent(one.accuracy) for one in shown],
+        "balanced ": [percent(one.balanced_accuracy) for one in shown],
+        "worst class": ["" if one.worst_class is None else one.worst_class.text for one in shown],
         "training s ": [f"{one.module.seconds:.1f}" for one in shown],
         "id": [one.module.short_id for one in shown],
         "": [_known(one) for one in shown],

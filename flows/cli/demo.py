@@ -12,7 +12,8 @@ def demo(json: Json = False, verbose: Verbose = False) -> None:
     """Train handwritten digits module by module from 10 labels, then compose a second network.
 
     --json: one object. Of the trained network: accuracy, accuracy_all_labels, accuracy_mean,
-    accuracy_min, accuracy_max, draws, labels. Of both: trained_modules, reused_modules, seconds;
+    accuracy_min, accuracy_max, the same of balanced_accuracy, worst_class and untested (as of
+    'train'), draws, labels. Of both: trained_modules, reused_modules, seconds;
     and networks, a list of two objects as 'train --json' prints them.
     """
     started = time.monotonic()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modkernel.flows.cli._output import Json, out, percent, print_json, print_table
+from modkernel.flows.cli._run_flow import print_untested
 from modkernel.flows.cli._stored import print_records, stored
 
 if TYPE_CHECKING:
@@ -40,7 +41,18 @@ def list_networks(json: Json = False) -> None:
         return
     print_table(
         "Networks",
-        ("name", "id", "modules ", "labels ", "accuracy ", "mean of draws ", "all labels ", "made"),
+        (
+            "name",
+            "id",
+            "modules ",
+            "labels ",
+            "accuracy ",
+            "balanced ",
+            "worst class",
+            "mean of draws ",
+            "all labels ",
+            "made",
+        ),
         [_network_row(record) for record in records],
     )
 
@@ -75,11 +87,15 @@ def show_network(network: NetworkRef, json: Json = False) -> None:
     if record.evaluation is not None:
         value = record.evaluation
         out.print(
-            f"accuracy {percent(value.accuracy)} · with {value.labels} labels, "
+            f"accuracy {percent(value.accuracy)}, balanced {percent(value.balanced_accuracy)}, "
+            f"worst class {value.worst_class.text} · with {value.labels} labels, "
             f"{value.draws} draw(s): mean {percent(value.accuracy_mean)}, "
             f"least {percent(value.accuracy_min)} · "
-            f"with all labels {percent(value.accuracy_all_labels)}"
+            f"with all labels {percent(value.accuracy_all_labels)}, "
+            f"balanced {percent(value.balanced_accuracy_all_labels)}",
+            soft_wrap=True,
         )
+        print_untested(value)
 
 
 def predict(
@@ -169,11 +185,13 @@ def predict_images(
 def _network_row(record: NetworkRecord) -> tuple[str, ...]:
     value = record.evaluation
     figures = (
-        ("", "", "", "")
+        ("",) * 6
         if value is None
         else (
             str(value.labels),
             percent(value.accuracy),
+            percent(value.balanced_accuracy),
+            value.worst_class.text,
             percent(value.accuracy_mean),
             percent(value.accuracy_all_labels),
         )

@@ -15,6 +15,7 @@ from modkernel.flows.cli._run_flow import (
     Verbose,
     flow_running,
     print_modules,
+    print_untested,
     show_network,
 )
 
@@ -28,8 +29,9 @@ def train(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> None:
 
     --json: {id, name, modules: [{id, name, version, kind, reused, seconds, objective,
     peak_memory_bytes, run_id}], evaluation: null or {accuracy, accuracy_all_labels, accuracy_mean,
-    accuracy_min, accuracy_max, labels, draws, confusion, per_class}, trained_modules,
-    reused_modules, seconds, run_id}.
+    accuracy_min, accuracy_max, the same five of balanced_accuracy, worst_class, …_all_labels and
+    …_mean: {name, accuracy, right, examples}, untested: [class, ...], labels, draws, confusion,
+    per_class}, trained_modules, reused_modules, seconds, run_id}.
     """
     from modkernel.flows.specs.read import read_spec
 
@@ -107,4 +109,10 @@ def baseline(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> No
         print_json(result.model_dump(mode="json"))
         return
     out.print(f"{result.name}, end to end: {'reused' if result.reused else 'trained'} in ", end="")
-    out.print(f"{result.train_seconds:.1f} s, accuracy {percent(result.evaluation.accuracy)}")
+    value = result.evaluation
+    out.print(
+        f"{result.train_seconds:.1f} s, accuracy {percent(value.accuracy)}, balanced "
+        f"{percent(value.balanced_accuracy)}, worst class {value.worst_class.text}",
+        soft_wrap=True,
+    )
+    print_untested(value)

@@ -17,6 +17,7 @@ from prefect.artifacts import (
 from modkernel.flows.results import BaselineResult, NetworkResult
 from modkernel.registry import ModuleRecord
 from modkernel.registry.tracking.cards import module_card
+from modkernel.registry.tracking.markdown import plain
 from modkernel.training.report import OutputEvaluation, TrainReport
 
 UPDATE_SECONDS = 2.0
@@ -113,17 +114,31 @@ def show_baseline(result: BaselineResult, figures: Mapping[str, bytes]) -> None:
 
 
 def _evaluation(evaluation: OutputEvaluation) -> str:
-    draws = f"{evaluation.labels} labels, {evaluation.draws} draws"
-    return table(
-        ("labels", "accuracy"),
-        [
-            ("stored module", f"{evaluation.accuracy:.2%}"),
-            (f"{draws}: mean", f"{evaluation.accuracy_mean:.2%}"),
-            (f"{draws}: least", f"{evaluation.accuracy_min:.2%}"),
-            (f"{draws}: most", f"{evaluation.accuracy_max:.2%}"),
-            ("all labels", f"{evaluation.accuracy_all_labels:.2%}"),
-        ],
+    one, draws = evaluation, f"{evaluation.labels} labels, {evaluation.draws} draws"
+    rows = [
+        ("stored module", one.accuracy, one.balanced_accuracy, one.worst_class.text),
+        (
+            f"{draws}: mean",
+            one.accuracy_mean,
+            one.balanced_accuracy_mean,
+            one.worst_class_mean.text,
+        ),
+        (f"{draws}: least", one.accuracy_min, one.balanced_accuracy_min, ""),
+        (f"{draws}: most", one.accuracy_max, one.balanced_accuracy_max, ""),
+        (
+            "all labels",
+            one.accuracy_all_labels,
+            one.balanced_accuracy_all_labels,
+            one.worst_class_all_labels.text,
+        ),
+    ]
+    shown = table(
+        ("labels", "accuracy", "balanced accuracy", "worst class"),
+        [(what, f"{share:.2%}", f"{even:.2%}", plain(worst)) for what, share, even, worst in rows],
     )
+    if one.untested:
+        shown += f"\n\n{plain(one.untested_text)}"
+    return shown
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

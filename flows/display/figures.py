@@ -87,7 +87,7 @@ def _draw_confusion(ax: Axes, evaluation: OutputEvaluation, classes: Sequence[st
     matrix = evaluation.confusion
     shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ax.set(title=f"accuracy {evaluation.accuracy:.2%}", xlabel="predicted", ylabel="true")
+    ax.set(title=_title(evaluation), xlabel="predicted", ylabel="true")
     if len(classes) == len(matrix) and len(classes) <= NAMED_CLASSES:
         ax.set_xticks(range(len(classes)), classes, rotation=90)
         ax.set_yticks(range(len(classes)), classes)
@@ -96,6 +96,15 @@ def _draw_confusion(ax: Axes, evaluation: OutputEvaluation, classes: Sequence[st
             for j, count in enumerate(row):
                 color = "white" if shares[i][j] > 0.5 else "black"
                 ax.text(j, i, str(count), ha="center", va="center", color=color, fontsize=7)
+
+
+def _title(evaluation: OutputEvaluation) -> str:
+    worst = evaluation.worst_class
+    name = worst.name if len(worst.name) <= 20 else f"{worst.name[:19]}…"
+    return (
+        f"accuracy {evaluation.accuracy:.2%}, balanced {evaluation.balanced_accuracy:.2%}\n"
+        f"worst class {name}: {worst.right} of {worst.examples}"
+    )
 
 
 def _draw_accuracies(ax: Axes, evaluation: OutputEvaluation) -> None:

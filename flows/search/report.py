@@ -34,7 +34,9 @@ def show_search(result: SearchResult, figure: bytes) -> None:
             1,
             f"Test accuracy **{evaluation.accuracy_all_labels:.2%}** with all labels, "
             f"{evaluation.accuracy_mean:.2%} with {evaluation.labels} labels (mean of "
-            f"{evaluation.draws} draws). Network id `{result.network.id}`.",
+            f"{evaluation.draws} draws). With all labels balanced accuracy is "
+            f"{evaluation.balanced_accuracy_all_labels:.2%}, worst class "
+            f"{plain(evaluation.worst_class_all_labels.text)}. Network id `{result.network.id}`.",
         )
     create_markdown_artifact(
         "\n\n".join(parts),

@@ -54,6 +54,6 @@ def record_network(
     if run_id is not None:
         registry.runs.log_figures(run_id, {"network.png": figure})
         if evaluation is not None:
-            registry.runs.log_metrics(run_id, evaluation.model_dump(mode="json"))
+            registry.runs.log_metrics(run_id, evaluation.metrics())
     show_network(result, figure)
     return result

@@ -29,8 +29,9 @@ Rows = list[tuple[int, list[str]]]
 def csv_rows(path: Path, kind: str, width: int) -> Rows:
     """The rows of a CSV file that are not blank, with their numbers, counted from 1.
 
-    Names are in Unicode's composed form, whichever they were written in. The separator is a tab, comma or semicolon: the first of these by which all of the first rows
-    have `width` fields, else the one by which most have.
+    Text is in Unicode's composed form, whichever it was written in. The separator is a tab, comma
+    or semicolon: the first of these by which all of the first rows have `width` fields, else the
+    one by which most have.
 
     Args:
         path: the file: UTF-8, with or without a byte order mark, or UTF-16 with one.

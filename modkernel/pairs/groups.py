@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modkernel.errors import PairError
 from modkernel.pairs.labels import PairLabels, canonical_groups, labels_of_groups
+from modkernel.pairs.repair import SMALLEST_CLASS_BATCH, repaired
 
 __all__ = ["PairGroups"]
 
@@ -49,18 +51,21 @@ class PairGroups:
         """All pairs among the examples `indices` [B]."""
         return labels_of_groups(self.groups[indices], device)
 
-    def n_batches(self, batch_size: int, drop_last: bool) -> int:
-        """Number of batches that `batches` gives, of all examples."""
-        if drop_last:
-            return max(1, self.n // batch_size)
-        return -(-self.n // batch_size)
+    def n_batches(self, batch_size: int) -> int:
+        """Number of batches that `batches` gives."""
+        if batch_size < SMALLEST_CLASS_BATCH and self.n_same and self.n_different:
+            classes = len(self.groups.unique())
+            raise PairError(
+                f"A batch of {batch_size} examples of these {classes} classes cannot hold a same "
+                f"and a different pair: use a batch_size of at least {SMALLEST_CLASS_BATCH}."
+            )
+        return max(1, self.n // batch_size)
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator, drop_last: bool
-    ) -> tuple[Tensor, ...]:
-        """A permutation of all examples, in batches; see `PairSource.batches`."""
+    def batches(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """A permutation of the examples, in batches, repaired; see `PairSource.batches`."""
+        count, size = self.n_batches(batch_size), min(batch_size, self.n)
         order = torch.randperm(self.n, generator=generator)
-        n_batches = self.n_batches(batch_size, drop_last)
-        if drop_last:
-            order = order[: n_batches * batch_size]
-        return torch.tensor_split(order, n_batches)
+        rows = order[: count * size].view(count, size)
+        if self.n_same and self.n_different:
+            rows = repaired(self.groups, rows, generator)
+        return rows.unbind()

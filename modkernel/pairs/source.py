@@ -111,29 +111,38 @@ class PairSource:
             )
         return self._known.among(indices, device)
 
-    def n_batches(self, batch_size: int, drop_last: bool) -> int:
-        """Number of batches that `batches` gives: the same in every epoch."""
-        return self._known.n_batches(batch_size, drop_last)
+    def n_batches(self, batch_size: int) -> int:
+        """Number of batches that `batches` gives: the same in every epoch.
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator, drop_last: bool
-    ) -> Iterator[Tensor]:
+        Raises:
+            PairError: batch_size is too small for pairs.
+        """
+        return self._known.n_batches(batch_size)
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Draw the batches of one epoch; all randomness is drawn before this returns.
 
-        Of class labels: a permutation of all examples. With `drop_last` in batches of exactly
-        `batch_size`, where what is left over is dropped unless it is all there is; without, in as
-        few batches as possible of sizes that differ by one at most (no tiny one without pairs).
+        Every batch has a same and a different pair if the source has both.
+
+        Of class labels: a permutation of all examples, in batches of exactly `batch_size`; what is
+        left over is dropped unless it is all there is. A batch without a same pair then gets a
+        partner for one of its examples; one without a different pair, two examples of another
+        class. A class of two or more that comes together in no batch (one of 4 examples among
+        2,000, mostly) gets two of its examples, others in every epoch, brought into one, so that
+        each class shows a same pair an epoch. All this is exchanged for other examples as far as
+        other batches can spare what is brought; where a class is too rare for that, its examples
+        come into several batches of an epoch, and as many others into none (`repaired`). Batches
+        that need none of it, as those of most sets of few classes, stay a plain permutation.
 
         Of a pair list: each batch is the union of the two ends of up to `batch_size` // 2 pairs;
         nothing is dropped. An epoch goes through every pair; of a list with more pairs than
         examples, through a random part as large as there are examples, since a batch also counts
-        all other known pairs among its examples. Every batch has a same and a different pair if
-        the list has both.
+        all other known pairs among its examples.
 
         Args:
-            batch_size: examples in a batch at most; 4 or more for pair lists.
+            batch_size: examples in a batch at most; 3 or more for class labels, 4 or more for
+                pair lists.
             generator: on the CPU.
-            drop_last: see above.
 
         Returns:
             Iterator of int64 [B] on the CPU, each index at most once in a batch.
@@ -141,7 +150,7 @@ class PairSource:
         Raises:
             PairError: batch_size is too small for pairs.
         """
-        return iter(self._known.batches(batch_size, generator, drop_last))
+        return iter(self._known.batches(batch_size, generator))
 
     def split(self, fraction: float, seed: int) -> tuple[PairSource, PairSource]:
         """Split a pair list into a training part and a validation part, over the same indices.

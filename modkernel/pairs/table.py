@@ -88,18 +88,16 @@ class PairTable:
         same[rows, columns] = same[columns, rows] = alike
         return PairLabels(same, known, n_same, n_known - n_same).to(device)
 
-    def n_batches(self, batch_size: int, drop_last: bool) -> int:
-        """Number of batches that `batches` gives, whatever `drop_last` is."""
+    def n_batches(self, batch_size: int) -> int:
+        """Number of batches that `batches` gives."""
         return self._plan(batch_size)[0]
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator, drop_last: bool
-    ) -> tuple[Tensor, ...]:
+    def batches(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Unions of the ends of up to `batch_size` // 2 pairs; see `PairSource.batches`.
 
         The pairs are dealt out so that every batch has a same and a different pair if the table
         has both; where there are fewer of a kind than batches, some are dealt again. All batches
-        have the same number of pairs but for one, so there is no last one to drop.
+        have the same number of pairs but for one.
         """
         n_batches, *counts = self._plan(batch_size)
         dealt = []

@@ -205,5 +205,5 @@ def train_end_to_end(
         threads=arithmetic.threads,
         examples=len(labels),
         parameters=sum(p.numel() for p in whole.parameters()),
-        evaluation=single_evaluation(found, len(labels)),
+        evaluation=single_evaluation(found, len(labels), data.classes),
     )

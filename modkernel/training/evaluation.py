@@ -1,8 +1,8 @@
-"""Accuracy of a classifier: in all, by class, and who is taken for whom."""
+"""Accuracy of a classifier: in all, balanced, by class, and who is taken for whom."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,17 @@ from modkernel.errors import DataError
 from modkernel.features.sources import in_order
 from modkernel.spec import Spec
 from modkernel.system.precision import Arithmetic
-from modkernel.training.report import OutputEvaluation
+from modkernel.training.report import ClassRecall, OutputEvaluation
 
 
 class Evaluation(Spec):
     """Accuracy in [0, 1] and the confusion matrix."""
 
     accuracy: float
+    balanced_accuracy: float
+    """Mean over the classes that have examples of each one's accuracy."""
+    worst_class: int
+    """Of least accuracy among those that have examples; the first of equals."""
     confusion: tuple[tuple[int, ...], ...]
     """[true class][predicted class], counts."""
     per_class: tuple[float | None, ...]
@@ -43,38 +47,86 @@ def evaluation_from(confusion: Tensor) -> Evaluation:
     Raises:
         DataError: it counts no example.
     """
-    rows = confusion.tolist()
-    total = sum(map(sum, rows))
-    if total == 0:
+    right, sizes = confusion.diagonal().double().cpu(), confusion.sum(1).double().cpu()
+    tested = sizes > 0
+    if not bool(tested.any()):
         raise DataError("There is no labelled example to evaluate on: give a test part.")
-    right = [row[index] for index, row in enumerate(rows)]
+    shares = right / sizes  # nan without an example.
     return Evaluation(
-        accuracy=sum(right) / total,
-        confusion=tuple(map(tuple, rows)),
+        accuracy=float(right.sum() / sizes.sum()),
+        balanced_accuracy=float(shares[tested].mean()),
+        worst_class=int(shares.nan_to_num(nan=2).argmin()),
+        confusion=tuple(map(tuple, confusion.tolist())),
         per_class=tuple(
-            hits / sum(row) if sum(row) else None for hits, row in zip(right, rows, strict=True)
+            share if known else None
+            for share, known in zip(shares.tolist(), tested.tolist(), strict=True)
         ),
     )
 
 
-def single_evaluation(evaluation: Evaluation, labels: int) -> OutputEvaluation:
+def output_evaluation(
+    draws: Sequence[Tensor], all_labels: Tensor, labels: int, classes: Sequence[str]
+) -> OutputEvaluation:
+    """Evaluation of an output module, from the confusion matrices of its label draws.
+
+    Args:
+        draws: [C, C] of each draw; that of the stored module is first.
+        all_labels: [C, C] of a module trained in the same way on every label.
+        labels: how many one draw has.
+        classes: C names.
+
+    Raises:
+        DataError: there is no test example.
+    """
+    found = [evaluation_from(confusion) for confusion in draws]
+    stored, reference = found[0], evaluation_from(all_labels)
+    accuracies = [one.accuracy for one in found]
+    balanced = [one.balanced_accuracy for one in found]
+    return OutputEvaluation(
+        accuracy=stored.accuracy,
+        accuracy_all_labels=reference.accuracy,
+        labels=labels,
+        draws=len(found),
+        accuracy_mean=sum(accuracies) / len(accuracies),
+        accuracy_min=min(accuracies),
+        accuracy_max=max(accuracies),
+        balanced_accuracy=stored.balanced_accuracy,
+        balanced_accuracy_all_labels=reference.balanced_accuracy,
+        balanced_accuracy_mean=sum(balanced) / len(balanced),
+        balanced_accuracy_min=min(balanced),
+        balanced_accuracy_max=max(balanced),
+        worst_class=worst_of(stored, classes),
+        worst_class_all_labels=worst_of(reference, classes),
+        worst_class_mean=worst_of(evaluation_from(torch.stack(tuple(draws)).sum(0)), classes),
+        untested=tuple(
+            name for name, share in zip(classes, stored.per_class, strict=True) if share is None
+        ),
+        confusion=stored.confusion,
+        per_class=stored.per_class,
+    )
+
+
+def worst_of(evaluation: Evaluation, classes: Sequence[str]) -> ClassRecall:
+    """The class of least accuracy, by its name out of `classes`."""
+    worst = evaluation.worst_class
+    row = evaluation.confusion[worst]
+    return ClassRecall(
+        name=classes[worst], accuracy=row[worst] / sum(row), right=row[worst], examples=sum(row)
+    )
+
+
+def single_evaluation(
+    evaluation: Evaluation, labels: int, classes: Sequence[str]
+) -> OutputEvaluation:
     """A classifier's evaluation as that of one draw of all labels.
 
     Args:
         evaluation: its accuracy.
         labels: how many it was trained on.
+        classes: their names.
     """
-    return OutputEvaluation(
-        accuracy=evaluation.accuracy,
-        accuracy_all_labels=evaluation.accuracy,
-        labels=labels,
-        draws=1,
-        accuracy_mean=evaluation.accuracy,
-        accuracy_min=evaluation.accuracy,
-        accuracy_max=evaluation.accuracy,
-        confusion=evaluation.confusion,
-        per_class=evaluation.per_class,
-    )
+    confusion = torch.tensor(evaluation.confusion)
+    return output_evaluation([confusion], confusion, labels, classes)
 
 
 @torch.no_grad()

@@ -99,7 +99,7 @@ class HiddenProblem:
 
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Index batches of one epoch, as `PairSource.batches` draws them."""
-        return list(self.train.batches(self.recipe.batch_size, generator, drop_last=True))
+        return list(self.train.batches(self.recipe.batch_size, generator))
 
     def load(self, order: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
         """Raw examples, or module inputs where those are computed, [B, …] for each index batch."""
@@ -233,7 +233,7 @@ def _problem(
         train=train.pairs,
         validation=validation.pairs,
         inputs=inputs,
-        validation_order=list(validation.pairs.batches(recipe.batch_size, draws, drop_last=True)),
+        validation_order=list(validation.pairs.batches(recipe.batch_size, draws)),
         arithmetic=arithmetic,
     )
 

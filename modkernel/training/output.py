@@ -20,7 +20,7 @@ from modkernel.features.sources import Picked
 from modkernel.modules.stored import StoredModule
 from modkernel.spec import ModuleSpec, OutputSpec
 from modkernel.system.precision import Arithmetic
-from modkernel.training.evaluation import confusion_matrix, evaluation_from
+from modkernel.training.evaluation import confusion_matrix, output_evaluation
 from modkernel.training.heads import Fit, fit_heads, predict_heads
 from modkernel.training.report import OutputEvaluation, TrainReport
 
@@ -88,7 +88,7 @@ def train_output(
         StoppedError: `control.stop` said so.
         SettingsError: there is no room for the features, see `compute_features`.
     """
-    output, classes = _check(spec, train, given)
+    output, names = _check(spec, train, given)
     chain = arithmetic.place(frozen_upstream(spec, upstream))
     kernel = spec.interface.kernel
     extractor = make_extractor(chain, kernel, train.examples, spec.seed, arithmetic)
@@ -109,17 +109,17 @@ def train_output(
     all_rows = torch.arange(len(train.labels))[None]
     chosen, labels = _choose(output, train.labels, given, all_rows, spec)
     unsaved = replace(control, checkpoints=None)
-    fit = fit_heads(phi, labels.to(phi.device), chosen, classes, output, spec.seed, unsaved)
+    fit = fit_heads(phi, labels.to(phi.device), chosen, len(names), output, spec.seed, unsaved)
     evaluation = None
     if test is not None and test.labels is not None and phi_test is not None:
         reference = fit
         if chosen is not all_rows:
             known, unwatched = train.labels.to(phi.device), Control(stop=control.stop)
-            reference = fit_heads(phi, known, all_rows, classes, output, spec.seed, unwatched)
+            reference = fit_heads(phi, known, all_rows, len(names), output, spec.seed, unwatched)
         truth = test.labels
         if tested is not None:
             phi_test, truth = phi_test[tested.to(phi_test.device)], truth[tested]
-        evaluation = _evaluate(fit, reference, phi_test, truth, chosen.shape[1], classes)
+        evaluation = _evaluate(fit, reference, phi_test, truth, chosen.shape[1], names)
 
     report = TrainReport(
         recipe_digest=spec.digest(),
@@ -141,8 +141,8 @@ def train_output(
 
 def _check(
     spec: ModuleSpec, train: LabelledData, given: GivenLabels | None
-) -> tuple[OutputSpec, int]:
-    """Refuse what cannot be trained; returns how to train, and the number of classes."""
+) -> tuple[OutputSpec, tuple[str, ...]]:
+    """Refuse what cannot be trained; returns how to train, and the classes."""
     if spec.kind != "output":
         raise SpecError("train_output takes the spec of an output module: use train_hidden.")
     if len(spec.classes) < 2:
@@ -152,7 +152,7 @@ def _check(
         raise DataError("There are no class labels to train an output module on: give some.")
     counts = torch.bincount(labels, minlength=len(spec.classes)).tolist()
     check_label_budget(counts, spec.classes, spec.output.labels_per_class or 1)
-    return spec.output, len(spec.classes)
+    return spec.output, spec.classes
 
 
 def _choose(
@@ -170,21 +170,9 @@ def _choose(
 
 
 def _evaluate(
-    fit: Fit, reference: Fit, phi: Tensor, labels: Tensor, used: int, classes: int
+    fit: Fit, reference: Fit, phi: Tensor, labels: Tensor, used: int, classes: Sequence[str]
 ) -> OutputEvaluation:
-    predicted = predict_heads(fit, phi)
-    truth = labels.to(predicted.device)
-    accuracies = (predicted == truth).double().mean(1).tolist()
-    stored = evaluation_from(confusion_matrix(labels, predicted[0], classes))
-    right = predict_heads(reference, phi)[0] == truth
-    return OutputEvaluation(
-        accuracy=stored.accuracy,
-        accuracy_all_labels=right.double().mean().item(),
-        labels=used,
-        draws=len(accuracies),
-        accuracy_mean=sum(accuracies) / len(accuracies),
-        accuracy_min=min(accuracies),
-        accuracy_max=max(accuracies),
-        confusion=stored.confusion,
-        per_class=stored.per_class,
-    )
+    def confusions(heads: Fit) -> list[Tensor]:
+        return [confusion_matrix(labels, row, len(classes)) for row in predict_heads(heads, phi)]
+
+    return output_evaluation(confusions(fit), confusions(reference)[0], used, classes)

@@ -6,6 +6,9 @@ from typing import Any
 
 from modkernel.spec import Spec
 
+NAMED_CLASSES = 5
+"""Classes that a sentence names; the others are counted."""
+
 
 class EpochLine(Spec):
     """One epoch of training."""
@@ -25,8 +28,28 @@ class EpochLine(Spec):
         return {"event": "epoch", "epochs": epochs, **self.model_dump(mode="json")}
 
 
+class ClassRecall(Spec):
+    """How many of a class's test examples are found."""
+
+    name: str
+    accuracy: float
+    """Share in [0, 1]."""
+    right: int
+    examples: int
+
+    @property
+    def text(self) -> str:
+        """The class with its numbers: 'x': 0 of 4."""
+        return f"'{self.name}': {self.right} of {self.examples}"
+
+
 class OutputEvaluation(Spec):
-    """Accuracy on the test part, in [0, 1], of an output module and of all its label draws."""
+    """Accuracy on the test part, in [0, 1], of an output module and of all its label draws.
+
+    Balanced accuracy is the mean of the classes' own accuracies, whatever their numbers of
+    examples; the worst class is the one of least accuracy. Both are of classes that the test part
+    has examples of.
+    """
 
     accuracy: float
     """Of the stored output module: that of the first draw."""
@@ -38,6 +61,18 @@ class OutputEvaluation(Spec):
     accuracy_mean: float
     accuracy_min: float
     accuracy_max: float
+    balanced_accuracy: float
+    balanced_accuracy_all_labels: float
+    balanced_accuracy_mean: float
+    balanced_accuracy_min: float
+    balanced_accuracy_max: float
+    worst_class: ClassRecall
+    """Of the stored output module."""
+    worst_class_all_labels: ClassRecall
+    worst_class_mean: ClassRecall
+    """Over all draws together: its examples count once a draw."""
+    untested: tuple[str, ...]
+    """Classes that the test part has no example of."""
     confusion: tuple[tuple[int, ...], ...]
     """[true class][predicted class], counts, of the stored output module."""
     per_class: tuple[float | None, ...]
@@ -46,6 +81,26 @@ class OutputEvaluation(Spec):
     """Test examples that modules below had been trained or validated on; they are not in this."""
     seen: int = 0
     """Such examples that are in this, since there are no others."""
+
+    @property
+    def untested_text(self) -> str:
+        """Which classes have no test example, as a sentence; empty where all have one."""
+        if not self.untested:
+            return ""
+        shown = ", ".join(f"'{name}'" for name in self.untested[:NAMED_CLASSES])
+        more = len(self.untested) - NAMED_CLASSES
+        return f"No test example of class {shown}{f' and {more} more' if more > 0 else ''}."
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers that evaluations are compared by, by name."""
+        one = ("worst_class", "worst_class_all_labels", "worst_class_mean")
+        values = self.model_dump(exclude={"confusion", "per_class", "untested", *one})
+        return {
+            **values,
+            "worst_class_accuracy": self.worst_class.accuracy,
+            "worst_class_accuracy_all_labels": self.worst_class_all_labels.accuracy,
+            "worst_class_accuracy_mean": self.worst_class_mean.accuracy,
+        }
 
 
 class TrainReport(Spec):

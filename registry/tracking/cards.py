@@ -58,6 +58,7 @@ def module_card(
     parts += [
         "## Measured",
         _table(("metric", "value"), [(k, f"{v:.6g}") for k, v in record.metrics.items()]),
+        *_classes_tested(report),
         "## Interface",
         _table(
             ("", "shape of one example"),
@@ -79,6 +80,12 @@ def module_card(
     ]
     card = "\n\n".join(parts)
     return card if len(card) <= LIMIT_CHARACTERS else card[: LIMIT_CHARACTERS - 2].rstrip() + " …"
+
+
+def _classes_tested(report: TrainReport) -> Iterator[str]:
+    found = report.evaluation
+    if found is not None:
+        yield plain(f"Worst class {found.worst_class.text}. {found.untested_text}")
 
 
 def _needs(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> Iterator[str]:

@@ -42,7 +42,7 @@ def metrics_of(report: TrainReport) -> dict[str, float]:
     if best is not None:
         values |= {"objective": best.objective, "validation": best.validation}
     if report.evaluation is not None:
-        values |= report.evaluation.model_dump(exclude={"confusion", "per_class"})
+        values |= report.evaluation.metrics()
     return numbers(values)
 
 

@@ -18,7 +18,7 @@ from modkernel.flows.display.figures import (
 )
 from modkernel.flows.study.figures import heat_figure
 from modkernel.flows.study.statistics import agreement
-from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
+from modkernel.training.report import ClassRecall, EpochLine, OutputEvaluation, TrainReport
 
 EVALUATION = OutputEvaluation(
     accuracy=0.75,
@@ -28,6 +28,15 @@ EVALUATION = OutputEvaluation(
     accuracy_mean=0.7,
     accuracy_min=0.6,
     accuracy_max=0.8,
+    balanced_accuracy=0.75,
+    balanced_accuracy_all_labels=0.9,
+    balanced_accuracy_mean=0.7,
+    balanced_accuracy_min=0.6,
+    balanced_accuracy_max=0.8,
+    worst_class=ClassRecall(name="b", accuracy=0.75, right=3, examples=4),
+    worst_class_all_labels=ClassRecall(name="b", accuracy=0.75, right=3, examples=4),
+    worst_class_mean=ClassRecall(name="b", accuracy=0.75, right=3, examples=4),
+    untested=(),
     confusion=((3, 1), (1, 3)),
     per_class=(0.75, 0.75),
 )

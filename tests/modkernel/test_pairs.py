@@ -164,24 +164,80 @@ def test_nothing_public_of_a_source_is_a_tensor() -> None:
 # --- Batches
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 64, 65])
-def test_class_batches_are_a_permutation(n: int) -> None:
-    source = PairSource.from_classes(torch.zeros(n, dtype=torch.int64))
-    batches = list(source.batches(8, seeded(), drop_last=False))
-    assert sorted(torch.cat(batches).tolist()) == list(range(n))
-    sizes = {len(batch) for batch in batches}
-    assert max(sizes) <= 8
-    assert max(sizes) - min(sizes) <= 1
-    assert len(batches) == source.n_batches(8, drop_last=False) == -(-n // 8)
-
-
 @pytest.mark.parametrize(("n", "sizes"), [(5, [5]), (8, [8]), (15, [8]), (17, [8, 8])])
-def test_class_batches_of_exactly_the_size_with_drop_last(n: int, sizes: list[int]) -> None:
+def test_class_batches_of_exactly_the_size(n: int, sizes: list[int]) -> None:
     source = PairSource.from_classes(torch.zeros(n, dtype=torch.int64))
-    batches = list(source.batches(8, seeded(), drop_last=True))
+    batches = list(source.batches(8, seeded()))
     assert [len(batch) for batch in batches] == sizes
-    assert len(batches) == source.n_batches(8, drop_last=True)
+    assert len(batches) == source.n_batches(8)
     assert len(torch.cat(batches).unique()) == sum(sizes)
+
+
+CLASS_SIZES = st.one_of(
+    st.lists(st.integers(1, 12), min_size=2, max_size=60),
+    st.lists(st.integers(1, 3), min_size=2, max_size=120),
+    st.builds(lambda few, many: [many, *few], st.lists(st.integers(1, 4), min_size=1, max_size=3),
+              st.integers(50, 400)),
+)  # fmt: skip
+
+
+@given(CLASS_SIZES, st.integers(3, 40), st.integers(0, 9))
+@settings(max_examples=80, deadline=None)
+def test_every_batch_of_any_classes_has_pairs_of_both_kinds(
+    sizes: list[int], batch_size: int, seed: int
+) -> None:
+    classes = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    classes = classes[torch.randperm(len(classes), generator=seeded(seed))]
+    source = PairSource.from_classes(classes)
+    batches = list(source.batches(batch_size, seeded(seed)))
+    size = min(batch_size, len(classes))
+    assert [len(batch) for batch in batches] == [size] * source.n_batches(batch_size)
+    together, seen = set(), set()
+    for batch in batches:
+        assert len(batch.unique()) == size
+        names, counts = classes[batch].unique(return_counts=True)
+        assert len(names) > 1
+        assert bool((counts > 1).any()) == bool(source.n_same)
+        together |= set(names[counts > 1].tolist())
+        seen |= set(batch.tolist())
+    # Two slots a class are room for all, however unluckily they were filled before.
+    if len(batches) * (size // 2 - 1) >= 2 * len(sizes):
+        assert together == {name for name, count in enumerate(sizes) if count > 1}
+    # At most two examples a batch, and two a class, give way to those that come twice.
+    assert len(seen) >= len(batches) * max(1, size - 2) - 2 * len(sizes)
+
+
+def test_batches_that_have_all_pairs_stay_a_permutation() -> None:
+    source = PairSource.from_classes(torch.arange(1000) % 10)
+    batches = list(source.batches(64, seeded(5)))
+    assert torch.equal(torch.cat(batches), torch.randperm(1000, generator=seeded(5))[: 15 * 64])
+
+
+def test_many_classes_in_small_batches_still_see_every_example() -> None:
+    source = PairSource.from_classes(torch.arange(1200) % 120)
+    batches = list(source.batches(8, seeded()))
+    assert all(source.for_batch(batch).n_same for batch in batches)
+    assert len(torch.cat(batches).unique()) > 0.99 * 1200
+
+
+def test_a_rare_class_comes_together_and_each_batch_has_two_classes() -> None:
+    classes = torch.zeros(2004, dtype=torch.int64)
+    classes[:4] = 1
+    source, shown = PairSource.from_classes(classes), set()
+    for epoch in range(20):
+        batches = list(source.batches(32, seeded(epoch)))
+        shown |= {tuple(batch[batch < 4].sort().values.tolist()) for batch in batches}
+        assert all(len(classes[batch].unique()) == 2 for batch in batches)
+        assert len(torch.cat(batches).unique()) > 0.9 * 2004
+    assert set(combinations(range(4), 2)) <= shown
+
+
+def test_batches_too_small_for_pairs_of_both_kinds_are_refused() -> None:
+    source = PairSource.from_classes(torch.arange(240) % 120)
+    with pytest.raises(PairError, match=r"batch of 2 .* 120 classes .* batch_size of at least 3"):
+        source.n_batches(2)
+    with pytest.raises(PairError, match="batch_size of at least 3"):
+        source.batches(2, seeded())
 
 
 SOURCES = {
@@ -204,7 +260,7 @@ PAIR_LISTS = {name: source for name, source in SOURCES.items() if name != "class
 def test_batches_follow_the_generator_alone(source: PairSource) -> None:
     def epoch(seed: int) -> list[list[int]]:
         torch.manual_seed(torch.seed() % 1000)
-        return [batch.tolist() for batch in source.batches(16, seeded(seed), drop_last=True)]
+        return [batch.tolist() for batch in source.batches(16, seeded(seed))]
 
     assert epoch(1) == epoch(1)
     if source.n_examples > 9:
@@ -214,7 +270,7 @@ def test_batches_follow_the_generator_alone(source: PairSource) -> None:
 def test_batches_draw_all_their_randomness_at_once() -> None:
     for source in SOURCES.values():
         generator = seeded()
-        batches = source.batches(16, generator, drop_last=False)
+        batches = source.batches(16, generator)
         state = generator.get_state()
         list(batches)
         assert torch.equal(generator.get_state(), state)
@@ -224,8 +280,8 @@ def test_batches_draw_all_their_randomness_at_once() -> None:
 @pytest.mark.parametrize("source", PAIR_LISTS.values(), ids=PAIR_LISTS)
 def test_pair_batches(source: PairSource, batch_size: int) -> None:
     for seed in range(3):
-        batches = list(source.batches(batch_size, seeded(seed), drop_last=True))
-        assert len(batches) == source.n_batches(batch_size, drop_last=True) > 0
+        batches = list(source.batches(batch_size, seeded(seed)))
+        assert len(batches) == source.n_batches(batch_size) > 0
         for batch in batches:
             assert len(batch) <= batch_size
             assert len(batch.unique()) == len(batch)
@@ -239,7 +295,7 @@ def test_pair_batches(source: PairSource, batch_size: int) -> None:
 def test_an_epoch_goes_through_every_pair_of_a_short_list(name: str) -> None:
     source = SOURCES[name]
     seen = set()
-    for batch in source.batches(16, seeded(), drop_last=True):
+    for batch in source.batches(16, seeded()):
         labels = source.for_batch(batch)
         seen |= {
             (int(batch[a]), int(batch[b]))
@@ -252,10 +308,8 @@ def test_an_epoch_goes_through_every_pair_of_a_short_list(name: str) -> None:
 def test_an_epoch_of_a_long_list_is_as_long_as_there_are_examples() -> None:
     source = SOURCES["dense"]
     assert source.n_same + source.n_different > 1000
-    assert source.n_batches(16, drop_last=True) == -(-60 // 8)
-    shown = torch.cat(
-        [b for seed in range(4) for b in source.batches(16, seeded(seed), drop_last=True)]
-    )
+    assert source.n_batches(16) == -(-60 // 8)
+    shown = torch.cat([b for seed in range(4) for b in source.batches(16, seeded(seed))])
     assert len(shown.unique()) == 60
 
 
@@ -369,4 +423,4 @@ def test_batches_of_other_examples_are_refused(name: str, index: int) -> None:
 
 def test_batches_too_small_for_both_kinds_are_refused() -> None:
     with pytest.raises(PairError, match="at least 4"):
-        SOURCES["medium"].batches(3, seeded(), drop_last=True)
+        SOURCES["medium"].batches(3, seeded())

@@ -34,7 +34,12 @@ from modkernel.spec import (
     Recipe,
 )
 from modkernel.training.end_to_end import baseline_key
-from modkernel.training.evaluation import confusion_matrix, evaluate, evaluation_from
+from modkernel.training.evaluation import (
+    confusion_matrix,
+    evaluate,
+    evaluation_from,
+    output_evaluation,
+)
 from modkernel.training.heads import (
     Fit,
     fit_by_gradient,
@@ -289,6 +294,27 @@ def test_evaluation_counts_as_a_loop_does() -> None:
             assert found.confusion[i][j] == sum(pair == (i, j) for pair in pairs)
     assert found.accuracy == pytest.approx(4 / 6)
     assert found.per_class == (0.5, 1.0, None, pytest.approx(2 / 3))
+    assert found.balanced_accuracy == pytest.approx((0.5 + 1 + 2 / 3) / 3)
+    assert found.worst_class == 0
+
+
+def test_a_class_that_is_never_found_shows_beside_a_high_accuracy() -> None:
+    """2,000 examples against 4: one draw finds none of the four, the other finds one."""
+    first, second = torch.tensor([[1600, 0, 0], [4, 0, 0], [0, 0, 0]]), torch.zeros(3, 3).long()
+    second[0, 0], second[1, 0], second[1, 1] = 1600, 3, 1
+    found = output_evaluation([first, second], second, 2004, ["many", "few", "none"])
+    assert found.accuracy == pytest.approx(0.9975, abs=1e-4)
+    assert found.balanced_accuracy == found.balanced_accuracy_min == 0.5
+    assert found.balanced_accuracy_all_labels == found.balanced_accuracy_max == 0.625
+    assert found.balanced_accuracy_mean == pytest.approx((0.5 + 0.625) / 2)
+    assert found.worst_class.text == "'few': 0 of 4"
+    assert found.worst_class_all_labels.text == "'few': 1 of 4"
+    assert found.worst_class_mean.text == "'few': 1 of 8"
+    assert found.untested == ("none",)
+    assert found.untested_text == "No test example of class 'none'."
+    assert found.metrics()["worst_class_accuracy_mean"] == 0.125
+    assert found.metrics()["balanced_accuracy"] == 0.5
+    assert all(isinstance(value, int | float) for value in found.metrics().values())
 
 
 def test_evaluation_of_nothing_is_refused() -> None:

@@ -38,6 +38,8 @@ def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples
     assert f"| 3&emsp; | net.output version 1&emsp; | `{records[2].id[:12]}` |" in lines
     assert "| raw data&emsp; | 1×8×8 uint8 |" in lines
     assert "| accuracy_all_labels&emsp; | 0.9 |" in lines
+    assert "| worst_class_accuracy&emsp; | 0.5 |" in lines
+    assert "Worst class 'b': 2 of 4." in lines
     assert chain[-1].spec.dataset.fingerprint in card
 
 

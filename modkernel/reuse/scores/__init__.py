@@ -3,7 +3,7 @@
 from modkernel.reuse.scores.contrast import anchor_contrastive, contrastive, log_contrastive
 from modkernel.reuse.scores.leep_nce import leep, nce
 from modkernel.reuse.scores.resampling import bootstrap
-from modkernel.reuse.scores.ridge import head_accuracy, ridge_head
+from modkernel.reuse.scores.ridge import head_accuracy, head_confusion, ridge_head
 from modkernel.reuse.scores.table import DEFAULT_SCORE, SCORES, Score
 from modkernel.reuse.scores.tasks import reusability, score_tasks
 
@@ -15,6 +15,7 @@ __all__ = [
     "bootstrap",
     "contrastive",
     "head_accuracy",
+    "head_confusion",
     "leep",
     "log_contrastive",
     "nce",

@@ -9,7 +9,7 @@ from modkernel.errors import ScoreError
 from modkernel.reuse.moments import ClassMoments
 from modkernel.reuse.scores.statistics import TaskStatistics
 
-__all__ = ["head_accuracy", "ridge", "ridge_head"]
+__all__ = ["head_accuracy", "head_confusion", "ridge", "ridge_head"]
 
 RIDGE = 1e-3
 """Greatest penalty, the default of `OutputSpec.ridge`."""
@@ -51,7 +51,17 @@ def ridge_head(moments: ClassMoments, ridge: float | None = None) -> tuple[Tenso
 
 
 def head_accuracy(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor) -> float:
-    """Share of examples whose own class has the greatest output.
+    """Share of examples whose own class has the greatest output; arguments as of `head_confusion`.
+
+    Raises:
+        ScoreError: there are no examples.
+    """
+    confusion = head_confusion(weight, bias, features, labels)
+    return float(confusion.diagonal().sum() / confusion.sum())
+
+
+def head_confusion(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+    """Counts [C, C] of examples by their class (row) and the class of greatest output (column).
 
     Args:
         weight: W [C, d].
@@ -65,13 +75,12 @@ def head_accuracy(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor
     known = labels >= 0
     if not bool(known.any()):
         raise ScoreError("There are no held-out examples to take an accuracy of: measure some.")
-    right = sum(
-        int(((part.to(weight) @ weight.T + bias).argmax(1) == answers.to(weight.device)).sum())
-        for part, answers in zip(
-            features[known].split(BLOCK), labels[known].split(BLOCK), strict=True
-        )
-    )
-    return right / int(known.sum())
+    found = [
+        (part.to(weight) @ weight.T + bias).argmax(1).cpu() for part in features[known].split(BLOCK)
+    ]
+    classes = len(weight)
+    cells = labels[known].cpu() * classes + torch.cat(found)
+    return torch.bincount(cells, minlength=classes**2).view(classes, classes)
 
 
 def ridge(task: TaskStatistics) -> float:

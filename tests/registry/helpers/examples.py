@@ -12,7 +12,7 @@ from modkernel.registry import ModuleRecord, Registry
 from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
 from modkernel.reuse.moments_file import write_moments
 from modkernel.spec import KernelSpec
-from modkernel.training.report import EpochLine, OutputEvaluation, TrainReport
+from modkernel.training.report import ClassRecall, EpochLine, OutputEvaluation, TrainReport
 from tests.modkernel.helpers.stored_examples import FACTS, PREPROCESSING, store_hidden, store_output
 
 EVALUATION = OutputEvaluation(
@@ -23,6 +23,15 @@ EVALUATION = OutputEvaluation(
     accuracy_mean=0.7,
     accuracy_min=0.65,
     accuracy_max=0.75,
+    balanced_accuracy=0.75,
+    balanced_accuracy_all_labels=0.9,
+    balanced_accuracy_mean=0.7,
+    balanced_accuracy_min=0.6,
+    balanced_accuracy_max=0.8,
+    worst_class=ClassRecall(name="b", accuracy=0.5, right=2, examples=4),
+    worst_class_all_labels=ClassRecall(name="b", accuracy=0.75, right=3, examples=4),
+    worst_class_mean=ClassRecall(name="b", accuracy=0.5, right=2, examples=4),
+    untested=(),
     confusion=((3, 1, 0), (0, 4, 0), (1, 1, 2)),
     per_class=(0.75, 1.0, 0.5),
 )
