@@ -18,7 +18,8 @@ from modkernel.data import DatasetInfo, LabelList, augment
 from modkernel.data.label_budget import check_label_budget
 from modkernel.errors import DataError, ModkernelError, PairError, SpecError
 from modkernel.kernels import fitting, make_kernel
-from modkernel.objectives.table import make_objective
+from modkernel.lookup import lookup
+from modkernel.objectives.table import OBJECTIVES, make_objective
 from modkernel.pairs.table import SMALLEST_PAIR_BATCH
 from modkernel.spec import (
     BackboneSpec,
@@ -149,7 +150,9 @@ def check_hidden(
         where: as of `plan_hidden`.
 
     Raises:
-        PairError: no labels and no pairs to train on, or batches too small for a list of pairs.
+        PairError: no labels and no pairs to train on, no same pair where an objective needs one, or
+            batches too small for a list of pairs.
+        UnknownNameError: there is no such objective.
         InterfaceError: crop or flip of examples that are no images.
     """
     if not info.labelled and not on_pairs:
@@ -157,6 +160,16 @@ def check_hidden(
             f"Data set '{info.name}' has no class labels: give a file of pairs in the spec's "
             "'pairs', or sort the images into one folder a class."
         )
+    if not on_pairs and info.train_counts is not None and max(info.train_counts) < 2:
+        for index, name in enumerate(each.objective.name for each in hidden):
+            if lookup(OBJECTIVES, name, "objective").needs_same:
+                raise PairError(
+                    f"{where.format(index)}: No class of data set '{info.name}' has two of the "
+                    f"{info.n_train} examples of its training part, and objective '{name}' needs "
+                    "pairs of one class: add examples, set another dataset.split_seed or a smaller "
+                    "dataset.validation_fraction, or use an objective for different pairs alone "
+                    "(its name ends in _neo)."
+                )
     example = torch.zeros(1, *info.preprocessing.shape)
     for index, recipe in enumerate(spec.recipe for spec in hidden):
         field = f"{where.format(index)}.recipe"
@@ -184,7 +197,7 @@ def check_output(output: OutputSpec, info: DatasetInfo) -> None:
     """Check that a data set can train an output module.
 
     Raises:
-        DataError: it has no class labels.
+        DataError: it has no class labels, or nothing to test on.
         LabelBudgetError: some class has fewer examples than labels are asked for.
     """
     if not info.labelled or info.train_counts is None:
@@ -192,6 +205,13 @@ def check_output(output: OutputSpec, info: DatasetInfo) -> None:
             f"Data set '{info.name}' has no class labels, which an output module needs: set "
             "'output: null' to train the hidden modules alone, or sort the images into one "
             "folder a class."
+        )
+    if not info.n_test:
+        raise DataError(
+            f"The test part of data set '{info.name}' has none of its "
+            f"{info.n_train + info.n_validation} examples, so nothing could be tested: add "
+            "examples, or set another dataset.split_seed or a larger dataset.test_fraction; a test "
+            "part of the set's own needs examples of the chosen classes."
         )
     if output.labels_per_class is not None:
         check_label_budget(info.train_counts, info.classes, output.labels_per_class)

@@ -1,6 +1,7 @@
 """The registry: identity, lineage and compositions in SQL, runs and bytes in MLflow."""
 
 from modkernel.registry import _environment  # noqa: F401  (before anything that imports mlflow)
+from modkernel.registry.examples import Seen
 from modkernel.registry.records import (
     Action,
     Advice,
@@ -32,6 +33,7 @@ __all__ = [
     "PromotionRecord",
     "Ranked",
     "Registry",
+    "Seen",
     "Settings",
     "StoredNames",
 ]

@@ -225,8 +225,9 @@ def _other(record: ModuleRecord) -> str:
     wanted = record.spec.preprocessing
     remedy = ""
     if len(wanted.shape) == 3:
-        channels, height, _ = wanted.shape
-        remedy = f"; --image-size {height} --channels {channels} makes images so"
+        channels, height, width = wanted.shape
+        size = f"{height}" if height == width else f"{height}x{width}"
+        remedy = f"; --image-size {size} --channels {channels} makes images so"
     return (
         f"Module {record.short_id} ({record.name}) takes examples of shape "
         f"{'×'.join(map(str, wanted.shape))}, {wanted.dtype}{remedy}."

@@ -8,6 +8,7 @@ from typing import Self
 from modkernel.registry.advice import Adviser
 from modkernel.registry.backends import Backends
 from modkernel.registry.baselines import Baselines
+from modkernel.registry.examples import SeenExamples
 from modkernel.registry.modules import Modules
 from modkernel.registry.moments import StoredMoments
 from modkernel.registry.networks import Networks
@@ -39,6 +40,7 @@ class Registry:
         settings: Where things are.
         modules: Stored modules: store, find, resolve, fetch.
         moments: Class moments of modules: store, load.
+        examples: Which examples modules were trained on: remember, count.
         networks: Compositions: add, find, resolve, load.
         promotions: Aliases that people set in MLflow, and their history.
         advice: Which module to build on for a task.
@@ -51,6 +53,7 @@ class Registry:
         self.settings = backends.settings
         self.runs = backends.runs
         self.moments = StoredMoments(backends)
+        self.examples = SeenExamples(backends)
         self.modules = Modules(backends, self.moments)
         self.networks = Networks(backends, self.modules)
         self.promotions = Promotions(backends)

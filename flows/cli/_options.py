@@ -21,12 +21,18 @@ Classes = Annotated[
         "'animal=cat+dog, vehicle=truck+ship'."
     ),
 ]
-ImageSize = Annotated[int | None, typer.Option(help="Pixels a side that images are resized to.")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIDE|HEIGHTxWIDTH",
+        help="Pixels that images are resized to: of a side, or height and width, as 24x16.",
+    ),
+]
 Channels = Annotated[int | None, typer.Option(help="1 makes images grey, 3 colour.")]
 
 
 def dataset_fields(
-    dataset: str | None, data: Path | None, image_size: int | None, channels: int | None
+    dataset: str | None, data: Path | None, image_size: str | None, channels: int | None
 ) -> dict[str, Any]:
     """The fields of a data set that the options name."""
     fields = {
@@ -74,10 +80,9 @@ def dataset_above(
 
     if not fields and classes is None:
         return None
-    shape = top.spec.preprocessing.shape
     if "name" not in fields:
         fields = datasets.recall(registry, top).model_dump() | fields
-    elif fields["name"] == "image_folder" and len(shape) == 3:
+    elif fields["name"] == "image_folder":
         # Images have any size: the network's own is meant.
-        fields = {"channels": shape[0], "image_size": shape[1]} | fields
+        fields = top.spec.preprocessing.image_fields() | fields
     return narrowed(validated(DatasetSpec, fields, "option"), classes)

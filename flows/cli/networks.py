@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from modkernel.flows.cli._output import Json, out, percent, print_json, print_ta
 from modkernel.flows.cli._stored import print_records, stored
 
 if TYPE_CHECKING:
+    from modkernel.data.images import Broken
     from modkernel.modules.network import Network
     from modkernel.registry import NetworkRecord
 
@@ -88,53 +89,81 @@ def predict(
 ) -> None:
     """Predict the class of each image with a stored network.
 
-    --json: a list of {image, label, probability, probabilities}.
+    Images that cannot be read are listed on stderr; the others are predicted all the same, and the
+    command fails in the end.
+
+    --json: a list of {image, label, probability, probabilities}, of the images that can be read.
     """
+    from modkernel.data.images import unreadable
+
     registry = stored()
-    predictions = list(
-        predict_images(registry.networks.load(registry.networks.resolve(network)), images)
+    predictions, broken = predict_images(
+        registry.networks.load(registry.networks.resolve(network)), images
     )
     if json:
         print_json(predictions)
-        return
-    print_table(
-        network,
-        ("image", "class", "probability "),
-        [(found["image"], found["label"], percent(found["probability"])) for found in predictions],
-    )
+    elif predictions:
+        print_table(
+            network,
+            ("image", "class", "probability "),
+            [(one["image"], one["label"], percent(one["probability"])) for one in predictions],
+        )
+    if broken:
+        raise unreadable(broken)
 
 
-def predict_images(network: Network, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def predict_images(
+    network: Network, images: Sequence[Path]
+) -> tuple[list[dict[str, Any]], list[Broken]]:
     """Predict images in order, each converted and resized as an image folder's are.
 
-    Yields:
+    Returns:
         {image, label: the most probable class, probability: of that class, probabilities: of every
-        class}.
+        class} of each that can be read, and those that cannot be.
 
     Raises:
-        ImageError: an image cannot be read; the message names it.
         InterfaceError: the network has no output module, or does not take images.
     """
-    from modkernel.data.images import read_images
+    import torch
+
+    from modkernel.data.images import Broken, check_image_shape, decode_each
     from modkernel.errors import InterfaceError
 
     if network.classes is None:
         raise InterfaceError(
             "This network has no output module: train one on it with 'modkernel compose'."
         )
-    shape = network.stored[0].spec.preprocessing.shape
+    takes = network.stored[0].spec.preprocessing
+    check_image_shape(takes.shape)
+    found: list[dict[str, Any]] = []
+    broken: list[Broken] = []
     for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        rows = network.predict(read_images(batch, shape)).tolist()
-        for image, row in zip(batch, rows, strict=True):
+        decoded = zip(
+            images[start : start + BATCH],
+            decode_each(images[start : start + BATCH], takes.shape, takes.reading),
+            strict=True,
+        )
+        read = []
+        for path, image in decoded:
+            if isinstance(image, Broken):
+                broken.append(image)
+            else:
+                read.append((path, image))
+        if not read:
+            continue
+        rows = network.predict(torch.stack([image for _, image in read])).tolist()
+        for (path, _), row in zip(read, rows, strict=True):
             probabilities = dict(zip(network.classes, row, strict=True))
             label = max(probabilities, key=probabilities.__getitem__)
-            yield {
-                "image": str(image),
-                "label": label,
-                "probability": probabilities[label],
-                "probabilities": probabilities,
-            }
+            found.append(
+                {
+                    "image": str(path),
+                    "label": label,
+                    "probability": probabilities[label],
+                    "probabilities": probabilities,
+                }
+            )
+    return found, broken
 
 
 def _network_row(record: NetworkRecord) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from modkernel.data import Split
 from modkernel.data.images import decode, file_facts
-from modkernel.spec import DatasetSpec
+from modkernel.data.layout import find_file
+from modkernel.spec import DatasetSpec, ImageReading
 
 LARGEST = 320
 """Pixels of an image's longer side; a person sees more than a module that takes 32 of them."""
@@ -19,7 +20,9 @@ NUMBERS = 8
 """How many of a vector's numbers are shown."""
 
 
-def label_images(dataset: DatasetSpec, part: Split, rows: Tensor) -> list[str]:
+def label_images(
+    dataset: DatasetSpec, part: Split, rows: Tensor, reading: ImageReading
+) -> list[str]:
     """One text an example: `data:image/…` for an image, some numbers for a vector.
 
     Images of a folder are read again from their files, larger than the module takes them.
@@ -28,6 +31,7 @@ def label_images(dataset: DatasetSpec, part: Split, rows: Tensor) -> list[str]:
         dataset: where the examples are from.
         part: the split that they are of.
         rows: int64 [n], positions in the split.
+        reading: how the files' pixels become eight bits.
 
     Raises:
         ImageError: an image can no longer be read.
@@ -35,16 +39,17 @@ def label_images(dataset: DatasetSpec, part: Split, rows: Tensor) -> list[str]:
     if part.examples.dtype != torch.uint8:
         return [_numbers(values) for values in part.examples.batch(rows)]
     if dataset.name == "image_folder" and dataset.path is not None:
-        paths = [Path(dataset.path, part.ids[row]) for row in rows.tolist()]
-        return [_data_uri(_from_file(path)) for path in paths]
+        root = Path(dataset.path)
+        paths = [find_file(root, part.ids[row]) for row in rows.tolist()]
+        return [_data_uri(_from_file(path, reading)) for path in paths]
     return [_data_uri(pixels) for pixels in part.examples.batch(rows)]
 
 
-def _from_file(path: Path) -> Tensor:
+def _from_file(path: Path, reading: ImageReading) -> Tensor:
     facts = file_facts(path)
     scale = min(1.0, LARGEST / max(facts.width, facts.height))
     height, width = (max(1, round(side * scale)) for side in (facts.height, facts.width))
-    return decode(path, (1 if facts.grey else 3, height, width))
+    return decode(path, (1 if facts.grey else 3, height, width), reading)
 
 
 def _data_uri(pixels: Tensor) -> str:

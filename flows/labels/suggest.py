@@ -82,7 +82,7 @@ def suggest(
     phi = _features(registry, module, data, waiting)
     rows = suggest_labels(phi, budget, seed)
     ids = tuple(part.ids[row] for row in rows.tolist())
-    shown = label_images(dataset, part, rows)
+    shown = label_images(dataset, part, rows, info.preprocessing.reading)
     _write(output, blank_labels(ids))
     _write(page, label_page(output.name, ids, shown, info.classes))
     return Suggestion(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from prefect.logging import get_run_logger
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 
 from modkernel.data import (
     DatasetInfo,
@@ -36,7 +38,7 @@ def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
     """
     info = describe_dataset(dataset, places(registry.settings))
     for finding in info.findings:
-        _note(finding.text)
+        note(finding.text)
     return info
 
 
@@ -53,7 +55,7 @@ def check_pairs(
     part = data.training_part()
     table = read_pairs(pairs, part.ids, dataset.path, data.test.ids)
     if table.left_out:
-        _note(
+        note(
             f"{table.left_out} of {table.left_out + len(table.same)} pairs name an example of the "
             "test part and are left out."
         )
@@ -74,7 +76,7 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
     data = load_dataset(dataset, places(registry.settings))
     found = read_labels(labels, data.training_part().ids, data.classes, dataset.path, data.test.ids)
     if found.empty:
-        _note(
+        note(
             f"{found.empty} of {found.empty + len(found.rows)} examples in {labels} have no label "
             f"yet: the {len(found.rows)} that have one are used."
         )
@@ -98,7 +100,10 @@ def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
         check_trusted(
             dataset.name, f"Module {record.short_id} ({record.name}) was trained on data set"
         )
-    return dataset
+    if dataset.name != "image_folder":
+        return dataset
+    # Images that were added since would have others read in another way.
+    return dataset.changed(**record.spec.preprocessing.reading_fields())
 
 
 def for_chain(
@@ -133,17 +138,24 @@ def check_chain_trusted(registry: Registry, top: ModuleRecord) -> None:
 def check_fits(info: DatasetInfo, record: ModuleRecord) -> None:
     """Check that a stored module's chain takes the examples of a data set.
 
+    That image files are read in another way than the module's were is noted.
+
     Raises:
         InterfaceError: another shape, number of channels or type.
     """
     found, wanted = info.preprocessing, record.spec.preprocessing
     if (found.shape, found.dtype) == (wanted.shape, wanted.dtype):
         _check_columns(info, record)
+        if found.reading != wanted.reading and wanted.reading_fields():
+            note(
+                f"Image files of '{info.name}' are read in another way than those that module "
+                f"{record.short_id} ({record.name}) was trained on: set "
+                f"{_settings(wanted.reading_fields())} to read them as it was."
+            )
         return
     remedy = "choose another module or data set"
-    if len(wanted.shape) == 3 and found.dtype == wanted.dtype:
-        channels, height, _ = wanted.shape
-        remedy = f"set dataset.image_size: {height} and dataset.channels: {channels}, or {remedy}"
+    if wanted.image_fields() and found.dtype == wanted.dtype:
+        remedy = f"set {_settings(wanted.image_fields())}, or {remedy}"
     raise InterfaceError(
         f"Module {record.short_id} ({record.name}) stands on examples of shape "
         f"{list(wanted.shape)}, {wanted.dtype}, but those of data set '{info.name}' have shape "
@@ -163,6 +175,19 @@ def _check_columns(info: DatasetInfo, record: ModuleRecord) -> None:
     )
 
 
-def _note(text: str) -> None:
-    get_run_logger().warning(text)
+def _settings(fields: Mapping[str, Any]) -> str:
+    """Fields of a data set as one writes them."""
+    values = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()
+    }
+    return " and ".join(f"dataset.{name}: {value}" for name, value in values.items())
+
+
+def note(text: str) -> None:
+    """Tell a person something: in the run's log and in the terminal."""
+    try:
+        logger = get_run_logger()
+    except MissingContextError:  # 'labels suggest' is no flow.
+        logger = get_logger()
+    logger.warning(text)
     emit(Note(text))

@@ -128,7 +128,7 @@ def _check_room(info: DatasetInfo, features: int, limit: int) -> None:
     """Check that the measured features of one module fit into the feature cache."""
     assert info.train_counts is not None
     examples = sum(min(count, EXAMPLES_PER_CLASS) for count in info.train_counts)
-    examples += min(info.n_validation, VALIDATION_PER_CLASS * len(info.classes))
+    examples += min(info.n_validation + info.n_borrowed, VALIDATION_PER_CLASS * len(info.classes))
     # A float32 a feature, an int64 for the class, and the headers of two files.
     size = examples * (4 * features + 8) + 2 * 4096
     if size > limit:

@@ -13,6 +13,7 @@ from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.child_events import ChildEvent, TargetJudged
 from modkernel.flows.tasks.once import RunChild, once
+from modkernel.flows.tasks.seen import untested
 from modkernel.jobs.job import GroundTruthJob
 from modkernel.registry import Settings
 from modkernel.reuse.ground_truth import (
@@ -63,6 +64,8 @@ def measure_stored_ground_truth(
     registry = open_registry()
 
     def judge(run: RunChild) -> GroundTruth:
+        record = registry.modules.resolve(spec.module_id)
+        chain = registry.modules.chain(record)
         job = make_job(
             GroundTruthJob,
             registry.settings,
@@ -70,7 +73,8 @@ def measure_stored_ground_truth(
             ground_truth=spec,
             fingerprint=spec.fingerprint,
             dataset=dataset,
-            upstream=chain_files(registry, registry.modules.resolve(spec.module_id)),
+            upstream=chain_files(registry, record),
+            left_out=untested(registry, chain, dataset, spec.fingerprint).left_out,
         )
         run(job, partial(_follow, name))
         truth = read_ground_truth(job.result / GROUND_TRUTH_FILE)

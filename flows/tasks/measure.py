@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from modkernel.data import describe_dataset
 from modkernel.features.measure import measured_features
-from modkernel.flows.plans import datasets
-from modkernel.flows.runtime.shared import open_registry
+from modkernel.flows.runtime.shared import open_registry, places
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.once import RunChild, once
 from modkernel.jobs.job import MeasureJob
@@ -31,7 +31,7 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
     """
     registry = open_registry()
     record = registry.modules.resolve(module_id)
-    fingerprint = datasets.describe(registry, dataset).fingerprint
+    fingerprint = describe_dataset(dataset, places(registry.settings)).fingerprint
     key = sha256(f"measure {module_id} {fingerprint}".encode()).hexdigest()
 
     def find() -> bool | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect.logging import get_run_logger
 
+from modkernel.data import describe_dataset
 from modkernel.flows.display import artifacts
 from modkernel.flows.display.figures import module_figures
-from modkernel.flows.plans import datasets
 from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.mlflow_runs import ending_with
-from modkernel.flows.runtime.shared import open_registry
+from modkernel.flows.runtime.shared import open_registry, places
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.epochs import run_training
 from modkernel.flows.tasks.once import RunChild, once
+from modkernel.flows.tasks.seen import Untested, remember, untested
 from modkernel.jobs.job import HiddenJob, Job, OutputJob, UpstreamFiles
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import DatasetSpec, ModuleSpec
@@ -49,16 +52,22 @@ def train_stored_module(
     if below is not None:
         module = module.changed(interface=module.interface.changed(upstream=below.id))
     digest, label = module.digest(), label or name
+    remember(registry, dataset, module.dataset.fingerprint)
+    tests = Untested()
+    if module.kind == "output":
+        chain = registry.modules.chain(registry.modules.resolve(module.interface.upstream))
+        tests = untested(registry, chain, dataset, module.dataset.fingerprint)
 
     def train(run: RunChild) -> ModuleRecord:
         settings = registry.settings
-        known = {"dataset": dataset, "upstream": _upstream(registry, module)}
+        known: dict[str, Any] = {"dataset": dataset, "upstream": _upstream(registry, module)}
         job: Job
         if module.kind == "hidden":
             job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
         else:
+            known |= {"left_out": tests.left_out, "seen": tests.seen}
             job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
-        info = datasets.describe(registry, dataset)
+        info = describe_dataset(dataset, places(settings))
         run_id = registry.runs.start_module(name, module, parent_run_id, info)
         with ending_with(registry, run_id):
             report = run_training(run, job, label, registry, run_id)

@@ -1,11 +1,20 @@
 """Data sets: loaded, split, fingerprinted, and placed where training can reach them fast."""
 
 from modkernel.data.augment import augment
-from modkernel.data.dataset import TRAINING_PART, DataPlaces, Dataset, DatasetInfo, RawData, Split
+from modkernel.data.contents import ExampleDigests
+from modkernel.data.dataset import (
+    TRAINING_PART,
+    VALIDATION_PART,
+    DataPlaces,
+    Dataset,
+    DatasetInfo,
+    RawData,
+    Split,
+)
 from modkernel.data.findings import Finding
 from modkernel.data.images import read_images
 from modkernel.data.label_file import LabelList, blank_labels, read_labels
-from modkernel.data.load import DATASETS, describe_dataset, load_dataset
+from modkernel.data.load import DATASETS, describe_dataset, example_digests, load_dataset
 from modkernel.data.pair_file import PairList, read_pairs
 from modkernel.data.residency import place_dataset
 from modkernel.data.sources import ExampleSource, RawExamples, Resident, Streamed
@@ -13,9 +22,11 @@ from modkernel.data.sources import ExampleSource, RawExamples, Resident, Streame
 __all__ = [
     "DATASETS",
     "TRAINING_PART",
+    "VALIDATION_PART",
     "DataPlaces",
     "Dataset",
     "DatasetInfo",
+    "ExampleDigests",
     "ExampleSource",
     "Finding",
     "LabelList",
@@ -28,6 +39,7 @@ __all__ = [
     "augment",
     "blank_labels",
     "describe_dataset",
+    "example_digests",
     "load_dataset",
     "place_dataset",
     "read_images",

@@ -12,6 +12,7 @@ from modkernel.data.array_examples import Array, to_numpy
 from modkernel.data.class_names import listed
 from modkernel.data.findings import Finding
 from modkernel.errors import ClassError, DataError
+from modkernel.spec.shorthand import composed
 
 Labels = Array | Sequence[str] | Sequence[int]
 
@@ -45,6 +46,9 @@ def label_values(y: Labels, what: str, count: int) -> np.ndarray:
             f"{what} has a label with characters that are no text: save the labels again as text "
             "or integers."
         ) from None
+    if values.dtype.kind == "U":
+        distinct, inverse = np.unique(values, return_inverse=True)
+        values = np.array([composed(name) for name in distinct.tolist()])[inverse]
     return values
 
 

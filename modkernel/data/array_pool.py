@@ -18,6 +18,7 @@ from modkernel.data.array_labels import (
 from modkernel.data.findings import Finding
 from modkernel.data.pool import Pool
 from modkernel.errors import ClassError, DataError
+from modkernel.spec.shorthand import composed
 
 PARTS = {"train": "", "val": "_val", "test": "_test"}
 """What the names of a part's arrays end in."""
@@ -69,6 +70,7 @@ def make_pool(
         )
     labels, names = None, tuple[str, ...]()
     if parts["train"].y is not None:
+        classes = tuple(map(composed, classes))
         if len(set(classes)) < len(classes):
             raise ClassError(f"{what} names a class twice: give each class a name of its own.")
         values = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from modkernel.data.findings import Finding
-from modkernel.data.sources import RawExamples, join_sources
+from modkernel.data.sources import RawExamples, join_sources, pick_from
 from modkernel.spec import Preprocessing, Spec
 
 TRAINING_PART = "train and validation"
 """Name that the feature cache has for the examples of `Dataset.training_part`."""
+VALIDATION_PART = "validated on"
+"""Name that the feature cache has for the examples of `Dataset.validation_part`."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,14 @@ class Split:
             of a validation or test part of its own are 'val/0', … and 'test/0', ….
         labels: int64 [N], indices into the data set's classes; None if it has no labels.
         examples: the raw examples.
+        digests: int64 [N], the first eight bytes of SHA-256 of each example as its source has it;
+            None where that is not known.
     """
 
     ids: Sequence[str]
     labels: Tensor | None
     examples: RawExamples
+    digests: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,6 +64,7 @@ class Dataset:
     """A loaded data set; `fingerprint` is SHA-256 over its whole content, as hexadecimal digits.
 
     `classes` is empty where there are no labels. `findings` are what a person should know of it.
+    `borrowed` are positions in `train`, int64: see `validation_part`.
     """
 
     name: str
@@ -69,6 +75,7 @@ class Dataset:
     validation: Split
     test: Split
     findings: tuple[Finding, ...] = ()
+    borrowed: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def info(self) -> DatasetInfo:
         """The data set without its examples."""
@@ -84,6 +91,7 @@ class Dataset:
             n_train=len(self.train),
             n_validation=len(self.validation),
             n_test=len(self.test),
+            n_borrowed=len(self.borrowed),
             labelled=counts is not None,
             findings=self.findings,
         )
@@ -94,19 +102,47 @@ class Dataset:
         A pair file may name any example of the training part, so training on pairs takes this
         split: give its `ids` to `read_pairs`, then split the pairs, not the examples.
         """
-        parts = (self.train, self.validation)
-        labels = [part.labels for part in parts if part.labels is not None]
-        return Split(
-            ids=[*self.train.ids, *self.validation.ids],
-            labels=torch.cat(labels) if labels else None,
-            examples=join_sources(self.train.examples, self.validation.examples),
+        return _joined(self.train, self.validation)
+
+    def validation_part(self) -> Split:
+        """What is validated on: the validation split, then the training examples it borrows.
+
+        Of a class with fewer than two validation examples of its own, training examples are
+        validated on as well as trained on, until there are two: one alone makes no pair. Only sets
+        with few examples have such classes, and a finding says so.
+        """
+        if not len(self.borrowed):
+            return self.validation
+        rows = self.borrowed
+        train = self.train
+        lent = Split(
+            ids=[train.ids[row] for row in rows.tolist()],
+            labels=None if train.labels is None else train.labels[rows],
+            examples=pick_from(train.examples, rows),
+            digests=None if train.digests is None else train.digests[rows],
         )
+        return _joined(self.validation, lent)
+
+
+def _joined(first: Split, second: Split) -> Split:
+    return Split(
+        ids=[*first.ids, *second.ids],
+        labels=_both(first.labels, second.labels),
+        examples=join_sources(first.examples, second.examples),
+        digests=_both(first.digests, second.digests),
+    )
+
+
+def _both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    known = [each for each in (first, second) if each is not None]
+    return torch.cat(known) if known else None
 
 
 class DatasetInfo(Spec):
     """What a plan needs to know of a data set, without its examples.
 
-    `train_counts` has the number of training examples per class, None without labels.
+    `train_counts` has the number of training examples per class, None without labels. `n_borrowed`
+    is how many of the training examples are validated on as well.
     """
 
     name: str
@@ -118,6 +154,7 @@ class DatasetInfo(Spec):
     n_validation: int
     n_test: int
     labelled: bool
+    n_borrowed: int = 0
     findings: tuple[Finding, ...] = ()
 
 

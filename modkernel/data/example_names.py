@@ -6,12 +6,15 @@ from collections.abc import Set
 from pathlib import Path
 
 from modkernel.errors import DataError
+from modkernel.spec.shorthand import composed
 
 
 def known_id(
     name: str, known: Set[str], folder: Path | None, path: Path, number: int, example: str
 ) -> str:
     """The id that a name in a file means: itself, or an image's by its absolute path.
+
+    In which Unicode form the name is written does not matter.
 
     Args:
         name: as it stands in the file.
@@ -24,12 +27,14 @@ def known_id(
     Raises:
         DataError: the data set has no such example.
     """
-    if name in known:
-        return name
-    if folder is not None and Path(name).is_absolute():
+    given = composed(name)  # As all ids are.
+    if given in known:
+        return given
+    if folder is not None and Path(given).is_absolute():
         for base in (folder.absolute(), folder.resolve()):
-            if Path(name).is_relative_to(base):
-                below = Path(name).relative_to(base).as_posix()
+            root = composed(str(base))
+            if Path(given).is_relative_to(root):
+                below = Path(given).relative_to(root).as_posix()
                 if below in known:
                     return below
     raise DataError(

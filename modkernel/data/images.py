@@ -7,29 +7,36 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from modkernel.data.class_names import LISTED
+from modkernel.data.file_kinds import HEIF, suffix_of
+from modkernel.data.pixels import (
+    GREY_MODES,
+    MODES,
+    check_single,
+    fit,
+    is_cut,
+    is_wide,
+    visible_grey,
+    wide_range,
+)
 from modkernel.errors import ImageError, InterfaceError
-from modkernel.spec import Shape
+from modkernel.spec import ImageReading, Shape
 from modkernel.system.memory import free_memory
 
 R = TypeVar("R")
 
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-)
-"""Suffixes of the files of a folder that are taken for images."""
-GREY_MODES = frozenset(("1", "L", "LA", "I;16", "I;16B", "I;16L", "I;16N"))
-"""Pillow's modes of images without colour."""
-MODES = {1: "L", 3: "RGB"}
-"""Pillow's mode for each number of channels that an image set can have."""
+PLAIN = ImageReading()
+"""How images of eight bits are read, and transparent ones unless their set has it otherwise."""
 
 MOST_THREADS = 8
 """Threads that decode image files, at most."""
@@ -40,107 +47,164 @@ WORTH_A_THREAD = 16384
 
 SMALL_PIXELS = 1 << 21
 """Images of no more pixels are decoded without a look at the free memory, which takes a while."""
-BYTES_A_PIXEL = 8
+BYTES_A_PIXEL = 16
 """Of memory while an image is decoded: as it is, and converted."""
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What the bytes of one image file say: their SHA-256, and the image's size in pixels."""
+    """What one image file says.
+
+    Attributes:
+        sha256: of its bytes.
+        width: in pixels, as a person sees it.
+        height: likewise.
+        grey: whether it has no colour.
+        values: smallest and largest value, if it is grey with more than eight bits a pixel.
+        visible: mean grey level of what is visible of an image with transparent pixels.
+        cut: whether only the upper eight of its colours' sixteen bits are read.
+    """
 
     sha256: str
     width: int
     height: int
     grey: bool
+    values: tuple[float, float] | None = None
+    visible: float | None = None
+    cut: bool = False
 
 
-def read_images(paths: Sequence[Path | str], shape: Shape) -> Tensor:
+@dataclass(frozen=True)
+class Broken:
+    """A file that cannot be read as an image, and why."""
+
+    path: Path
+    reason: str
+
+
+def unreadable(broken: Sequence[Broken]) -> ImageError:
+    """The error for one or more files that cannot be read."""
+    if len(broken) == 1:
+        return ImageError(
+            f"Cannot read image {broken[0].path}: {broken[0].reason}. Replace or remove the file."
+        )
+    in_order = sorted(broken, key=lambda each: str(each.path))
+    shown = "; ".join(f"{each.path}: {each.reason}" for each in in_order[:LISTED])
+    more = f"; and {len(broken) - LISTED} more" if len(broken) > LISTED else ""
+    return ImageError(
+        f"Cannot read {len(broken)} images: {shown}{more}. Replace or remove the files."
+    )
+
+
+def read_images(paths: Sequence[Path | str], shape: Shape, reading: ImageReading = PLAIN) -> Tensor:
     """Read image files for prediction, exactly as an image folder is read for training.
 
     Args:
         paths: N image files.
         shape: [C, H, W] that the network takes, with 1 or 3 channels. Other images are converted
             to grey or colour, and resized (bilinear with antialiasing, sides independently).
+        reading: `Preprocessing.reading` of the network.
 
     Returns:
         uint8 [N, C, H, W].
 
     Raises:
-        ImageError: a file is missing or is no readable image; the message names it.
+        ImageError: files are missing or are no readable images; the message names them.
         InterfaceError: `shape` is not that of a grey or colour image.
+    """
+    check_image_shape(shape)
+    return decode_many([Path(path) for path in paths], shape, reading)
+
+
+def check_image_shape(shape: Shape) -> None:
+    """Check that image files can be brought to a shape.
+
+    Raises:
+        InterfaceError: it is not that of a grey or colour image.
     """
     if len(shape) != 3 or shape[0] not in MODES:
         raise InterfaceError(
             f"Image files need a network that takes [1, H, W] or [3, H, W]; this one takes "
             f"{list(shape)}."
         )
-    return decode_many([Path(path) for path in paths], shape)
 
 
-def decode_many(paths: Sequence[Path], shape: Shape) -> Tensor:
+def decode_many(paths: Sequence[Path], shape: Shape, reading: ImageReading = PLAIN) -> Tensor:
     """Decode N files into uint8 [N, C, H, W].
 
     Raises:
-        ImageError: an image cannot be read; the message names it.
+        ImageError: images cannot be read; the message names all of them.
     """
     out = torch.empty((len(paths), *shape), dtype=torch.uint8)
-
-    decoded = map_files(lambda path: decode(path, shape), paths)
-    for i, image in enumerate(decoded):
-        out[i] = image
+    broken = []
+    for i, image in enumerate(decode_each(paths, shape, reading)):
+        if isinstance(image, Broken):
+            broken.append(image)
+        else:
+            out[i] = image
+    if broken:
+        raise unreadable(broken)
     return out
 
 
-def decode(path: Path, shape: Shape) -> Tensor:
+def decode_each(
+    paths: Sequence[Path], shape: Shape, reading: ImageReading = PLAIN
+) -> Iterator[Tensor | Broken]:
+    """Decode files in order, each into uint8 [C, H, W] or why it cannot be."""
+    return map_files(partial(_try_decode, shape=shape, reading=reading), paths)
+
+
+def decode(path: Path, shape: Shape, reading: ImageReading = PLAIN) -> Tensor:
     """Decode one file into uint8 [C, H, W], turned upright if its EXIF data say so.
 
     Raises:
         ImageError: the image cannot be read; the message names it.
     """
-    return _with_image(path, path, lambda image: torch.from_numpy(fit(image, shape)))
+    return _whole(_try_decode(path, shape, reading))
 
 
 def file_facts(path: Path) -> FileFacts:
-    """Hash a file and read its image header.
+    """Hash a file and look at its image.
 
     Raises:
         ImageError: the file cannot be read or is no image; the message names it.
     """
+    return _whole(try_facts(path))
+
+
+def try_facts(path: Path) -> FileFacts | Broken:
+    """Hash a file and look at its image, decoding it only where its header does not tell all."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ImageError(f"Cannot read image {path}: {error.strerror}.") from None
+        return Broken(path, error.strerror or str(error))
     sha256 = hashlib.sha256(content).hexdigest()
 
     def look(image: Image.Image) -> FileFacts:
+        cut = is_cut(image)  # Once an image is decoded, it is no longer known.
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         width, height = image.size[::-1] if turned else image.size
-        return FileFacts(sha256, width, height, image.mode in GREY_MODES)
+        return FileFacts(
+            sha256,
+            width,
+            height,
+            image.mode in GREY_MODES,
+            wide_range(image) if is_wide(image) else None,
+            visible_grey(image),
+            cut,
+        )
 
-    return _with_image(path, BytesIO(content), look)
+    return _try_image(path, BytesIO(content), look)
 
 
-def fit(image: Image.Image, shape: Shape) -> np.ndarray:
-    """Bring an image to uint8 [C, H, W] with 1 or 3 channels: convert, then resize if need be.
+def _try_decode(path: Path, shape: Shape, reading: ImageReading) -> Tensor | Broken:
+    return _try_image(path, path, lambda image: torch.from_numpy(fit(image, shape, reading)))
 
-    Sixteen-bit grey keeps its upper eight bits; transparency is dropped.
-    """
-    channels, height, width = shape
-    if image.getexif().get(0x0112, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode '{image.mode}' have no 8-bit form")
-    if image.mode != MODES[channels]:
-        # Pillow warns about palettes with transparency unless they go through RGBA.
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        image = image.convert(MODES[channels])
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.array(image)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+def _whole(found: R | Broken) -> R:
+    if isinstance(found, Broken):
+        raise unreadable([found])
+    return found
 
 
 def fit_tensor(images: Tensor, shape: Shape) -> Tensor:
@@ -152,7 +216,7 @@ def fit_tensor(images: Tensor, shape: Shape) -> Tensor:
     arrays = (images[:, 0] if images.shape[1] == 1 else images.movedim(1, -1)).numpy()
     for i, array in enumerate(arrays):
         pixels = Image.fromarray(np.ascontiguousarray(array))
-        out[i] = torch.from_numpy(fit(pixels, shape))
+        out[i] = torch.from_numpy(fit(pixels, shape, PLAIN))
     return out
 
 
@@ -198,18 +262,28 @@ def _threads() -> int:
     return min(MOST_THREADS, os.cpu_count() or 1)
 
 
-def _with_image(path: Path, file: Path | BytesIO, use: Callable[[Image.Image], R]) -> R:
+def _try_image(path: Path, file: Path | BytesIO, use: Callable[[Image.Image], R]) -> R | Broken:
+    if suffix_of(path.name) in HEIF:
+        _know_heif()
     try:
         with Image.open(file) as image:
             _check_pixels(*image.size)
+            check_single(image)
             return use(image)
     # Pillow's decoders raise almost anything on damaged files, SyntaxError and struct.error too.
     except Exception as error:
         reason = (
             "no image that Pillow knows"
             if isinstance(error, UnidentifiedImageError)
-            else getattr(error, "strerror", None) or str(error)
+            else getattr(error, "strerror", None) or str(error) or type(error).__name__
         )
-        raise ImageError(
-            f"Cannot read image {path}: {reason}. Replace or remove the file."
-        ) from None
+        return Broken(path, reason)
+
+
+@cache
+def _know_heif() -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:  # Pillow's own words then: no image that it knows.
+        return
+    register_heif_opener()

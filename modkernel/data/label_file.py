@@ -17,6 +17,7 @@ from modkernel.data.class_names import listed
 from modkernel.data.csv_file import Rows, csv_rows
 from modkernel.data.example_names import known_id
 from modkernel.errors import ClassError, DataError
+from modkernel.spec.shorthand import composed
 
 HEADER = ("id", "label")
 """First row of a label file."""
@@ -113,7 +114,7 @@ def _given_labels(
                 "trained on: remove the row."
             )
         named.add(example)
-        label = fields[1]
+        label = composed(fields[1])
         if not label:
             continue
         if classes and label not in classes:
@@ -141,10 +142,10 @@ def _has_header(rows: Rows, known: Set[str], classes: Sequence[str]) -> bool:
     """Whether the first row names columns: neither an example's name nor a label is in it."""
     if not rows or len(rows[0][1]) != len(HEADER):
         return False
-    name, label = rows[0][1]
-    if name in known or not label:
+    name, label = map(composed, rows[0][1])
+    if not label or name in known:
         return False
-    labels = classes or [fields[-1] for _, fields in rows[1:]]
+    labels = classes or [composed(fields[-1]) for _, fields in rows[1:]]
     return name.lower() == HEADER[0] or not (Path(name).is_absolute() or label in labels)
 
 

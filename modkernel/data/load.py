@@ -5,28 +5,36 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from pydantic import ValidationError
+import torch
 from torch import Tensor
 
 from modkernel.data.arrays import open_arrays
+from modkernel.data.choose import choose
+from modkernel.data.contents import ExampleDigests, digests_of, read_contents
+from modkernel.data.copies import copies_findings
 from modkernel.data.dataset import DataPlaces, Dataset, DatasetInfo, Split
-from modkernel.data.fingerprint import DATA_FORMAT, identify
-from modkernel.data.folder import open_folder
+from modkernel.data.equal import equal_findings, likely_cause, refuse_equal
+from modkernel.data.findings import Finding
+from modkernel.data.fingerprint import DATA_FORMAT, fingerprint_of, reading_of, shape_of
+from modkernel.data.folder import broken_images, open_folder
 from modkernel.data.images import decode_many, fit_tensor
+from modkernel.data.kept import Kept, read_kept, write_kept
 from modkernel.data.own import open_own
-from modkernel.data.pixel_cache import cached_pixels, read_json, write_json
-from modkernel.data.pool import Source, Unread
+from modkernel.data.pixel_cache import cached_pixels
+from modkernel.data.pool import FileList, Pool, Source, Unread, take
 from modkernel.data.residency import fits_main_memory
-from modkernel.data.sources import RawExamples, Resident, Streamed
-from modkernel.data.split import Arranged, arrange
+from modkernel.data.sources import RawExamples, Resident, Streamed, check_decodes
+from modkernel.data.split import share_out, split_findings
 from modkernel.data.statistics import preprocessing_of
 from modkernel.data.tables import open_table
 from modkernel.data.unlabelled import leave_out_unlabelled
 from modkernel.data.vision import open_digits, open_vision
+from modkernel.errors import ImageError
 from modkernel.lookup import is_import_path, lookup
-from modkernel.spec import DatasetSpec, Shape
+from modkernel.spec import DatasetSpec, ImageReading, Preprocessing, Shape
 
 DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
     "digits": open_digits,
@@ -47,8 +55,8 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set, choose its classes, split it and fingerprint it.
 
-    The fingerprint is SHA-256 over every chosen example (its pixels or its file's bytes), its id
-    and label, the class names, which examples are in which split, and image_size and channels.
+    The fingerprint is SHA-256 over every chosen example (its row's or its file's bytes), its id
+    and label, the class names, which examples are in which part, and image_size and channels.
     The same content at another path has the same fingerprint. Sizes and times of files tell
     whether what an earlier load has found still holds; a loader of your own is always called.
 
@@ -65,36 +73,82 @@ def load_dataset(
         SettingsError: the cache cannot be written.
     """
     source = _open(spec, where)
-    known = _read_info(_info_path(spec, where, source))
-    chosen = arrange(leave_out_unlabelled(source.read(), spec.unlabelled), spec)
-    if known is None:
-        shape, digest = identify(spec, chosen, where.cache)
+    kept = read_kept(where.cache, _key(spec, source))
+    pool = choose(leave_out_unlabelled(source.read(), spec.unlabelled), spec)
+    if kept is not None:
+        info = kept.info
+        shape, reading = info.preprocessing.shape, info.preprocessing.reading
+        fingerprint, found, digests = info.fingerprint, kept.found, kept.digests
     else:
-        shape, digest = known.preprocessing.shape, known.fingerprint
-    decoded = where.cache / "datasets" / f"{digest}.safetensors"
-    examples = _read(chosen.examples, shape, decoded, resident_limit)
-    train, validation, test = (_split(chosen, examples, part) for part in chosen.parts)
-    if known is None:
-        preprocessing, noticed = preprocessing_of(train.examples, chosen.columns)
-        findings = chosen.findings + noticed
+        contents = read_contents(pool.examples, pool.rows, where.cache)
+        refuse_equal(contents.hashes[pool.train.numpy()])
+        shape = shape_of(spec, pool, contents)
+        found = share_out(pool, spec, contents.hashes)
+        reading, noticed = reading_of(spec, pool, contents, found)
+        fingerprint = fingerprint_of(spec, pool, found, contents.hashes, reading)
+        digests = digests_of(contents.hashes[found.rows.numpy()])
+    decoded = where.cache / "datasets" / f"{fingerprint}.safetensors"
+    chosen = take(pool.examples, found.rows)
+    examples = _read(chosen, shape, reading, decoded, resident_limit)
+    train, validation, test = (
+        _split(pool, found.rows, examples, digests, part) for part in found.slices
+    )
+    if kept is None:
+        preprocessing, uneven = _preprocessing(
+            chosen, (train, validation, test), reading, pool.columns
+        )
+        findings = pool.findings + split_findings(pool, spec, found) + noticed + uneven
+        cause = likely_cause(findings)
+        findings += copies_findings(
+            digests,
+            [pool.ids[row] for row in found.rows.tolist()],
+            None if pool.labels is None else pool.labels[found.rows],
+            pool.classes,
+            found.slices,
+        )
+        findings += equal_findings(train.examples, train.labels, pool.classes, cause)
     else:
-        preprocessing, findings = known.preprocessing, known.findings
+        preprocessing, findings = info.preprocessing, info.findings
     data = Dataset(
         name=spec.name,
-        classes=chosen.classes,
-        fingerprint=digest,
+        classes=pool.classes,
+        fingerprint=fingerprint,
         preprocessing=preprocessing,
         train=train,
         validation=validation,
         test=test,
         findings=findings,
+        borrowed=torch.searchsorted(found.train, found.borrowed),
     )
-    if known is None:
+    if kept is None:
         # A set that has just been downloaded has its stamp only now.
-        path = _info_path(spec, where, source if source.stamp else _open(spec, where))
-        if path is not None:
-            write_json(path, data.info().model_dump(mode="json"))
+        key = _key(spec, source if source.stamp else _open(spec, where))
+        if key is not None:
+            write_kept(where.cache, key, Kept(data.info(), found, digests))
     return data
+
+
+def _preprocessing(
+    chosen: Unread,
+    splits: tuple[Split, Split, Split],
+    reading: ImageReading,
+    columns: tuple[str, ...],
+) -> tuple[Preprocessing, tuple[Finding, ...]]:
+    """How the examples are normalised, once all that are streamed are known to be readable.
+
+    Raises:
+        ImageError: images cannot be decoded; the message names all of them.
+    """
+    train, *others = splits
+    try:
+        found, findings = preprocessing_of(train.examples, columns)
+        for split in others:
+            if isinstance(split.examples, Streamed):
+                check_decodes(split.examples)
+    except ImageError as error:
+        assert isinstance(chosen, FileList)
+        raise broken_images(chosen) from error
+    return found.changed(reading=reading), findings
 
 
 def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:
@@ -105,8 +159,28 @@ def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:
         DataError: data that is missing, unreadable or unfit, as of `load_dataset`.
         SettingsError: the cache cannot be written.
     """
-    source = _open(spec, where)
-    return _read_info(_info_path(spec, where, source)) or load_dataset(spec, where).info()
+    kept = read_kept(where.cache, _key(spec, _open(spec, where)))
+    return load_dataset(spec, where).info() if kept is None else kept.info
+
+
+def example_digests(spec: DatasetSpec, where: DataPlaces) -> ExampleDigests:
+    """What tells the examples of a set apart, from the cache if the set's files are as they were.
+
+    Raises:
+        UnknownNameError: there is no data set of that name.
+        DataError: data that is missing, unreadable or unfit, as of `load_dataset`.
+        SettingsError: the cache cannot be written.
+    """
+    kept = read_kept(where.cache, _key(spec, _open(spec, where)))
+    if kept is not None:
+        parts = [kept.digests[part] for part in kept.found.slices]
+        fingerprint = kept.info.fingerprint
+    else:
+        data = load_dataset(spec, where)
+        splits = (data.train, data.validation, data.test)
+        parts = [split.digests for split in splits if split.digests is not None]
+        fingerprint = data.fingerprint
+    return ExampleDigests(fingerprint, *(part.numpy() for part in parts))
 
 
 def _open(spec: DatasetSpec, where: DataPlaces) -> Source:
@@ -115,23 +189,14 @@ def _open(spec: DatasetSpec, where: DataPlaces) -> Source:
     return lookup(DATASETS, spec.name, "data set")(spec, where)
 
 
-def _info_path(spec: DatasetSpec, where: DataPlaces, source: Source) -> Path | None:
+def _key(spec: DatasetSpec, source: Source) -> str | None:
     if source.stamp is None:
         return None
-    key = hashlib.sha256(f"{DATA_FORMAT}\n{source.stamp}\n{spec.digest()}".encode()).hexdigest()
-    return where.cache / "info" / f"{key}.json"
-
-
-def _read_info(path: Path | None) -> DatasetInfo | None:
-    content = None if path is None else read_json(path)
-    try:
-        return None if content is None else DatasetInfo.model_validate(content)
-    except ValidationError:
-        return None
+    return hashlib.sha256(f"{DATA_FORMAT}\n{source.stamp}\n{spec.digest()}".encode()).hexdigest()
 
 
 def _read(
-    unread: Unread, shape: Shape, decoded: Path, resident_limit: int | None
+    unread: Unread, shape: Shape, reading: ImageReading, decoded: Path, resident_limit: int | None
 ) -> Tensor | Streamed:
     """Examples [N, *shape] in memory, or a source that decodes their files each time."""
     if isinstance(unread, Tensor):
@@ -140,19 +205,22 @@ def _read(
         return cached_pixels(decoded, (len(unread), *shape), lambda: fit_tensor(unread, shape))
     paths = tuple(file.path for file in unread.files)
     if not fits_main_memory(len(paths) * math.prod(shape), resident_limit):
-        return Streamed(unread.root, paths, shape)
+        return Streamed(unread.root, paths, shape, reading)
     files = [unread.root / path for path in paths]
-    return cached_pixels(decoded, (len(paths), *shape), lambda: decode_many(files, shape))
+    return cached_pixels(decoded, (len(paths), *shape), lambda: decode_many(files, shape, reading))
 
 
-def _split(chosen: Arranged, examples: Tensor | Streamed, part: slice) -> Split:
+def _split(
+    pool: Pool, rows: Tensor, examples: Tensor | Streamed, digests: Tensor, part: slice
+) -> Split:
     source: RawExamples
     if isinstance(examples, Streamed):
-        source = Streamed(examples.root, examples.paths[part], examples.shape)
+        source = replace(examples, paths=examples.paths[part])
     else:
         source = Resident(examples, part.start, part.stop)
     return Split(
-        ids=chosen.ids[part],
-        labels=None if chosen.labels is None else chosen.labels[part],
+        ids=[pool.ids[row] for row in rows[part].tolist()],
+        labels=None if pool.labels is None else pool.labels[rows[part]],
         examples=source,
+        digests=digests[part],
     )

@@ -1,4 +1,4 @@
-"""Files that can be made again at any time: decoded pixels, file hashes, summaries.
+"""Files that can be made again at any time: decoded pixels, file hashes, splits, summaries.
 
 Every file is written under a temporary name and renamed in one step, so that processes that write
 the same one at once do no harm, and a killed one leaves nothing half-written under a real name.
@@ -46,13 +46,32 @@ def cached_pixels(path: Path, shape: Sequence[int], make: Callable[[], Tensor]) 
     Raises:
         SettingsError: the cache folder cannot be written.
     """
-    pixels = _read_pixels(path)
-    if pixels is None or tuple(pixels.shape) != tuple(shape):
-        pixels = make()
-        content = {"pixels": pixels}
-        metadata = {"sha256": hashlib.sha256(array_bytes(pixels)).hexdigest()}
-        _write(path, lambda temporary: save_file(content, temporary, metadata))
-    return pixels
+    found = read_tensors(path)
+    if found is None or tuple(found["pixels"].shape) != tuple(shape):
+        found = {"pixels": make()}
+        write_tensors(path, found)
+    return found["pixels"]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor] | None:
+    """The tensors stored at `path`, mapped; None if they are missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            expected = (file.metadata() or {}).get("sha256")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+    return tensors if _hash(tensors) == expected else None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write CPU tensors in one step, with their hash.
+
+    Raises:
+        SettingsError: the cache folder cannot be written.
+    """
+    metadata = {"sha256": _hash(tensors)}
+    _write(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 @contextlib.contextmanager
@@ -78,14 +97,11 @@ def array_bytes(values: Tensor) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _read_pixels(path: Path) -> Tensor | None:
-    try:
-        with safe_open(path, framework="pt") as file:
-            expected = (file.metadata() or {}).get("sha256")
-            pixels: Tensor = file.get_tensor("pixels")
-    except (OSError, SafetensorError):
-        return None
-    return pixels if hashlib.sha256(array_bytes(pixels)).hexdigest() == expected else None
+def _hash(tensors: dict[str, Tensor]) -> str:
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        hashed.update(array_bytes(tensors[name]))
+    return hashed.hexdigest()
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from modkernel.data.findings import Finding
@@ -48,6 +49,7 @@ class Pool:
         test: rows of a test part of its own, if there is one.
         findings: what was noticed while it was read.
         columns: names of the columns of vectors, where they have names.
+        places: where parts of its own are, by their name ('validation', 'test'), for messages.
     """
 
     classes: tuple[str, ...]
@@ -59,6 +61,13 @@ class Pool:
     test: Tensor | None = None
     findings: tuple[Finding, ...] = ()
     columns: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Tensor:
+        """Rows of all parts: training, validation, test; others belong to no chosen class."""
+        parts = (self.train, self.validation, self.test)
+        return torch.cat([part for part in parts if part is not None])
 
 
 @dataclass(frozen=True)

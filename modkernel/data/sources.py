@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from modkernel.data.images import decode, decode_many
+from modkernel.data.images import PLAIN, decode, decode_many
 from modkernel.errors import DataError, ImageError
-from modkernel.spec import Shape
+from modkernel.spec import ImageReading, Shape
 
+CHECKED = 1024
+"""Images that are decoded at once only to see whether they can be."""
 MOST_WORKERS = 4
 """Processes that decode images ahead of a training step, at most."""
 
@@ -96,11 +98,13 @@ class Streamed:
         root: folder of the images.
         paths: one path per example, relative to `root`.
         shape: [C, H, W] that each is brought to.
+        reading: how its pixels become eight bits.
     """
 
     root: Path
     paths: tuple[str, ...]
     shape: Shape
+    reading: ImageReading = PLAIN
 
     @property
     def dtype(self) -> torch.dtype:
@@ -117,7 +121,7 @@ class Streamed:
             ImageError: an image cannot be read; the message names it.
         """
         paths = [self.root / self.paths[i] for i in indices.tolist()]
-        return decode_many(paths, self.shape).to(device)
+        return decode_many(paths, self.shape, self.reading).to(device)
 
     def batches(
         self, order: Sequence[Tensor], device: torch.device | str = "cpu"
@@ -155,6 +159,16 @@ class Streamed:
             ) from None
 
 
+def check_decodes(images: Streamed) -> None:
+    """Decode all images once: one that cannot be must not end a training run when it comes to it.
+
+    Raises:
+        ImageError: an image cannot be read; the message names it.
+    """
+    for indices in torch.arange(len(images)).split(CHECKED):
+        images.batch(indices)
+
+
 class _DecodedBatches(TorchDataset[Tensor | str]):
     """Decoded batches by lists of indices; an unreadable image comes back as its message.
 
@@ -167,7 +181,9 @@ class _DecodedBatches(TorchDataset[Tensor | str]):
     def __getitem__(self, indices: list[int]) -> Tensor | str:
         images = self.images
         try:
-            decoded = [decode(images.root / images.paths[i], images.shape) for i in indices]
+            decoded = [
+                decode(images.root / images.paths[i], images.shape, images.reading) for i in indices
+            ]
         except ImageError as error:
             return str(error)
         return torch.stack(decoded)
@@ -183,9 +199,17 @@ def join_sources(first: RawExamples, second: RawExamples) -> RawExamples:
     Nothing is copied where both are streamed or are neighbours in one tensor.
     """
     if isinstance(first, Streamed) and isinstance(second, Streamed) and first.root == second.root:
-        return Streamed(first.root, first.paths + second.paths, first.shape)
+        return replace(first, paths=first.paths + second.paths)
     if isinstance(first, Resident) and isinstance(second, Resident):
         if first.base is second.base and first.stop == second.start:
             return Resident(first.base, first.start, second.stop)
         return Resident.whole(torch.cat((first.tensor, second.tensor.to(first.base.device))))
     raise DataError("Only two sources of the same kind can be joined.")
+
+
+def pick_from(source: RawExamples, rows: Tensor) -> RawExamples:
+    """The examples of a source at int64 `rows`, as a source of their own."""
+    if isinstance(source, Streamed):
+        paths = tuple(source.paths[row] for row in rows.tolist())
+        return replace(source, paths=paths)
+    return Resident.whole(source.batch(rows, source.base.device))

@@ -1,170 +1,193 @@
-"""Choose classes and share the examples out into training, validation and test."""
+"""Share the examples of a data set out into training, validation and test."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from modkernel.data.class_names import how_to_join, listed
+from modkernel.data.class_names import listed
+from modkernel.data.contents import shares
 from modkernel.data.findings import Finding
-from modkernel.data.pool import Pool, Unread, take
+from modkernel.data.pool import Pool
 from modkernel.errors import ClassError, DataError
 from modkernel.spec import DatasetSpec
 
+VALIDATED = 2
+"""Examples of each class that are validated on, at least, where it has so many: one makes no
+pair."""
+
 
 @dataclass(frozen=True, eq=False)
-class Arranged:
-    """The chosen examples in the order train, validation, test; `counts` has the three lengths.
+class Membership:
+    """Rows of a pool, int64, that are in each part; `borrowed` are some of those in `train`.
 
-    `findings` are those of the pool and of the split, `columns` those of the pool.
+    What is borrowed is validated on as well as trained on: see `Dataset.validation_part`.
     """
 
-    classes: tuple[str, ...]
-    ids: list[str]
-    labels: Tensor | None
-    examples: Unread
-    counts: tuple[int, int, int]
-    findings: tuple[Finding, ...] = ()
-    columns: tuple[str, ...] = ()
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    borrowed: Tensor
 
     @property
-    def parts(self) -> tuple[slice, slice, slice]:
-        """Where the training, validation and test examples stand."""
-        train, validation, test = self.counts
+    def rows(self) -> Tensor:
+        """Rows of all parts, in the order train, validation, test."""
+        return torch.cat((self.train, self.validation, self.test))
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Where the training, validation and test examples stand in `rows`."""
+        train, validation, test = map(len, (self.train, self.validation, self.test))
         end = train + validation
         return slice(0, train), slice(train, end), slice(end, end + test)
 
 
-def arrange(pool: Pool, spec: DatasetSpec) -> Arranged:
-    """Apply the choice of classes and the seeded, stratified split of a spec.
+def share_out(pool: Pool, spec: DatasetSpec, hashes: np.ndarray) -> Membership:
+    """Decide which part each example of a pool is in.
 
-    Every class is split by its own random permutation, seeded by the split's seed and the class's
-    name. So the same example falls into the same split whichever other classes are chosen and
-    however they are grouped, and a module that was trained on all classes never saw the test
-    examples of a subset. Each split keeps the source's order.
+    The example's own content and the split's seed decide, and nothing else: no other example, nor
+    its class, its name or its place. So adding or removing examples moves none of the others,
+    whichever classes are chosen and however they are grouped nobody moves either, and equal
+    examples are in one part. The shares come out as chance has it. A part that the set itself has
+    stays as it is.
 
-    A set without labels is split as one class, and gets no test split unless it has a test part:
-    there would be nothing to test on.
+    A set without labels gets no test part unless it has one: there would be nothing to test on.
+
+    Args:
+        pool: the chosen classes of a set.
+        spec: fractions and seed.
+        hashes: uint8 [N, 32], of the content of every example of the pool.
 
     Raises:
-        ClassError: unknown, repeated or fewer than two classes, an empty group or fewer than two
-            groups, or a class with too few examples.
-        DataError: too few examples without labels.
+        ClassError: a class without a training example.
+        DataError: no training example, or a validation part of the set's own that has fewer than
+            two classes.
     """
-    classes, labels = _choose(pool, _wanted(spec))
-    parts: dict[str, list[Tensor]] = {"training": [], "validation": [], "test": []}
-    shares: dict[str, float] = {}
-    if pool.test is None and labels is not None:
-        shares["test"] = spec.test_fraction
+    own = hashes[pool.train.numpy()]
+    order = torch.from_numpy(shares(own, spec.split_seed, "validation"))
+    tested = torch.zeros(len(own), dtype=torch.bool)
+    if pool.test is None and pool.labels is not None:
+        tested = torch.from_numpy(shares(own, spec.split_seed, "test")) < spec.test_fraction
+    validated = torch.zeros_like(tested)
     if pool.validation is None:
-        shares["validation"] = spec.validation_fraction
-    for stratum, rows in _strata(pool, classes, labels):
-        if len(rows) <= len(shares):
-            _refuse(stratum, len(rows), tuple(shares))
-        rows = rows[torch.randperm(len(rows), generator=_generator(spec.split_seed, stratum))]
-        for left, (name, fraction) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
-            # Each split still to be filled, the training split among them, gets an example.
-            size = min(max(1, round(fraction * len(rows))), len(rows) - left)
-            parts[name].append(rows[:size])
-            rows = rows[size:]
-        parts["training"].append(rows)
-    for name, given in (("validation", pool.validation), ("test", pool.test)):
-        if given is not None:
-            parts[name].append(given if labels is None else given[labels[given] >= 0])
-    ordered = [_in_order(part) for part in parts.values()]
-    rows = torch.cat(ordered)
-    if spec.groups is not None and labels is not None:
-        classes, labels = _join(spec.groups, labels)
-    return Arranged(
-        classes=classes,
-        ids=[pool.ids[i] for i in rows.tolist()],
-        labels=None if labels is None else labels[rows],
-        examples=take(pool.examples, rows),
-        counts=(len(ordered[0]), len(ordered[1]), len(ordered[2])),
-        findings=pool.findings,
-        columns=pool.columns,
+        validated = ~tested & (order < spec.validation_fraction)
+    trained = ~tested & ~validated
+    found = Membership(
+        train=pool.train[trained],
+        validation=pool.train[validated] if pool.validation is None else pool.validation,
+        test=pool.train[tested] if pool.test is None else pool.test,
+        borrowed=pool.train[:0],
     )
-
-
-def _wanted(spec: DatasetSpec) -> Sequence[str] | None:
-    """The classes that the spec names, those of a group one after the other."""
-    if spec.groups is None:
-        return spec.classes
-    if len(spec.groups) < 2:
-        raise ClassError(
-            f"At least two groups are needed to tell examples apart, got {len(spec.groups)}: "
-            "write {first: [class, …], second: [class, …]}."
-        )
-    for name, members in spec.groups.items():
-        if not members:
-            raise ClassError(f"Group '{name}' has no classes: name one or more, or leave it out.")
-    return tuple(name for members in spec.groups.values() for name in members)
-
-
-def _join(groups: Mapping[str, tuple[str, ...]], labels: Tensor) -> tuple[tuple[str, ...], Tensor]:
-    """Number the groups in place of their classes; -1 stays."""
-    sizes = torch.tensor([len(members) for members in groups.values()])
-    group_of = torch.arange(len(groups)).repeat_interleave(sizes)
-    return tuple(groups), torch.where(labels < 0, labels, group_of[labels.clamp(min=0)])
-
-
-def _choose(pool: Pool, wanted: Sequence[str] | None) -> tuple[tuple[str, ...], Tensor | None]:
-    """The classes in the order wanted, and labels by that order: -1 for a class left out."""
+    _check(pool, spec, found)
     if pool.labels is None:
-        if wanted is not None:
-            raise ClassError("This data set has no labels, so no classes can be chosen from it.")
-        return (), None
-    names = tuple(pool.classes if wanted is None else wanted)
-    shown = listed(pool.classes)
-    for name in names:
-        if name not in pool.classes:
-            raise ClassError(f"There is no class '{name}': choose from {shown}.{how_to_join(name)}")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ClassError(f"Class '{repeated[0]}' is named more than once: name each class once.")
-    if len(names) < 2:
-        raise ClassError(
-            f"At least two classes are needed to tell examples apart, got {len(names)}: "
-            f"choose two or more from {shown}."
+        return found
+    borrowed = _borrow(pool.labels, found, order[trained], len(pool.classes))
+    return Membership(found.train, found.validation, found.test, borrowed)
+
+
+def _borrow(labels: Tensor, found: Membership, order: Tensor, classes: int) -> Tensor:
+    """Of classes with too few validation examples, the training examples next in order."""
+    own = torch.bincount(labels[found.validation], minlength=classes)
+    lacking = (VALIDATED - own).clamp(min=0).tolist()
+    trained = labels[found.train]
+    by_order = order.argsort(stable=True)
+    taken = [
+        by_order[trained[by_order] == number][:count]
+        for number, count in enumerate(lacking)
+        if count
+    ]
+    return found.train[torch.cat(taken).sort().values] if taken else found.train[:0]
+
+
+def _check(pool: Pool, spec: DatasetSpec, found: Membership) -> None:
+    """Refuse parts that nothing can be trained or validated on."""
+    total = len(pool.rows)
+    if not len(found.train):
+        raise DataError(
+            f"None of the {total} examples is in the training part: add examples, or set another "
+            f"{_settings(spec, 'validation')}."
         )
-    number = torch.full((len(pool.classes),), -1, dtype=torch.int64)
-    for new, name in enumerate(names):
-        number[pool.classes.index(name)] = new
-    return names, number[pool.labels]
-
-
-def _strata(
-    pool: Pool, classes: tuple[str, ...], labels: Tensor | None
-) -> Iterator[tuple[str | None, Tensor]]:
-    if labels is None:
-        yield None, pool.train
+    if pool.labels is None:
         return
-    for number, name in enumerate(classes):
-        yield name, pool.train[labels[pool.train] == number]
+    trained = torch.bincount(pool.labels[found.train], minlength=len(pool.classes))
+    for name, count in zip(pool.classes, trained.tolist(), strict=True):
+        if not count:
+            others = int((pool.labels[pool.rows] == pool.classes.index(name)).sum())
+            raise ClassError(
+                f"Class '{name}' has none of the {len(found.train)} examples of the training part, "
+                f"and {others} in the others: add examples of it, leave the class out, or set "
+                f"another {_settings(spec, 'validation')}."
+            )
+    if pool.validation is not None:
+        classes = pool.labels[found.validation].unique().tolist()
+        if len(classes) < 2:
+            has = f"only class '{pool.classes[classes[0]]}'" if classes else "none"
+            raise DataError(
+                f"{_own(pool, 'validation')} has {len(found.validation)} examples, and of the "
+                f"chosen classes ({listed(pool.classes)}) {has}: add examples of the others, or "
+                "take that part away, so that one is split off."
+            )
 
 
-def _refuse(stratum: str | None, count: int, shares: tuple[str, ...]) -> NoReturn:
-    need = (
-        f"at least {len(shares) + 1} are needed, one for each of {', '.join(('training', *shares))}"
+def split_findings(pool: Pool, spec: DatasetSpec, found: Membership) -> tuple[Finding, ...]:
+    """What a person should know of parts that are small."""
+    if pool.labels is None:
+        return ()
+    findings = []
+    if len(found.borrowed):
+        few = _names(pool, pool.labels[found.borrowed].unique())
+        text = (
+            f"{_classes(few, pool)} fewer than {VALIDATED} examples in the validation part, which "
+            f"has {len(found.validation)} in all: {len(found.borrowed)} of the {len(found.train)} "
+            "training examples are validated on as well, which flatters validation. "
+        )
+        remedy = _remedy(spec, "validation", pool, pool.validation)
+        findings.append(Finding(kind="small", text=text + remedy, count=len(found.borrowed)))
+    tested = torch.bincount(pool.labels[found.test], minlength=len(pool.classes))
+    absent = _names(pool, (tested == 0).nonzero().flatten())
+    if absent:
+        text = (
+            f"{_classes(absent, pool)} no example in the test part, which has {len(found.test)} in "
+            "all: nothing tells how well they are found. "
+        )
+        remedy = _remedy(spec, "test", pool, pool.test)
+        findings.append(Finding(kind="small", text=text + remedy, count=len(absent)))
+    return tuple(findings)
+
+
+def _names(pool: Pool, numbers: Tensor) -> Sequence[str]:
+    return [pool.classes[number] for number in numbers.tolist()]
+
+
+def _classes(some: Sequence[str], pool: Pool) -> str:
+    """The beginning of a sentence about some of the classes."""
+    return (
+        f"{len(some)} of the {len(pool.classes)} classes ({listed(some)}) "
+        f"{'has' if len(some) == 1 else 'have'}"
     )
-    if stratum is None:
-        raise DataError(f"The training part has {count} examples: {need}. Add examples.")
-    raise ClassError(
-        f"Class '{stratum}' has {count} in the training part: {need}. Add examples of it or leave "
-        "the class out."
+
+
+def _own(pool: Pool, part: str) -> str:
+    """A part that the set itself has, as the subject of a sentence."""
+    place = pool.places.get(part)
+    return f"The set's own {part} part" + (f", {place}," if place else "")
+
+
+def _remedy(spec: DatasetSpec, part: str, pool: Pool, own: Tensor | None) -> str:
+    if own is not None:
+        place = pool.places.get(part, f"the set's own {part} part")
+        return f"Add examples to {place}."
+    return f"Add examples, or set another {_settings(spec, part)}."
+
+
+def _settings(spec: DatasetSpec, part: str) -> str:
+    """The settings that decide what is in a part, with their values."""
+    fraction = spec.test_fraction if part == "test" else spec.validation_fraction
+    return (
+        f"dataset.{part}_fraction (it is {fraction:g}) or dataset.split_seed (it is "
+        f"{spec.split_seed})"
     )
-
-
-def _generator(seed: int, stratum: str | None) -> torch.Generator:
-    digest = hashlib.sha256(f"split:{seed}:{stratum or ''}".encode(errors="surrogateescape"))
-    # The CPU generator uses 32 bits of its seed.
-    return torch.Generator().manual_seed(int.from_bytes(digest.digest()[:4]))
-
-
-def _in_order(rows: list[Tensor]) -> Tensor:
-    return torch.cat((torch.empty(0, dtype=torch.int64), *rows)).sort().values

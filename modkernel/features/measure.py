@@ -54,8 +54,9 @@ def measure(
     Measured are at most `EXAMPLES_PER_CLASS` training and `VALIDATION_PER_CLASS` validation
     examples per class, unaugmented. The data alone decide which ones, so all modules are
     measured on the same. A gaussian kernel's centres are drawn as `train_output` does with seed 0.
-    Validation examples are held out of what is trained on labels, but a module that was trained on
-    a list of this data set's pairs has seen them (`DatasetFacts.saw_validation`).
+    Validation examples are held out of what is trained on labels, but for those that the set
+    borrows (`Dataset.validation_part`); a module that was trained on a list of this data set's
+    pairs has seen them (`DatasetFacts.saw_validation`).
 
     Args:
         modules: a chain of hidden modules, first to last; the last is measured.
@@ -93,7 +94,7 @@ def measure(
     return ModuleMoments(
         module_id=modules[-1].id,
         train=moments(data.train, "train", EXAMPLES_PER_CLASS),
-        validation=moments(data.validation, "validation", VALIDATION_PER_CLASS),
+        validation=moments(data.validation_part(), "validation", VALIDATION_PER_CLASS),
         seconds=time.perf_counter() - began,
     )
 

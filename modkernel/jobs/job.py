@@ -23,6 +23,10 @@ from modkernel.reuse.ground_truth import GroundTruthSpec
 from modkernel.spec import DatasetSpec, HiddenModuleSpec, NetworkSpec, OutputModuleSpec, Spec
 
 Device = Literal["auto", "cpu", "cuda"]
+LEFT_OUT = (
+    "Positions in the test part that are not tested on: modules of the chain were trained on these "
+    "examples, or validated."
+)
 
 FULL_DISK = 28
 """Exit status of a child that has no room for an error.json; as the system numbers that error."""
@@ -86,6 +90,10 @@ class OutputJob(_Job):
     kind: Literal["output"] = "output"
     module: OutputModuleSpec
     labels: str | None = Field(None, description="File of labels, in place of the data set's.")
+    left_out: tuple[int, ...] = Field((), description=LEFT_OUT)
+    seen: int = Field(
+        0, ge=0, description="Such test examples that are tested on, since there are no others."
+    )
 
     @property
     def fingerprint(self) -> str:
@@ -113,6 +121,7 @@ class GroundTruthJob(_Job):
 
     kind: Literal["ground_truth"] = "ground_truth"
     ground_truth: GroundTruthSpec
+    left_out: tuple[int, ...] = Field((), description=LEFT_OUT)
     fingerprint: str = Field(description="Of the data that the job was planned on.")
 
 

@@ -104,6 +104,7 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
                     arithmetic=arithmetic,
                     control=control,
                     cache=cache,
+                    tested=_tested(job, data),
                 )
                 (part / GROUND_TRUTH_FILE).write_text(found.model_dump_json(indent=1) + "\n")
 
@@ -175,7 +176,7 @@ def _output(
     if given is not None:
         part = data.training_part()
         train = LabelledData(part.examples, part.labels, TRAINING_PART)
-    return train_output(
+    weights, report = train_output(
         module,
         train,
         test,
@@ -184,7 +185,21 @@ def _output(
         arithmetic=arithmetic,
         control=control,
         cache=_cache(job),
+        tested=_tested(job, data),
     )
+    if report.evaluation is not None and (job.left_out or job.seen):
+        marked = report.evaluation.changed(left_out=len(job.left_out), seen=job.seen)
+        report = report.changed(evaluation=marked)
+    return weights, report
+
+
+def _tested(job: OutputJob | GroundTruthJob, data: Dataset) -> Tensor | None:
+    """Positions of the test examples that are tested on; None for all of them."""
+    if not job.left_out:
+        return None
+    kept = torch.ones(len(data.test), dtype=torch.bool)
+    kept[list(job.left_out)] = False
+    return kept.nonzero().flatten()
 
 
 def _given(path: str, spec: DatasetSpec, module: OutputModuleSpec, data: Dataset) -> GivenLabels:

@@ -11,15 +11,17 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
-    PlainSerializer,
     TypeAdapter,
     model_validator,
 )
 
 from modkernel.spec.base import Shape as Shape
 from modkernel.spec.base import Spec as Spec
+from modkernel.spec.dataset import DatasetSpec as DatasetSpec
+from modkernel.spec.dataset import Groups as Groups
+from modkernel.spec.preprocessing import ImageReading as ImageReading
 from modkernel.spec.preprocessing import Preprocessing as Preprocessing
-from modkernel.spec.shorthand import from_count, from_number, from_pairs
+from modkernel.spec.shorthand import from_count
 
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
@@ -35,74 +37,6 @@ Name = Annotated[
         description="Lower-case letters, digits, '.', '_' and '-'.",
     ),
 ]
-Groups = Annotated[
-    dict[str, tuple[str, ...]],
-    # Canonical JSON sorts keys and some databases do too, but the order of classes means something.
-    PlainSerializer(lambda groups: list(groups.items()), when_used="json"),
-    BeforeValidator(
-        from_pairs,
-        json_schema_input_type=dict[str, tuple[str, ...]] | list[tuple[str, tuple[str, ...]]],
-    ),
-]
-"""Class names by the name of their group, in order; pairs [name, classes] in JSON that we write."""
-
-
-ClassName = Annotated[str, BeforeValidator(from_number, json_schema_input_type=str | int)]
-"""The name of a class; integer labels are named by their digits."""
-
-
-class DatasetSpec(Spec, title="Data set"):
-    """A data set, a subset of its classes, and how it is split."""
-
-    name: str = Field(
-        "digits",
-        description="digits, mnist, fashion_mnist, cifar10, cifar100, svhn, image_folder, arrays, "
-        "table, or the import path 'package.module:function' of your own loader.",
-    )
-    path: str | None = Field(
-        None, description="Folder of image_folder, or file of arrays or of a table."
-    )
-    label: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Column of a table that has the classes.",
-    )
-    classes: tuple[str, ...] | None = Field(
-        None, description="Only these classes, by name; all of them if left out."
-    )
-    groups: Groups | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Classes joined under new names, such as "
-        '{"animal": ["cat", "dog"], "vehicle": ["car", "ship"]}; not together with classes.',
-    )
-    image_size: int | None = Field(
-        None, ge=4, description="Side in pixels that images are resized to."
-    )
-    channels: Literal[1, 3] | None = Field(
-        None, description="1 converts images to grey, 3 to colour; as they are if left out."
-    )
-    unlabelled: ClassName | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Label or class name that stands for 'no label', such as -1: its examples are "
-        "left out.",
-    )
-    validation_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Share of the training examples kept for validation."
-    )
-    test_fraction: float = Field(
-        0.2, gt=0, lt=1, description="Share kept for testing where the set has no test part."
-    )
-    split_seed: int = Field(0, ge=0, description="Seed of the split.")
-
-    @model_validator(mode="after")
-    def _check_groups(self) -> Self:
-        if self.groups is not None and self.classes is not None:
-            raise ValueError(
-                "give 'classes' or 'groups', not both: a class that is in no group is left out"
-            )
-        return self
 
 
 class BackboneSpec(Spec, title="Backbone"):

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from modkernel.spec.base import Shape, Spec
+from modkernel.spec.shorthand import from_sides
+
+
+class ImageReading(Spec):
+    """How the pixels of an image file become eight bits, where they are not eight bits as such."""
+
+    value_range: tuple[float, float] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Values that become 0 and 255 in grey images of more than eight bits.",
+    )
+    background: int = Field(255, description="Grey level that transparent images are laid on.")
 
 
 class Preprocessing(Spec):
@@ -34,7 +46,21 @@ class Preprocessing(Spec):
         "'column=category'.",
     )
 
+    reading: ImageReading = Field(ImageReading(), exclude_if=lambda value: value == ImageReading())
+
     @property
     def id(self) -> str:
         """What the first module names as its upstream."""
         return f"preprocessing-{self.digest()}"
+
+    def image_fields(self) -> dict[str, Any]:
+        """Fields of a `DatasetSpec` that make image files such examples; none for vectors."""
+        if len(self.shape) != 3:
+            return {}
+        channels, *sides = self.shape
+        fields = {"image_size": from_sides(sides), "channels": channels}
+        return fields | self.reading_fields()
+
+    def reading_fields(self) -> dict[str, Any]:
+        """Fields of a `DatasetSpec` that have image files read in another way than is usual."""
+        return self.reading.model_dump(exclude_defaults=True)

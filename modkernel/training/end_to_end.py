@@ -177,8 +177,8 @@ def train_end_to_end(
     """
     info = data.info()
     key = baseline_key(spec, info)
-    labels, test = data.train.labels, data.test.labels
-    if labels is None or data.validation.labels is None or test is None:
+    labels, validation, test = data.train.labels, data.validation_part(), data.test.labels
+    if labels is None or validation.labels is None or test is None:
         raise DataError(f"Data set '{data.name}' has no class labels to train a baseline on.")
     whole = _build(spec, info)
     arithmetic.place(whole)
@@ -188,8 +188,8 @@ def train_end_to_end(
         recipe=spec.hidden[-1].recipe,
         train=data.train.examples,
         train_labels=labels,
-        validation=data.validation.examples,
-        validation_labels=data.validation.labels,
+        validation=validation.examples,
+        validation_labels=validation.labels,
         arithmetic=arithmetic,
     )
     result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control)

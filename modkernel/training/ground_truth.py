@@ -50,6 +50,7 @@ def measure_ground_truth(
     arithmetic: Arithmetic,
     control: Control = UNWATCHED,
     cache: FeatureCache | None = None,
+    tested: Tensor | None = None,
 ) -> GroundTruth:
     """Find what a stored module is worth for each target, by training output modules on it.
 
@@ -65,6 +66,7 @@ def measure_ground_truth(
         arithmetic: device and number format.
         control: progress, one event per target, and stop. There is no checkpoint.
         cache: stores the features.
+        tested: positions of the test examples that are tested on, int64; all if left out.
 
     Raises:
         ClassError: a target names a class that the data does not have.
@@ -74,9 +76,11 @@ def measure_ground_truth(
         StoppedError: `control.stop` said so.
         SettingsError: there is no room for the features, see `compute_features`.
     """
-    train_labels, test_labels = _check(spec, modules, data)
+    train_labels, test_labels = _check(spec, modules, data, tested)
     began = time.perf_counter()
     phi, phi_test = _features(spec, modules, data, arithmetic, control, cache)
+    if tested is not None:
+        phi_test = phi_test[tested.to(phi_test.device)]
     train, test = Sample(phi, train_labels), Sample(phi_test, test_labels)
     accuracy = []
     for number, task in enumerate(spec.targets, start=1):
@@ -96,9 +100,9 @@ def measure_ground_truth(
 
 
 def _check(
-    spec: GroundTruthSpec, modules: Sequence[StoredModule], data: Dataset
+    spec: GroundTruthSpec, modules: Sequence[StoredModule], data: Dataset, tested: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Refuse what cannot be evaluated; returns the training and the test labels."""
+    """Refuse what cannot be evaluated; returns the labels that are trained and tested on."""
     if modules[-1].id != spec.module_id:
         raise InterfaceError(
             f"Module {spec.module_id[:12]} is to be evaluated, but the chain ends in "
@@ -106,14 +110,16 @@ def _check(
         )
     if data.train.labels is None or data.test.labels is None:
         raise DataError(f"Data set '{data.name}' has no class labels to evaluate a module on.")
-    for part, labels in (("training", data.train.labels), ("test", data.test.labels)):
+    test = data.test.labels if tested is None else data.test.labels[tested]
+    known = data.train.labels, test
+    for part, labels in zip(("training", "test"), known, strict=True):
         for task in spec.targets:
             if not bool((task.assign(data.classes)[labels] >= 0).any()):
                 raise DataError(
                     f"The {part} part of data set '{data.name}' has no example of target "
                     f"'{task.name}': evaluate the module on data that has some, or leave it out."
                 )
-    return data.train.labels, data.test.labels
+    return known
 
 
 def _score(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modkernel.data import TRAINING_PART, Dataset, read_pairs
+from modkernel.data import TRAINING_PART, VALIDATION_PART, Dataset, read_pairs
 from modkernel.errors import DataError
 from modkernel.pairs.source import PairSource
 from modkernel.spec import DatasetSpec
@@ -13,17 +13,19 @@ from modkernel.training.output import LabelledData
 def class_pairs(data: Dataset) -> tuple[PairData, PairData]:
     """Training and validation pairs by the class labels, whose identities end here.
 
+    Where a class has too few validation examples, training examples are validated on as well.
+
     Raises:
         DataError: the data set has no class labels.
     """
-    train, validation = data.train, data.validation
+    train, validation = data.train, data.validation_part()
     if train.labels is None or validation.labels is None:
         raise DataError(
             f"Data set '{data.name}' has no class labels: give a file of pairs in 'pairs'."
         )
     return (
         PairData(train.examples, PairSource.from_classes(train.labels), "train"),
-        PairData(validation.examples, PairSource.from_classes(validation.labels), "validation"),
+        PairData(validation.examples, PairSource.from_classes(validation.labels), VALIDATION_PART),
     )
 
 
@@ -52,8 +54,8 @@ def listed_pairs(data: Dataset, spec: DatasetSpec, path: str) -> tuple[PairData,
 
 
 def labelled_data(data: Dataset) -> tuple[LabelledData, LabelledData | None]:
-    """Training examples and labels, and those of the test part where it is labelled."""
-    test = data.test.labels
+    """Training examples and labels, and those of the test part where there are any."""
+    test = data.test.labels if len(data.test) else None
     return (
         LabelledData(data.train.examples, data.train.labels, "train"),
         None if test is None else LabelledData(data.test.examples, test, "test"),

@@ -54,6 +54,7 @@ def train_output(
     arithmetic: Arithmetic,
     control: Control = UNWATCHED,
     cache: FeatureCache | None = None,
+    tested: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], TrainReport]:
     """Train the output module that `spec` describes, and evaluate it and its label draws.
 
@@ -71,6 +72,7 @@ def train_output(
         arithmetic: device and number format.
         control: progress and stop. There is no checkpoint: this takes seconds.
         cache: stores the features of whole splits for the next output module.
+        tested: positions of the test examples that are tested on, int64; all if left out.
 
     Returns:
         The module's state dict on the CPU (`weight` [C, d], `bias` [C] and, for a gaussian kernel,
@@ -112,9 +114,12 @@ def train_output(
     if test is not None and test.labels is not None and phi_test is not None:
         reference = fit
         if chosen is not all_rows:
-            truth, unwatched = train.labels.to(phi.device), Control(stop=control.stop)
-            reference = fit_heads(phi, truth, all_rows, classes, output, spec.seed, unwatched)
-        evaluation = _evaluate(fit, reference, phi_test, test.labels, chosen.shape[1], classes)
+            known, unwatched = train.labels.to(phi.device), Control(stop=control.stop)
+            reference = fit_heads(phi, known, all_rows, classes, output, spec.seed, unwatched)
+        truth = test.labels
+        if tested is not None:
+            phi_test, truth = phi_test[tested.to(phi_test.device)], truth[tested]
+        evaluation = _evaluate(fit, reference, phi_test, truth, chosen.shape[1], classes)
 
     report = TrainReport(
         recipe_digest=spec.digest(),

@@ -42,6 +42,10 @@ class OutputEvaluation(Spec):
     """[true class][predicted class], counts, of the stored output module."""
     per_class: tuple[float | None, ...]
     """Accuracy by true class; none where the test part has no example of it."""
+    left_out: int = 0
+    """Test examples that modules below had been trained or validated on; they are not in this."""
+    seen: int = 0
+    """Such examples that are in this, since there are no others."""
 
 
 class TrainReport(Spec):

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -22,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """Newest migration; an open database must stand exactly there."""
 
 NAMING = {
@@ -136,6 +137,19 @@ class MomentsRow(Base):
     path: Mapped[str] = mapped_column(Text)
     seconds: Mapped[float] = mapped_column(Float)
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+
+
+class ExamplesRow(Base):
+    """The first eight bytes of SHA-256 of each example that a data set trains or validates on.
+
+    Little endian, signed, sorted, each once.
+    """
+
+    __tablename__ = "examples"
+
+    fingerprint: Mapped[str] = mapped_column(String(128), primary_key=True)
+    training: Mapped[bytes] = mapped_column(LargeBinary)
+    validation: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class NetworkRow(Base):

@@ -241,11 +241,12 @@ def test_predict_reads_images(home: Path, demo: Done) -> None:
         images.append(str(path))
     broken = home.parent / "broken.png"
     broken.write_bytes(b"no image")
-    predicted, table, failed = several(
+    predicted, table, failed, none = several(
         home,
         ("predict", "digits", *images, "--json"),
         ("predict", "digits", images[0]),
-        ("predict", "digits", images[0], str(broken)),
+        ("predict", "digits", str(broken), images[0], "missing.png", images[1], "--json"),
+        ("predict", "digits", str(broken)),
     )
     right = [one["label"] == str(digits.target[index]) for index, one in enumerate(predicted.json)]
     assert sum(right) >= 11
@@ -254,8 +255,11 @@ def test_predict_reads_images(home: Path, demo: Done) -> None:
         assert sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-4)
     assert "digit-0.png" in table.out
     assert failed.code == 1
-    assert "broken.png" in failed.err
-    assert failed.out == ""
+    assert failed.json == predicted.json[:2]
+    assert "Cannot read 2 images: " in failed.err
+    assert "broken.png: no image that Pillow knows; missing.png: No such file" in failed.err
+    assert (none.code, none.out) == (1, "")
+    assert "broken.png" in none.err
 
 
 def test_ctrl_c_ends_a_flow_with_130_and_no_traceback(home: Path, spec: Path) -> None:

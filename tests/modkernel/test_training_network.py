@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from modkernel import (
     BackboneSpec,
     Control,
     DataPlaces,
+    DatasetSpec,
     HiddenSpec,
     KernelSpec,
     NetworkSpec,
@@ -103,3 +105,18 @@ def test_the_example_needs_modkernel_alone(tmp_path: Path) -> None:
     last = done.stdout.splitlines()[-1]
     assert last.endswith("of the test part, on ten labels")
     assert float(last.split("%")[0]) > 90
+
+
+@pytest.mark.parametrize("count", [4, 10])
+def test_few_examples_a_class_train_by_default(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "few.npz"
+    x = np.random.default_rng(1).normal(size=(3 * count, 4)).astype(np.float32)
+    np.savez(path, x=x, y=np.arange(3 * count) % 3)
+    spec = SPEC.changed(dataset=DatasetSpec(name="arrays", path=str(path)), output=OutputSpec())
+    info = describe_dataset(spec.dataset, DataPlaces(tmp_path, tmp_path / "trained" / "cache"))
+    assert info.n_borrowed > 0
+    trained = train_network(spec, tmp_path / "trained", device="cpu")
+    assert all((module.folder / MOMENTS_FILE).is_file() for module in trained.modules[:2])
+    evaluation = trained.reports[-1].evaluation
+    assert evaluation is not None
+    assert sum(map(sum, evaluation.confusion)) == info.n_test

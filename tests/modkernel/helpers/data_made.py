@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from modkernel.data import DataPlaces, Dataset
+from modkernel.data import DataPlaces, Dataset, Finding
 from modkernel.spec import DatasetSpec
 
 
@@ -69,3 +69,8 @@ def folder_spec(root: Path, **options) -> DatasetSpec:
 def all_pixels(data: Dataset) -> torch.Tensor:
     splits = (data.train, data.validation, data.test)
     return torch.cat([split.examples.batch(torch.arange(len(split))) for split in splits])
+
+
+def noticed(data: Dataset) -> list[Finding]:
+    """What was found about a set, but for its parts being small."""
+    return [finding for finding in data.findings if finding.kind != "small"]

@@ -1,0 +1,111 @@
+"""Which examples stored modules were trained on: digests by the data set's fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import select
+
+from modkernel.data import ExampleDigests
+from modkernel.registry.backends import Backends
+from modkernel.registry.records import ModuleRecord
+from modkernel.registry.sql.tables import ExamplesRow
+from modkernel.spec import DatasetFacts
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Which of N examples some modules have seen.
+
+    Attributes:
+        trained: bool [N], those that one was trained on.
+        validated: bool [N], others that one was validated on: its best epoch was chosen by them.
+        by: the modules that have seen any.
+        unknown: the modules of which it is not known.
+    """
+
+    trained: np.ndarray
+    validated: np.ndarray
+    by: tuple[ModuleRecord, ...] = ()
+    unknown: tuple[ModuleRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeenExamples:
+    """Remembered digests. Every method raises StoreError where the database fails."""
+
+    backends: Backends
+
+    def remember(self, digests: ExampleDigests) -> None:
+        """Keep the training and the validation examples of a data set; those kept once stay."""
+        fingerprint = digests.fingerprint
+        if self.has(fingerprint):
+            return
+        row = ExamplesRow(
+            fingerprint=fingerprint,
+            training=_packed(digests.train),
+            validation=_packed(digests.validation),
+        )
+        with self.backends.wait_for_claim(fingerprint).renewed():
+            if not self.has(fingerprint):
+                with self.backends.database.writing() as session:
+                    session.add(row)
+
+    def has(self, fingerprint: str) -> bool:
+        """Whether the examples of a data set are remembered."""
+        with self.backends.database.reading() as session:
+            query = select(ExamplesRow.fingerprint).where(ExamplesRow.fingerprint == fingerprint)
+            return session.scalar(query) is not None
+
+    def seen(self, modules: Sequence[ModuleRecord], fingerprint: str, examples: np.ndarray) -> Seen:
+        """Which test examples of a data set were trained or validated on by modules.
+
+        Those that were trained on this very data set have seen none, and cost nothing.
+
+        Args:
+            modules: such as a chain.
+            fingerprint: of the data set.
+            examples: digests of its test examples, int64 [N].
+        """
+        trained, validated = np.zeros(len(examples), bool), np.zeros(len(examples), bool)
+        by, unknown = [], []
+        for module in modules:
+            facts = module.spec.dataset
+            if facts.fingerprint == fingerprint:
+                continue
+            found = self.of(facts)
+            if found is None:
+                unknown.append(module)
+                continue
+            fitted, chosen_by = (np.isin(examples, each) for each in found)
+            if fitted.any() or chosen_by.any():
+                by.append(module)
+            trained |= fitted
+            validated |= chosen_by
+        return Seen(trained, validated & ~trained, tuple(by), tuple(unknown))
+
+    def of(self, facts: DatasetFacts) -> tuple[np.ndarray, np.ndarray] | None:
+        """Digests of what a module was trained on and of what it was validated on, int64 each.
+
+        A file of pairs or of labels is over the training and the validation examples: all of them
+        may have been trained on. None where it is not known.
+        """
+        with self.backends.database.reading() as session:
+            row = session.get(ExamplesRow, facts.fingerprint)
+            if row is None:
+                return None
+            training, validation = _unpacked(row.training), _unpacked(row.validation)
+        if facts.pairs_fingerprint is None and facts.labels_fingerprint is None:
+            return training, validation
+        return np.concatenate((training, validation)), validation[:0]
+
+
+def _packed(digests: np.ndarray) -> bytes:
+    """Sorted, so that neither the order nor the number of equal examples can be had back."""
+    return np.unique(digests).astype("<i8").tobytes()
+
+
+def _unpacked(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, "<i8").astype(np.int64)

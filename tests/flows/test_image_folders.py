@@ -1,0 +1,79 @@
+"""What a stored module says of image files is taken wherever it is used on others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modkernel.data.images import Broken
+from modkernel.errors import InterfaceError
+from modkernel.flows.cli._options import dataset_above, dataset_fields
+from modkernel.flows.cli.networks import predict_images
+from modkernel.flows.compose_network import compose_network
+from modkernel.flows.plans import datasets
+from modkernel.flows.train_network import train_network
+from modkernel.registry import Registry
+from modkernel.reuse.task import parse_task
+from modkernel.spec import DatasetSpec, ImageReading
+from tests.flows.helpers.specs import tiny
+
+SIZE = (24, 16)
+"""Height and width."""
+TOP = 240
+
+
+def picture(seed: int, top: int = TOP) -> Image.Image:
+    """Sixteen-bit noise with values 0 to `top`, for which most readers have black."""
+    values = np.random.default_rng(seed).integers(0, top, SIZE).astype(np.uint16)
+    values[0, :2] = 0, top
+    return Image.fromarray(values)
+
+
+def folder(root: Path, top: int = TOP) -> Path:
+    for label in range(2):
+        (root / str(label)).mkdir(parents=True)
+        for i in range(30):
+            picture(100 * label + i, top).save(root / str(label) / f"{i}.png")
+    return root
+
+
+def test_size_and_range_of_a_stored_module(registry: Registry, tmp_path: Path) -> None:
+    root = folder(tmp_path / "own")
+    own = DatasetSpec(name="image_folder", path=str(root))
+    result = train_network(tiny("wide").changed(dataset=own))
+    top = registry.modules.resolve("wide.hidden-2")
+    assert top.spec.preprocessing.shape == (1, *SIZE)
+    assert top.spec.preprocessing.reading == ImageReading(value_range=(0, TOP))
+
+    other = folder(tmp_path / "other", top=999)
+    fields = dataset_fields(None, other, None, None)
+    above = dataset_above(registry, top, fields, None)
+    assert above is not None
+    assert (above.image_size, above.channels, above.value_range) == (SIZE, 1, (0, TOP))
+    compose_network("composed", top.id, dataset=above)
+    with pytest.raises(
+        InterfaceError, match=r"image_size: \[24, 16\] and dataset\.channels: 1 and"
+    ):
+        datasets.check_fits(datasets.describe(registry, DatasetSpec()), top)
+    advice = registry.advice.rank(parse_task("0, 1"), datasets.describe(registry, DatasetSpec()))
+    assert {one.reason for one in advice.left_out} == {"interface"}
+    assert "--image-size 24x16 --channels 1" in advice.left_out[0].message
+
+    for i in range(20):
+        picture(500 + i, top=5000).save(root / "1" / f"new{i}.png")
+    assert datasets.describe(registry, own).preprocessing.reading.value_range == (0, 5000)
+    recalled = datasets.recall(registry, top)
+    assert datasets.describe(registry, recalled).preprocessing.reading.value_range == (0, TOP)
+
+    network = registry.networks.load(registry.networks.resolve(result.id))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    paths = [root / "0" / "0.png", broken, root / "1" / "0.png", tmp_path / "missing.png"]
+    found, unread = predict_images(network, paths)
+    assert [one["image"] for one in found] == [str(paths[0]), str(paths[2])]
+    assert [one.path for one in unread] == [broken, paths[3]]
+    assert all(isinstance(one, Broken) for one in unread)
+    assert found[0]["probabilities"] != found[1]["probabilities"]
