@@ -16,6 +16,7 @@ import numpy as np
 from modkernel.data.class_names import listed
 from modkernel.data.findings import Finding, FindingKind
 from modkernel.errors import DataError
+from modkernel.spec.shorthand import composed
 
 MOST_CATEGORIES = 100
 """Different texts of a column up to which they are categories, and not names or prose."""
@@ -146,6 +147,7 @@ def label_texts(column: Any, what: str) -> LabelTexts:
         values = [None if v is None else int(v) for v in numbers]
     elif not (_is_text(column) or types.is_integer(column.type) or types.is_boolean(column.type)):
         raise DataError(f"{what} has type {column.type}: labels are text or whole numbers.")
+    values = [composed(value) if isinstance(value, str) else value for value in values]
     there = [value for value in values if value is not None and value != ""]
     texts = np.array(["" if value is None else str(value) for value in values], dtype=np.str_)
     whole = bool(there) and type(there[0]) is int
