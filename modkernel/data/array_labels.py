@@ -48,9 +48,6 @@ def label_values(y: Labels, what: str, count: int) -> np.ndarray:
             f"{what} has a label with characters that are no text: save the labels again as text "
             "or integers."
         ) from None
-    if values.dtype.kind == "U":
-        distinct, inverse = np.unique(values, return_inverse=True)
-        values = np.array([composed(name) for name in distinct.tolist()])[inverse]
     return values
 
 

@@ -141,10 +141,10 @@ def _has_header(rows: Rows, known: Set[str], classes: Sequence[str]) -> bool:
     """Whether the first row names columns: neither an example's name nor a label is in it."""
     if not rows or len(rows[0][1]) != len(HEADER):
         return False
-    name, label = map(composed, rows[0][1])
-    if not label or name in known:
+    name, label = rows[0][1]
+    if name in known or not label:
         return False
-    labels = classes or [composed(fields[-1]) for _, fields in rows[1:]]
+    labels = classes or [fields[-1] for _, fields in rows[1:]]
     return name.lower() == HEADER[0] or not (Path(name).is_absolute() or label in labels)
 
 

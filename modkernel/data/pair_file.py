@@ -15,7 +15,6 @@ from torch import Tensor
 from modkernel.data.csv_file import Rows, csv_rows
 from modkernel.data.example_names import known_id
 from modkernel.errors import DataError
-from modkernel.spec.shorthand import composed
 
 SAME = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 """What a pair file writes in its third column, in any case, and whether it is of one class."""
@@ -129,7 +128,7 @@ def _csv_rows(path: Path, known: Set[str]) -> Rows:
 
 def _is_header(fields: list[str], known: Set[str]) -> bool:
     """Whether a first row names columns: no example in it, and no value as its third field."""
-    if len(fields) != 3 or any(composed(field) in known for field in fields[:2]):
+    if len(fields) != 3 or any(field in known for field in fields[:2]):
         return False
     if fields[2].lower() in SAME:
         return False
