@@ -17,7 +17,7 @@ EIGHT_BITS = 256
 """Values of eight bits."""
 MEDIUM_GREY = 128.0
 """Grey level that an image counts as of which nothing is visible."""
-MANY_FRAMES = frozenset(("TIFF", "GIF", "WEBP", "PNG", "AVIF"))
+MANY_FRAMES = frozenset(("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF"))
 """Pillow's formats of files that may hold several images of equal rank."""
 
 
