@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from modkernel.errors import ClassError
 from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import DatasetSpec
+from modkernel.spec.shorthand import composed
 
 CLASSES = ("cat", "dog", "deer", "truck", "ship", "T-shirt/top", "my class")
-NAME = st.text(st.characters(blacklist_characters="=+,", min_codepoint=32), min_size=1).filter(
-    lambda text: text == text.strip()
+NAME = (
+    st.text(st.characters(blacklist_characters="=+,", min_codepoint=32), min_size=1)
+    .map(composed)
+    .filter(lambda text: text == text.strip())
 )
 
 
