@@ -11,7 +11,7 @@ demo: $(READY)
 	@$(BIN)/modkernel demo
 
 test: check
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 # What takes minutes a test, and so is no part of `test`.
 test-long: $(READY)

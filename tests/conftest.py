@@ -43,36 +43,70 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-SERVERS = ("up", "prefect_server")
-"""Fixtures that start servers which take a third of a core even when nobody asks them: all their
-tests run in one worker, one after the other, and the servers end with the last of them."""
+SERVED = {
+    "up": (
+        "browser/test_cancel",
+        "browser/test_forms",
+        "browser/test_schedule",
+        "browser/test_search_and_study",
+        "browser/test_train_and_promote",
+        "test_crashed_runs",
+        "test_deploy",
+        "test_error_lines",
+        "test_faults_while_storing",
+        "test_form_choices",
+        "test_security",
+        "test_signals",
+    ),
+    "prefect_server": (
+        "test_advise",
+        "test_claims",
+        "test_deployments",
+        "test_flows",
+        "test_image_folders",
+        "test_kills",
+        "test_labels",
+        "test_measure_modules",
+        "test_once",
+        "test_retrain",
+        "test_search",
+        "test_seen",
+        "test_study",
+        "test_trust",
+    ),
+}
+"""Files of tests/flows by the server that they share, a fixture. Such a server takes a third of a
+core even when nobody asks it: one worker runs all of its tests, and it ends with the last one."""
+SERVER_OF = {f"tests/flows/{file}.py": name for name, files in SERVED.items() for file in files}
 
 
-def shared_server(item: pytest.Item) -> str | None:
-    """The fixture of `SERVERS` that a test uses, the first if it uses both."""
-    names = getattr(item, "fixturenames", ())
-    return next((name for name in SERVERS if name in names), None)
+def file_of(nodeid: str) -> str:
+    return nodeid.split("::", 1)[0]
 
 
-@pytest.hookimpl(tryfirst=True)  # Before xdist reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest first: a worker that began it last would end alone."""
     slow = {item.path for item in items if item.get_closest_marker("servers")}
-    place = {**{name: number for number, name in enumerate(SERVERS)}, None: len(SERVERS)}
-    items.sort(key=lambda item: (place[shared_server(item)], item.path not in slow))
-    for item in items:
-        if (name := shared_server(item)) is not None:
-            item.add_marker(pytest.mark.xdist_group(name))
+    place = {name: number for number, name in enumerate(SERVED)}
+
+    def order(item: pytest.Item) -> tuple[int, bool]:
+        used = [name for name in SERVED if name in getattr(item, "fixturenames", ())]
+        file = file_of(item.nodeid)
+        if used and file not in SERVER_OF:
+            raise pytest.UsageError(f"{file} uses '{used[0]}': name it in SERVED, in {__file__}.")
+        return min((place[name] for name in used), default=len(place)), item.path not in slow
+
+    items.sort(key=order)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Deal out files as a whole, but for the tests of a group."""
-    from xdist.scheduler import LoadGroupScheduling
+    """Deal out whole files, and those that share a server to one worker."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    class ByFileOrGroup(LoadGroupScheduling):
+    class ByServer(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            group: str = super()._split_scope(nodeid)
-            return group.split("::", 1)[0]
+            file = file_of(nodeid)
+            return SERVER_OF.get(file, file)
 
-    return ByFileOrGroup(config, log) if config.getvalue("dist") == "loadgroup" else None
+    return ByServer(config, log) if config.getvalue("dist") == "loadscope" else None

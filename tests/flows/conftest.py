@@ -23,7 +23,7 @@ from tests.flows.helpers.specs import tiny
 from tests.registry.conftest import close_mlflow
 
 _running: dict[str, ExitStack] = {}
-"""What ends each server of `SERVERS` that runs."""
+"""What ends each server of `SERVED` that runs."""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tests.flows.helpers.processes import free_ports, processes_of, wait_until
 from tests.flows.helpers.servers import Up
 from tests.flows.helpers.specs import tiny
 from tests.flows.test_kills import assert_stored_once, epochs_reported
-from tests.flows.test_signals import command, what_it_said
+from tests.flows.test_signals import START_SECONDS, command, what_it_said
 from tests.registry.helpers.servers import mlflow_server
 
 pytestmark = [
@@ -74,9 +74,11 @@ def test_a_flow_outlives_mlflows_outage(
         process = stack.enter_context(command(home, spec, "-c", PAUSED, str(storing), str(on)))
         if when == "training":
             with Registry.open(Settings(home=home)) as registry:
-                wait_until(lambda: bool(epochs_reported(registry, "linear2")), 300, "it trains")
+                wait_until(
+                    lambda: bool(epochs_reported(registry, "linear2")), START_SECONDS, "it trains"
+                )
         else:
-            wait_until(storing.exists, 300, "a module is about to be stored")
+            wait_until(storing.exists, START_SECONDS, "a module is about to be stored")
         server.close()
         on.touch()
         time.sleep(AWAY)
@@ -98,7 +100,7 @@ def killed_while_storing(home: Path, name: str) -> bool:
         def pending() -> bool:
             return ("PENDING",) in rows.execute(ask, modules).fetchall()
 
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + START_SECONDS
         while not pending():
             assert time.monotonic() < deadline, "nothing was stored"
             time.sleep(0.002)
@@ -122,7 +124,7 @@ def test_a_served_run_that_is_killed_while_it_stores_stores_once(up: Up) -> None
             def completed(run: FlowRun = run) -> bool:
                 return client.read_flow_run(run.id).state_type == StateType.COMPLETED
 
-            wait_until(completed, 300, "the run finishes")
+            wait_until(completed, START_SECONDS, "the run finishes")
             if half:
                 break
         assert half, "no kill came while a module was being stored"
