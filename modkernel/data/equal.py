@@ -16,8 +16,8 @@ from modkernel.errors import DataError
 CHUNK = 256
 """Examples that are compared at once; mostly the first few tell."""
 CAUSES: dict[FindingKind, str] = {
-    "transparency": "what is visible of transparent images, if anything, may have the colour of the background: "
-    "set another dataset.background.",
+    "transparency": "what is visible of transparent images, if anything, may have the colour of "
+    "the background: set another dataset.background.",
     "range": "the images have more than eight bits, and what differs may lie outside of what is "
     "read: set another dataset.value_range, or save them with eight bits.",
 }
