@@ -95,13 +95,13 @@ def print_network(result: NetworkResult) -> None:
             ),
         ],
     )
-    print_untested(value)
+    print_remarks(value)
 
 
-def print_untested(value: OutputEvaluation) -> None:
-    """Name the classes that no accuracy tells of."""
-    if value.untested:
-        out.print(value.untested_text, soft_wrap=True)
+def print_remarks(value: OutputEvaluation) -> None:
+    """Say what to know of the accuracies: which classes and examples they tell nothing of."""
+    if value.remarks:
+        out.print(value.remarks, soft_wrap=True)
 
 
 def print_modules(title: str, modules: Sequence[ModuleResult]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modkernel.flows.cli._output import Json, out, percent, print_json, print_table
-from modkernel.flows.cli._run_flow import print_untested
+from modkernel.flows.cli._run_flow import print_remarks
 from modkernel.flows.cli._stored import print_records, stored
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def show_network(network: NetworkRef, json: Json = False) -> None:
             f"balanced {percent(value.balanced_accuracy_all_labels)}",
             soft_wrap=True,
         )
-        print_untested(value)
+        print_remarks(value)
 
 
 def predict(

@@ -15,7 +15,7 @@ from modkernel.flows.cli._run_flow import (
     Verbose,
     flow_running,
     print_modules,
-    print_untested,
+    print_remarks,
     show_network,
 )
 
@@ -115,4 +115,4 @@ def baseline(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> No
         f"{percent(value.balanced_accuracy)}, worst class {value.worst_class.text}",
         soft_wrap=True,
     )
-    print_untested(value)
+    print_remarks(value)

@@ -136,8 +136,8 @@ def _evaluation(evaluation: OutputEvaluation) -> str:
         ("labels", "accuracy", "balanced accuracy", "worst class"),
         [(what, f"{share:.2%}", f"{even:.2%}", plain(worst)) for what, share, even, worst in rows],
     )
-    if one.untested:
-        shown += f"\n\n{plain(one.untested_text)}"
+    if one.remarks:
+        shown += f"\n\n{plain(one.remarks)}"
     return shown
 
 

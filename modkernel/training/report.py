@@ -83,13 +83,20 @@ class OutputEvaluation(Spec):
     """Such examples that are in this, since there are no others."""
 
     @property
-    def untested_text(self) -> str:
-        """Which classes have no test example, as a sentence; empty where all have one."""
-        if not self.untested:
-            return ""
-        shown = ", ".join(f"'{name}'" for name in self.untested[:NAMED_CLASSES])
-        more = len(self.untested) - NAMED_CLASSES
-        return f"No test example of class {shown}{f' and {more} more' if more > 0 else ''}."
+    def remarks(self) -> str:
+        """What to know of the figures, in sentences; empty where there is nothing."""
+        found = []
+        if self.untested:
+            shown = ", ".join(f"'{name}'" for name in self.untested[:NAMED_CLASSES])
+            more = len(self.untested) - NAMED_CLASSES
+            found.append(f"No test example of class {shown}{f' and {more} more' * (more > 0)}.")
+        if self.left_out:
+            found.append(
+                f"{self.left_out} test examples that modules below have seen are left out."
+            )
+        if self.seen:
+            found.append(f"Modules below have seen all {self.seen} test examples.")
+        return " ".join(found)
 
     def metrics(self) -> dict[str, float]:
         """The numbers that evaluations are compared by, by name."""

@@ -85,7 +85,7 @@ def module_card(
 def _classes_tested(report: TrainReport) -> Iterator[str]:
     found = report.evaluation
     if found is not None:
-        yield plain(f"Worst class {found.worst_class.text}. {found.untested_text}")
+        yield plain(f"Worst class {found.worst_class.text}. {found.remarks}")
 
 
 def _needs(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> Iterator[str]:

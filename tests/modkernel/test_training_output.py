@@ -311,7 +311,11 @@ def test_a_class_that_is_never_found_shows_beside_a_high_accuracy() -> None:
     assert found.worst_class_all_labels.text == "'few': 1 of 4"
     assert found.worst_class_mean.text == "'few': 1 of 8"
     assert found.untested == ("none",)
-    assert found.untested_text == "No test example of class 'none'."
+    assert found.remarks == "No test example of class 'none'."
+    assert found.changed(left_out=3).remarks.endswith(
+        "3 test examples that modules below have seen are left out."
+    )
+    assert "seen all 4 test examples" in found.changed(seen=4).remarks
     assert found.metrics()["worst_class_accuracy_mean"] == 0.125
     assert found.metrics()["balanced_accuracy"] == 0.5
     assert all(isinstance(value, int | float) for value in found.metrics().values())
