@@ -100,22 +100,28 @@ def show_network(network: NetworkRef, json: Json = False) -> None:
 
 def predict(
     network: NetworkRef,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILES...", help="Image files; for a network on vectors, tables or arrays."
+        ),
+    ],
     json: Json = False,
 ) -> None:
-    """Predict the class of each image with a stored network.
+    """Predict the class of each image, or of each row of tables or arrays, with a stored network.
 
     Images that cannot be read are listed on stderr; the others are predicted all the same, and the
     command fails in the end.
 
-    --json: a list of {image, label, probability, probabilities}, of the images that can be read.
+    --json: a list of {image, label, probability, probabilities}, of the images that can be read;
+    a row is FILE:NUMBER, counted from 0.
     """
     from modkernel.data.images import unreadable
 
     registry = stored()
-    predictions, broken = predict_images(
-        registry.networks.load(registry.networks.resolve(network)), images
-    )
+    loaded = registry.networks.load(registry.networks.resolve(network))
+    vectors = len(loaded.stored[0].spec.preprocessing.shape) == 1
+    predictions, broken = (predict_rows if vectors else predict_images)(loaded, images)
     if json:
         print_json(predictions)
     elif predictions:
@@ -143,12 +149,8 @@ def predict_images(
     import torch
 
     from modkernel.data.images import Broken, check_image_shape, decode_each
-    from modkernel.errors import InterfaceError
 
-    if network.classes is None:
-        raise InterfaceError(
-            "This network has no output module: train one on it with 'modkernel compose'."
-        )
+    _check_predicts(network)
     takes = network.stored[0].spec.preprocessing
     check_image_shape(takes.shape)
     found: list[dict[str, Any]] = []
@@ -168,18 +170,52 @@ def predict_images(
         if not read:
             continue
         rows = network.predict(torch.stack([image for _, image in read])).tolist()
-        for (path, _), row in zip(read, rows, strict=True):
-            probabilities = dict(zip(network.classes, row, strict=True))
-            label = max(probabilities, key=probabilities.__getitem__)
-            found.append(
-                {
-                    "image": str(path),
-                    "label": label,
-                    "probability": probabilities[label],
-                    "probabilities": probabilities,
-                }
-            )
+        found += [
+            _answer(network, str(path), row) for (path, _), row in zip(read, rows, strict=True)
+        ]
     return found, broken
+
+
+def predict_rows(
+    network: Network, files: Sequence[Path]
+) -> tuple[list[dict[str, Any]], list[Broken]]:
+    """Predict the rows of tables or arrays in order; as `predict_images`.
+
+    Raises:
+        DataError: a file cannot be read, or does not go with the network.
+        InterfaceError: the network has no output module, or takes other columns.
+    """
+    from modkernel.data import read_rows
+
+    _check_predicts(network)
+    found: list[dict[str, Any]] = []
+    for file in files:
+        examples, findings = read_rows(file, network.stored[0].spec.preprocessing)
+        for finding in findings:
+            typer.echo(finding.text, err=True)
+        rows = [row for batch in examples.split(BATCH) for row in network.predict(batch).tolist()]
+        found += [_answer(network, f"{file}:{i}", row) for i, row in enumerate(rows)]
+    return found, []
+
+
+def _check_predicts(network: Network) -> None:
+    from modkernel.errors import InterfaceError
+
+    if network.classes is None:
+        raise InterfaceError(
+            "This network has no output module: train one on it with 'modkernel compose'."
+        )
+
+
+def _answer(network: Network, name: str, row: Sequence[float]) -> dict[str, Any]:
+    probabilities = dict(zip(network.classes or (), row, strict=True))
+    label = max(probabilities, key=probabilities.__getitem__)
+    return {
+        "image": name,
+        "label": label,
+        "probability": probabilities[label],
+        "probabilities": probabilities,
+    }
 
 
 def _network_row(record: NetworkRecord) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from modkernel.data.label_file import LabelList, blank_labels, read_labels
 from modkernel.data.load import DATASETS, describe_dataset, example_digests, load_dataset
 from modkernel.data.pair_file import PairList, read_pairs
 from modkernel.data.residency import place_dataset
+from modkernel.data.rows import read_rows
 from modkernel.data.sources import ExampleSource, RawExamples, Resident, Streamed
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "read_images",
     "read_labels",
     "read_pairs",
+    "read_rows",
 ]

@@ -26,6 +26,8 @@ from modkernel.system.memory import free_memory
 
 KEYS = ("x", "y", "x_val", "y_val", "x_test", "y_test")
 """Arrays that a file may hold: examples and labels, for training, validation and testing."""
+SUFFIXES = (".npz", ".safetensors")
+"""Of the files that hold arrays."""
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0}
 """What reads the header of an array, by the version of numpy's format; else it is the second's."""
 
@@ -41,7 +43,7 @@ def open_arrays(spec: DatasetSpec, where: DataPlaces) -> Source:
     Raises:
         DataError: no such file, or one of another type.
     """
-    path = found_file(spec, "arrays", (".npz", ".safetensors"))
+    path = found_file(spec, "arrays", SUFFIXES)
     return Source(file_stamp(path), partial(_read_pool, path, spec.unlabelled))
 
 
@@ -81,7 +83,7 @@ def file_stamp(*paths: Path) -> str:
 
 
 def _read_pool(path: Path, unlabelled: str | None) -> Pool:
-    arrays, others = _read_npz(path) if path.suffix.lower() == ".npz" else _read_safetensors(path)
+    arrays, others = read_arrays(path)
     if "x" not in arrays:
         there = f", and it has {listed(others)}" if others else ""
         raise DataError(
@@ -104,6 +106,15 @@ def _read_pool(path: Path, unlabelled: str | None) -> Pool:
         )
         findings = (Finding(kind="unread", text=text, count=len(others)),)
     return make_pool(str(path), parts, unlabelled=unlabelled, findings=findings)
+
+
+def read_arrays(path: Path) -> tuple[Arrays, list[str]]:
+    """The arrays of a file that are called as one of `KEYS`, and the names of all others.
+
+    Raises:
+        DataError: it cannot be read, or takes too much memory.
+    """
+    return _read_npz(path) if path.suffix.lower() == ".npz" else _read_safetensors(path)
 
 
 def _read_npz(path: Path) -> tuple[Arrays, list[str]]:

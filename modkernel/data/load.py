@@ -20,6 +20,7 @@ from modkernel.data.equal import equal_findings, likely_cause, refuse_equal
 from modkernel.data.findings import Finding
 from modkernel.data.fingerprint import DATA_FORMAT, fingerprint_of, reading_of, shape_of
 from modkernel.data.folder import broken_images, open_folder
+from modkernel.data.huggingface import open_huggingface
 from modkernel.data.images import decode_many, fit_tensor
 from modkernel.data.kept import Kept, read_kept, write_kept
 from modkernel.data.own import open_own
@@ -46,6 +47,7 @@ DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
     "image_folder": open_folder,
     "arrays": open_arrays,
     "table": open_table,
+    "huggingface": open_huggingface,
 }
 """Name to the function that finds the set without reading it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,25 @@ def read_table(path: Path) -> Table:
     Raises:
         DataError: it cannot be read, or pyarrow is missing.
     """
+    return _checked(lambda: _read(path), path)
+
+
+def arrow_table(files: Sequence[Path], path: Path) -> Table:
+    """One table of files in Arrow's stream format; `path` names them in errors.
+
+    Raises:
+        DataError: they cannot be read, or pyarrow is missing.
+    """
+
+    def read() -> Table:
+        import pyarrow
+
+        return pyarrow.concat_tables([_read(file) for file in files])
+
+    return _checked(read, path)
+
+
+def _checked(read: Callable[[], Table], path: Path) -> Table:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
@@ -57,7 +77,7 @@ def read_table(path: Path) -> Table:
             "table as arrays (.npz)."
         ) from None
     try:
-        table = _read(path)
+        table = read()
         # What is damaged inside would end the process once it is used.
         table.validate(full=True)
     except ModkernelError:

@@ -42,15 +42,15 @@ class DatasetSpec(Spec, title="Data set"):
     name: str = Field(
         "digits",
         description="digits, mnist, fashion_mnist, cifar10, cifar100, svhn, image_folder, arrays, "
-        "table, or the import path 'package.module:function' of your own loader.",
+        "table, huggingface, or the import path 'package.module:function' of your own loader.",
     )
     path: str | None = Field(
-        None, description="Folder of image_folder, or file of arrays or of a table."
+        None, description="Folder of image_folder or huggingface, or file of arrays or a table."
     )
     label: str | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="Column of a table that has the classes.",
+        description="Column of a table, or of a huggingface folder, that has the classes.",
     )
     classes: tuple[ClassName, ...] | None = Field(
         None, description="Only these classes, by name; all of them if left out."

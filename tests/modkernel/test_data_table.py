@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import csv, feather, ipc, parquet
 
-from modkernel.data import load_dataset
+from modkernel.data import load_dataset, read_rows
 from modkernel.data.table_columns import encode
 from modkernel.data.tables import read_table
 from modkernel.errors import DataError
@@ -162,6 +163,25 @@ def test_another_table_is_encoded_by_the_names_of_the_columns():
     assert "'a' (new: 1 rows)" in finding.text
     with pytest.raises(DataError, match=r"no column for 'ring', .* it has size"):
         encode(pa.table({"size": [1], "a": ["b"]}), names)
+
+
+def test_rows_for_prediction(tmp_path):
+    data = load(saved(tmp_path, **PLAIN), tmp_path)
+    takes = data.preprocessing
+    shuffled = {"species": ["?"] * 3, "colour": ["red", "teal", None], "size": [1, None, 3]}
+    (tmp_path / "new.csv").write_text("note,colour,size\na,red,1\nb,teal,\nc,,3\n")
+    write(pa.table(shuffled), tmp_path / "new.parquet")
+    for name in ("new.csv", "new.parquet"):
+        rows, (finding,) = read_rows(tmp_path / name, takes)
+        expected = torch.tensor([[1, 0, 0, 1], [torch.nan, 0, 0, 0], [3, 0, 0, 0]])
+        torch.testing.assert_close(rows, expected, equal_nan=True)
+        assert "'colour' (teal: 1 rows)" in finding.text
+    np.savez(tmp_path / "new.npz", x=expected)
+    torch.testing.assert_close(read_rows(tmp_path / "new.npz", takes)[0], expected, equal_nan=True)
+    with pytest.raises(DataError, match="columns have no names"):
+        read_rows(tmp_path / "new.csv", takes.changed(columns=None))
+    with pytest.raises(DataError, match=r"takes rows of 4 numbers, from a file of type \.npz"):
+        read_rows(tmp_path / "new.png", takes)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,53 @@
+"""Rows of a table or of arrays, as a stored network takes them for prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modkernel.data.array_examples import as_examples
+from modkernel.data.arrays import SUFFIXES as ARRAYS
+from modkernel.data.arrays import read_arrays
+from modkernel.data.findings import Finding
+from modkernel.data.table_columns import encode
+from modkernel.data.tables import SUFFIXES as TABLES
+from modkernel.data.tables import read_table
+from modkernel.errors import DataError
+from modkernel.spec import Preprocessing
+
+
+def read_rows(path: Path, takes: Preprocessing) -> tuple[Tensor, tuple[Finding, ...]]:
+    """The rows of a table, or the array x of a file of arrays, for prediction.
+
+    Args:
+        path: the file. A table has the columns that the network was trained on, in any order;
+            others, such as that of the label, are not read.
+        takes: of the network; vectors.
+
+    Returns:
+        float32 [N, d], and what a person should know, such as categories that training had not.
+
+    Raises:
+        DataError: the file cannot be read, or does not go with the network.
+    """
+    name = path.name.lower()
+    if name.endswith(ARRAYS):
+        arrays, _ = read_arrays(path)
+        if "x" not in arrays:
+            raise DataError(f"{path} has no array 'x': give the rows to predict by that name.")
+        (rows,), findings = as_examples({f"x of {path}": arrays["x"]})
+        return rows, findings
+    if not name.endswith(TABLES):
+        raise DataError(
+            f"Cannot read {path}: this network takes rows of {takes.shape[0]} numbers, from a file "
+            f"of type {', '.join((*ARRAYS, *TABLES))}."
+        )
+    if takes.columns is None:
+        raise DataError(
+            f"Cannot read {path}: this network was trained on arrays, whose columns have no names; "
+            "give the rows as array x of an .npz file."
+        )
+    encoded, findings = encode(read_table(path), takes.columns)
+    return torch.from_numpy(encoded).float(), findings
