@@ -75,11 +75,11 @@ if TYPE_CHECKING:
     from modkernel.training.output import LabelledData as LabelledData
 
 
-def _homes() -> dict[str, str]:
-    """The module that each public name is from: read off the imports above, which never run."""
+def _homes(file: str) -> dict[str, str]:
+    """The module that each public name is from: read off a file's imports that never run."""
     (block,) = (
         node
-        for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body
+        for node in ast.parse(Path(file).read_text(encoding="utf-8")).body
         if isinstance(node, ast.If)
     )
     return {
@@ -90,7 +90,7 @@ def _homes() -> dict[str, str]:
     }
 
 
-_HOMES = _homes()
+_HOMES = _homes(__file__)
 __all__ = sorted(_HOMES)
 
 

@@ -1,39 +1,35 @@
 """The registry: identity, lineage and compositions in SQL, runs and bytes in MLflow."""
 
-from modkernel.registry import _environment  # noqa: F401  (before anything that imports mlflow)
-from modkernel.registry.examples import Seen
-from modkernel.registry.records import (
-    Action,
-    Advice,
-    EvaluationRecord,
-    LeftOut,
-    ModuleRecord,
-    MomentsRecord,
-    NetworkRecord,
-    Problem,
-    PromotionRecord,
-    Ranked,
-    StoredNames,
-)
-from modkernel.registry.registry import Registry
-from modkernel.registry.settings import Settings
-from modkernel.registry.sql.claims import Claim, Holder
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Action",
-    "Advice",
-    "Claim",
-    "EvaluationRecord",
-    "Holder",
-    "LeftOut",
-    "ModuleRecord",
-    "MomentsRecord",
-    "NetworkRecord",
-    "Problem",
-    "PromotionRecord",
-    "Ranked",
-    "Registry",
-    "Seen",
-    "Settings",
-    "StoredNames",
-]
+from modkernel import _homes
+from modkernel.registry import _environment  # noqa: F401  (before anything that imports mlflow)
+
+if TYPE_CHECKING:
+    # Imported when first used: what wants the settings alone does not wait for MLflow.
+    from modkernel.registry.examples import Seen as Seen
+    from modkernel.registry.records import Action as Action
+    from modkernel.registry.records import Advice as Advice
+    from modkernel.registry.records import EvaluationRecord as EvaluationRecord
+    from modkernel.registry.records import LeftOut as LeftOut
+    from modkernel.registry.records import ModuleRecord as ModuleRecord
+    from modkernel.registry.records import MomentsRecord as MomentsRecord
+    from modkernel.registry.records import NetworkRecord as NetworkRecord
+    from modkernel.registry.records import Problem as Problem
+    from modkernel.registry.records import PromotionRecord as PromotionRecord
+    from modkernel.registry.records import Ranked as Ranked
+    from modkernel.registry.records import StoredNames as StoredNames
+    from modkernel.registry.registry import Registry as Registry
+    from modkernel.registry.settings import Settings as Settings
+    from modkernel.registry.sql.claims import Claim as Claim
+    from modkernel.registry.sql.claims import Holder as Holder
+
+_HOMES = _homes(__file__)
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'modkernel.registry' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

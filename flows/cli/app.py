@@ -7,6 +7,7 @@ import typer
 from modkernel.flows.cli import (
     advise,
     compose,
+    data,
     demo,
     deploy,
     labels,
@@ -38,6 +39,7 @@ app.command(rich_help_panel=TRAINING)(train.train)
 app.command("train-module", rich_help_panel=TRAINING)(train.train_module)
 app.command(rich_help_panel=TRAINING)(compose.compose)
 app.command(rich_help_panel=TRAINING)(train.baseline)
+app.add_typer(data.data, name="data", rich_help_panel=TRAINING)
 
 app.command(rich_help_panel=REUSE)(advise.advise)
 app.add_typer(labels.labels, name="labels", rich_help_panel=REUSE)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prefect.artifacts import create_markdown_artifact
+from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
@@ -25,21 +27,39 @@ from modkernel.modules.stored import check_spec_trusted
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.source import PairSource
 from modkernel.registry import ModuleRecord, Registry
+from modkernel.registry.tracking.markdown import plain
 from modkernel.spec import DatasetSpec, HiddenSpec
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
     """What is in a data set, with a note for each thing that was noticed about it.
 
-    It is fetched if that is allowed and needed.
+    It is fetched if that is allowed and needed. A flow calls this once for its data, so that each
+    thing is told once a run; of parts of them, it asks for `info_of`.
 
     Raises:
         DataError: it is missing or unfit.
     """
-    info = describe_dataset(dataset, places(registry.settings))
+    info = info_of(registry, dataset)
     for finding in info.findings:
         note(finding.text)
+    if info.findings and FlowRunContext.get() is not None:
+        lines = (f"- **{finding.kind}**: {plain(finding.text)}" for finding in info.findings)
+        create_markdown_artifact(
+            "\n".join((f"# Noticed about {plain(info.name)}", "", *lines)),
+            key="data-findings",
+            description=f"Data set {info.name}",
+        )
     return info
+
+
+def info_of(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
+    """What is in a data set, without a word about it.
+
+    Raises:
+        DataError: it is missing or unfit.
+    """
+    return describe_dataset(dataset, places(registry.settings))
 
 
 def check_pairs(

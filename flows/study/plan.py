@@ -89,7 +89,7 @@ def plan_study(registry: Registry, spec: StudySpec) -> StudyPlan:
         _plan_task(registry, spec, name, task, len(used))
         for name, task in zip(names_of(spec.name, tasks), tasks, strict=True)
     )
-    return StudyPlan(spec, planned, union, datasets.describe(registry, union))
+    return StudyPlan(spec, planned, union, datasets.info_of(registry, union))
 
 
 def default_tasks(classes: Sequence[str]) -> tuple[Task, ...]:
@@ -134,7 +134,7 @@ def _plan_task(
     registry: Registry, spec: StudySpec, name: str, task: Task, measured_classes: int
 ) -> StudyTask:
     dataset = task.dataset(spec.dataset)
-    info = datasets.describe(registry, dataset)
+    info = datasets.info_of(registry, dataset)
     check_hidden((spec.hidden,), info, on_pairs=False, where="hidden")
     below = Below.of_data(info)
     (hidden,) = plan_hidden(spec.backbone, (spec.hidden,), below.gives, where="hidden")

@@ -14,7 +14,13 @@ from modkernel.data.dataset import (
 from modkernel.data.findings import Finding
 from modkernel.data.images import read_images
 from modkernel.data.label_file import LabelList, blank_labels, read_labels
-from modkernel.data.load import DATASETS, describe_dataset, example_digests, load_dataset
+from modkernel.data.load import (
+    DATASETS,
+    dataset_key,
+    describe_dataset,
+    example_digests,
+    load_dataset,
+)
 from modkernel.data.pair_file import PairList, read_pairs
 from modkernel.data.residency import place_dataset
 from modkernel.data.rows import read_rows
@@ -39,6 +45,7 @@ __all__ = [
     "Streamed",
     "augment",
     "blank_labels",
+    "dataset_key",
     "describe_dataset",
     "example_digests",
     "load_dataset",

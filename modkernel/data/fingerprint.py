@@ -13,7 +13,7 @@ from modkernel.data.findings import Finding
 from modkernel.data.folder import common_shape
 from modkernel.data.pixel_cache import array_bytes
 from modkernel.data.pool import FileList, Pool, take
-from modkernel.data.reading import choose_reading, reading_findings
+from modkernel.data.reading import choose_reading, reading_findings, resized_findings
 from modkernel.data.split import Membership
 from modkernel.errors import DataError
 from modkernel.spec import DatasetSpec, ImageReading, Shape
@@ -49,7 +49,8 @@ def reading_of(
     trained = [facts[row] for row in found.train.tolist()]
     reading = choose_reading(trained, spec.value_range, spec.background)
     names = [examples.files[row].path for row in facts]
-    return reading, reading_findings(reading, names, list(facts.values()))
+    noticed = reading_findings(reading, names, list(facts.values()))
+    return reading, noticed + resized_findings(spec, names, list(facts.values()))
 
 
 def fingerprint_of(

@@ -203,6 +203,7 @@ def _entries(walk: _Walk, part: Path) -> _Entries:
             f"Cannot read image folder {folder}: {error.strerror}. Check dataset.path and its "
             "permissions."
         ) from None
+    skipped = []
     for entry in met:
         name = composed(entry.name)
         if name in folders or name in images:
@@ -215,7 +216,10 @@ def _entries(walk: _Walk, part: Path) -> _Entries:
         elif is_image(entry.name):
             images[name] = entry
         else:
-            walk.skipped.setdefault(part.as_posix(), []).append(entry.name)
+            skipped.append(entry.name)
+    if skipped:
+        # The folder of a set without parts is listed twice, and its files count once.
+        walk.skipped[part.as_posix()] = skipped
     return _Entries(folders, images)
 
 

@@ -164,6 +164,16 @@ def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:
     return load_dataset(spec, where).info() if kept is None else kept.info
 
 
+def dataset_key(spec: DatasetSpec, where: DataPlaces) -> str | None:
+    """What changes whenever a set's files or its spec do; None where that is unknown.
+
+    Raises:
+        UnknownNameError: there is no data set of that name.
+        DataError: its files cannot be found.
+    """
+    return _key(spec, _open(spec, where))
+
+
 def example_digests(spec: DatasetSpec, where: DataPlaces) -> ExampleDigests:
     """What tells the examples of a set apart, from the cache if the set's files are as they were.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from modkernel.data.findings import Finding
 from modkernel.data.images import FileFacts
 from modkernel.data.pixels import FULL
-from modkernel.spec import ImageReading
+from modkernel.spec import DatasetSpec, ImageReading
 
 WHITE, BLACK, GREY = 255, 0, 128
 """Backgrounds that transparent images are laid on, the preferred one first."""
@@ -62,6 +63,41 @@ def reading_findings(
         *_wide(reading, names, facts),
         *_cut(names, facts),
     )
+
+
+def resized_findings(
+    spec: DatasetSpec, names: Sequence[str], facts: Sequence[FileFacts]
+) -> tuple[Finding, ...]:
+    """How many images have another size than the spec brings them to.
+
+    Args:
+        spec: says the size.
+        names: of the files.
+        facts: of each file.
+    """
+    sides = spec.side_lengths()
+    if sides is None:
+        return ()
+    height, width = sides
+    sizes = Counter((each.width, each.height) for each in facts)
+    others = len(facts) - sizes.pop((width, height), 0)
+    if not others:
+        return ()
+    (most, count), *_ = sizes.most_common(1)
+    example = next(
+        name for name, each in zip(names, facts, strict=True) if (each.width, each.height) == most
+    )
+    stretched = sum(n for (w, h), n in sizes.items() if w * height != h * width)
+    text = (
+        f"{others} of {len(facts)} images are resized to {width} x {height} pixels, {count} of "
+        f"them from {most[0]} x {most[1]}, such as {example}."
+    )
+    if stretched:
+        text += (
+            f" {stretched} of them change their proportions: choose another dataset.image_size, "
+            "or crop them, if that matters."
+        )
+    return (Finding(kind="resized", text=text, count=others),)
 
 
 def _transparent(

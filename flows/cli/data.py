@@ -1,0 +1,108 @@
+"""`data check`: one look at a data set before anything is trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modkernel.flows.cli._options import Channels, Classes, ImageSize, narrowed
+from modkernel.flows.cli._output import Json, out, print_json, print_table
+
+if TYPE_CHECKING:
+    from modkernel.flows.data_check.look import DataLook
+    from modkernel.spec import DatasetSpec
+
+data = typer.Typer(help="Look at data before anything is trained on them.", no_args_is_help=True)
+
+ROWS = 40
+"""Classes of which the terminal shows the counts; the page has all."""
+
+
+@data.callback()
+def group() -> None:
+    """Look at data before anything is trained on them."""
+
+
+@data.command()
+def check(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="Folder or file of data, or a spec file (.yaml) with a dataset."
+        ),
+    ],
+    classes: Classes = None,
+    image_size: ImageSize = None,
+    channels: Channels = None,
+    page: Annotated[
+        Path, typer.Option(help="HTML page with examples of each class, written or replaced.")
+    ] = Path("data-check.html"),
+    json: Json = False,
+) -> None:
+    """Look at a data set as training would read it: nothing is trained.
+
+    Shows examples per class and part, what would be resized, what was skipped, is a copy or leaks
+    from one part into another, and the 'dataset:' block for a spec file. Ends with 1 and one
+    sentence where training would be refused.
+
+    --json: {what, dataset, fingerprint, example, counts: [{name, train, validation, test}],
+    n_train, n_validation, n_test, n_borrowed, findings: [{kind, text, count}], block, page}.
+    """
+    from modkernel.data import DataPlaces
+    from modkernel.flows.data_check.look import look
+    from modkernel.flows.data_check.page import data_page
+    from modkernel.registry import Settings
+    from modkernel.system.files import replace_file
+
+    spec, what = _dataset(path, image_size, channels)
+    settings = Settings()
+    settings.ensure_home()
+    where = DataPlaces(settings.data_root, settings.cache_dir, settings.download)
+    found = look(narrowed(spec, classes), where, what)
+    page = page.resolve()
+    replace_file(page, data_page(found, path.name or str(path)).encode())
+    if json:
+        shown = found.model_dump(mode="json", exclude={"examples"})
+        print_json(shown | {"block": found.block, "page": str(page)})
+    else:
+        _print(found, page)
+
+
+def _dataset(path: Path, image_size: object, channels: int | None) -> tuple[DatasetSpec, str]:
+    """The data set that a path and the options mean, and its kind in words."""
+    from modkernel.flows.data_check.look import guess
+    from modkernel.flows.specs.read import read_spec, validated
+    from modkernel.spec import DatasetSpec
+
+    options = {"image_size": image_size, "channels": channels}
+    given = {name: value for name, value in options.items() if value is not None}
+    if path.suffix.lower() in (".yaml", ".yml"):
+        dataset = read_spec(path).dataset
+        fields, what = dataset.model_dump(), f"'{dataset.name}', as {path.name} says"
+    else:
+        fields, what = guess(path)
+    return validated(DatasetSpec, fields | given, "option"), what
+
+
+def _print(found: DataLook, page: Path) -> None:
+    out.print(
+        f"{found.what[0].upper()}{found.what[1:]} with "
+        f"{found.n_train + found.n_validation + found.n_test} {found.example}.",
+        soft_wrap=True,
+    )
+    rows = [
+        (each.name or "", str(each.train), str(each.validation), str(each.test))
+        for each in found.counts[:ROWS]
+    ]
+    if len(found.counts) > ROWS:
+        rows.append((f"… {len(found.counts) - ROWS} more", "", "", ""))
+    rows.append(("in all", str(found.n_train), str(found.n_validation), str(found.n_test)))
+    print_table("", ("class", "train ", "validation ", "test "), rows)
+    for finding in found.findings:
+        out.print(f"{finding.kind}: {finding.text}", soft_wrap=True)
+    if not found.findings:
+        out.print("Nothing was noticed.")
+    out.print(f"\n{found.block}", soft_wrap=True)
+    out.print(f"Examples of each class: {page}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""One look at a data set before anything is trained on it."""

@@ -1,0 +1,120 @@
+"""`modkernel data check`: what it says of data, its page, its block, and when it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from modkernel.errors import DataError, ModkernelError
+from modkernel.flows.cli.app import app
+from modkernel.flows.plans import datasets
+from modkernel.flows.runtime.events import Note, watch
+from modkernel.flows.specs.read import parse_spec
+from modkernel.flows.study.plan import plan_study
+from modkernel.flows.study.spec import StudySpec
+from modkernel.registry import Registry
+from modkernel.spec import DatasetSpec
+
+MEAN = "<img src=x onerror=alert(1)> $x$"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MODKERNEL_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def folder(root: Path, counts: dict[str, int], size: tuple[int, int] = (8, 8)) -> Path:
+    """Random pictures, so many of each class."""
+    chance = np.random.default_rng(0)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = chance.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def check(*arguments: object) -> str:
+    done = CliRunner().invoke(app, ["data", "check", *map(str, arguments)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_folder_is_counted_shown_and_ready_to_be_pasted(home: Path) -> None:
+    root = folder(home / "pictures", {"cat": 30, MEAN: 40})
+    (root / "cat" / "notes.txt").write_text("what is skipped is told")
+    (root / "cat" / "copy.png").write_bytes((root / MEAN / "0.png").read_bytes())
+    found = json.loads(check(root, "--image-size", 4, "--json"))
+    assert sum(each["train"] + each["validation"] + each["test"] for each in found["counts"]) == 71
+    assert {each["name"] for each in found["counts"]} == {"cat", MEAN}
+    kinds = {finding["kind"]: finding for finding in found["findings"]}
+    assert {"skipped", "contradictions", "resized"} <= kinds.keys()
+    assert kinds["resized"]["count"] == 71
+    page = Path(found["page"]).read_text()
+    assert page.count("data:image/") == 12
+    assert MEAN not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    spec = parse_spec("name: pasted\n" + found["block"], name="pasted", folder=home)
+    assert spec.dataset == DatasetSpec(name="image_folder", path=str(root), image_size=4)
+    shown = check(root, "--image-size", 4)
+    for finding in found["findings"]:
+        assert finding["text"] in shown.replace("\n", " ")
+
+
+def test_a_look_follows_the_files(home: Path) -> None:
+    root = folder(home / "pictures", {"a": 20, "b": 20})
+    first = json.loads(check(root, "--json"))
+    assert json.loads(check(root, "--json")) == first
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(root / "a" / "more.png")
+    second = json.loads(check(root, "--json"))
+    assert second["fingerprint"] != first["fingerprint"]
+    assert sum(each["train"] + each["validation"] + each["test"] for each in second["counts"]) == 41
+
+
+def test_an_archive_a_spec_and_chosen_classes(home: Path) -> None:
+    y = np.arange(90) % 3
+    np.savez(home / "v.npz", x=np.random.default_rng(1).normal(size=(90, 5)), y=y)
+    (home / "spec.yaml").write_text("name: s\ndataset: {name: arrays, path: v.npz}\n")
+    by_path = json.loads(check(home / "v.npz", "--classes", "0,2", "--json"))
+    assert [each["name"] for each in by_path["counts"]] == ["0", "2"]
+    assert by_path["example"] == "vectors of 5 numbers"
+    assert yaml.safe_load(by_path["block"])["dataset"]["classes"] == ["0", "2"]
+    by_spec = json.loads(check(home / "spec.yaml", "--json"))
+    assert len(by_spec["counts"]) == 3
+    assert "<code" in Path(by_spec["page"]).read_text()
+
+
+def test_what_training_would_refuse_is_one_sentence(home: Path) -> None:
+    root = folder(home / "pictures", {"a": 12})
+    folder(root / "..", {"pictures/b": 12}, (6, 9))
+    for path, what in ((root, "Images differ in size"), (home / "none", "There is nothing at")):
+        with pytest.raises(ModkernelError, match=what):
+            check(path)
+    (home / "data.pickle").touch()
+    with pytest.raises(DataError, match="is no data set that can be read"):
+        check(home / "data.pickle")
+
+
+def test_each_finding_is_noted_once_also_in_a_study(home: Path, registry: Registry) -> None:
+    root = folder(home / "pictures", {"a": 30, "b": 30, "c": 30})
+    (root / "a" / "\x1b[31mnotes.txt").touch()
+    spec = DatasetSpec(name="image_folder", path=str(root))
+    told: list[str] = []
+    with watch(lambda event: told.append(event.text) if isinstance(event, Note) else None):
+        info = datasets.describe(registry, spec)
+        assert told == [finding.text for finding in info.findings]
+        assert any("notes.txt" in text for text in told)
+        assert all(text.isprintable() for text in told)
+        told.clear()
+        plan_study(registry, StudySpec(name="s", dataset=spec))
+    assert told == [finding.text for finding in info.findings]
