@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from modkernel import _homes
-from modkernel.registry import _environment  # noqa: F401  (before anything that imports mlflow)
+from modkernel.registry.tracking import environment  # noqa: F401  (before what imports mlflow)
 
 if TYPE_CHECKING:
     # Imported when first used: what wants the settings alone does not wait for MLflow.

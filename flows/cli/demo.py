@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from modkernel.flows.cli._output import Json, out, print_json
 from modkernel.flows.cli._run_flow import Verbose, flow_running, print_network
+
+if TYPE_CHECKING:
+    from modkernel.flows.results import NetworkResult
 
 
 def demo(json: Json = False, verbose: Verbose = False) -> None:
@@ -18,9 +22,7 @@ def demo(json: Json = False, verbose: Verbose = False) -> None:
     """
     started = time.monotonic()
     with flow_running(verbose):
-        from modkernel.flows.demo import run_demo
-
-        networks = run_demo()
+        networks = _run_demo()
     seconds = time.monotonic() - started
     trained = sum(network.trained_modules for network in networks)
     reused = sum(network.reused_modules for network in networks)
@@ -46,3 +48,17 @@ def demo(json: Json = False, verbose: Verbose = False) -> None:
         f"'modkernel compose {networks[0].name}.hidden-1'.",
         soft_wrap=True,
     )
+
+
+def _run_demo() -> tuple[NetworkResult, NetworkResult]:
+    """Train digits, then put another output module on the stored hidden modules."""
+    from modkernel.flows.compose_network import compose_network
+    from modkernel.flows.specs.demo import demo_spec
+    from modkernel.flows.train_network import train_network
+    from modkernel.spec import OutputSpec
+
+    spec = demo_spec()
+    first = train_network(spec)
+    top = [module for module in first.modules if module.kind == "hidden"][-1]
+    output = OutputSpec(method="ridge", labels_per_class=1, draws=20)
+    return first, compose_network(name=f"{spec.name}-composed", hidden=top.id, output=output)

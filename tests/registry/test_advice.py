@@ -15,7 +15,6 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from modkernel.data import DatasetInfo, ExampleDigests
-from modkernel.errors import ClassError, ScoreError, UnknownNameError
 from modkernel.features.cache import FeatureCache
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.registry import Advice, ModuleRecord, Ranked, Registry, advice, saga
@@ -301,22 +300,6 @@ def test_the_name_of_a_folder_or_a_file_does_not_tell_what_is_in_it(
     ]:
         (one,) = registry.advice.rank(parse_task(text), info(name=name)).ranked
         assert (one.own, one.fitted) == (own, fitted)
-
-
-def test_a_score_that_there_is_not(registry: Registry) -> None:
-    with pytest.raises(UnknownNameError, match=r"Unknown score 'best'.*logme.*h_score"):
-        registry.advice.rank(parse_task("cat, dog"), info(), "best")
-
-
-@pytest.mark.parametrize("score", ["leep", "contrastive"])
-def test_a_score_that_needs_more_than_moments(registry: Registry, score: str) -> None:
-    with pytest.raises(ScoreError, match=rf"'{score}'.*use one of logme"):
-        registry.advice.rank(parse_task("cat, dog"), info(), score)
-
-
-def test_a_task_that_the_data_do_not_have(registry: Registry) -> None:
-    with pytest.raises(ClassError, match=r"'cow'.*cat, deer, dog, ship"):
-        registry.advice.rank(parse_task("cat, cow"), info())
 
 
 def test_ranking_changes_nothing_that_other_threads_could_see(
