@@ -8,7 +8,7 @@ from torch import Tensor
 
 from modkernel.errors import PairError
 from modkernel.pairs.source import PairLabels, PairSource
-from tests.modkernel.test_pairs import SOURCES, seeded
+from tests.modkernel.test_pairs import SOURCES, listed, seeded
 
 BAD_LISTS = {
     "self": ([0, 1], [1, 1], [1, 0], r"Pair 1, \(1, 1\) .* with itself"),
