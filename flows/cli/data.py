@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modkernel.flows.cli._options import Channels, Classes, ImageSize, narrowed
+from modkernel.flows.cli._options import Channels, Classes, ImageSize, dataset_fields, narrowed
 from modkernel.flows.cli._output import Json, out, print_json, print_table
 
 if TYPE_CHECKING:
@@ -70,14 +70,13 @@ def check(
         _print(found, page)
 
 
-def _dataset(path: Path, image_size: object, channels: int | None) -> tuple[DatasetSpec, str]:
+def _dataset(path: Path, image_size: str | None, channels: int | None) -> tuple[DatasetSpec, str]:
     """The data set that a path and the options mean, and its kind in words."""
     from modkernel.flows.data_check.look import guess
     from modkernel.flows.specs.read import read_spec, validated
     from modkernel.spec import DatasetSpec
 
-    options = {"image_size": image_size, "channels": channels}
-    given = {name: value for name, value in options.items() if value is not None}
+    given = dataset_fields(None, None, image_size, channels)
     if path.suffix.lower() in (".yaml", ".yml"):
         dataset = read_spec(path).dataset
         fields, what = dataset.model_dump(), f"'{dataset.name}', as {path.name} says"
