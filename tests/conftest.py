@@ -61,6 +61,7 @@ SERVED = {
     "prefect_server": (
         "test_advise",
         "test_claims",
+        "test_data_check",
         "test_deployments",
         "test_flows",
         "test_image_folders",

@@ -36,6 +36,7 @@ def check(
     classes: Classes = None,
     image_size: ImageSize = None,
     channels: Channels = None,
+    label: Annotated[str | None, typer.Option(help="Column of a table with the classes.")] = None,
     page: Annotated[
         Path, typer.Option(help="HTML page with examples of each class, written or replaced.")
     ] = Path("data-check.html"),
@@ -56,7 +57,7 @@ def check(
     from modkernel.registry import Settings
     from modkernel.system.files import replace_file
 
-    spec, what = _dataset(path, image_size, channels)
+    spec, what = _dataset(path, image_size, channels, label)
     settings = Settings()
     settings.ensure_home()
     where = DataPlaces(settings.data_root, settings.cache_dir, settings.download)
@@ -70,13 +71,17 @@ def check(
         _print(found, page)
 
 
-def _dataset(path: Path, image_size: str | None, channels: int | None) -> tuple[DatasetSpec, str]:
+def _dataset(
+    path: Path, image_size: str | None, channels: int | None, label: str | None
+) -> tuple[DatasetSpec, str]:
     """The data set that a path and the options mean, and its kind in words."""
     from modkernel.flows.data_check.look import guess
     from modkernel.flows.specs.read import read_spec, validated
     from modkernel.spec import DatasetSpec
 
     given = dataset_fields(None, None, image_size, channels)
+    if label is not None:
+        given["label"] = label
     if path.suffix.lower() in (".yaml", ".yml"):
         dataset = read_spec(path).dataset
         fields, what = dataset.model_dump(), f"'{dataset.name}', as {path.name} says"

@@ -9,22 +9,20 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
-from modkernel.data import DATASETS, DataPlaces, Dataset, Finding, Split, dataset_key, load_dataset
+from modkernel.data import DataPlaces, Dataset, Finding, Split, dataset_key, load_dataset
+from modkernel.data.arrays import SUFFIXES as ARRAYS
 from modkernel.data.pixel_cache import read_json, write_json
+from modkernel.data.tables import SUFFIXES as TABLES
 from modkernel.errors import DataError
 from modkernel.flows.labels.images import label_images
 from modkernel.plan import check_hidden
 from modkernel.spec import DatasetSpec, HiddenSpec, Spec
 
 KINDS = {
-    ".npz": ("arrays", "an archive of arrays"),
-    ".safetensors": ("arrays", "an archive of arrays"),
-    ".csv": ("table", "a table"),
-    ".tsv": ("table", "a table"),
-    ".parquet": ("table", "a table"),
-    ".arrow": ("table", "a table"),
+    "arrays": (ARRAYS, "an archive of arrays"),
+    "table": (TABLES, "a table"),
 }
-"""Data set and what it is, by the end of a file's name."""
+"""How names of files end, and what they are in words, by data set."""
 ARROW_FILES = ("dataset_info.json", "dataset_dict.json")
 """Files that a folder of Hugging Face's `datasets` has."""
 SHOWN = 6
@@ -84,18 +82,23 @@ def guess(path: Path) -> tuple[dict[str, str], str]:
         DataError: nothing is there, or something that is no data set.
     """
     if path.is_dir():
-        arrow = any((path / name).exists() for name in ARROW_FILES)
-        name, what = ("table", "a table on disk") if arrow else ("image_folder", "an image folder")
+        if any((path / name).exists() for name in ARROW_FILES):
+            name, what = "huggingface", "a folder of Hugging Face's 'datasets'"
+        else:
+            name, what = "image_folder", "an image folder"
     elif not path.exists():
         raise DataError(f"There is nothing at {path}: give a folder of images, or a file of data.")
     else:
-        name, what = KINDS.get(path.suffix.lower(), ("", ""))
-    if name not in DATASETS:
-        known = ", ".join(end for end, (kind, _) in KINDS.items() if kind in DATASETS)
-        raise DataError(
-            f"{path} is no data set that can be read: give a folder of images, a file of type "
-            f"{known}, or a spec file (.yaml) with a dataset."
+        kinds = (
+            (name, what) for name, (ends, what) in KINDS.items() if path.name.lower().endswith(ends)
         )
+        name, what = next(kinds, ("", ""))
+        if not name:
+            known = ", ".join(end for ends, _ in KINDS.values() for end in ends)
+            raise DataError(
+                f"{path} is no data set that can be read: give a folder of images, a file of type "
+                f"{known}, or a spec file (.yaml) with a dataset."
+            )
     return {"name": name, "path": str(path.resolve())}, what
 
 

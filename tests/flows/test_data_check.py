@@ -94,6 +94,17 @@ def test_an_archive_a_spec_and_chosen_classes(home: Path) -> None:
     assert "<code" in Path(by_spec["page"]).read_text()
 
 
+def test_a_table_with_its_label_column(home: Path) -> None:
+    sizes = [7 * row % 60 for row in range(60)]
+    lines = [f"{size},{'small' if size < 30 else 'large'}" for size in sizes]
+    (home / "sizes.csv").write_text("\n".join(["size,kind", *lines]))
+    found = json.loads(check(home / "sizes.csv", "--label", "kind", "--json"))
+    assert {each["name"] for each in found["counts"]} == {"large", "small"}
+    assert yaml.safe_load(found["block"])["dataset"]["label"] == "kind"
+    with pytest.raises(DataError, match="label"):
+        check(home / "sizes.csv")
+
+
 def test_what_training_would_refuse_is_one_sentence(home: Path) -> None:
     root = folder(home / "pictures", {"a": 12})
     folder(root / "..", {"pictures/b": 12}, (6, 9))

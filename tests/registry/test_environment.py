@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from modkernel.registry._environment import SURROUNDINGS
+from modkernel.registry.tracking.environment import SURROUNDINGS
 
 ROOT = Path(__file__).parents[2]
 PRINT = (
