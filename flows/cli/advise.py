@@ -166,8 +166,6 @@ def _print(advice: Advice, top: int, options: Mapping[str, object]) -> None:
         "expected accuracy ": [percent(one.accuracy) for one in shown],
         "balanced ": [percent(one.balanced_accuracy) for one in shown],
         "worst class": ["" if one.worst_class is None else one.worst_class.text for one in shown],
-        "training s ": [f"{one.module.seconds:.1f}" for one in shown],
-        "id": [one.module.short_id for one in shown],
         "": [_known(one) for one in shown],
     }
     filled = {head: cells for head, cells in columns.items() if any(cells)}
