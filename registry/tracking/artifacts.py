@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -26,6 +26,7 @@ from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, translated
 from modkernel.system.files import copy_file, flush_written, hash_file, written_whole
+from modkernel.system.locks import locked
 
 FLAVOR = "modkernel"
 """Name of our part of an MLmodel file."""
@@ -241,18 +242,22 @@ def bring_module(
         StoreError: they cannot be read at the moment.
     """
     module_id, *hashes = module
-    folder = cache / module_id
-    location = location_of(client, model_id)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        with written_whole(folder, durable=True) as new:
-            new.mkdir()
-            for name, expected in zip(FILES, hashes, strict=True):
-                _require(download(client, f"{location}/{name}", new), name, model_id, expected)
-    except OSError:
-        if not folder.is_dir():  # else another process was faster with the same bytes
-            raise
-    return read_module(folder, *hashes)
+    folder, lock = cache / module_id, cache / f".{module_id}.lock"
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(lock):
+        try:
+            # Who waited finds what another has brought, and must not take it away.
+            with suppress(ArtifactError):
+                return read_module(folder, *hashes)
+            location = location_of(client, model_id)
+            shutil.rmtree(folder, ignore_errors=True)
+            with written_whole(folder, durable=True) as new:
+                new.mkdir()
+                for name, expected in zip(FILES, hashes, strict=True):
+                    _require(download(client, f"{location}/{name}", new), name, model_id, expected)
+            return read_module(folder, *hashes)
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def download(client: MlflowClient, uri: str, folder: Path) -> Path:
