@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from html import escape
-from importlib.resources import files
 
 from modkernel.flows.data_check.look import ClassCounts, DataLook, Example
-
-TEMPLATE = "page.html"
-"""Beside this file."""
+from modkernel.flows.display.pages import filled, picture
 
 
 def data_page(look: DataLook, title: str) -> str:
@@ -36,9 +32,7 @@ def data_page(look: DataLook, title: str) -> str:
         "@ROWS@": rows,
         "@BLOCK@": escape(look.block),
     }
-    template = files("modkernel.flows.data_check").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    # One pass: what is put in is not searched again, whatever it holds.
-    return re.sub("|".join(values), lambda found: values[found[0]], template)
+    return filled("modkernel.flows.data_check", values)
 
 
 def _findings(look: DataLook) -> str:
@@ -59,17 +53,11 @@ def _row(counts: ClassCounts, largest: int, examples: tuple[Example, ...]) -> st
     )
     name = "without labels" if counts.name is None else counts.name
     figures = "".join(f"<td>{count:,}</td>" for _, count in parts)
-    pictures = "".join(map(_picture, examples))
+    pictures = "".join(picture(each.shown, each.id) for each in examples)
     return (
         f'<tr><th scope="row">{escape(name)}</th>{figures}'
         f'<td class="bar"><span>{bar}</span></td><td class="shown">{pictures}</td></tr>'
     )
-
-
-def _picture(example: Example) -> str:
-    if example.shown.startswith("data:image/"):
-        return f'<img src="{escape(example.shown)}" title="{escape(example.id)}" alt="">'
-    return f'<code title="{escape(example.id)}">{escape(example.shown)}</code>'
 
 
 def _total(counts: ClassCounts) -> int:

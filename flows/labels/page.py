@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 
-TEMPLATE = "page.html"
-"""Beside this file."""
+from modkernel.flows.display.pages import filled, picture
 
 
 def label_page(
@@ -37,19 +34,14 @@ def label_page(
         # '<' would end the script, wherever it stands.
         "@STATE@": json.dumps({"file": csv_name, "classes": list(classes)}).replace("<", "\\u003c"),
     }
-    template = files("modkernel.flows.labels").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    # One pass: what is put in is not searched again, whatever it holds.
-    return re.sub("|".join(values), lambda found: values[found[0]], template)
+    return filled("modkernel.flows.labels", values)
 
 
 def _item(number: int, name: str, what: str) -> str:
-    if what.startswith("data:image/"):
-        picture = f'<img src="{escape(what)}" alt="">'
-    else:
-        picture = f"<code>{escape(what)}</code>"
     # Without its folder, which is the class's where an image folder has classes.
     title = escape(name.rsplit("/", 1)[-1])
     return (
         f'<button type="button" class="item" data-id="{escape(name)}" title="{title}">'
-        f'<span class="number">{number + 1}</span>{picture}<span class="given"></span></button>'
+        f'<span class="number">{number + 1}</span>{picture(what)}'
+        '<span class="given"></span></button>'
     )
