@@ -50,6 +50,7 @@ SERVED = {
         "browser/test_schedule",
         "browser/test_search_and_study",
         "browser/test_train_and_promote",
+        "test_cli_up",
         "test_crashed_runs",
         "test_deploy",
         "test_error_lines",

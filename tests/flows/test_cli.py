@@ -19,6 +19,7 @@ import pytest
 
 from modkernel.errors import StoreError
 from modkernel.flows.cli import main
+from modkernel.flows.servers import up as servers
 from modkernel.registry import Registry, Settings
 from modkernel.registry.tracking.client import open_mlflow
 from modkernel.registry.tracking.errors import translated
@@ -258,6 +259,19 @@ def test_up_names_a_port_in_use_and_starts_nothing(
     assert f"Port {port} is in use" in done.err
     assert f"MODKERNEL_{name}_PORT" in done.err
     assert not home.exists()
+
+
+def test_up_tells_the_password_on_a_terminal_alone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log file may be read by others, now or later."""
+    told: list[bool] = []
+    monkeypatch.setattr(servers, "up", lambda settings, say, secretly: told.append(secretly))
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        assert run("up").code == 0
+    assert told == [True, False]
+    assert servers._where(Settings()) == f"it is in {Settings().home}/prefect-password"
 
 
 def test_up_refuses_one_port_for_both(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,91 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.flows.helpers.commands import SMALL, Done, Shell, environment, shell
+from tests.flows.helpers.own_packages import own_folder, searched_first
+from tests.flows.helpers.processes import ROOT
 
-# Several commands in one process, since Prefect takes seconds to start in each.
-SEVERAL = """
-import contextlib, io, json, sys
-from modkernel.flows.cli import main
-results = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["modkernel", *arguments]
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code or 0
-    results.append([code, out.getvalue(), err.getvalue()])
-print(json.dumps(results))
-"""
-
-SMALL = """
-name: small
-dataset: {name: digits}
-backbone: {name: mlp, width: 32, depth: 1}
-hidden:
-  - {kernel: {name: relu}, recipe: {epochs: 2}}
-output: {labels_per_class: 1, method: ridge}
-"""
 IMPOSSIBLE = SMALL.replace("mlp", "perceptron")
 SLOW = SMALL.replace("small", "slow").replace("epochs: 2", "epochs: 100000")
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
-def environment(home: Path, server: str | None = None) -> dict[str, str]:
-    """What a command of a home is run in: with a Prefect server, or to start one of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
-    if server is not None:
-        kept |= {"PREFECT_API_URL": server, "PREFECT_HOME": os.environ["PREFECT_HOME"]}
-    return kept | {"MODKERNEL_HOME": str(home)}
-
-
-def modkernel(home: Path, *arguments: str) -> Done:
-    done = subprocess.run(
-        [sys.executable, "-m", "modkernel.flows.cli", *arguments],
-        cwd=ROOT,
-        env=environment(home),
-        capture_output=True,
-        text=True,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
-def several(home: Path, *commands: Sequence[str], server: str | None = None) -> list[Done]:
-    done = subprocess.run(
-        [sys.executable, "-c", SEVERAL, json.dumps(commands)],
-        cwd=ROOT,
-        env=environment(home, server),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [Done(*result) for result in json.loads(done.stdout)]
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +36,26 @@ def spec(home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def demo(home: Path) -> Done:
-    return modkernel(home, "demo", "--json")
+    """The demo in a fresh home, in a folder with packages of a user's own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "modkernel.flows.cli", "demo", "--json"],
+        cwd=own_folder(home.parent / "project"),
+        env=searched_first(environment(home)),
+        capture_output=True,
+        text=True,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module")
-def after(home: Path, demo: Done, spec: Path) -> dict[str, Done]:
+def modkernel(home: Path, demo: Done) -> Iterator[Shell]:
+    """Runs commands after the demo."""
+    with shell(home) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def after(modkernel: Shell, spec: Path) -> dict[str, Done]:
     """What each command gives after the demo."""
     impossible = spec.with_name("impossible.yaml")
     impossible.write_text(IMPOSSIBLE)
@@ -129,7 +76,7 @@ def after(home: Path, demo: Done, spec: Path) -> dict[str, Done]:
         "bad name": ("compose", "digits.hidden-2", "--name", "Big Name"),
         "one class": ("compose", "digits.hidden-2", "--classes", "4"),
     }
-    return dict(zip(commands, several(home, *commands.values()), strict=True))
+    return {name: modkernel(*arguments) for name, arguments in commands.items()}
 
 
 def test_the_demo_prints_one_object_and_meets_its_promise(demo: Done) -> None:
@@ -172,10 +119,10 @@ def test_compose_trains_only_an_output_module(demo: Done, after: dict[str, Done]
     assert len(evaluation["confusion"]) == 3
 
 
-def test_train_module_stands_on_the_stored_one(home: Path, after: dict[str, Done]) -> None:
+def test_train_module_stands_on_the_stored_one(modkernel: Shell, after: dict[str, Done]) -> None:
     result = after["train-module"].json
     assert (result["name"], result["kind"], result["reused"]) == ("small.hidden-3", "hidden", False)
-    shown = modkernel(home, "modules", "show", result["id"], "--json").json
+    shown = modkernel("modules", "show", result["id"], "--json").json
     assert len(shown["chain"]) == 3
     assert shown["spec"]["interface"]["upstream"] == shown["chain"][1]
 
@@ -210,9 +157,8 @@ def test_what_cannot_be_is_said_in_one_sentence(
     assert words in lines[0]
 
 
-def test_lists_show_what_was_stored(home: Path, after: dict[str, Done]) -> None:
-    modules, networks, found, table, network, verify = several(
-        home,
+def test_lists_show_what_was_stored(modkernel: Shell, after: dict[str, Done]) -> None:
+    modules, networks, found, table, network, verify = modkernel.several(
         ("modules", "list", "--json"),
         ("networks", "list", "--json"),
         ("modules", "find", "--kind", "output", "--json"),
@@ -234,7 +180,7 @@ def test_lists_show_what_was_stored(home: Path, after: dict[str, Done]) -> None:
     assert verify.json == []
 
 
-def test_predict_reads_images(home: Path, demo: Done) -> None:
+def test_predict_reads_images(home: Path, modkernel: Shell) -> None:
     digits = load_digits()
     images = []
     for index in range(12):
@@ -244,8 +190,7 @@ def test_predict_reads_images(home: Path, demo: Done) -> None:
         images.append(str(path))
     broken = home.parent / "broken.png"
     broken.write_bytes(b"no image")
-    predicted, table, failed, none = several(
-        home,
+    predicted, table, failed, none = modkernel.several(
         ("predict", "digits", *images, "--json"),
         ("predict", "digits", images[0]),
         ("predict", "digits", str(broken), images[0], "missing.png", images[1], "--json"),

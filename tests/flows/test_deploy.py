@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from modkernel.flows.train_network import train_network
 from modkernel.spec import Spec
 from tests.flows.helpers.prefect_client import prefect_client, wait_for_end
 from tests.flows.helpers.processes import ROOT, wait_until
-from tests.flows.helpers.servers import Up, surroundings
+from tests.flows.helpers.servers import Up, refused, surroundings
 from tests.flows.helpers.specs import tiny
 
 SECONDS = 300
@@ -39,20 +37,6 @@ def written(folder: Path, spec: Spec) -> str:
     path = folder / f"{getattr(spec, 'name')}.yaml"  # noqa: B009
     path.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
     return str(path)
-
-
-def refused(environment: dict[str, str], *arguments: str) -> str:
-    """The one line that a command is refused with."""
-    done = subprocess.run(
-        [sys.executable, "-m", "modkernel.flows.cli", *arguments],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
-    return line
 
 
 def run_by_one_click(client: SyncPrefectClient, id: str) -> FlowRun:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.flows.test_cli_run import ROOT, SMALL, Done, environment
+from tests.flows.helpers.commands import SMALL, Done, environment
+from tests.flows.helpers.processes import ROOT
 from tests.modkernel.helpers.small_disk import small_disk
 
 # Each command with surroundings of its own, all in one process, as Prefect takes seconds to start.

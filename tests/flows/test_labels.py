@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from playwright.sync_api import Page
 from sklearn.datasets import load_digits
 
 from tests.flows.browser.page import browser_page
-from tests.flows.test_cli_run import several
+from tests.flows.helpers.commands import Shell, shell
 
 MODULE = "small.hidden-1"
 SPEC = """
@@ -29,15 +29,18 @@ output: null
 
 
 @pytest.fixture(scope="module")
-def home(template: Path, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with one hidden module of digits."""
+def modkernel(
+    template: Path, prefect_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shell]:
+    """Runs commands of a home with one hidden module of digits."""
     home = tmp_path_factory.mktemp("labels") / "home"
     shutil.copytree(template, home)
     spec = home.parent / "small.yaml"
     spec.write_text(SPEC)
-    (done,) = several(home, ("train", str(spec), "--json"), server=prefect_server)
-    assert done.code == 0, done.err
-    return home
+    with shell(home, prefect_server) as run:
+        done = run("train", str(spec), "--json")
+        assert done.code == 0, done.err
+        yield run
 
 
 def truth(name: str) -> str:
@@ -55,7 +58,7 @@ def fill(path: Path, label: Callable[[str], str]) -> None:
         csv.writer(file).writerows([head, *([name, label(name)] for name, _ in rows)])
 
 
-def suggest(home: Path, path: Path, budget: int, *options: str) -> tuple[str, ...]:
+def suggest(path: Path, budget: int, *options: str) -> tuple[str, ...]:
     return (
         *("labels", "suggest", "--module", MODULE, "--budget", str(budget)),
         *("--output", str(path), "--json", *options),
@@ -73,16 +76,12 @@ def changed(path: Path, name: str, text: str) -> Path:
     return other
 
 
-def test_suggested_examples_are_labelled_and_composed(
-    home: Path, prefect_server: str, tmp_path: Path
-) -> None:
+def test_suggested_examples_are_labelled_and_composed(modkernel: Shell, tmp_path: Path) -> None:
     path, few = tmp_path / "labels.csv", tmp_path / "few.csv"
-    first, again, fewer = several(
-        home,
-        suggest(home, path, 60),
-        suggest(home, path, 60),
-        suggest(home, few, 60),
-        server=prefect_server,
+    first, again, fewer = modkernel.several(
+        suggest(path, 60),
+        suggest(path, 60),
+        suggest(few, 60),
     )
     found = first.json
     assert (found["file"], found["page"]) == (str(path), str(path.with_suffix(".html")))
@@ -103,8 +102,7 @@ def test_suggested_examples_are_labelled_and_composed(
     done = dict(
         zip(
             ("all", "again", "few", "two", "missing", "outside", "wrong", "budget"),
-            several(
-                home,
+            modkernel.several(
                 compose(path, "by-hand"),
                 compose(path, "by-hand"),
                 compose(few, "by-few"),
@@ -113,7 +111,6 @@ def test_suggested_examples_are_labelled_and_composed(
                 compose(outside, "outside"),
                 compose(wrong, "wrong"),
                 compose(path, "budget", "--labels-per-class", "2"),
-                server=prefect_server,
             ),
             strict=True,
         )
@@ -139,18 +136,14 @@ def test_suggested_examples_are_labelled_and_composed(
         assert len(done[name].err.strip().splitlines()[-1:]) == 1
 
 
-def test_what_cannot_be_suggested_and_what_to_type_next(
-    home: Path, prefect_server: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_suggested_and_what_to_type_next(modkernel: Shell, tmp_path: Path) -> None:
     path = tmp_path / "my labels.csv"
     ask = ("labels", "suggest", "--module", MODULE, "--budget")
-    page, none, many, done = several(
-        home,
+    page, none, many, done = modkernel.several(
         (*ask, "5", "--output", str(tmp_path / "labels.html")),
         (*ask, "0", "--output", str(path)),
         (*ask, "5000", "--output", str(path)),
         (*ask, "5", "--output", str(path), "--channels", "1", "--classes", "0, 1"),
-        server=prefect_server,
     )
     for wrong, sentence in (
         (page, "ends in .csv"),
@@ -169,7 +162,7 @@ def test_what_cannot_be_suggested_and_what_to_type_next(
 
 
 def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
-    home: Path, prefect_server: str, tmp_path: Path
+    modkernel: Shell, tmp_path: Path
 ) -> None:
     """Nothing is known but what the file says: there is no accuracy, and all else works."""
     folder = tmp_path / "images"
@@ -181,18 +174,16 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
         Image.fromarray(pixels).save(folder / f"{row}.png")
 
     path = tmp_path / "labels.csv"
-    (found,) = several(home, suggest(home, path, 8, "--data", str(folder)), server=prefect_server)
+    found = modkernel(*suggest(path, 8, "--data", str(folder)))
     assert len(found.json["ids"]) == 8
     fill(path, lambda name: "ring" if truth(Path(name).stem) == "0" else "stick")
     some = [int(row) for row in chosen[:20]]
     images = [str(folder / f"{row}.png") for row in some]
-    composed, shown, module, predicted = several(
-        home,
+    composed, shown, module, predicted = modkernel.several(
         compose(path, "shapes", "--data", str(folder)),
         ("networks", "show", "shapes"),
         ("modules", "show", "shapes.output", "--json"),
         ("predict", "shapes", *images, "--json"),
-        server=prefect_server,
     )
     assert composed.json["evaluation"] is None
     assert composed.json["modules"][-1]["reused"] is False
@@ -208,9 +199,9 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
 
 
 @pytest.mark.browser
-def test_labels_are_given_in_a_browser(home: Path, prefect_server: str, tmp_path: Path) -> None:
+def test_labels_are_given_in_a_browser(modkernel: Shell, tmp_path: Path) -> None:
     path, filled = tmp_path / "labels.csv", tmp_path / "filled.csv"
-    (found,) = several(home, suggest(home, path, 12, "--classes", "0,1"), server=prefect_server)
+    found = modkernel(*suggest(path, 12, "--classes", "0,1"))
     ids = found.json["ids"]
     with browser_page(tmp_path) as (page, _):
         page.goto(path.with_suffix(".html").as_uri())
@@ -236,9 +227,7 @@ def test_labels_are_given_in_a_browser(home: Path, prefect_server: str, tmp_path
         download.value.save_as(filled)
     with filled.open(newline="") as file:
         assert list(csv.reader(file)) == [["id", "label"], *([name, truth(name)] for name in ids)]
-    (composed,) = several(
-        home, compose(filled, "clicked", "--classes", "0,1"), server=prefect_server
-    )
+    composed = modkernel(*compose(filled, "clicked", "--classes", "0,1"))
     assert composed.json["evaluation"]["labels"] == 12
     assert composed.json["evaluation"]["accuracy"] > 0.9
 

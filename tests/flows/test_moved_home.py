@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.flows.test_cli_run import SMALL, several
+from tests.flows.helpers.commands import SMALL, several
 
 
 @pytest.mark.long

@@ -38,7 +38,8 @@ NAMES = (
     "measure-modules",
     maintenance.NAME,
 )
-EVERY = timedelta(seconds=8)
+RARELY, OFTEN = timedelta(seconds=90), timedelta(seconds=8)
+"""How often a run is due: once before `up` stops, and twice and more while it is off."""
 PREFETCH = timedelta(seconds=10)
 """How long before its time a runner may take a run."""
 
@@ -108,16 +109,18 @@ def test_schedules_run_and_what_people_set_stays(template: Path, tmp_path: Path)
         (daily,) = house.schedules
         assert isinstance(daily.schedule, CronSchedule)
         assert (daily.schedule.cron, daily.active) == (f"0 {maintenance.HOUR} * * *", True)
-        (often,) = client.create_deployment_schedules(
-            house.id, [(IntervalSchedule(interval=EVERY, timezone="UTC"), True)]
-        )
+        soon = datetime.now(UTC) + timedelta(seconds=20)
+        rarely = IntervalSchedule(interval=RARELY, anchor_date=soon, timezone="UTC")
+        (often,) = client.create_deployment_schedules(house.id, [(rarely, True)])
         set_by_a_person(client)  # Which makes the server create the runs that are due again.
         wait_until(lambda: bool(finished(client, house)), 600, "a scheduled run finishes")
+        every = IntervalSchedule(interval=OFTEN, anchor_date=soon, timezone="UTC")
+        client.update_deployment_schedule(house.id, often.id, schedule=every)
         before = everything(client)
         written = {name: deployment(client, name).updated for name in NAMES}
 
     off_since = datetime.now(UTC) + PREFETCH
-    time.sleep((PREFETCH + 2.5 * EVERY).total_seconds())
+    time.sleep((PREFETCH + 2.5 * OFTEN).total_seconds())
     off_until = datetime.now(UTC)
 
     with running_up(home, environment) as up, prefect_client(up.prefect, home) as client:

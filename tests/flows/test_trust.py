@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from modkernel.registry import Registry, Settings
-from tests.flows.test_cli_run import Done, several
+from tests.flows.helpers.commands import Done, several
 from tests.registry.conftest import close_mlflow
 
 SPEC = """

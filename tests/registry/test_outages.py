@@ -28,43 +28,64 @@ from tests.registry.helpers.servers import mlflow_server
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 
-class Remote:
-    """A registry over a real MLflow server that can be stopped and started."""
+class Server:
+    """A real MLflow server that can be stopped and started: seconds each time."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        self.files = folder / "far"
-        self._settings, self._port, self._running = settings, free_port(), ExitStack()
-        self.start()
-        address = f"http://127.0.0.1:{self._port}"
-        near = Settings(home=folder / "near", mlflow_uri=address, lease_seconds=1)
-        self.registry = Registry.open(near)
+        self.files, self._settings, self._running = folder / "far", settings, ExitStack()
+        self._port = free_port()
+        self.address = f"http://127.0.0.1:{self._port}"
+        self.runs = False
 
     def start(self) -> None:
-        self._running.enter_context(mlflow_server(self._settings, self._port, self.files))
+        if not self.runs:
+            self._running.enter_context(mlflow_server(self._settings, self._port, self.files))
+            self.runs = True
 
     def stop(self) -> None:
         self._running.close()
+        self.runs = False
+
+
+class Remote:
+    """A registry over such a server."""
+
+    def __init__(self, server: Server, home: Path) -> None:
+        server.start()
+        self.files, self.start, self.stop = server.files, server.start, server.stop
+        near = Settings(home=home, mlflow_uri=server.address, lease_seconds=1)
+        self.registry = Registry.open(near)
 
     def forget_copies(self) -> None:
         """Empty the private cache, so that MLflow is needed."""
         shutil.rmtree(self.registry.settings.cache_dir)
 
 
-@pytest.fixture
-def remote(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    made = Remote(settings, tmp_path)
+@pytest.fixture(scope="module")
+def server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("outages")
+    shutil.copyfile(mlflow_template, folder / "mlflow.db")
+    made = Server(Settings(home=folder), folder)
     yield made
-    made.registry.close()
     made.stop()
 
 
 @pytest.fixture
-def record(remote: Remote, examples: Examples) -> ModuleRecord:
-    """A module with moments, whose only copy is MLflow's."""
+def remote(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    made = Remote(server, tmp_path / "near")
+    yield made
+    made.registry.close()
+    shutil.rmtree(server.files, ignore_errors=True)
+
+
+@pytest.fixture
+def record(remote: Remote, examples: Examples, request: pytest.FixtureRequest) -> ModuleRecord:
+    """A module with moments, whose only copy is MLflow's; of another name in each test."""
     stored = examples.first()
     write_example_moments(stored.folder / MOMENTS_FILE, stored.id)
-    record = store_one(remote.registry, stored)
+    name = request.function.__name__.removeprefix("test_").replace("_", "-")
+    record = store_one(remote.registry, stored, f"{name}.hidden-1")
     shutil.rmtree(stored.folder)
     return record
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_cli_up import OWN, own_folder
+from tests.flows.helpers.own_packages import OWN, own_folder
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("modkernel", "registry", "flows")

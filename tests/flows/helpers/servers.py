@@ -19,6 +19,7 @@ from typing import Any
 
 from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
 from modkernel.registry import Settings
+from tests.flows.helpers.own_packages import own_folder, searched_first
 from tests.flows.helpers.processes import ROOT, free_ports, processes_of, wait_until
 
 DEAD_PROXIES = {
@@ -43,6 +44,8 @@ class Up:
     process: subprocess.Popen[bytes]
     told: str
     """What it had said on its terminal when it was ready."""
+    folder: Path
+    """The working folder of all."""
 
     @property
     def password(self) -> str:
@@ -54,7 +57,7 @@ class Up:
         done = subprocess.run(
             [sys.executable, "-m", "modkernel.flows.cli", *arguments, "--json"],
             env=self.environment,
-            cwd=ROOT,
+            cwd=self.folder,
             umask=0,
             capture_output=True,
             text=True,
@@ -67,7 +70,7 @@ class Up:
 def surroundings(home: Path) -> tuple[dict[str, str], int, int]:
     """The environment of `modkernel up` in a home, and the free ports of MLflow and Prefect.
 
-    It names proxies that nobody answers at.
+    It names proxies that nobody answers at, and has Python look into the working folder first.
     """
     mlflow_port, prefect_port = free_ports(2)
     environment = {
@@ -75,7 +78,7 @@ def surroundings(home: Path) -> tuple[dict[str, str], int, int]:
         for name, value in os.environ.items()
         if "PREFECT" not in name and name.lower() != "no_proxy"
     }
-    environment |= DEAD_PROXIES | {
+    environment = searched_first(environment) | DEAD_PROXIES | {
         "MODKERNEL_HOME": str(home),
         "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
         "MODKERNEL_PREFECT_PORT": str(prefect_port),
@@ -83,13 +86,31 @@ def surroundings(home: Path) -> tuple[dict[str, str], int, int]:
     return environment, mlflow_port, prefect_port
 
 
+def refused(environment: dict[str, str], *arguments: str, folder: Path = ROOT) -> str:
+    """The one line that a command is refused with."""
+    done = subprocess.run(
+        [sys.executable, "-m", "modkernel.flows.cli", *arguments],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    return line
+
+
 @contextmanager
 def running_up(home: Path, environment: dict[str, str]) -> Iterator[Up]:
-    """`modkernel up` in a terminal, with a umask that forbids nothing; nothing is left after."""
+    """`modkernel up` in a terminal, with a umask that forbids nothing; nothing is left after.
+
+    Its folder holds packages of a user's own called flows, registry and tests.
+    """
+    folder = own_folder(home.parent / "project")
     terminal, theirs = pty.openpty()
     command = [sys.executable, "-m", "modkernel.flows.cli", "up"]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment | {"TERM": "dumb"}, stderr=theirs, umask=0
+        command, cwd=folder, env=environment | {"TERM": "dumb"}, stderr=theirs, umask=0
     )
     os.close(theirs)
     try:
@@ -97,12 +118,13 @@ def running_up(home: Path, environment: dict[str, str]) -> Iterator[Up]:
         assert "Ctrl-C stops" in told, told
         threading.Thread(target=_read_until, args=(terminal, "never said"), daemon=True).start()
         mlflow, prefect = re.findall(r"(http://[\d.:]+)", told)
-        yield Up(home, environment, mlflow, prefect, process, told)
+        yield Up(home, environment, mlflow, prefect, process, told, folder)
     finally:
         process.send_signal(signal.SIGINT)
         try:
             assert process.wait(timeout=180) == 0
             wait_until(lambda: not processes_of(home), 60, "every process ends")
+            assert not (home / "up.json").exists()
         finally:
             for pid in processes_of(home):
                 with suppress(ProcessLookupError):

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["modkernel.registry", "tests.registry.helpers.processes"])
+CONTEXT.set_forkserver_preload(
+    # Both packages import nothing before it is used: what children use is named here.
+    ["modkernel.registry.registry", "modkernel.modules.stored", "tests.registry.helpers.examples"]
+)
 
 
 def start(function: Callable[..., None], *arguments: Any) -> Any:

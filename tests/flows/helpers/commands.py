@@ -1,0 +1,104 @@
+"""Commands as a person types them: each in a process of its own, or several in one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.flows.helpers.processes import ROOT
+
+# One process for many commands: torch, MLflow and Prefect take seconds to import in each, and a
+# temporary Prefect server seconds to start.
+SHELL = """
+import contextlib, io, json, os, sys
+from modkernel.flows.cli import main
+answers = os.fdopen(os.dup(1), "w")
+for line in sys.stdin:
+    sys.argv = ["modkernel", *json.loads(line)]
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code or 0
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), file=answers, flush=True)
+"""
+
+SMALL = """
+name: small
+dataset: {name: digits}
+backbone: {name: mlp, width: 32, depth: 1}
+hidden:
+  - {kernel: {name: relu}, recipe: {epochs: 2}}
+output: {labels_per_class: 1, method: ridge}
+"""
+"""A network that is trained in a moment."""
+
+
+class Done(NamedTuple):
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+def environment(home: Path, server: str | None = None) -> dict[str, str]:
+    """What a command of a home is run in: with a Prefect server, or to start one of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    if server is not None:
+        kept |= {"PREFECT_API_URL": server, "PREFECT_HOME": os.environ["PREFECT_HOME"]}
+    return kept | {"MODKERNEL_HOME": str(home)}
+
+
+class Shell:
+    """Runs commands of one home, one after the other, in one process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def __call__(self, *arguments: str) -> Done:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(arguments), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        assert answer, f"'{' '.join(arguments)}' ended the process"
+        return Done(*json.loads(answer))
+
+    def several(self, *commands: Sequence[str]) -> list[Done]:
+        """What each of some commands gives."""
+        return [self(*arguments) for arguments in commands]
+
+
+@contextmanager
+def shell(home: Path, server: str | None = None) -> Iterator[Shell]:
+    """A process that runs commands of a home, with a Prefect server or one of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SHELL],
+        cwd=ROOT,
+        env=environment(home, server),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield Shell(process)
+        process.communicate(timeout=120)
+    assert process.returncode == 0
+
+
+def several(home: Path, *commands: Sequence[str], server: str | None = None) -> list[Done]:
+    """What each of some commands gives, in a fresh process."""
+    with shell(home, server) as run:
+        return run.several(*commands)
