@@ -15,7 +15,6 @@ from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.mlflow_runs import network_run
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
-from modkernel.flows.search.figure import search_figure
 from modkernel.flows.search.plan import SearchPlan, plan_search
 from modkernel.flows.search.report import log_search, show_search
 from modkernel.flows.search.result import CandidateResult, SearchResult, cost
@@ -51,6 +50,8 @@ def search_modules(spec: SearchSpec) -> SearchResult:
         ModkernelError: before anything is trained, where the spec or the data cannot be; later,
             what ended the training of a module, or of all candidates of a stage.
     """
+    from modkernel.flows.search.figure import search_figure
+
     began = time.perf_counter()
     fork_server().start()
     registry = open_registry()

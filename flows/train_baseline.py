@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from modkernel.flows.display.artifacts import show_baseline
-from modkernel.flows.display.figures import module_figures
 from modkernel.flows.plans import datasets
 from modkernel.flows.results import BaselineResult
 from modkernel.flows.runtime.events import Planned, emit
@@ -29,6 +28,8 @@ def train_baseline(spec: NetworkSpec) -> BaselineResult:
     Raises:
         ModkernelError: before anything is trained, where it cannot be; later, what ended it.
     """
+    from modkernel.flows.display.figures import module_figures
+
     began = time.perf_counter()
     fork_server().start()
     registry = open_registry()

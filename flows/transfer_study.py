@@ -15,7 +15,6 @@ from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
-from modkernel.flows.study.assemble import assemble_result, study_figures
 from modkernel.flows.study.files import files_of, write_files
 from modkernel.flows.study.plan import plan_study
 from modkernel.flows.study.report import log_study, show_study
@@ -50,6 +49,8 @@ def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
         ModkernelError: before anything is trained, where the tasks or the data cannot be; later,
             what ended a module's training or evaluation, once the other modules in hand are done.
     """
+    from modkernel.flows.study.assemble import assemble_result, study_figures
+
     began = time.perf_counter()
     fork_server().start()
     registry = open_registry()

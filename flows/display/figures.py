@@ -1,4 +1,7 @@
-"""Figures of training and of results, as PNG bytes."""
+"""Figures of training and of results, as PNG bytes.
+
+Matplotlib takes a second to import: whoever draws imports this where it draws.
+"""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 from scipy.cluster.hierarchy import dendrogram, fcluster
 
 from modkernel.flows.display.figures import png
+from modkernel.flows.study.result import Agreement
 from modkernel.flows.study.statistics import (
-    Agreement,
     Matrix,
     order_by_structure,
     standardised,

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from modkernel.flows.study.statistics import Agreement
 from modkernel.spec import Spec
 
 Rows = tuple[tuple[float, ...], ...]
 """A matrix: one row a source task, one column a target task."""
+
+
+class Agreement(Spec):
+    """How well one score ranks the sources of every target, as a mean over the targets.
+
+    A value is none where no target defines it: a ranking of less than two sources, or of sources
+    that are all equal in the score or in the ground truth.
+    """
+
+    spearman: float | None
+    kendall: float | None
+    weighted_tau: float | None
+    spearman_with_own: float | None
+    """With the target's own module among the sources, as the next two."""
+    kendall_with_own: float | None
+    weighted_tau_with_own: float | None
+    lost: float | None
+    """Percentage points of accuracy; see `statistics.accuracy_lost`."""
 
 
 class TaskResult(Spec):

@@ -16,7 +16,7 @@ from scipy.spatial.distance import squareform
 from scipy.stats import kendalltau, spearmanr, weightedtau
 
 from modkernel.errors import ScoreError
-from modkernel.spec import Spec
+from modkernel.flows.study.result import Agreement
 
 Matrix = NDArray[np.float64]
 
@@ -27,24 +27,6 @@ CORRELATIONS: dict[str, Callable[[Matrix, Matrix], Any]] = {
 }
 FEWEST_SOURCES = 2
 """Below this there is nothing to rank."""
-
-
-class Agreement(Spec):
-    """How well one score ranks the sources of every target, as a mean over the targets.
-
-    A value is none where no target defines it: a ranking of less than two sources, or of sources
-    that are all equal in the score or in the ground truth.
-    """
-
-    spearman: float | None
-    kendall: float | None
-    weighted_tau: float | None
-    spearman_with_own: float | None
-    """With the target's own module among the sources, as the next two."""
-    kendall_with_own: float | None
-    weighted_tau_with_own: float | None
-    lost: float | None
-    """Percentage points of accuracy; see `accuracy_lost`."""
 
 
 def agreement(scores: Matrix, truth: Matrix) -> Agreement:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 
 from modkernel.flows.display.artifacts import show_network
-from modkernel.flows.display.figures import network_figure
 from modkernel.flows.results import ModuleResult, NetworkResult
 from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
@@ -46,6 +45,8 @@ def record_network(
         seconds=time.perf_counter() - began,
         run_id=network.run_id,
     )
+    from modkernel.flows.display.figures import network_figure
+
     figure = network_figure(
         [(record.name, report) for record, report in zip(records, reports, strict=True)],
         evaluation,

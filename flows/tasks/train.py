@@ -8,7 +8,6 @@ from prefect.logging import get_run_logger
 
 from modkernel.data import describe_dataset
 from modkernel.flows.display import artifacts
-from modkernel.flows.display.figures import module_figures
 from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.runtime.shared import open_registry, places
@@ -48,6 +47,8 @@ def train_stored_module(
         ChildError: the child failed, or died twice.
         ModkernelError: what ended training or storing.
     """
+    from modkernel.flows.display.figures import module_figures
+
     registry, log = open_registry(), get_run_logger()
     if below is not None:
         module = module.changed(interface=module.interface.changed(upstream=below.id))

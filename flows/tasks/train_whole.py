@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from modkernel.flows.display.figures import module_figures
 from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import make_job, runs_child
@@ -32,6 +31,8 @@ def train_whole(
         ChildError: the child failed, or died twice.
         ModkernelError: what ended training.
     """
+    from modkernel.flows.display.figures import module_figures
+
     registry = open_registry()
 
     def train(run: RunChild) -> Baseline:

@@ -78,11 +78,15 @@ def surroundings(home: Path) -> tuple[dict[str, str], int, int]:
         for name, value in os.environ.items()
         if "PREFECT" not in name and name.lower() != "no_proxy"
     }
-    environment = searched_first(environment) | DEAD_PROXIES | {
-        "MODKERNEL_HOME": str(home),
-        "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
-        "MODKERNEL_PREFECT_PORT": str(prefect_port),
-    }
+    environment = (
+        searched_first(environment)
+        | DEAD_PROXIES
+        | {
+            "MODKERNEL_HOME": str(home),
+            "MODKERNEL_MLFLOW_PORT": str(mlflow_port),
+            "MODKERNEL_PREFECT_PORT": str(prefect_port),
+        }
+    )
     return environment, mlflow_port, prefect_port
 
 
