@@ -10,8 +10,9 @@ CONSTRAINTS := requirements/constraints.txt
 demo: $(READY)
 	@$(BIN)/modkernel demo
 
+# Three workers, two of which own a server each (see SERVED in tests/conftest.py): they wait a lot.
 test: check
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 # What takes minutes a test, and so is no part of `test`.
 test-long: $(READY)

@@ -127,6 +127,7 @@ def test_what_is_found_takes_no_folder_from_who_works_in_it(registry: Registry) 
     assert registry.claim(digest, "the next") is not None, "released"
 
 
+@pytest.mark.long
 def test_two_processes_measure_each_module_once(registry: Registry, tmp_path: Path) -> None:
     trained = train_network(tiny("both", epochs=(1, 1, 1)))
     source, result = tmp_path / "dataset.json", tmp_path / "result.json"

@@ -96,6 +96,7 @@ def examine(home: Path, url: str, patience: float) -> dict[str, Any]:
 
 
 @pytest.mark.servers
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_doctor_says_so_when_schedules_create_no_runs(tmp_path: Path) -> None:
     (port,) = free_ports(1)

@@ -254,7 +254,9 @@ except Exception as error:
 """
 
 
-@pytest.mark.parametrize("where", ["environment", "prefect.toml"])
+@pytest.mark.parametrize(
+    "where", ["environment", pytest.param("prefect.toml", marks=pytest.mark.long)]
+)
 def test_no_other_server_is_sent_the_password(tmp_path: Path, where: str) -> None:
     environment, _, _ = surroundings(tmp_path / "home")
     environment |= {"PYTHONPATH": str(ROOT), "PREFECT_CLIENT_MAX_RETRIES": "0"}

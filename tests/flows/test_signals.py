@@ -249,7 +249,7 @@ def served(up: Up, client: SyncPrefectClient, spec: NetworkSpec) -> Iterator[UUI
             client.set_flow_run_state(run.id, Cancelling())
 
 
-@pytest.mark.parametrize("how", ["cancel", "SIGTERM"])
+@pytest.mark.parametrize("how", ["cancel", pytest.param("SIGTERM", marks=pytest.mark.long)])
 def test_a_served_run_is_ended(up: Up, how: str) -> None:
     name = f"served-{how.lower()}"
     with (

@@ -190,6 +190,7 @@ def start_study(spec: StudySpec, folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.long
 def test_a_killed_study_is_resumed(registry: Registry, tmp_path: Path) -> None:
     """Killed with a module stored and others in work: each is trained once in all."""
     spec = small("killed", epochs=60)
