@@ -13,10 +13,10 @@ The core: torch, torchvision, numpy, pydantic and safetensors are all that it ne
 0.98
 """
 
-import ast
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from modkernel.system.lazy import homes
 
 if TYPE_CHECKING:
     # The public surface, listed here alone. A name is imported when it is first used: a program
@@ -75,22 +75,7 @@ if TYPE_CHECKING:
     from modkernel.training.output import LabelledData as LabelledData
 
 
-def _homes(file: str) -> dict[str, str]:
-    """The module that each public name is from: read off a file's imports that never run."""
-    (block,) = (
-        node
-        for node in ast.parse(Path(file).read_text(encoding="utf-8")).body
-        if isinstance(node, ast.If)
-    )
-    return {
-        name.name: node.module
-        for node in block.body
-        if isinstance(node, ast.ImportFrom) and node.module
-        for name in node.names
-    }
-
-
-_HOMES = _homes(__file__)
+_HOMES = homes(__file__)
 __all__ = sorted(_HOMES)
 
 

@@ -14,7 +14,8 @@ import torch
 
 from modkernel.backbones import build_skeleton
 from modkernel.backbones.cut import cut
-from modkernel.data import DatasetInfo, LabelList, augment
+from modkernel.data import DatasetInfo, LabelList
+from modkernel.data.augment import augment
 from modkernel.data.label_budget import check_label_budget
 from modkernel.errors import DataError, ModkernelError, PairError, SpecError
 from modkernel.kernels import fitting, make_kernel
@@ -199,8 +200,10 @@ def _naming(field: str) -> Iterator[None]:
 def check_output(output: OutputSpec, info: DatasetInfo) -> None:
     """Check that a data set can train an output module.
 
+    One whose test part is empty can: the module is then trained, and not evaluated.
+
     Raises:
-        DataError: it has no class labels, or nothing to test on.
+        DataError: it has no class labels.
         LabelBudgetError: some class has fewer examples than labels are asked for.
     """
     if not info.labelled or info.train_counts is None:
@@ -209,6 +212,16 @@ def check_output(output: OutputSpec, info: DatasetInfo) -> None:
             "'output: null' to train the hidden modules alone, or sort the images into one "
             "folder a class."
         )
+    if output.labels_per_class is not None:
+        check_label_budget(info.train_counts, info.classes, output.labels_per_class)
+
+
+def check_tested(info: DatasetInfo) -> None:
+    """Check that a data set has something to test on.
+
+    Raises:
+        DataError: its test part is empty.
+    """
     if not info.n_test:
         raise DataError(
             f"The test part of data set '{info.name}' has none of its "
@@ -216,8 +229,6 @@ def check_output(output: OutputSpec, info: DatasetInfo) -> None:
             "examples, or set another dataset.split_seed or a larger dataset.test_fraction; a test "
             "part of the set's own needs examples of the chosen classes."
         )
-    if output.labels_per_class is not None:
-        check_label_budget(info.train_counts, info.classes, output.labels_per_class)
 
 
 def check_whole(output: OutputSpec) -> None:

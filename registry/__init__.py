@@ -3,8 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from modkernel import _homes
 from modkernel.registry.tracking import environment  # noqa: F401  (before what imports mlflow)
+from modkernel.system.lazy import homes
 
 if TYPE_CHECKING:
     # Imported when first used: what wants the settings alone does not wait for MLflow.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modkernel.registry.sql.claims import Claim as Claim
     from modkernel.registry.sql.claims import Holder as Holder
 
-_HOMES = _homes(__file__)
+_HOMES = homes(__file__)
 __all__ = sorted(_HOMES)
 
 

@@ -138,7 +138,7 @@ def output(
     assert wanted is not None
     _, report = train_output(
         output_spec(wanted, below.spec, below.id, data.info(), given.seed),
-        *labelled_data(data),
+        *labelled_data(data)[:2],
         [below],
         arithmetic=arithmetic,
     )

@@ -50,10 +50,10 @@ def narrowed(base: DatasetSpec, classes: str | None) -> DatasetSpec:
     Raises:
         ClassError: --classes cannot be read.
     """
-    from modkernel.reuse.task import parse_task
-
     if classes is None:
         return base
+    from modkernel.reuse.task import parse_task
+
     return parse_task(classes).dataset(base.changed(classes=None, groups=None))
 
 

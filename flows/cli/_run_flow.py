@@ -64,6 +64,8 @@ def print_network(result: NetworkResult) -> None:
     print_modules(f"{result.name} ({result.id[:12]})", result.modules)
     value = result.evaluation
     if value is None:
+        if result.modules[-1].kind == "output":
+            out.print("Its accuracy is not known: no test example has a label.")
         return
     print_table(
         "",

@@ -13,7 +13,7 @@ from modkernel.flows.cli._run_flow import print_remarks
 from modkernel.flows.cli._stored import print_records, stored
 
 if TYPE_CHECKING:
-    from modkernel.data.images import Broken
+    from modkernel.data.broken import Broken
     from modkernel.modules.network import Network
     from modkernel.registry import NetworkRecord
 
@@ -116,7 +116,7 @@ def predict(
     --json: a list of {image, label, probability, probabilities}, of the images that can be read;
     a row is FILE:NUMBER, counted from 0.
     """
-    from modkernel.data.images import unreadable
+    from modkernel.data.broken import unreadable
 
     registry = stored()
     loaded = registry.networks.load(registry.networks.resolve(network))
@@ -148,7 +148,8 @@ def predict_images(
     """
     import torch
 
-    from modkernel.data.images import Broken, check_image_shape, decode_each
+    from modkernel.data.broken import Broken
+    from modkernel.data.images import check_image_shape, decode_each
 
     _check_predicts(network)
     takes = network.stored[0].spec.preprocessing

@@ -32,15 +32,15 @@ def search(
 
     wanted = read_spec(spec, SearchSpec)
     with flow_running(verbose):
-        from modkernel.flows.search.report import cost_sentence, rows_of
+        from modkernel.flows.search.report import columns_of, cost_sentence
         from modkernel.flows.search_modules import search_modules
 
         result = search_modules(wanted)
     if json:
         print_json(result.model_dump(mode="json"))
         return
-    columns = ("stage", "candidate", "on", f"{result.score} ", "training ", "module", "")
-    print_table(result.name, columns, rows_of(result))
+    columns = columns_of(result)
+    print_table(result.name, tuple(columns), zip(*columns.values(), strict=True))
     for row in result.candidates:
         if row.error is not None:
             out.print(f"Stage {row.stage}, {row.description}: {row.error}", soft_wrap=True)

@@ -86,7 +86,7 @@ def study_name(data: str) -> str:
 
 
 def _print(result: StudyResult) -> None:
-    from modkernel.flows.study.report import HEAD, cost_rows, score_row
+    from modkernel.flows.study.report import HEAD, cost_rows, score_row, truth_sentence
 
     columns = [HEAD[0], *(f"{name} " for name in HEAD[1:])]
     print_table(
@@ -95,6 +95,7 @@ def _print(result: StudyResult) -> None:
         columns,
         [score_row(score) for score in result.best_first],
     )
+    out.print(truth_sentence(result), soft_wrap=True)
     for name, reason in result.left_out.items():
         out.print(f"{name} is left out. {reason}", soft_wrap=True)
     print_table("", ("", "seconds ", "of training "), cost_rows(result.seconds))

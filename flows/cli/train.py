@@ -30,8 +30,9 @@ def train(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> None:
     --json: {id, name, modules: [{id, name, version, kind, reused, seconds, objective,
     peak_memory_bytes, run_id}], evaluation: null or {accuracy, accuracy_all_labels, accuracy_mean,
     accuracy_min, accuracy_max, the same five of balanced_accuracy, worst_class, …_all_labels and
-    …_mean: {name, accuracy, right, examples}, untested: [class, ...], labels, draws, confusion,
-    per_class}, trained_modules, reused_modules, seconds, run_id}.
+    …_mean: {name, accuracy, right, examples}, untested: [class, ...], validated: [those on
+    the validation part], labels, draws, confusion, per_class}, trained_modules, reused_modules,
+    seconds, run_id}.
     """
     from modkernel.flows.specs.read import read_spec
 

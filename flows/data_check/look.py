@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 import yaml
 from pydantic import ValidationError
-from torch import Tensor
 
-from modkernel.data import DataPlaces, Dataset, Finding, Split, dataset_key, load_dataset
-from modkernel.data.arrays import SUFFIXES as ARRAYS
-from modkernel.data.pixel_cache import read_json, write_json
-from modkernel.data.tables import SUFFIXES as TABLES
+from modkernel.data import DataPlaces, Finding
+from modkernel.data.cache_files import read_json, write_json
+from modkernel.data.file_kinds import ARRAYS, TABLES
+from modkernel.data.keys import key_of
+from modkernel.data.layout import Layout, read_layout
 from modkernel.errors import DataError
-from modkernel.flows.labels.images import label_images
-from modkernel.plan import check_hidden
-from modkernel.spec import DatasetSpec, HiddenSpec, Spec
+from modkernel.spec import DatasetSpec, Spec
+
+if TYPE_CHECKING:
+    from modkernel.data.pool import Source
 
 KINDS = {
     "arrays": (ARRAYS, "an archive of arrays"),
@@ -25,10 +26,6 @@ KINDS = {
 """How names of files end, and what they are in words, by data set."""
 ARROW_FILES = ("dataset_info.json", "dataset_dict.json")
 """Files that a folder of Hugging Face's `datasets` has."""
-SHOWN = 6
-"""Examples of each class that are shown."""
-MOST_SHOWN = 400
-"""Examples that are shown in all: the page has to open."""
 
 
 class ClassCounts(Spec):
@@ -103,9 +100,10 @@ def guess(path: Path) -> tuple[dict[str, str], str]:
 
 
 def look(spec: DatasetSpec, where: DataPlaces, what: str) -> DataLook:
-    """Load a data set as training would, and describe it.
+    """Describe a data set as training would load it.
 
-    A look is kept in the cache as long as the set's files are as they were.
+    A look is kept in the cache as long as the set's files are as they were, and a folder of images
+    that was looked at is only listed: without torch, whose import takes longer than that.
 
     Args:
         spec: which data set.
@@ -115,30 +113,25 @@ def look(spec: DatasetSpec, where: DataPlaces, what: str) -> DataLook:
     Raises:
         DataError, PairError: training would be refused, see `load_dataset` and `check_hidden`.
     """
-    key = dataset_key(spec, where)
+    files = _find(spec, where)
+    key = key_of(spec, files.stamp)
     kept = where.cache / "looks" / f"{key}.json"
     if key is not None and (known := _read(kept)) is not None:
         return known.changed(what=what)
-    data = load_dataset(spec, where)
-    info = data.info()
-    if info.labelled:
-        check_hidden((HiddenSpec(),), info, on_pairs=False)
-    found = DataLook(
-        what=what,
-        dataset=spec,
-        fingerprint=data.fingerprint,
-        example=_example(data),
-        counts=_counts(data),
-        n_train=info.n_train,
-        n_validation=info.n_validation,
-        n_test=info.n_test,
-        n_borrowed=info.n_borrowed,
-        findings=info.findings,
-        examples=_shown(spec, data),
-    )
+    from modkernel.flows.data_check.describe import describe
+
+    found = describe(spec, where, what, files)
     if key is not None:
         write_json(kept, found.model_dump(mode="json"))
     return found
+
+
+def _find(spec: DatasetSpec, where: DataPlaces) -> Layout | Source:
+    if spec.name == "image_folder" and spec.path is not None:
+        return read_layout(Path(spec.path))
+    from modkernel.data.load import find_dataset
+
+    return find_dataset(spec, where)
 
 
 def _read(path: Path) -> DataLook | None:
@@ -147,55 +140,3 @@ def _read(path: Path) -> DataLook | None:
         return None if content is None else DataLook.model_validate(content)
     except ValidationError:
         return None
-
-
-def _example(data: Dataset) -> str:
-    shape = data.preprocessing.shape
-    if len(shape) == 1:
-        return f"vectors of {shape[0]} numbers"
-    channels, height, width = shape
-    return f"{'grey' if channels == 1 else 'colour'} images of {width} x {height} pixels"
-
-
-def _counts(data: Dataset) -> tuple[ClassCounts, ...]:
-    parts = (data.train, data.validation, data.test)
-    if data.train.labels is None:
-        train, validation, test = map(len, parts)
-        return (ClassCounts(name=None, train=train, validation=validation, test=test),)
-    columns = (_by_class(part, len(data.classes)) for part in parts)
-    return tuple(
-        ClassCounts(name=name, train=train, validation=validation, test=test)
-        for name, train, validation, test in zip(data.classes, *columns, strict=True)
-    )
-
-
-def _by_class(part: Split, classes: int) -> list[int]:
-    if part.labels is None:
-        return [0] * classes
-    counts: list[int] = torch.bincount(part.labels, minlength=classes).tolist()
-    return counts
-
-
-def _shown(spec: DatasetSpec, data: Dataset) -> tuple[tuple[Example, ...], ...]:
-    """A few training examples of each class, evenly over the order of the source."""
-    labels = data.train.labels
-    number = max(1, len(data.classes))
-    each = min(SHOWN, MOST_SHOWN // number) if labels is not None else 4 * SHOWN
-    if not each:
-        return ()
-    of_class = [
-        torch.arange(len(data.train)) if labels is None else (labels == i).nonzero()[:, 0]
-        for i in range(number)
-    ]
-    rows = [_evenly(found, each) for found in of_class]
-    texts = iter(label_images(spec, data.train, torch.cat(rows), data.preprocessing.reading))
-    return tuple(
-        tuple(Example(id=data.train.ids[row], shown=next(texts)) for row in found.tolist())
-        for found in rows
-    )
-
-
-def _evenly(rows: Tensor, count: int) -> Tensor:
-    if len(rows) <= count:
-        return rows
-    return rows[torch.linspace(0, len(rows) - 1, count).round().long()]

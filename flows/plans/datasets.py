@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
@@ -18,11 +19,11 @@ from modkernel.data import (
     read_labels,
     read_pairs,
 )
-from modkernel.errors import InterfaceError, SpecError
+from modkernel.errors import DataError, InterfaceError, SpecError
 from modkernel.flows.runtime.events import Note, emit
 from modkernel.flows.runtime.shared import places
 from modkernel.kernels import make_kernel
-from modkernel.lookup import check_trusted, trusting
+from modkernel.lookup import check_trusted, is_import_path, trusting
 from modkernel.modules.stored import check_spec_trusted
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.source import PairSource
@@ -109,6 +110,7 @@ def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
     Raises:
         SpecError: it was not trained by a flow, or the data set is a loader of a package that is
             not trusted.
+        DataError: nothing is where its files were.
     """
     dataset = registry.modules.dataset(record)
     if dataset is None:
@@ -119,6 +121,14 @@ def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
     with trusting(registry.settings.trusted_packages):
         check_trusted(
             dataset.name, f"Module {record.short_id} ({record.name}) was trained on data set"
+        )
+    path = dataset.path
+    if path is not None and not is_import_path(dataset.name) and not Path(path).exists():
+        option = "" if dataset.name == "image_folder" else f"--dataset {dataset.name} "
+        raise DataError(
+            f"The data that module {record.short_id} ({record.name}) was trained on is no longer "
+            f"at {path}: move it back, or say where it is now ({option}--data PATH, or a spec's "
+            "dataset.path); at another place the same data is still known as the same."
         )
     if dataset.name != "image_folder":
         return dataset

@@ -19,14 +19,14 @@ FIGURE, TABLE = "search.png", "search.json"
 
 def show_search(result: SearchResult, figure: bytes) -> None:
     """Leave the search's summary in Prefect."""
-    evaluation = result.network.evaluation
+    evaluation, columns = result.network.evaluation, columns_of(result)
     parts = [
         f"# Module search {result.name}",
         cost_sentence(result),
         image(figure),
         table(
-            ("stage", "candidate", "on", result.score, "training", "module", ""),
-            [tuple(map(plain, cells)) for cells in rows_of(result)],
+            [head.strip() for head in columns],
+            [tuple(map(plain, cells)) for cells in zip(*columns.values(), strict=True)],
         ),
     ]
     if evaluation is not None:
@@ -62,6 +62,8 @@ def log_search(registry: Registry, run_id: str, result: SearchResult, figure: by
         "candidate": lambda row: row.candidate,
         "description": lambda row: row.description,
         result.score: lambda row: row.score,
+        "balanced_accuracy": lambda row: row.balanced_accuracy,
+        "worst_class": lambda row: None if row.worst_class is None else row.worst_class.text,
         "seconds": lambda row: None if row.module is None else row.module.seconds,
         "module": lambda row: None if row.module is None else row.module.id,
         "stands_on": lambda row: row.stands_on,
@@ -72,25 +74,29 @@ def log_search(registry: Registry, run_id: str, result: SearchResult, figure: by
     registry.runs.log_table(run_id, data, TABLE)
 
 
-def rows_of(result: SearchResult) -> list[tuple[str, ...]]:
-    """One row of text a candidate: stage, what it is, on what, score, training, module, fate."""
+def columns_of(result: SearchResult) -> dict[str, list[str]]:
+    """One row of text a candidate, as columns by heading; those of figures end in a space.
+
+    Columns without a figure are left out: of scores of moments, the accuracies.
+    """
     names = {
         row.module.id: f"{row.module.name.rpartition('.')[2]}/{row.module.version}"
         for row in result.candidates
         if row.module is not None
     }
-    return [
-        (
-            str(row.stage),
-            row.description,
-            "the data" if row.stands_on is None else names[row.stands_on],
-            "" if row.score is None else _score(result.score, row.score),
-            "" if row.module is None else f"{row.module.seconds:.1f} s",
-            "" if row.module is None else names[row.module.id],
-            _fate(row, result),
-        )
-        for row in result.candidates
-    ]
+    rows = result.candidates
+    columns = {
+        "stage": [str(row.stage) for row in rows],
+        "candidate": [row.description for row in rows],
+        "on": ["the data" if row.stands_on is None else names[row.stands_on] for row in rows],
+        f"{result.score} ": [_score(result.score, row.score) for row in rows],
+        "balanced ": [_score(ACCURACY, row.balanced_accuracy) for row in rows],
+        "worst class": ["" if row.worst_class is None else row.worst_class.text for row in rows],
+        "training ": ["" if row.module is None else f"{row.module.seconds:.1f} s" for row in rows],
+        "module": ["" if row.module is None else names[row.module.id] for row in rows],
+        "": [_fate(row, result) for row in rows],
+    }
+    return {head: cells for head, cells in columns.items() if any(cells)}
 
 
 def cost_sentence(result: SearchResult) -> str:
@@ -111,5 +117,7 @@ def _fate(row: CandidateResult, result: SearchResult) -> str:
     return "kept" if row.kept else ""
 
 
-def _score(name: str, value: float) -> str:
+def _score(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
     return f"{value:.2%}" if name == ACCURACY else f"{value:.4g}"

@@ -9,6 +9,7 @@ from typing import Any
 from modkernel.flows.results import ModuleResult, NetworkResult
 from modkernel.flows.search.spec import Candidate
 from modkernel.spec import Spec
+from modkernel.training.report import ClassRecall
 
 __all__ = ["CandidateResult", "SearchResult", "describe"]
 
@@ -28,6 +29,10 @@ class CandidateResult(Spec):
     """None where training it failed."""
     score: float | None
     """None where it failed, or where the score is undefined for it."""
+    balanced_accuracy: float | None = None
+    """Where the score is an accuracy, on the same examples."""
+    worst_class: ClassRecall | None = None
+    """Likewise."""
     kept: bool
     """Whether the next stage, or the network, stands on it."""
     error: str | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from modkernel.data import DatasetInfo
 from modkernel.errors import MomentsError
 from modkernel.features.measure import MeasuredFeatures, measured_features
@@ -10,8 +12,18 @@ from modkernel.flows.tasks.measure import measure_stored_module
 from modkernel.lookup import lookup
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.backends import feature_cache
-from modkernel.reuse.scores import SCORES, head_accuracy, reusability, ridge_head
+from modkernel.reuse.scores import SCORES, head_confusion, reusability, ridge_head
 from modkernel.spec import DatasetSpec
+from modkernel.training.evaluation import evaluation_from, worst_of
+from modkernel.training.report import ClassRecall
+
+
+class CandidateScore(NamedTuple):
+    """How good a candidate is; the last two where that is an accuracy."""
+
+    score: float
+    balanced_accuracy: float | None = None
+    worst_class: ClassRecall | None = None
 
 
 def score_names() -> tuple[str, ...]:
@@ -30,7 +42,7 @@ def check_score(name: str) -> None:
 
 def score_candidate(
     registry: Registry, record: ModuleRecord, dataset: DatasetSpec, info: DatasetInfo, name: str
-) -> float:
+) -> CandidateScore:
     """The score of a stored module on the measured examples of its data; larger is better.
 
     'accuracy': a ridge output module is fitted in closed form on the moments of the training
@@ -45,10 +57,12 @@ def score_candidate(
         measure_stored_module(record.id, dataset)
     moments = registry.moments.load(record, info.fingerprint)
     if name != ACCURACY:
-        return reusability(moments.validation, score=name)
+        return CandidateScore(reusability(moments.validation, score=name))
     features = _features(registry, record, dataset, info)
     weights, bias = ridge_head(moments.train)
-    return head_accuracy(weights, bias, features.validation, features.validation_labels)
+    confusion = head_confusion(weights, bias, features.validation, features.validation_labels)
+    found = evaluation_from(confusion)
+    return CandidateScore(found.accuracy, found.balanced_accuracy, worst_of(found, info.classes))
 
 
 def _features(

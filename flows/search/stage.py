@@ -97,7 +97,7 @@ def run_stage(
             failed.append(row.changed(error=str(error)))
             tell(label, "left out")
             continue
-        row = row.changed(score=score)
+        row = row.changed(**score._asdict())
         entries.append(Entry(row, record, (*attempt.below, module), attempt.path))
     if not entries:
         reasons = "\n".join(f"{row.description}: {row.error}" for row in failed)

@@ -53,6 +53,8 @@ def assemble_result(
         fingerprint=plan.info.fingerprint,
         tasks=tuple(_task(plan.tasks[place], modules[place]) for place in order),
         truth=_arranged(truth, order),
+        balanced=_arranged(np.array([truth.balanced_accuracy for truth in truths]), order),
+        worst=_arranged(np.array([truth.worst_accuracy for truth in truths]), order),
         scores=tuple(
             ScoreResult(
                 name=name,

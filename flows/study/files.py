@@ -13,19 +13,20 @@ from modkernel.system.files import replace_file
 
 RESULTS, SCORES, HEAT_MAPS, TREES = "results.json", "scores.csv", "heat_maps.png", "tasks.png"
 """File names in a study's folder."""
-TRUTH = "ground_truth"
-"""Column of scores.csv."""
+TRUTH = ("ground_truth", "balanced_accuracy", "worst_class_accuracy")
+"""Columns of scores.csv with what a module is really worth for a target."""
 
 
 def scores_csv(result: StudyResult) -> str:
     """One row a source and target: ground truth and every score."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["source", "target", TRUTH, *(score.name for score in result.scores)])
+    writer.writerow(["source", "target", *TRUTH, *(score.name for score in result.scores)])
     for row, source in enumerate(result.tasks):
         for column, target in enumerate(result.tasks):
             values = (score.matrix[row][column] for score in result.scores)
-            writer.writerow([source.name, target.name, result.truth[row][column], *values])
+            found = (each[row][column] for each in (result.truth, result.balanced, result.worst))
+            writer.writerow([source.name, target.name, *found, *values])
     return text.getvalue()
 
 

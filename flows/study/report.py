@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from prefect.artifacts import create_markdown_artifact
 
 from modkernel.flows.display.artifacts import artifact_key, image, table
-from modkernel.flows.study.result import ScoreResult, Seconds, StudyResult
+from modkernel.flows.study.result import Rows, ScoreResult, Seconds, StudyResult
 from modkernel.registry import Registry
 from modkernel.registry.tracking.markdown import plain
 from modkernel.reuse.scores import DEFAULT_SCORE
@@ -25,6 +25,7 @@ def summary(result: StudyResult, figures: Mapping[str, bytes]) -> str:
         "How well each score ranks the other tasks' modules for a task, as a mean over the tasks; "
         "points of accuracy lost by taking the best-scored of them.",
         table(HEAD, [score_row(score) for score in result.best_first]),
+        plain(truth_sentence(result)),
         *(plain(f"{name} is left out. {reason}") for name, reason in result.left_out.items()),
         *map(image, figures.values()),
         "## What it cost",
@@ -45,6 +46,24 @@ def summary(result: StudyResult, figures: Mapping[str, bytes]) -> str:
         ),
     ]
     return "\n\n".join(parts)
+
+
+def truth_sentence(result: StudyResult) -> str:
+    """What the ground truth is in the mean, and where a side of a target is found worst."""
+    worst, source, target = min(
+        (share, source.name, target.name)
+        for source, row in zip(result.tasks, result.worst, strict=True)
+        for target, share in zip(result.tasks, row, strict=True)
+    )
+    return (
+        f"Ground truth: mean accuracy {_mean(result.truth):.2%}, balanced "
+        f"{_mean(result.balanced):.2%}. The worst-found side of a target: {worst:.2%}, of "
+        f"{target} on the module of {source}."
+    )
+
+
+def _mean(rows: Rows) -> float:
+    return sum(map(sum, rows)) / len(rows) ** 2
 
 
 def score_row(score: ScoreResult) -> tuple[str, ...]:

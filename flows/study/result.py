@@ -86,6 +86,8 @@ class StudyResult(Spec):
     """Of the data of all tasks' classes."""
     tasks: tuple[TaskResult, ...]
     truth: Rows = Field(description="Test accuracy of a fresh output module, in [0, 1].")
+    balanced: Rows = Field(description="Its balanced accuracy.")
+    worst: Rows = Field(description="Its accuracy on the target's side of least accuracy.")
     scores: tuple[ScoreResult, ...]
     """As in the table of scores."""
     left_out: dict[str, str]

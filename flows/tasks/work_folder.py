@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from modkernel.data.pixel_cache import read_json
+from modkernel.data.cache_files import read_json
 from modkernel.registry import Registry
 from modkernel.registry.backends import this_process
 

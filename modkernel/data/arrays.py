@@ -17,8 +17,9 @@ from torch import Tensor
 
 from modkernel.data.array_pool import Part, make_pool
 from modkernel.data.class_names import listed
-from modkernel.data.dataset import DataPlaces
+from modkernel.data.file_kinds import ARRAYS
 from modkernel.data.findings import Finding
+from modkernel.data.places import DataPlaces
 from modkernel.data.pool import Pool, Source
 from modkernel.errors import DataError, ModkernelError
 from modkernel.spec import DatasetSpec
@@ -26,8 +27,6 @@ from modkernel.system.memory import free_memory
 
 KEYS = ("x", "y", "x_val", "y_val", "x_test", "y_test")
 """Arrays that a file may hold: examples and labels, for training, validation and testing."""
-SUFFIXES = (".npz", ".safetensors")
-"""Of the files that hold arrays."""
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0}
 """What reads the header of an array, by the version of numpy's format; else it is the second's."""
 
@@ -43,7 +42,7 @@ def open_arrays(spec: DatasetSpec, where: DataPlaces) -> Source:
     Raises:
         DataError: no such file, or one of another type.
     """
-    path = found_file(spec, "arrays", SUFFIXES)
+    path = found_file(spec, "arrays", ARRAYS)
     return Source(file_stamp(path), partial(_read_pool, path, spec.unlabelled))
 
 

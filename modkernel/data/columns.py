@@ -39,7 +39,8 @@ class ColumnScale:
         std: of the clipped values; of a constant column its magnitude, so that it stays 0.
         constant: whether the values do not differ.
         bounds: where values are clipped, or None.
-        far: number of values that are far from the others and decide the scale if not clipped.
+        far: number of values that are far from the others and decide the scale if not clipped;
+            they may be one value, other than 0, that is more than half of all.
         furthest: the most distant of these.
         missing: number of values that are NaN.
     """
@@ -73,8 +74,24 @@ def column_scale(column: np.ndarray) -> ColumnScale:
             ordinary = values[~far]
             bounds = (float(ordinary[0]), float(ordinary[-1]))
             values = values.clip(*bounds)
+    elif _is_filled(values, median):
+        count, furthest = int((values == median).sum()), median
     return ColumnScale(
         float(values.mean()), float(values.std()), False, bounds, count, furthest, missing
+    )
+
+
+def _is_filled(values: np.ndarray, value: float) -> bool:
+    """Whether one value other than 0 is more than half of all, beside which the others look alike.
+
+    It is the median then, so that no value is far from it. Zeros are mostly amounts.
+    """
+    others = values[values != value]
+    return (
+        value != 0
+        and 2 * len(others) < len(values)
+        and len(np.unique(others)) > FEW_DISTINCT
+        and bool(values.std() > DOMINATED * others.std())
     )
 
 
@@ -101,8 +118,8 @@ def scale_findings(scales: Sequence[ColumnScale], names: Sequence[str] = ()) -> 
         ]
         text = (
             f"{_columns(heavy)} whose scale is decided by many values far from the others, beside "
-            f"which the others hardly differ: {_listed(shown)}. Take logarithms or ranks "
-            "if that is not meant."
+            f"which the others hardly differ: {_listed(shown)}. If they stand for missing values, "
+            "write NaN in place of them; else take logarithms or ranks if that is not meant."
         )
         found.append(Finding(kind="outliers", text=text, count=len(heavy)))
     holes = [i for i, scale in enumerate(scales) if scale.missing]

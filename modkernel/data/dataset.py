@@ -1,10 +1,9 @@
-"""What a loaded data set is: its splits, its summary, and where its files are."""
+"""What a loaded data set is: its splits and its summary."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,21 +17,6 @@ TRAINING_PART = "train and validation"
 """Name that the feature cache has for the examples of `Dataset.training_part`."""
 VALIDATION_PART = "validated on"
 """Name that the feature cache has for the examples of `Dataset.validation_part`."""
-
-
-@dataclass(frozen=True)
-class DataPlaces:
-    """Where data sets are looked for and where decoded copies of them are cached.
-
-    Attributes:
-        root: torchvision's data root.
-        cache: folder for decoded images, file hashes and summaries; may be deleted at any time.
-        download: whether a torchvision set that is not in `root` is downloaded.
-    """
-
-    root: Path
-    cache: Path
-    download: bool = True
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 
+from modkernel.data.file_kinds import suffix_of
 from modkernel.errors import DataError
 from modkernel.spec.shorthand import composed
+
+
+def looks_like_id(name: str, known: Iterable[str]) -> bool:
+    """Whether a name has the form of some id, and so is a wrong one and no heading of a column.
+
+    That is a number, or the suffix of some image's file.
+    """
+    kinds = {_kind(each) for each in known}
+    return _kind(name) in kinds - {""}
+
+
+def _kind(name: str) -> str:
+    last = name.rpartition("/")[2]
+    return "number" if last.isdecimal() else suffix_of(last)
 
 
 def known_id(

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, which mean nothing, and what is said of the others."""
+"""Files by their suffix: data sets, images, what means nothing; and what is said of the others."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from importlib.util import find_spec
 from modkernel.data.class_names import LISTED
 from modkernel.data.findings import Finding
 
+ARRAYS = (".npz", ".safetensors")
+"""How the names of files of arrays end."""
+TABLES = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".feather", ".arrow")
+"""How the names of tables end."""
 EXTENSIONS = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),

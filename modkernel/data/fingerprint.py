@@ -11,16 +11,13 @@ from torch import Tensor
 from modkernel.data.contents import Contents
 from modkernel.data.findings import Finding
 from modkernel.data.folder import common_shape
+from modkernel.data.keys import DATA_FORMAT
 from modkernel.data.pixel_cache import array_bytes
 from modkernel.data.pool import FileList, Pool, take
 from modkernel.data.reading import choose_reading, reading_findings, resized_findings
 from modkernel.data.split import Membership
 from modkernel.errors import DataError
 from modkernel.spec import DatasetSpec, ImageReading, Shape
-
-DATA_FORMAT = 2
-"""Version of the fingerprint, of how images are decoded, of how sets are split, and of what is
-cached of a set."""
 
 
 def shape_of(spec: DatasetSpec, pool: Pool, contents: Contents) -> Shape:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -12,19 +11,13 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from modkernel.data.dataset import DataPlaces
+from modkernel.data.broken import Broken, unreadable
+from modkernel.data.cache_files import read_json, write_json
 from modkernel.data.file_kinds import skipped_finding
-from modkernel.data.images import (
-    Broken,
-    FileFacts,
-    decode_each,
-    map_files,
-    try_facts,
-    unreadable,
-)
-from modkernel.data.layout import Layout, read_layout
-from modkernel.data.pixel_cache import read_json, write_json
-from modkernel.data.pool import FileList, ListedFile, Pool, Source
+from modkernel.data.images import FileFacts, decode_each, map_files, try_facts
+from modkernel.data.layout import Layout, ListedFile, read_layout
+from modkernel.data.places import DataPlaces
+from modkernel.data.pool import FileList, Pool, Source
 from modkernel.errors import ClassError, DataError, ImageError
 from modkernel.spec import DatasetSpec, ImageReading, Shape
 from modkernel.spec.shorthand import composed
@@ -49,12 +42,12 @@ def open_folder(spec: DatasetSpec, where: DataPlaces) -> Source:
     """
     if spec.path is None:
         raise DataError("Data set 'image_folder' needs a folder: set dataset.path.")
-    root = Path(spec.path)
-    layout = read_layout(root)
-    files = [found for part in layout.parts.values() for found in part.listing.values()]
-    seen = [str(root.resolve()), files, layout.skipped]
-    stamp = hashlib.sha256(json.dumps(seen).encode()).hexdigest()
-    return Source(stamp, partial(_pool, root, layout))
+    return folder_source(read_layout(Path(spec.path)))
+
+
+def folder_source(layout: Layout) -> Source:
+    """An image folder that was listed already."""
+    return Source(layout.stamp, partial(_pool, layout))
 
 
 def read_facts(listed: FileList, cache: Path) -> list[FileFacts]:
@@ -77,7 +70,7 @@ def read_facts(listed: FileList, cache: Path) -> list[FileFacts]:
         fresh: dict[str, FileFacts] = {}
         for file, found in zip(missing, looked, strict=True):
             if isinstance(found, Broken):
-                raise broken_images(listed)
+                raise broken_images(listed, unreadable([found]))
             fresh[file.path] = found
             known[file.path] = [*file[1:], FACTS.dump_python(found, exclude_defaults=True)]
         write_json(manifest, known)
@@ -85,13 +78,17 @@ def read_facts(listed: FileList, cache: Path) -> list[FileFacts]:
     return [found for found in facts if found is not None]
 
 
-def broken_images(listed: FileList) -> ImageError:
-    """The error for files of which some cannot be read: all are decoded to name all such."""
+def broken_images(listed: FileList, error: ImageError) -> ImageError:
+    """The error for files of which some cannot be read: all are decoded to name all such.
+
+    `error` is what was met; it stands where all can be read by now.
+    """
     paths = [listed.root / file.path for file in listed.files]
     # Any size and range will do.
     reading = ImageReading(value_range=(0, 1))
     looked = decode_each(paths, (1, 1, 1), reading)
-    return unreadable([found for found in looked if isinstance(found, Broken)])
+    broken = [found for found in looked if isinstance(found, Broken)]
+    return unreadable(broken) if broken else error
 
 
 def common_shape(spec: DatasetSpec, listed: FileList, facts: list[FileFacts]) -> Shape:
@@ -125,7 +122,8 @@ def _remembered(known: Mapping[str, list[object]], file: ListedFile) -> FileFact
     return None
 
 
-def _pool(root: Path, layout: Layout) -> Pool:
+def _pool(layout: Layout) -> Pool:
+    root = layout.root
     trained = layout.parts["train"]
     classes = [name for name in trained.listing if name is not None]
     for part in layout.parts.values():

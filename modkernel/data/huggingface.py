@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from modkernel.data.arrays import check_memory, file_stamp
+from modkernel.data.cache_files import read_json
 from modkernel.data.class_names import listed
-from modkernel.data.dataset import DataPlaces
 from modkernel.data.findings import Finding
+from modkernel.data.layout import ListedFile
 from modkernel.data.own import PART_NAMES
-from modkernel.data.pixel_cache import read_json
-from modkernel.data.pool import FileList, ListedFile, Pool, Source
+from modkernel.data.places import DataPlaces
+from modkernel.data.pool import FileList, Pool, Source
 from modkernel.data.table_columns import Table, label_texts
 from modkernel.data.tables import arrow_table, table_pool
 from modkernel.errors import ClassError, DataError, SettingsError

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from modkernel.data.class_names import LISTED
+from modkernel.data.broken import Broken, unreadable
 from modkernel.data.file_kinds import HEIF, suffix_of
 from modkernel.data.pixels import (
     GREY_MODES,
@@ -29,7 +29,7 @@ from modkernel.data.pixels import (
     visible_grey,
     wide_range,
 )
-from modkernel.errors import ImageError, InterfaceError
+from modkernel.errors import InterfaceError
 from modkernel.spec import ImageReading, Shape
 from modkernel.system.memory import free_memory
 
@@ -72,28 +72,6 @@ class FileFacts:
     values: tuple[float, float] | None = None
     visible: float | None = None
     cut: bool = False
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A file that cannot be read as an image, and why."""
-
-    path: Path
-    reason: str
-
-
-def unreadable(broken: Sequence[Broken]) -> ImageError:
-    """The error for one or more files that cannot be read."""
-    if len(broken) == 1:
-        return ImageError(
-            f"Cannot read image {broken[0].path}: {broken[0].reason}. Replace or remove the file."
-        )
-    in_order = sorted(broken, key=lambda each: str(each.path))
-    shown = "; ".join(f"{each.path}: {each.reason}" for each in in_order[:LISTED])
-    more = f"; and {len(broken) - LISTED} more" if len(broken) > LISTED else ""
-    return ImageError(
-        f"Cannot read {len(broken)} images: {shown}{more}. Replace or remove the files."
-    )
 
 
 def read_images(paths: Sequence[Path | str], shape: Shape, reading: ImageReading = PLAIN) -> Tensor:

@@ -8,8 +8,9 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor
 
+from modkernel.data.cache_files import read_json, write_json
 from modkernel.data.dataset import DatasetInfo
-from modkernel.data.pixel_cache import read_json, read_tensors, write_json, write_tensors
+from modkernel.data.pixel_cache import read_tensors, write_tensors
 from modkernel.data.split import Membership
 
 

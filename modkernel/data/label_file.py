@@ -15,7 +15,7 @@ from torch import Tensor
 
 from modkernel.data.class_names import listed
 from modkernel.data.csv_file import Rows, csv_rows
-from modkernel.data.example_names import known_id
+from modkernel.data.example_names import known_id, looks_like_id
 from modkernel.errors import ClassError, DataError
 
 HEADER = ("id", "label")
@@ -145,7 +145,9 @@ def _has_header(rows: Rows, known: Set[str], classes: Sequence[str]) -> bool:
     if name in known or not label:
         return False
     labels = classes or [fields[-1] for _, fields in rows[1:]]
-    return name.lower() == HEADER[0] or not (Path(name).is_absolute() or label in labels)
+    return name.lower() == HEADER[0] or not (
+        Path(name).is_absolute() or label in labels or looks_like_id(name, known)
+    )
 
 
 def _classes(path: Path, classes: Sequence[str], labelled: set[str]) -> tuple[str, ...]:

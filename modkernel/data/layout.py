@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+from modkernel.data.broken import Broken, unreadable
 from modkernel.data.class_names import listed
 from modkernel.data.file_kinds import EXTENSIONS, is_ignored, is_image, kinds_of, remedies
-from modkernel.data.images import Broken, unreadable
-from modkernel.data.pool import ListedFile
 from modkernel.errors import DataError
 from modkernel.spec.shorthand import composed
 
@@ -20,6 +23,16 @@ PARTS = {
     "test": ("test", "testing"),
 }
 """Names of the folders of the parts of a set that is split already, in any case of letters."""
+
+
+class ListedFile(NamedTuple):
+    """A file as its folder lists it: path relative to the set's folder, and what stat says."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
 
 Listing = dict[str | None, list[ListedFile]]
 """Files by class name; under None alone where the folder has images and no class folders."""
@@ -43,8 +56,16 @@ class Layout:
     `skipped` has the names of files that are not read, by their folder relative to the root.
     """
 
+    root: Path
     parts: dict[str, Part]
     skipped: dict[str, list[str]]
+
+    @cached_property
+    def stamp(self) -> str:
+        """What changes whenever the folder's place does, or the names, sizes or times in it."""
+        files = [found for part in self.parts.values() for found in part.listing.values()]
+        seen = [str(self.root.resolve()), files, self.skipped]
+        return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
 @dataclass
@@ -81,18 +102,24 @@ def read_layout(root: Path) -> Layout:
     }
     if walk.broken:
         raise unreadable(walk.broken)
-    return Layout(found, dict(sorted(walk.skipped.items())))
+    return Layout(root, found, dict(sorted(walk.skipped.items())))
 
 
 def find_file(root: Path, example: str) -> Path:
-    """The file of an example's id, which is its path in composed form, on the disk."""
+    """The file of an example's id, which is its path in composed form, on the disk.
+
+    Where it is gone, the path at which it was.
+    """
     path = root / example
     if path.exists():
         return path
     path = root
     for name in example.split("/"):
-        same = (each.name for each in path.iterdir() if composed(each.name) == name)
-        path /= next(same, name)
+        try:
+            same = [each.name for each in path.iterdir() if composed(each.name) == name]
+        except OSError:
+            same = []
+        path /= same[0] if same else name
     return path
 
 

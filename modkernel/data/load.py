@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,16 +14,18 @@ from modkernel.data.arrays import open_arrays
 from modkernel.data.choose import choose
 from modkernel.data.contents import ExampleDigests, digests_of, read_contents
 from modkernel.data.copies import copies_findings
-from modkernel.data.dataset import DataPlaces, Dataset, DatasetInfo, Split
+from modkernel.data.dataset import Dataset, DatasetInfo, Split
 from modkernel.data.equal import equal_findings, likely_cause, refuse_equal
 from modkernel.data.findings import Finding
-from modkernel.data.fingerprint import DATA_FORMAT, fingerprint_of, reading_of, shape_of
+from modkernel.data.fingerprint import fingerprint_of, reading_of, shape_of
 from modkernel.data.folder import broken_images, open_folder
 from modkernel.data.huggingface import open_huggingface
 from modkernel.data.images import decode_many, fit_tensor
 from modkernel.data.kept import Kept, read_kept, write_kept
+from modkernel.data.keys import key_of
 from modkernel.data.own import open_own
 from modkernel.data.pixel_cache import cached_pixels
+from modkernel.data.places import DataPlaces
 from modkernel.data.pool import FileList, Pool, Source, Unread, take
 from modkernel.data.residency import fits_main_memory
 from modkernel.data.sources import RawExamples, Resident, Streamed, check_decodes
@@ -53,7 +54,10 @@ DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
 
 
 def load_dataset(
-    spec: DatasetSpec, where: DataPlaces, resident_limit: int | None = None
+    spec: DatasetSpec,
+    where: DataPlaces,
+    resident_limit: int | None = None,
+    source: Source | None = None,
 ) -> Dataset:
     """Load a data set, choose its classes, split it and fingerprint it.
 
@@ -67,6 +71,7 @@ def load_dataset(
         where: the data root and the cache.
         resident_limit: bytes of decoded images above which an image folder is streamed from its
             files; half of the free memory if None. Other sets are always held in memory.
+        source: where `find_dataset` has found it; it is found now if None.
 
     Raises:
         UnknownNameError: there is no data set of that name.
@@ -74,8 +79,8 @@ def load_dataset(
             ImageError for classes and for a file that is no readable image.
         SettingsError: the cache cannot be written.
     """
-    source = _open(spec, where)
-    kept = read_kept(where.cache, _key(spec, source))
+    source = source or find_dataset(spec, where)
+    kept = read_kept(where.cache, key_of(spec, source.stamp))
     pool = choose(leave_out_unlabelled(source.read(), spec.unlabelled), spec)
     if kept is not None:
         info = kept.info
@@ -123,7 +128,7 @@ def load_dataset(
     )
     if kept is None:
         # A set that has just been downloaded has its stamp only now.
-        key = _key(spec, source if source.stamp else _open(spec, where))
+        key = key_of(spec, source.stamp or find_dataset(spec, where).stamp)
         if key is not None:
             write_kept(where.cache, key, Kept(data.info(), found, digests))
     return data
@@ -148,7 +153,7 @@ def _preprocessing(
                 check_decodes(split.examples)
     except ImageError as error:
         assert isinstance(chosen, FileList)
-        raise broken_images(chosen) from error
+        raise broken_images(chosen, error) from error
     return found.changed(reading=reading), told
 
 
@@ -160,18 +165,21 @@ def describe_dataset(spec: DatasetSpec, where: DataPlaces) -> DatasetInfo:
         DataError: data that is missing, unreadable or unfit, as of `load_dataset`.
         SettingsError: the cache cannot be written.
     """
-    kept = read_kept(where.cache, _key(spec, _open(spec, where)))
-    return load_dataset(spec, where).info() if kept is None else kept.info
+    source = find_dataset(spec, where)
+    kept = read_kept(where.cache, key_of(spec, source.stamp))
+    return load_dataset(spec, where, source=source).info() if kept is None else kept.info
 
 
-def dataset_key(spec: DatasetSpec, where: DataPlaces) -> str | None:
-    """What changes whenever a set's files or its spec do; None where that is unknown.
+def find_dataset(spec: DatasetSpec, where: DataPlaces) -> Source:
+    """Find a data set's files, without reading them.
 
     Raises:
         UnknownNameError: there is no data set of that name.
         DataError: its files cannot be found.
     """
-    return _key(spec, _open(spec, where))
+    if is_import_path(spec.name):
+        return open_own(spec, where)
+    return lookup(DATASETS, spec.name, "data set")(spec, where)
 
 
 def example_digests(spec: DatasetSpec, where: DataPlaces) -> ExampleDigests:
@@ -182,28 +190,17 @@ def example_digests(spec: DatasetSpec, where: DataPlaces) -> ExampleDigests:
         DataError: data that is missing, unreadable or unfit, as of `load_dataset`.
         SettingsError: the cache cannot be written.
     """
-    kept = read_kept(where.cache, _key(spec, _open(spec, where)))
+    source = find_dataset(spec, where)
+    kept = read_kept(where.cache, key_of(spec, source.stamp))
     if kept is not None:
         parts = [kept.digests[part] for part in kept.found.slices]
         fingerprint = kept.info.fingerprint
     else:
-        data = load_dataset(spec, where)
+        data = load_dataset(spec, where, source=source)
         splits = (data.train, data.validation, data.test)
         parts = [split.digests for split in splits if split.digests is not None]
         fingerprint = data.fingerprint
     return ExampleDigests(fingerprint, *(part.numpy() for part in parts))
-
-
-def _open(spec: DatasetSpec, where: DataPlaces) -> Source:
-    if is_import_path(spec.name):
-        return open_own(spec, where)
-    return lookup(DATASETS, spec.name, "data set")(spec, where)
-
-
-def _key(spec: DatasetSpec, source: Source) -> str | None:
-    if source.stamp is None:
-        return None
-    return hashlib.sha256(f"{DATA_FORMAT}\n{source.stamp}\n{spec.digest()}".encode()).hexdigest()
 
 
 def _read(

@@ -12,7 +12,8 @@ import numpy as np
 from modkernel.data.array_examples import to_numpy
 from modkernel.data.array_pool import Part, make_pool
 from modkernel.data.arrays import check_memory
-from modkernel.data.dataset import DataPlaces, RawData
+from modkernel.data.dataset import RawData
+from modkernel.data.places import DataPlaces
 from modkernel.data.pool import Pool, Source
 from modkernel.errors import DataError, ModkernelError
 from modkernel.lookup import import_object

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modkernel.data.csv_file import Rows, csv_rows
-from modkernel.data.example_names import known_id
+from modkernel.data.example_names import known_id, looks_like_id
 from modkernel.errors import DataError
 
 SAME = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
@@ -130,7 +130,7 @@ def _is_header(fields: list[str], known: Set[str]) -> bool:
     """Whether a first row names columns: no example in it, and no value as its third field."""
     if len(fields) != 3 or any(field in known for field in fields[:2]):
         return False
-    if fields[2].lower() in SAME:
+    if fields[2].lower() in SAME or any(looks_like_id(field, known) for field in fields[:2]):
         return False
     try:
         float(fields[2])

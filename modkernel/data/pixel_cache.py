@@ -1,43 +1,17 @@
-"""Files that can be made again at any time: decoded pixels, file hashes, splits, summaries.
-
-Every file is written under a temporary name and renamed in one step, so that processes that write
-the same one at once do no harm, and a killed one leaves nothing half-written under a real name.
-"""
+"""Tensors that can be made again at any time, with their hash: decoded pixels, splits."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from modkernel.errors import SettingsError
-from modkernel.system import locks
-from modkernel.system.files import written_whole
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; None if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file in one step.
-
-    Raises:
-        SettingsError: the cache folder cannot be written.
-    """
-    _write(path, lambda temporary: temporary.write_text(json.dumps(content)))
+from modkernel.data.cache_files import write_cached
 
 
 def cached_pixels(path: Path, shape: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
@@ -71,23 +45,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         SettingsError: the cache folder cannot be written.
     """
     metadata = {"sha256": _hash(tensors)}
-    _write(path, lambda temporary: save_file(tensors, temporary, metadata))
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file for the time of a block; wait until no other process holds it.
-
-    Raises:
-        SettingsError: the lock file cannot be written.
-    """
-    with contextlib.ExitStack() as held:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locks.locked(path))
-        except OSError as error:
-            raise _unwritable(path, error) from None
-        yield
+    write_cached(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def array_bytes(values: Tensor) -> memoryview:
@@ -102,19 +60,3 @@ def _hash(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         hashed.update(array_bytes(tensors[name]))
     return hashed.hexdigest()
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    try:
-        with written_whole(path) as temporary:
-            write(temporary)
-    except (OSError, SafetensorError) as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: Exception) -> SettingsError:
-    reason = getattr(error, "strerror", None) or error
-    return SettingsError(
-        f"Cannot write {path}: {reason}. Choose a folder that you can write to, on a disk "
-        "with room."
-    )

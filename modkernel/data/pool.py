@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from modkernel.data.findings import Finding
-
-
-class ListedFile(NamedTuple):
-    """A file as its folder lists it: path relative to the set's folder, and what stat says."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int
+from modkernel.data.layout import ListedFile
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from modkernel.data.array_examples import as_examples
-from modkernel.data.arrays import SUFFIXES as ARRAYS
 from modkernel.data.arrays import read_arrays
+from modkernel.data.file_kinds import ARRAYS, TABLES
 from modkernel.data.findings import Finding
 from modkernel.data.table_columns import encode
-from modkernel.data.tables import SUFFIXES as TABLES
 from modkernel.data.tables import read_table
 from modkernel.errors import DataError
 from modkernel.spec import Preprocessing

@@ -14,7 +14,8 @@ from modkernel.data.array_labels import negative_labels
 from modkernel.data.array_pool import Part, make_pool
 from modkernel.data.arrays import check_memory, file_stamp, found_file
 from modkernel.data.csv_file import encoding_of, table_separator
-from modkernel.data.dataset import DataPlaces
+from modkernel.data.file_kinds import TABLES
+from modkernel.data.places import DataPlaces
 from modkernel.data.pool import Pool, Source
 from modkernel.data.table_columns import (
     Table,
@@ -26,8 +27,6 @@ from modkernel.data.table_columns import (
 from modkernel.errors import DataError, ModkernelError
 from modkernel.spec import DatasetSpec
 
-SUFFIXES = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".feather", ".arrow")
-"""Of the files that are tables."""
 HEAD = 1 << 16
 """Bytes at the beginning of a CSV file that tell its form."""
 COMMA_DECIMAL = re.compile(r"(^|;)\s*-?\d+,\d+\s*(;|$)", re.MULTILINE)
@@ -40,7 +39,7 @@ def open_table(spec: DatasetSpec, where: DataPlaces) -> Source:
     Raises:
         DataError: no such file, one of another type, or no label column is named.
     """
-    path = found_file(spec, "table", SUFFIXES)
+    path = found_file(spec, "table", TABLES)
     return Source(file_stamp(path), partial(_read_pool, path, spec))
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from modkernel.data.array_pool import Part, make_pool
-from modkernel.data.dataset import DataPlaces
-from modkernel.data.pixel_cache import locked
+from modkernel.data.cache_files import locked
+from modkernel.data.places import DataPlaces
 from modkernel.data.pool import Pool, Source
 from modkernel.errors import DataError
 from modkernel.spec import DatasetSpec

@@ -172,7 +172,7 @@ def _output(
     module = job.module
     _check_given("labels", job.labels, module.dataset.labels_fingerprint)
     given = None if job.labels is None else _given(job.labels, job.dataset, module, data)
-    train, test = labelled_data(data)
+    train, test, validation = labelled_data(data)
     if given is not None:
         part = data.training_part()
         train = LabelledData(part.examples, part.labels, TRAINING_PART)
@@ -181,6 +181,7 @@ def _output(
         train,
         test,
         upstream,
+        validation=validation,
         given=given,
         arithmetic=arithmetic,
         control=control,

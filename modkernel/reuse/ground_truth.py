@@ -34,6 +34,12 @@ class GroundTruth(Spec):
     accuracy: tuple[float, ...] = Field(
         description="Of a fresh output module on the module's features, on the test part, in [0, 1]"
     )
+    balanced_accuracy: tuple[float, ...] = Field(
+        description="Likewise, as the mean of the accuracies of the target's sides."
+    )
+    worst_accuracy: tuple[float, ...] = Field(
+        description="Likewise, of the side of least accuracy."
+    )
     scores: dict[str, tuple[float, ...]] = Field(
         description="Those of the table of scores that need more than moments, by name."
     )

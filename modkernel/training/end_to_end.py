@@ -17,7 +17,7 @@ from modkernel.data.sources import ExampleSource
 from modkernel.errors import DataError, ObjectiveError
 from modkernel.kernels import Kernel, make_kernel
 from modkernel.modules.preprocess import Normalise
-from modkernel.plan import HiddenPlan, check_output, facts, plan_network
+from modkernel.plan import HiddenPlan, check_output, check_tested, facts, plan_network
 from modkernel.spec import (
     FORMAT_VERSION,
     BackboneSpec,
@@ -50,13 +50,14 @@ def baseline_key(spec: NetworkSpec, info: DatasetInfo) -> BaselineKey:
     """The key of a network's baseline.
 
     Raises:
-        DataError: the data set has no class labels.
+        DataError: the data set has no class labels, or nothing to test on.
         ObjectiveError: the last kernel has no finite features to train a linear classifier on.
         CutError: the backbone cannot be cut as the spec says.
         UnknownNameError: a backbone or kernel that is not in its table.
         InterfaceError: the backbone or a kernel does not take the data's shape.
     """
     check_output(OutputSpec(), info)
+    check_tested(info)
     hidden = tuple(plan.hidden for plan in _plan(spec, info))
     kernel = hidden[-1].kernel
     if not make_kernel(kernel).has_features:

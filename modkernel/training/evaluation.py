@@ -108,10 +108,16 @@ def output_evaluation(
 
 def worst_of(evaluation: Evaluation, classes: Sequence[str]) -> ClassRecall:
     """The class of least accuracy, by its name out of `classes`."""
-    worst = evaluation.worst_class
-    row = evaluation.confusion[worst]
+    return recall_of(evaluation.worst_class, evaluation.confusion, classes)
+
+
+def recall_of(
+    number: int, confusion: Sequence[Sequence[int]], classes: Sequence[str]
+) -> ClassRecall:
+    """How many examples of a class are found, of which there are some."""
+    right, examples = confusion[number][number], sum(confusion[number])
     return ClassRecall(
-        name=classes[worst], accuracy=row[worst] / sum(row), right=row[worst], examples=sum(row)
+        name=classes[number], accuracy=right / examples, right=right, examples=examples
     )
 
 

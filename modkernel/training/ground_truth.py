@@ -22,6 +22,7 @@ from modkernel.reuse.scores import SCORES
 from modkernel.reuse.task import Task
 from modkernel.spec import OutputSpec
 from modkernel.system.precision import Arithmetic
+from modkernel.training.evaluation import Evaluation, confusion_matrix, evaluation_from
 from modkernel.training.heads import Fit, fit_heads, predict_heads
 
 PROBABILITIES = OutputSpec()
@@ -82,16 +83,18 @@ def measure_ground_truth(
     if tested is not None:
         phi_test = phi_test[tested.to(phi_test.device)]
     train, test = Sample(phi, train_labels), Sample(phi_test, test_labels)
-    accuracy = []
+    found: list[Evaluation] = []
     for number, task in enumerate(spec.targets, start=1):
         fit = _fit(task, spec.output, spec.seed, train, data.classes, control)
-        accuracy.append(_accuracy(fit, test.narrowed(task, data.classes)))
+        found.append(_evaluation(fit, test.narrowed(task, data.classes), len(task.groups)))
         control.progress({"event": "target", "target": number, "targets": len(spec.targets)})
     truth_seconds = time.perf_counter() - began
     scores, undefined, seconds = _score(spec, train, data, control)
     return GroundTruth(
         spec=spec,
-        accuracy=tuple(accuracy),
+        accuracy=tuple(one.accuracy for one in found),
+        balanced_accuracy=tuple(one.balanced_accuracy for one in found),
+        worst_accuracy=tuple(_worst(one) for one in found),
         scores=scores,
         undefined=undefined,
         score_seconds=seconds,
@@ -195,12 +198,18 @@ def _fit(
     return fit_heads(sample.features, sample.labels, all_rows, sides, output, seed, unwatched)
 
 
-def _accuracy(fit: Fit, sample: Sample) -> float:
+def _evaluation(fit: Fit, sample: Sample, sides: int) -> Evaluation:
     predicted = predict_heads(fit, sample.features)[0]
-    return float((predicted == sample.labels.to(predicted.device)).double().mean())
+    return evaluation_from(confusion_matrix(sample.labels, predicted.cpu(), sides))
 
 
 def _probabilities(fit: Fit, features: Tensor) -> Tensor:
     """Class probabilities [N, Z] of the first head."""
     logits = features @ fit.weight[0].T + fit.bias[0]
     return logits.double().softmax(1)
+
+
+def _worst(found: Evaluation) -> float:
+    share = found.per_class[found.worst_class]
+    assert share is not None
+    return share

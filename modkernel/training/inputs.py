@@ -53,10 +53,12 @@ def listed_pairs(data: Dataset, spec: DatasetSpec, path: str) -> tuple[PairData,
     )
 
 
-def labelled_data(data: Dataset) -> tuple[LabelledData, LabelledData | None]:
-    """Training examples and labels, and those of the test part where there are any."""
+def labelled_data(data: Dataset) -> tuple[LabelledData, LabelledData | None, LabelledData]:
+    """Training examples and labels, those of the test part where there are any, and validation."""
     test = data.test.labels if len(data.test) else None
+    validation = data.validation_part()
     return (
         LabelledData(data.train.examples, data.train.labels, "train"),
         None if test is None else LabelledData(data.test.examples, test, "test"),
+        LabelledData(validation.examples, validation.labels),
     )

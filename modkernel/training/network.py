@@ -151,9 +151,16 @@ class _Folder:
         if found is not None:
             return found
         arithmetic, control = self._for(name, spec)
-        train, test = labelled_data(self.data)
+        train, test, validation = labelled_data(self.data)
         weights, report = train_output(
-            spec, train, test, chain, arithmetic=arithmetic, control=control, cache=self.cache
+            spec,
+            train,
+            test,
+            chain,
+            validation=validation,
+            arithmetic=arithmetic,
+            control=control,
+            cache=self.cache,
         )
         return self._write(name, spec, weights, report), report
 

@@ -20,9 +20,9 @@ from modkernel.features.sources import Picked
 from modkernel.modules.stored import StoredModule
 from modkernel.spec import ModuleSpec, OutputSpec
 from modkernel.system.precision import Arithmetic
-from modkernel.training.evaluation import confusion_matrix, output_evaluation
+from modkernel.training.evaluation import confusion_matrix, output_evaluation, recall_of
 from modkernel.training.heads import Fit, fit_heads, predict_heads
-from modkernel.training.report import OutputEvaluation, TrainReport
+from modkernel.training.report import ClassRecall, OutputEvaluation, TrainReport
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def train_output(
     test: LabelledData | None,
     upstream: Sequence[StoredModule],
     *,
+    validation: LabelledData | None = None,
     given: GivenLabels | None = None,
     arithmetic: Arithmetic,
     control: Control = UNWATCHED,
@@ -68,6 +69,8 @@ def train_output(
             known need `given`.
         test: test examples and labels; without them there is no evaluation.
         upstream: the stored hidden modules, first to last.
+        validation: validation examples and labels, on which classes without a test example are
+            looked at.
         given: the only labels that are used, in place of drawn ones.
         arithmetic: device and number format.
         control: progress and stop. There is no checkpoint: this takes seconds.
@@ -120,6 +123,10 @@ def train_output(
         if tested is not None:
             phi_test, truth = phi_test[tested.to(phi_test.device)], truth[tested]
         evaluation = _evaluate(fit, reference, phi_test, truth, chosen.shape[1], names)
+        lacking = _of_classes(validation, evaluation.untested, names)
+        if lacking is not None:
+            found = _confusions(fit, features(lacking[0]), lacking[1], names)[0]
+            evaluation = evaluation.changed(validated=_recalls(found, names))
 
     report = TrainReport(
         recipe_digest=spec.digest(),
@@ -172,7 +179,27 @@ def _choose(
 def _evaluate(
     fit: Fit, reference: Fit, phi: Tensor, labels: Tensor, used: int, classes: Sequence[str]
 ) -> OutputEvaluation:
-    def confusions(heads: Fit) -> list[Tensor]:
-        return [confusion_matrix(labels, row, len(classes)) for row in predict_heads(heads, phi)]
+    draws = _confusions(fit, phi, labels, classes)
+    return output_evaluation(draws, _confusions(reference, phi, labels, classes)[0], used, classes)
 
-    return output_evaluation(confusions(fit), confusions(reference)[0], used, classes)
+
+def _confusions(heads: Fit, phi: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Tensor]:
+    return [confusion_matrix(labels, row, len(classes)) for row in predict_heads(heads, phi)]
+
+
+def _of_classes(
+    data: LabelledData | None, wanted: Sequence[str], classes: Sequence[str]
+) -> tuple[LabelledData, Tensor] | None:
+    """The examples of some classes, and their labels; None where there are none."""
+    if data is None or data.labels is None or not wanted:
+        return None
+    numbers = torch.tensor([classes.index(name) for name in wanted])
+    rows = torch.isin(data.labels.cpu(), numbers).nonzero().flatten()
+    labels = data.labels.cpu()[rows]
+    return (LabelledData(Picked(data.examples, rows), labels), labels) if len(rows) else None
+
+
+def _recalls(confusion: Tensor, classes: Sequence[str]) -> tuple[ClassRecall, ...]:
+    """Of each class that has examples."""
+    counts: list[list[int]] = confusion.tolist()
+    return tuple(recall_of(i, counts, classes) for i, row in enumerate(counts) if sum(row))

@@ -73,6 +73,8 @@ class OutputEvaluation(Spec):
     """Over all draws together: its examples count once a draw."""
     untested: tuple[str, ...]
     """Classes that the test part has no example of."""
+    validated: tuple[ClassRecall, ...] = ()
+    """These classes on the validation part, of which some examples may have been trained on."""
     confusion: tuple[tuple[int, ...], ...]
     """[true class][predicted class], counts, of the stored output module."""
     per_class: tuple[float | None, ...]
@@ -90,6 +92,9 @@ class OutputEvaluation(Spec):
             shown = ", ".join(f"'{name}'" for name in self.untested[:NAMED_CLASSES])
             more = len(self.untested) - NAMED_CLASSES
             found.append(f"No test example of class {shown}{f' and {more} more' * (more > 0)}.")
+        if self.validated:
+            shown = ", ".join(one.text for one in self.validated[:NAMED_CLASSES])
+            found.append(f"Found in the validation part: {shown}.")
         if self.left_out:
             found.append(
                 f"{self.left_out} test examples that modules below have seen are left out."
@@ -101,7 +106,7 @@ class OutputEvaluation(Spec):
     def metrics(self) -> dict[str, float]:
         """The numbers that evaluations are compared by, by name."""
         one = ("worst_class", "worst_class_all_labels", "worst_class_mean")
-        values = self.model_dump(exclude={"confusion", "per_class", "untested", *one})
+        values = self.model_dump(exclude={"confusion", "per_class", "untested", "validated", *one})
         return {
             **values,
             "worst_class_accuracy": self.worst_class.accuracy,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +82,38 @@ def test_a_look_follows_the_files(home: Path) -> None:
     second = json.loads(check(root, "--json"))
     assert second["fingerprint"] != first["fingerprint"]
     assert sum(each["train"] + each["validation"] + each["test"] for each in second["counts"]) == 41
+
+
+HEAVY = """
+import sys
+from modkernel.flows.cli import main
+try:
+    main()
+finally:
+    heavy = ("torch", "torchvision", "numpy", "mlflow", "prefect")
+    print([name for name in heavy if name in sys.modules], file=sys.stderr)
+"""
+
+
+def test_two_first_looks_at_once_agree_and_a_second_imports_nothing_heavy(home: Path) -> None:
+    root = folder(home / "pictures", {"a": 20, "b": 20})
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", HEAVY, "data", "check", str(root), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+
+    both = [start(), start()]
+    (first, _), (second, _) = (each.communicate() for each in both)
+    assert [each.returncode for each in both] == [0, 0]
+    third = start()
+    again, heavy = third.communicate()
+    assert json.loads(first) == json.loads(second) == json.loads(again)
+    assert heavy == "[]\n"
 
 
 def test_an_archive_a_spec_and_chosen_classes(home: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modkernel.data.images import Broken
-from modkernel.errors import InterfaceError
+from modkernel.data.broken import Broken
+from modkernel.errors import DataError, InterfaceError
 from modkernel.flows.cli._options import dataset_above, dataset_fields
 from modkernel.flows.cli.networks import predict_images
 from modkernel.flows.compose_network import compose_network
@@ -77,3 +77,10 @@ def test_size_and_range_of_a_stored_module(registry: Registry, tmp_path: Path) -
     assert [one.path for one in unread] == [broken, paths[3]]
     assert all(isinstance(one, Broken) for one in unread)
     assert found[0]["probabilities"] != found[1]["probabilities"]
+
+    before, moved = datasets.describe(registry, own), tmp_path / "moved"
+    root.rename(moved)
+    with pytest.raises(DataError, match=rf"no longer at {root}: .*--data PATH"):
+        datasets.recall(registry, top)
+    elsewhere = datasets.describe(registry, own.changed(path=str(moved)))
+    assert elsewhere.fingerprint == before.fingerprint

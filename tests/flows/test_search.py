@@ -74,8 +74,11 @@ def counted(events: list[Event]) -> tuple[float, float | None]:
     return whole.completed, whole.total
 
 
-def by_hand(registry: Registry, module_id: str, dataset: DatasetSpec) -> float:
-    """Accuracy on the validation examples of a ridge classifier on the training examples' φ."""
+def by_hand(registry: Registry, module_id: str, dataset: DatasetSpec) -> list[float]:
+    """Accuracy, balanced accuracy and that of the worst class, on the validation examples.
+
+    Of a ridge classifier on the training examples' φ.
+    """
     data = load_dataset(
         dataset, DataPlaces(registry.settings.data_root, registry.settings.cache_dir)
     )
@@ -97,7 +100,10 @@ def by_hand(registry: Registry, module_id: str, dataset: DatasetSpec) -> float:
     )
     weight = torch.linalg.solve(gram, (x - mean).T @ (targets - middle))
     guess = ((phi(data.validation) - mean) @ weight + middle).argmax(1)
-    return float((guess == data.validation.labels).double().mean())
+    right, answers = (guess == data.validation.labels).double(), data.validation.labels
+    assert answers is not None
+    shares = [float(right[answers == number].mean()) for number in answers.unique()]
+    return [float(right.mean()), sum(shares) / len(shares), min(shares)]
 
 
 def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_trains_nothing(
@@ -129,7 +135,9 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
     )
     for row in first.candidates:
         assert row.module is not None
-        assert row.score == pytest.approx(by_hand(registry, row.module.id, spec.dataset), abs=1e-6)
+        assert row.worst_class is not None
+        found = [row.score, row.balanced_accuracy, row.worst_class.accuracy]
+        assert found == pytest.approx(by_hand(registry, row.module.id, spec.dataset), abs=1e-6)
     assert registry.networks.resolve("found").id == first.network.id
     assert first.network.evaluation is not None
     assert first.network.evaluation.accuracy_all_labels > 0.5

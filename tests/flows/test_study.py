@@ -125,6 +125,8 @@ def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
     assert rows[1]["source"] == result.tasks[0].name
     assert rows[1]["target"] == result.tasks[1].name
     assert float(rows[1]["ground_truth"]) == result.truth[0][1]
+    assert float(rows[1]["balanced_accuracy"]) == result.balanced[0][1]
+    assert float(rows[1]["worst_class_accuracy"]) == result.worst[0][1] <= result.balanced[0][1]
     assert float(rows[1][DEFAULT_SCORE]) == result.scores[0].matrix[0][1]
     for picture in ("heat_maps.png", "tasks.png"):
         with Image.open(folder / picture) as drawn:

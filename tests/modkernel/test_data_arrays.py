@@ -251,9 +251,17 @@ def test_an_archive_that_unpacks_to_more_than_the_memory(tmp_path, monkeypatch, 
             load(path, tmp_path)
 
 
-def test_labels_that_are_no_text(tmp_path):
-    labels = np.array([b"caf\xe9", b"tea"] * 20)
-    with pytest.raises(DataError, match=r"y of .*label b'caf\\xe9'.*no UTF-8"):
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (b"caf\xe9", r"y of .*label b'caf\\xe9'.*no UTF-8"),
+        (b"\xff\xfet\x00e", r"y of .*no UTF-8"),
+        ("caf\udce9", r"y of .*characters that are no text"),
+    ],
+)
+def test_labels_that_are_no_text(tmp_path, label, message):
+    labels = np.array([label, label[:2]] * 20)
+    with pytest.raises(DataError, match=message):
         load(npz(tmp_path / "a.npz", x=X, y=labels), tmp_path)
 
 

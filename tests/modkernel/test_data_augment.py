@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modkernel.data import augment
+from modkernel.data.augment import augment
 from modkernel.errors import InterfaceError
 from tests.modkernel.helpers.devices import needs_gpu
 

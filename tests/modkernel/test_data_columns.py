@@ -87,6 +87,16 @@ def test_a_scale_that_many_far_values_decide_is_told():
     np.testing.assert_allclose(found.std(), 1, rtol=1e-3)
 
 
+@pytest.mark.parametrize("value", [-999.0, 1e9, 99.0])
+def test_a_value_that_fills_more_than_half_of_a_column_is_told(value):
+    column = np.where(np.arange(400) % 5 < 3, value, ORDINARY)
+    (found,), (finding,) = scaled(column)
+    assert (finding.kind, finding.count) == ("outliers", 1)
+    assert f"column 0 (240, up to {value:g})" in finding.text
+    assert "write NaN in place of them" in finding.text
+    np.testing.assert_allclose(found.std(), 1, rtol=1e-3)
+
+
 def test_missing_values_are_the_mean_and_take_no_part_in_it():
     column, empty = ORDINARY.copy(), np.full(400, np.nan)
     column[:40] = np.nan

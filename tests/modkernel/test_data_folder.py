@@ -11,7 +11,7 @@ from PIL import Image
 from modkernel.data import Dataset, load_dataset, read_images
 from modkernel.errors import ClassError, DataError, ImageError
 from modkernel.spec import DatasetSpec
-from tests.modkernel.helpers.data_made import image_folder, picture, places
+from tests.modkernel.helpers.data_made import folder_spec, image_folder, picture, places
 
 
 def load(root, tmp_path, **options) -> Dataset:
@@ -110,6 +110,20 @@ def test_sizes(tmp_path):
     data = load(root, tmp_path, image_size=16)
     assert data.train.examples.shape == (3, 16, 16)
     check_pixels(data, root)
+
+
+@pytest.mark.parametrize(("size", "mode"), [((16, 24), "L"), ((40, 5), "RGB"), ((9, 9), "L")])
+def test_other_images_are_read_at_a_module_s_own_height_and_width(tmp_path, size, mode):
+    """Width and height, as the picture library has them."""
+    counts = {"a": 12, "b": 12}
+    first = image_folder(tmp_path / "first", counts, size, mode)
+    own = load_dataset(folder_spec(first), places(tmp_path)).preprocessing
+    assert own.shape == (1 if mode == "L" else 3, size[1], size[0])
+    other = image_folder(tmp_path / "other", counts, (7, 30), seed=99)
+    data = load_dataset(folder_spec(other, **own.image_fields()), places(tmp_path))
+    assert data.preprocessing.shape == own.shape
+    sides = folder_spec(other, image_size=f"{size[1]}x{size[0]}").side_lengths()
+    assert sides == own.shape[1:]
 
 
 def test_images_without_classes(tmp_path):

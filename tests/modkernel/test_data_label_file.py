@@ -91,6 +91,7 @@ def test_an_image_is_named_by_its_path_too(tmp_path: Path) -> None:
         ("0,cat,1\n", DataError, "row 1, has 3 field"),
         ("0|cat\n", DataError, "row 1, has 1 field.*comma .or tab, or semicolon"),
         ("9,cat\n0,dog\n", DataError, "row 1, names the example '9'"),
+        ("9,wolf\n0,dog\n", DataError, "row 1, names the example '9'"),
         ("id,label,note\n0,dog,\n", DataError, "row 1, has 3 field"),
         ("id,label\n0,\n1,\n", DataError, "has no label"),
         ("", DataError, "has no label"),

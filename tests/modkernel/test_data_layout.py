@@ -120,6 +120,7 @@ def test_unicode_forms_of_one_name_match_everywhere(tmp_path):
     assert parse_task(f"{nfd('thé')}, café").assign(data.classes).tolist() == [0, 1]
     for name in part.ids:
         assert find_file(root, name).is_file()
+    assert find_file(root, "gone/x.png") == root / "gone" / "x.png"
 
 
 def test_unicode_forms_in_arrays_and_names_that_become_one(tmp_path):

@@ -13,8 +13,11 @@ import torch
 
 from modkernel.data import describe_dataset, load_dataset
 from modkernel.data import load as load_module
+from modkernel.data.broken import Broken
+from modkernel.data.images import try_facts
+from modkernel.data.load import find_dataset
 from modkernel.data.statistics import preprocessing_of
-from modkernel.errors import SettingsError
+from modkernel.errors import ImageError, SettingsError
 from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.data_made import (
     all_pixels,
@@ -185,6 +188,32 @@ def test_only_changed_files_are_read_again(root, tmp_path, monkeypatch):
     picture(99).save(changed)
     describe_dataset(spec, where)
     assert read == [changed]
+
+
+@pytest.mark.parametrize("limit", [None, 0], ids=["resident", "streamed"])
+def test_a_file_that_goes_between_listing_and_reading_is_named(root, tmp_path, limit):
+    spec, where = folder_spec(root), places(tmp_path)
+    gone = root / "train/b/003.png"
+    source = find_dataset(spec, where)
+    gone.unlink()
+    with pytest.raises(ImageError, match=r"Cannot read image .*003\.png: No such file"):
+        load_dataset(spec, where, limit, source)
+    data = load_dataset(spec, where, limit)
+    if limit == 0:
+        (root / data.train.ids[0]).unlink()
+        with pytest.raises(ImageError, match="No such file"):
+            data.train.examples.batch(torch.arange(2))
+
+
+def test_what_was_met_is_told_even_if_all_can_be_read_by_now(root, tmp_path, monkeypatch):
+    met = root / "train/b/003.png"
+    real = try_facts
+    monkeypatch.setattr(
+        "modkernel.data.folder.try_facts",
+        lambda path: Broken(path, "a share that was away") if path == met else real(path),
+    )
+    with pytest.raises(ImageError, match=r"003\.png: a share that was away"):
+        load_dataset(folder_spec(root), places(tmp_path))
 
 
 def test_a_file_of_the_same_size_and_time_is_noticed(root, tmp_path):

@@ -67,6 +67,7 @@ def test_other_pairs_have_another_fingerprint(tmp_path, text):
         ("0,1,2\n", "row 1, has '2'"),
         ("0,1,same\n", "row 1, has 'same'"),
         ("a,b,same\n0,1,\n", "row 2, has ''"),
+        ("9,8,same\n0,1,1\n", "row 1, names the example '9'"),
         ("0,1,1\n\n2,2,1\n", "row 3, pairs '2' with itself"),
         ("0,1,1\n2,3,1\n1,0,0\n", "row 3, contradicts row 1"),
         ("a,b,same\n", "has no pairs"),

@@ -20,7 +20,7 @@ from modkernel.errors import (
 )
 from modkernel.plan import (
     check_hidden,
-    check_output,
+    check_tested,
     facts,
     output_spec,
     plan_hidden,
@@ -179,4 +179,4 @@ def test_parts_that_are_too_small_are_named() -> None:
         check_hidden([HiddenSpec(objective=ObjectiveSpec(name="log_contrastive"))], few, False)
     check_hidden([HiddenSpec(objective=ObjectiveSpec(name="log_contrastive_neo"))], few, False)
     with pytest.raises(DataError, match=r"test part .* none of its 29 .*dataset\.test_fraction"):
-        check_output(OutputSpec(), info().changed(n_test=0))
+        check_tested(info().changed(n_test=0))

@@ -33,6 +33,7 @@ from modkernel.spec import (
 )
 from modkernel.training import TrainReport
 from modkernel.training.end_to_end import baseline_key
+from tests.modkernel.helpers.data_made import folder_spec, image_folder
 from tests.modkernel.helpers.devices import DEVICE
 
 pytestmark = pytest.mark.gpu
@@ -206,6 +207,20 @@ def test_a_module_that_cannot_be_measured_is_not_lost(
     assert not (hidden.result / MOMENTS_FILE).exists()
     (note,) = (event for event in seen if event["event"] == "note")
     assert (str(error) or "MemoryError") in note["text"]
+
+
+def test_data_that_change_between_planning_and_training_are_refused(
+    tmp_path: Path, places: DataPlaces
+) -> None:
+    root = image_folder(tmp_path / "set", {"a": 12, "b": 12})
+    info = describe_dataset(folder_spec(root), places)
+    (plan,) = plan_network(SPEC, info)
+    module = plan.spec(info.preprocessing.id, info.preprocessing, facts(info), 0)
+    planned = job(tmp_path, places, kind="hidden", module=module, dataset=folder_spec(root))
+    (root / "a" / "003.png").unlink()
+    with pytest.raises(DataError, match="has changed since this training was planned: run the"):
+        run_job(planned, no_progress, never_stop)
+    assert not planned.result.exists()
 
 
 def test_a_job_on_pairs_trains_on_those_it_was_planned_with(

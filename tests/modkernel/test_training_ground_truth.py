@@ -94,6 +94,13 @@ def test_a_ground_truth_is_what_direct_computation_gives(chain: list[StoredModul
         fit = fit_heads(phi[known], side[known], every, max(side_of) + 1, RIDGE, 0)
         right = predict_heads(fit, phi_test[truth >= 0])[0] == truth[truth >= 0]
         assert found.accuracy[position] == pytest.approx(right.double().mean().item(), abs=0.02)
+        shares = [
+            right[truth[truth >= 0] == number].double().mean().item()
+            for number in range(max(side_of) + 1)
+        ]
+        balanced = sum(shares) / len(shares)
+        assert found.balanced_accuracy[position] == pytest.approx(balanced, abs=0.04)
+        assert found.worst_accuracy[position] == pytest.approx(min(shares), abs=0.08)
         expected = {
             "contrastive": SCORES["contrastive"].function(phi, side),
             "leep": leep(theta, side),

@@ -73,11 +73,22 @@ def test_one_postgresql_database_holds_both_stores(
     close_mlflow(both.mlflow_uri)
 
 
+BIRDS = tuple(f"kind-of-bird-{number:03d}" for number in range(450))
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"classes": BIRDS},
+        {"classes": tuple(f"птица-{number}-{'é' * 90}" for number in range(80))},
+        {"groups": {f"group {name}": (name, f"{name}, young") for name in BIRDS[:300]}},
+    ],
+    ids=["many", "long", "grouped"],
+)
 def test_a_data_set_of_many_long_class_names_is_remembered_whole(
-    any_registry: Registry, examples: Examples
+    any_registry: Registry, examples: Examples, chosen: dict[str, Any]
 ) -> None:
-    names = tuple(f"kind-of-bird-{number:03d}" for number in range(450))
-    dataset, stored = DatasetSpec(name="arrays", path="/birds.npz", classes=names), examples.first()
+    dataset, stored = DatasetSpec(name="arrays", path="/birds.npz", **chosen), examples.first()
     record = any_registry.modules.store(
         stored.folder, name="birds.hidden-1", report=report_of(stored), dataset=dataset
     )
