@@ -116,6 +116,11 @@ def test_schedules_run_and_what_people_set_stays(template: Path, tmp_path: Path)
         wait_until(lambda: bool(finished(client, house)), 600, "a scheduled run finishes")
         every = IntervalSchedule(interval=OFTEN, anchor_date=soon, timezone="UTC")
         client.update_deployment_schedule(house.id, often.id, schedule=every)
+
+        def made_ahead() -> int:
+            return len(due_runs(client, house.id, datetime.now(UTC) + PREFETCH + 3 * OFTEN))
+
+        wait_until(lambda: made_ahead() > 3, 120, "the runs of the next half minute are made")
         before = everything(client)
         written = {name: deployment(client, name).updated for name in NAMES}
 
