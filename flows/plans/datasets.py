@@ -128,7 +128,7 @@ def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
         raise DataError(
             f"The data that module {record.short_id} ({record.name}) was trained on is no longer "
             f"at {path}: move it back, or say where it is now ({option}--data PATH, or a spec's "
-            "dataset.path); at another place the same data is still known as the same."
+            "dataset.path); with the same settings, the same data is known as such anywhere."
         )
     if dataset.name != "image_folder":
         return dataset
