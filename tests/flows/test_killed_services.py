@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import StateType
 
 from modkernel.registry import Registry, Settings
 from tests.flows.helpers.prefect_client import deployment, prefect_client
-from tests.flows.helpers.processes import processes_of, wait_until
+from tests.flows.helpers.processes import leaders, wait_until
 from tests.flows.helpers.servers import running_up, surroundings
 from tests.flows.helpers.specs import tiny
 from tests.flows.test_kills import assert_stored_once, epochs_reported
@@ -28,12 +28,6 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
-
-
-def leaders(home: Path, command: str) -> set[int]:
-    """Processes of a home that were started by a command and lead their group."""
-    found = {pid for pid, line in processes_of(home).items() if f"-m {command}" in line}
-    return {pid for pid in found if os.getpgid(pid) == pid}
 
 
 def test_a_run_outlives_the_services_that_are_killed(template: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -24,7 +26,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from modkernel.flows import maintenance
 from modkernel.flows.servers.registration import MISSED
 from tests.flows.helpers.prefect_client import deployment, due_runs, prefect_client
-from tests.flows.helpers.processes import wait_until
+from tests.flows.helpers.processes import leaders, wait_until
 from tests.flows.helpers.servers import running_up, surroundings
 
 NAMES = (
@@ -138,8 +140,14 @@ def test_schedules_run_and_what_people_set_stays(template: Path, tmp_path: Path)
         network = deployment(client, "train-network")
         client.update_deployment(network.id, DeploymentUpdate(entrypoint="flows.old.train"))
         before = everything(client)
+        (serving,), killed = leaders(home, "modkernel.flows.cli serve"), datetime.now(UTC)
+        os.kill(serving, signal.SIGKILL)  # `up` starts it again.
 
-    with running_up(home, environment) as up, prefect_client(up.prefect, home) as client:
+        def served_again() -> bool:  # Asked for work, which begins once all are made.
+            asked = deployment(client, maintenance.NAME).last_polled
+            return asked is not None and asked > killed
+
+        wait_until(served_again, 300, "all deployments are served again")
         assert everything(client) == before
         assert deployment(client, "train-network").entrypoint == network.entrypoint
         assert not deployment(client, maintenance.NAME).schedules

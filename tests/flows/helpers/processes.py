@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -60,3 +61,9 @@ def processes_of(home: Path) -> dict[int, str]:
         except OSError:
             continue
     return found
+
+
+def leaders(home: Path, command: str) -> set[int]:
+    """Processes of a home that were started by a command and lead their group."""
+    found = {pid for pid, line in processes_of(home).items() if f"-m {command}" in line}
+    return {pid for pid in found if os.getpgid(pid) == pid}
