@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,15 +82,21 @@ class Shell:
         return [self(*arguments) for arguments in commands]
 
 
-@contextmanager
-def shell(home: Path, server: str | None = None) -> Iterator[Shell]:
+def shell(home: Path, server: str | None = None) -> AbstractContextManager[Shell]:
     """A process that runs commands of a home, with a Prefect server or one of its own."""
+    return shell_in(environment(home, server), ROOT)
+
+
+@contextmanager
+def shell_in(environment: dict[str, str], folder: Path, umask: int = -1) -> Iterator[Shell]:
+    """A process that runs commands in an environment and a folder."""
     with subprocess.Popen(
         [sys.executable, "-c", SHELL],
-        cwd=ROOT,
-        env=environment(home, server),
+        cwd=folder,
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        umask=umask,
         text=True,
     ) as process:
         yield Shell(process)

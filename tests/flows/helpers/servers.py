@@ -11,14 +11,16 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
 from modkernel.registry import Settings
+from tests.flows.helpers.commands import Shell, shell_in
 from tests.flows.helpers.own_packages import own_folder, searched_first
 from tests.flows.helpers.processes import ROOT, free_ports, processes_of, wait_until
 
@@ -46,6 +48,8 @@ class Up:
     """What it had said on its terminal when it was ready."""
     folder: Path
     """The working folder of all."""
+    shell: Callable[[], Shell]
+    """A process that runs commands of the same home, started when it is first asked for."""
 
     @property
     def password(self) -> str:
@@ -54,16 +58,7 @@ class Up:
 
     def modkernel(self, *arguments: str) -> dict[str, Any]:
         """A command of the same home, which must succeed: its JSON document."""
-        done = subprocess.run(
-            [sys.executable, "-m", "modkernel.flows.cli", *arguments, "--json"],
-            env=self.environment,
-            cwd=self.folder,
-            umask=0,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        result: dict[str, Any] = json.loads(done.stdout)
+        result: dict[str, Any] = self.shell()(*arguments, "--json").json
         return result
 
 
@@ -122,7 +117,13 @@ def running_up(home: Path, environment: dict[str, str]) -> Iterator[Up]:
         assert "Ctrl-C stops" in told, told
         threading.Thread(target=_read_until, args=(terminal, "never said"), daemon=True).start()
         mlflow, prefect = re.findall(r"(http://[\d.:]+)", told)
-        yield Up(home, environment, mlflow, prefect, process, told, folder)
+        with ExitStack() as stack:
+
+            @cache
+            def shell() -> Shell:
+                return stack.enter_context(shell_in(environment, folder, umask=0))
+
+            yield Up(home, environment, mlflow, prefect, process, told, folder, shell)
     finally:
         process.send_signal(signal.SIGINT)
         try:
