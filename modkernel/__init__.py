@@ -13,10 +13,9 @@ The core: torch, torchvision, numpy, pydantic and safetensors are all that it ne
 0.98
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from modkernel.system.lazy import homes
+from modkernel.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     # The public surface, listed here alone. A name is imported when it is first used: a program
@@ -74,15 +73,7 @@ if TYPE_CHECKING:
     from modkernel.training.hidden import PairData as PairData
     from modkernel.training.output import LabelledData as LabelledData
 
-
-_HOMES = homes(__file__)
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'modkernel' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+__all__, __getattr__ = lazy_names(__name__, __file__)
 
 
 def __dir__() -> list[str]:

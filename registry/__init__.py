@@ -1,10 +1,9 @@
 """The registry: identity, lineage and compositions in SQL, runs and bytes in MLflow."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modkernel.registry.tracking import environment  # noqa: F401  (before what imports mlflow)
-from modkernel.system.lazy import homes
+from modkernel.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     # Imported when first used: what wants the settings alone does not wait for MLflow.
@@ -25,11 +24,4 @@ if TYPE_CHECKING:
     from modkernel.registry.sql.claims import Claim as Claim
     from modkernel.registry.sql.claims import Holder as Holder
 
-_HOMES = homes(__file__)
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'modkernel.registry' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+__all__, __getattr__ = lazy_names(__name__, __file__)

@@ -1,9 +1,8 @@
 """Data sets: loaded, split, fingerprinted, and placed where training can reach them fast."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from modkernel.system.lazy import homes
+from modkernel.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     # Imported when first used: what lists a folder's files alone does not wait for torch.
@@ -33,11 +32,4 @@ if TYPE_CHECKING:
     from modkernel.data.sources import Resident as Resident
     from modkernel.data.sources import Streamed as Streamed
 
-_HOMES = homes(__file__)
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'modkernel.data' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+__all__, __getattr__ = lazy_names(__name__, __file__)

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import assume, event, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.by_hand import (
+    SETTINGS,
     Example,
     check_read,
     mostly,
@@ -29,7 +30,6 @@ from tests.modkernel.helpers.by_hand import (
     told,
 )
 
-SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 NAMES = ("cat", "Dog", "café", "cafe\u0301", "a b", "$x$", "<i>", "0", "日本", "-1", "Train")
 IGNORED = (".hidden.png", "Thumbs.db", ".DS_Store", "desktop.ini")
 MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "I;16", "CMYK", "JPEG")

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 from pyarrow import csv, feather, parquet
 
 from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.by_hand import (
+    SETTINGS,
     Example,
     check_read,
     mostly,
@@ -25,7 +26,6 @@ from tests.modkernel.helpers.by_hand import (
     told,
 )
 
-SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 COLUMNS = ("size", "count", "colour", "row", "name", "day", "nothing")
 DAMAGES = ("empty", "cut", "text", "ragged", "latin")
 DAY = datetime.date(2024, 1, 1)

@@ -20,7 +20,9 @@ import contextlib, io, json, os, sys
 from modkernel.flows.cli import main
 answers = os.fdopen(os.dup(1), "w")
 for line in sys.stdin:
-    sys.argv = ["modkernel", *json.loads(line)]
+    changes, arguments = json.loads(line)
+    os.environ.update(changes)
+    sys.argv = ["modkernel", *arguments]
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -69,10 +71,11 @@ class Shell:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def __call__(self, *arguments: str) -> Done:
+    def __call__(self, *arguments: str, **changes: str) -> Done:
+        """What a command gives; variables of the environment that it changes stay changed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps(arguments), file=self._process.stdin, flush=True)
+        print(json.dumps([changes, arguments]), file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         assert answer, f"'{' '.join(arguments)}' ended the process"
         return Done(*json.loads(answer))

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from modkernel.data import DataPlaces, Dataset, load_dataset
 from modkernel.errors import ModkernelError
 from modkernel.spec import DatasetSpec
 
+SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+"""Of property tests."""
 FRACTIONS = {"test": 0.2, "validation": 0.1}
 """Shares that are split off by default, in the order in which that is decided."""
 
