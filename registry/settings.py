@@ -83,6 +83,11 @@ class Settings(BaseSettings):
     )
     download: bool = Field(True, description="Fetch data sets that are missing.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    spread: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether modules are trained on the machines of the team that the Prefect "
+        "server has: 'auto' sends what takes longer than the run itself costs.",
+    )
     cpu_slots: int = Field(1, ge=1, description="Modules trained at once without a GPU.")
     lease_seconds: int = Field(30, ge=1, description="A claim that is not renewed ends after this.")
     outage_seconds: int = Field(
