@@ -20,6 +20,7 @@ from modkernel.flows.tasks.train_whole import train_whole
 from modkernel.flows.team.dispatch import FLOW
 from modkernel.flows.team.machines import this_host
 from modkernel.flows.team.needs import Needs
+from modkernel.lookup import import_paths, trusting
 
 TaskName = Literal["train", "measure", "ground_truth", "train_whole"]
 TASKS: dict[TaskName, Any] = {
@@ -49,7 +50,10 @@ def module_work(task: TaskName, arguments: dict[str, Any], needs: Needs) -> Any:
         )
     fork_server().start()
     try:
-        TASKS[task](**_typed(TASKS[task], arguments))
+        typed = _typed(TASKS[task], arguments)
+        # The code that these name is what the flow that asks was given by somebody who may.
+        with trusting(import_paths(typed)):
+            TASKS[task](**typed)
     except StoppedError:
         raise
     except ModkernelError as error:

@@ -23,14 +23,14 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Cancelling
 from pydantic_core import to_jsonable_python
 
-from modkernel import errors
-from modkernel.errors import ChildError, ModkernelError, ServiceError, StoppedError
+from modkernel.errors import ChildError, ServiceError, StoppedError
 from modkernel.flows.runtime import events
 from modkernel.flows.runtime.cancels import SERVED
 from modkernel.flows.runtime.interrupts import stoppable
 from modkernel.flows.servers.work_pools import GPU, has_team
 from modkernel.flows.team.needs import Needs, stated
 from modkernel.flows.team.watch import states_of
+from modkernel.jobs.client import ERRORS
 from modkernel.registry import Settings
 
 FLOW = "module-work"
@@ -85,7 +85,7 @@ def to_send(settings: Settings, work: Callable[[], Work]) -> Work | None:
         return None
     if context.flow.name == FLOW:
         return None
-    if _there_is_a_team():
+    if there_is_a_team():
         asked = work()
         is_worth_it = settings.spread == "always" or asked.values >= WORTH_SENDING
         return asked if is_worth_it else None
@@ -97,7 +97,7 @@ def to_send(settings: Settings, work: Callable[[], Work]) -> Work | None:
     return None
 
 
-def _there_is_a_team() -> bool:
+def there_is_a_team() -> bool:
     """Whether the server in use has a team's pools; asked once a minute."""
     with _lock:
         if time.monotonic() > _team[0]:
@@ -125,7 +125,7 @@ def send(key: str, label: str, doing: events.State, work: Work) -> None:
             run = _run_for(client, key, label, work)
             state = _Waiting(client, run, label, doing, stop).wait()
             if state is not None and not _was_asked_by_another(state):
-                return _check(state, run)
+                return outcome(state, run.name)
 
 
 class _Waiting:
@@ -257,22 +257,30 @@ def _was_asked_by_another(state: State[Any]) -> bool:
     return (state.is_cancelled() or state.is_cancelling()) and state.message == ASKED
 
 
-def _check(state: State[Any], run: FlowRun) -> None:
-    """Raise what ended a run that did not complete."""
+def outcome(state: State[Any], name: str) -> None:
+    """Raise what ended a run that did not complete.
+
+    Args:
+        state: in which it has ended.
+        name: of the run.
+
+    Raises:
+        ModkernelError: of the type that the other machine's was.
+    """
     message = state.message or ""
     if state.is_completed():
         return
     if state.is_cancelled():
-        raise StoppedError(f"Run '{run.name}' was cancelled in Prefect: the same command resumes.")
+        raise StoppedError(f"Run '{name}' was cancelled in Prefect: the same command resumes.")
     if state.is_crashed():
-        error = ChildError(f"Run '{run.name}' died, and was not started again: {message}")
-        error.died = True
-        raise error
+        died = ChildError(f"Run '{name}' died, and was not started again: {message}")
+        died.died = True
+        raise died
     match = FAILED.match(message)
-    kind = getattr(errors, match[1], None) if match else None
-    if match and isinstance(kind, type) and issubclass(kind, ModkernelError):
+    kind = ERRORS.get(match[1]) if match else None
+    if match and kind is not None:
         raise kind(match[2])
-    raise ChildError(f"Run '{run.name}' failed: {message}")
+    raise ChildError(f"Run '{name}' failed: {message}")
 
 
 def _worker(run: FlowRun) -> str:

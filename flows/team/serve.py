@@ -19,6 +19,7 @@ from modkernel.flows.runtime.our_version import OUR_VERSION
 from modkernel.flows.servers.supervisor import POLL_SECONDS, stop_signals
 from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool, missing_pools
 from modkernel.flows.team.devices import DeviceFacts, devices
+from modkernel.flows.team.engine_server import EngineServer
 from modkernel.flows.team.fit import Fit
 from modkernel.flows.team.machines import (
     HEARD_SECONDS,
@@ -124,8 +125,10 @@ async def _serve(
                 )
         tasks = [asyncio.create_task(worker.start(printer=_quiet)) for worker in workers]
         heard = asyncio.create_task(_speak(here, fit))
+        engines = EngineServer()
         try:
             while not stopped():
+                engines.keep_alive()
                 for task in tasks:
                     if task.done():
                         task.result()
@@ -137,6 +140,7 @@ async def _serve(
             with suppress(httpx.HTTPError, PrefectHTTPStatusError):
                 await withdraw(client, here)
             await _end(workers, tasks)
+            engines.close()
 
 
 def team_workers(here: Machine, fit: Fit) -> list[TeamWorker]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from modkernel.errors import SpecError
 from modkernel.flows.servers.work_pools import Pool
 from modkernel.flows.team.devices import DeviceFacts
+from modkernel.flows.team.engine_server import engine_command
 from modkernel.flows.team.fit import Fit, device_lacks
 from modkernel.flows.team.machines import machines, nobody_can
 from modkernel.flows.team.needs import Needs, paths_in, stated
@@ -30,13 +31,24 @@ WAITING_FLOWS = 8
 """Flows in hand at once on a machine: they wait, and compute little."""
 
 
+class _Configuration(ProcessJobConfiguration):
+    """Runs are engines forked from a process that has all loaded, once it is ready."""
+
+    def prepare_for_flow_run(self, *args: Any, **kwargs: Any) -> None:
+        """Fill in the command, unless a person has set another one."""
+        self.command = self.command or engine_command()
+        super().prepare_for_flow_run(*args, **kwargs)
+
+
 class TeamWorker(ProcessWorker):
     """Takes runs of one pool that this machine can do, on one device, or none for flows."""
 
+    job_configuration = _Configuration
+
     @classmethod
     def __dispatch_key__(cls) -> str | None:
-        # To Prefect this is a worker of type 'process', as the pools are; it knows that one.
-        return None
+        # Prefect's own worker keeps the type that the pools have, and which this one works for.
+        return "modkernel"
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class Host:
     address: str
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def command(self, command: Sequence[str]) -> list[str]:
         named = f'hostname {self.name} && exec "$@"'
@@ -56,19 +57,19 @@ class Host:
         *command: str,
         log: str,
         environment: Mapping[str, str] | None = None,
-        **options: object,
     ) -> subprocess.Popen[bytes]:
         """A process of the host, whose output goes to a log in its folder."""
         with (self.folder / log).open("ab") as file:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.command(command),
                 env=os.environ | self.environment | dict(environment or {}),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                **options,  # type: ignore[call-overload]
             )
+        self.started.append(process)
+        return process
 
     def modkernel(self, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
         """A command of the host, to its end."""
@@ -94,6 +95,10 @@ class Host:
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            for process in self.started:
+                process.poll()
+        for process in self.started:
+            process.wait()
 
     def unplug(self) -> None:
         """Take the network away; what runs there goes on."""
