@@ -31,6 +31,7 @@ from modkernel.flows.servers.work_pools import GPU, has_team
 from modkernel.flows.team.needs import Needs, stated
 from modkernel.flows.team.watch import states_of
 from modkernel.jobs.client import ERRORS
+from modkernel.lookup import trusted_names
 from modkernel.registry import Settings
 
 FLOW = "module-work"
@@ -46,7 +47,7 @@ TOLD_SECONDS = 30.0
 CRASHED_SECONDS = 60.0
 """A run that stays Crashed so long is not started again by itself."""
 ASKED = "The flow that asked for it was cancelled."
-FAILED = re.compile(r"(\w+): (.*)", re.DOTALL)
+FAILED = re.compile(r"(\w+Error): (.*)", re.DOTALL)
 """The message of a run that failed: the error's class, and what it says."""
 _lock = threading.Lock()
 _team: list[float] = [0.0, False]
@@ -106,7 +107,7 @@ def there_is_a_team() -> bool:
         return bool(_team[1])
 
 
-def send(key: str, label: str, doing: events.State, work: Work) -> None:
+def send(key: str, label: str, doing: events.State, work: Work) -> str:
     """Have work done as a run in the pool, and wait until it is; a run in hand is waited for.
 
     Args:
@@ -114,6 +115,9 @@ def send(key: str, label: str, doing: events.State, work: Work) -> None:
         label: what it is called in progress.
         doing: its state while a machine is at work.
         work: what is done.
+
+    Returns:
+        What the run says at its end.
 
     Raises:
         ModkernelError: what ended the run, with the machine's name.
@@ -125,7 +129,8 @@ def send(key: str, label: str, doing: events.State, work: Work) -> None:
             run = _run_for(client, key, label, work)
             state = _Waiting(client, run, label, doing, stop).wait()
             if state is not None and not _was_asked_by_another(state):
-                return outcome(state, run.name)
+                outcome(state, run.name)
+                return state.message or ""
 
 
 class _Waiting:
@@ -239,6 +244,7 @@ def _run_for(client: SyncPrefectClient, key: str, label: str, work: Work) -> Flo
             "task": work.task,
             "arguments": to_jsonable_python(dict(work.arguments)),
             "needs": needs.model_dump(mode="json"),
+            "trusted": list(trusted_names()),
         },
         tags=tags,
         # Two flows that ask at the same moment get the same run.
@@ -276,7 +282,7 @@ def outcome(state: State[Any], name: str) -> None:
         died = ChildError(f"Run '{name}' died, and was not started again: {message}")
         died.died = True
         raise died
-    match = FAILED.match(message)
+    match = FAILED.search(message)
     kind = ERRORS.get(match[1]) if match else None
     if match and kind is not None:
         raise kind(match[2])

@@ -127,7 +127,11 @@ def test_it_is_said_that_nobody_can_only_once_all_who_could_have_looked() -> Non
 @pytest.mark.parametrize(
     ("message", "kind", "told"),
     [
-        ("NonFiniteError: On one: loss is nan.", NonFiniteError, "On one: loss is nan."),
+        (
+            "Flow run encountered an exception: NonFiniteError: On one: loss is nan.",
+            NonFiniteError,
+            "On one: loss is nan.",
+        ),
         ("no such thing", ChildError, "no such thing"),
         ("SystemExit: 3", ChildError, "SystemExit: 3"),
     ],
