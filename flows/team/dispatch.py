@@ -107,6 +107,12 @@ def there_is_a_team() -> bool:
         return bool(_team[1])
 
 
+def forget_team() -> None:
+    """Ask the server again whether it has a team."""
+    with _lock:
+        _team[:] = 0.0, False
+
+
 def send(key: str, label: str, doing: events.State, work: Work) -> str:
     """Have work done as a run in the pool, and wait until it is; a run in hand is waited for.
 

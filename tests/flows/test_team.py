@@ -5,11 +5,15 @@ Training sleeps where it should take long: cores are short here. All else is rea
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.flows.helpers.hosts import can_make_hosts
@@ -70,6 +74,7 @@ def recipe(epochs: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def squad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """Servers, two machines with two devices each, and one for the flows that wait."""
     folder = tmp_path_factory.mktemp("team")
     code = folder / "code"
     code.mkdir()
@@ -82,8 +87,9 @@ def squad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
                 "MODKERNEL_CPU_SLOTS": "2",
                 "MODKERNEL_CHECKPOINT_SECONDS": "2",
             }
+        found.work("client", "flows")
         for name in ("one", "two"):
-            found.work(name)
+            found.work(name, "gpu")
         wait_until(lambda: workers(found) == 4, 200, "four workers poll")
         yield found
 
@@ -142,3 +148,121 @@ def test_a_study_of_eight_tasks_uses_both_machines_at_once(squad: Team) -> None:
 def most_at_once(runs: list[dict[str, Any]]) -> int:
     spans = [(one["start_time"], one["end_time"]) for one in runs]
     return max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans)
+
+
+def in_hand(found: Team, name: str) -> dict[str, Any] | None:
+    """The run of a module that is at work, and has written checkpoints."""
+    runs = [one for one in children(found, name) if one["state_type"] == "RUNNING"]
+    if not runs:
+        return None
+    log = (found.hosts[host_of(runs[0])].folder / "worker.log").read_text()
+    return runs[0] if f"Task run '{name}' - Epoch 3 of" in log else None
+
+
+def doomed(found: Team, name: str) -> tuple[str, dict[str, Any]]:
+    """A network whose module takes a minute and a half: its run, and the module's, at work."""
+    flow = start(found, "train-network", {"spec": network(name, epochs=24, epoch_seconds=4)})
+    module = f"{name}.hidden-1"
+    wait_until(lambda: in_hand(found, module) is not None, 240, "the module is in hand")
+    time.sleep(6)  # A checkpoint of the last epoch is on its way.
+    at_work = in_hand(found, module)
+    assert at_work is not None
+    return flow, at_work
+
+
+def assert_stored_once(found: Team, name: str) -> None:
+    listed = found.hosts["client"].modkernel("modules", "list", "--json")
+    assert listed.returncode == 0, listed.stderr
+    names = [one["name"] for one in json.loads(listed.stdout)["modules"]]
+    assert names.count(f"{name}.hidden-1") == 1
+    assert names.count(f"{name}.output") == 1
+
+
+def epochs_after(found: Team, host: str, name: str) -> list[int]:
+    log = (found.hosts[host].folder / "worker.log").read_text()
+    return [int(n) for n in re.findall(rf"Task run '{name}' - Epoch (\d+) of", log)]
+
+
+def test_a_machine_that_dies_is_replaced_and_training_goes_on(squad: Team) -> None:
+    flow, at_work = doomed(squad, "killed")
+    dead = host_of(at_work)
+    (other,) = {"one", "two"} - {dead}
+    done = max(epochs_after(squad, dead, "killed.hidden-1"))
+    squad.hosts[dead].kill()
+    began = time.monotonic()
+
+    def state() -> str:
+        return str(run(squad, at_work["id"])["state"]["name"])
+
+    wait_until(lambda: state() in ("Crashed", "AwaitingRetry", "Pending"), 180, "it is Crashed")
+    crashed = time.monotonic() - began
+    wait_for(squad, flow, "COMPLETED", 600)
+    resumed = epochs_after(squad, other, "killed.hidden-1")
+    print(f"Crashed after {crashed:.0f} s, done after {time.monotonic() - began:.0f} s:", resumed)
+    assert 1 < resumed[0] <= done + 1
+    assert_stored_once(squad, "killed")
+    squad.work(dead, "gpu")
+    wait_until(lambda: workers(squad) == 4, 200, "four workers poll again")
+
+
+def test_a_machine_without_network_for_two_minutes_goes_on(squad: Team) -> None:
+    flow, at_work = doomed(squad, "cut")
+    cut = host_of(at_work)
+    squad.hosts[cut].unplug()
+    before = len(epochs_after(squad, cut, "cut.hidden-1"))
+    time.sleep(120)
+    assert len(epochs_after(squad, cut, "cut.hidden-1")) > before + 10, "it trained meanwhile"
+    squad.hosts[cut].plug_in()
+    wait_for(squad, flow, "COMPLETED", 600)
+    assert_stored_once(squad, "cut")
+
+
+def test_all_servers_start_again_in_the_middle(squad: Team) -> None:
+    flow, _ = doomed(squad, "restarted")
+    squad.restart_postgres()
+    for name in ("prefect", "mlflow"):
+        squad.stop_service(name)
+        time.sleep(10)
+        squad.start_service(name)
+    wait_for(squad, flow, "COMPLETED", 600)
+    assert_stored_once(squad, "restarted")
+
+
+def test_runs_go_where_the_data_are(squad: Team) -> None:
+    x = np.random.default_rng(0).normal(size=(240, 6)).astype("float32")
+    y = np.arange(240) % 3
+    x[:, 0] += 4 * y
+    for name in ("client", "two"):
+        np.savez(squad.hosts[name].folder / "cells.npz", x=x, y=y)
+    # On each machine elsewhere, under one name.
+    for name in ("client", "one", "two"):
+        squad.stop_work(name)
+        squad.hosts[name].environment["MODKERNEL_DATA_PATHS"] = (
+            f"cells={squad.hosts[name].folder / 'cells.npz'}"
+        )
+    squad.work("client", "flows")
+    for name in ("one", "two"):
+        squad.work(name, "gpu")
+    wait_until(lambda: workers(squad) == 4, 200, "four workers poll again")
+    spec = network("cells", 1, 0.1) | {
+        "dataset": {"name": "arrays", "path": "cells"},
+        "backbone": {"name": "mlp", "width": 8, "depth": 1},
+    }
+    wait_for(squad, start(squad, "train-network", {"spec": spec}), "COMPLETED", 200)
+    assert {host_of(one) for one in children(squad, "cells.")} == {"two"}
+    (squad.hosts["two"].folder / "cells.npz").unlink()
+    began = time.monotonic()
+    spec |= {"name": "lost", "seed": 1}
+    flow = start(squad, "train-network", {"spec": spec})
+    failed = wait_for(squad, flow, "FAILED", 150)
+    asked = children(squad, "lost.")[0]
+    waited = seconds_between(asked["created"], failed["end_time"])
+    print(f"{time.monotonic() - began:.0f} s, {waited:.0f} s after the module's run was made")
+    told = failed["state"]["message"]
+    assert "No machine can take this run: one has no" in told
+    assert "; two has no" in told
+    assert waited < 60
+
+
+def seconds_between(one: str, other: str) -> float:
+    return (datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modkernel.flows.servers.prefect_password import basic_authorization
 from tests.flows.helpers.hosts import BINARIES, Host, hosts
-from tests.flows.helpers.processes import wait_until
+from tests.flows.helpers.processes import descendants, wait_until
 
 PASSWORD = "team:secret-word"
 """Of the Prefect server."""
@@ -31,7 +34,9 @@ class Team:
 
     hosts: dict[str, Host]
     servers: Host
-    services: dict[str, subprocess.Popen[bytes]]
+    services: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    working: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    """The newest worker of each host."""
 
     @property
     def api(self) -> str:
@@ -93,13 +98,30 @@ class Team:
             environment=QUIET | {"MLFLOW_BACKEND_STORE_URI": _database("mlflow", "psycopg")},
         )
 
+    def stop_service(self, name: str) -> None:
+        """Kill a server of the first host at once."""
+        end(self.services[name])
+
+    def stop_work(self, name: str) -> None:
+        """Stop the worker of a host, as a person does."""
+        process = self.working[name]
+        process.send_signal(signal.SIGTERM)
+        process.wait(90)
+
+    def restart_postgres(self) -> None:
+        """Stop PostgreSQL at once, and start it again."""
+        control_postgres(self.servers, "-m", "immediate", "stop")
+        time.sleep(5)
+        start_postgres(self.servers)
+
     def work(self, name: str, *pools: str, **environment: str) -> subprocess.Popen[bytes]:
         """`modkernel worker` on a host."""
-        return self.hosts[name].start(
+        self.working[name] = self.hosts[name].start(
             *(sys.executable, "-m", "modkernel.flows.cli", "worker", *pools),
             log="worker.log",
             environment=environment,
         )
+        return self.working[name]
 
 
 def _database(name: str, driver: str, host: str = "127.0.0.1") -> str:
@@ -110,7 +132,7 @@ def _database(name: str, driver: str, host: str = "127.0.0.1") -> str:
 def team(names: Sequence[str], folder: Path) -> Iterator[Team]:
     """A team with hosts 'servers' and those of these names, and its pools made."""
     with hosts(["servers", *names], folder) as made:
-        found = Team(made, made["servers"], {})
+        found = Team(made, made["servers"])
         _start_postgres(found.servers)
         found.start_service("mlflow")
         found.start_service("prefect")
@@ -147,18 +169,31 @@ def _start_postgres(host: Host) -> None:
     )
     with (data / "data" / "pg_hba.conf").open("a") as rights:
         rights.write("host all all 10.77.0.0/24 trust\n")
-    options = f"-k {data} -c listen_addresses=* -c fsync=off -c max_connections=300"
-    start_postgres(host, options)
+    start_postgres(host)
     for name in ("modkernel", "mlflow", "prefect"):
         create = [binaries / "createdb", "-h", data, "-U", "modkernel", name]
         subprocess.run(host.command([*map(str, create)]), check=True, capture_output=True, cwd=data)
 
 
-def start_postgres(host: Host, options: str) -> None:
+def start_postgres(host: Host) -> None:
+    data = host.folder / "postgres"
+    options = f"-k {data} -c listen_addresses=* -c fsync=off -c max_connections=300"
+    control_postgres(host, "-o", options, "-l", str(data / "log"), "start")
+
+
+def control_postgres(host: Host, *arguments: str) -> None:
     data = host.folder / "postgres"
     command = ["runuser", "-u", "postgres", "--", str(BINARIES[0] / "pg_ctl"), "-D"]
-    command += [str(data / "data"), "-w", "-o", options, "-l", str(data / "log"), "start"]
+    command += [str(data / "data"), "-w", *arguments]
     subprocess.run(host.command(command), check=True, stdout=subprocess.DEVNULL, cwd=data)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that it has started."""
+    for pid in {*descendants(process.pid), process.pid}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 def _answers(host: Host, port: int, path: str) -> bool:
