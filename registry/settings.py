@@ -95,6 +95,12 @@ class Settings(BaseSettings):
     outage_seconds: int = Field(
         120, ge=0, description="How long a database or MLflow that is away is waited for."
     )
+    checkpoint_seconds: int = Field(
+        300,
+        ge=0,
+        description="Between two copies of a checkpoint to MLflow's server, where another machine "
+        "goes on from it; 0 sends none.",
+    )
     resident_limit: int | None = Field(
         None,
         ge=0,
