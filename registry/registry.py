@@ -8,6 +8,7 @@ from typing import Self
 from modkernel.registry.advice import Adviser
 from modkernel.registry.backends import Backends
 from modkernel.registry.baselines import Baselines
+from modkernel.registry.checkpoints import Checkpoints
 from modkernel.registry.examples import SeenExamples
 from modkernel.registry.modules import Modules
 from modkernel.registry.moments import StoredMoments
@@ -45,6 +46,7 @@ class Registry:
         promotions: Aliases that people set in MLflow, and their history.
         advice: Which module to build on for a task.
         baselines: Networks trained as a whole, to compare with.
+        checkpoints: Of training that is under way, for other machines.
         runs: MLflow's runs: start, log, finish.
     """
 
@@ -59,6 +61,7 @@ class Registry:
         self.promotions = Promotions(backends)
         self.advice = Adviser(backends, self.moments, self.examples)
         self.baselines = Baselines(self.runs)
+        self.checkpoints = Checkpoints(backends)
 
     @classmethod
     def open(cls, settings: Settings) -> Registry:

@@ -74,6 +74,7 @@ SERVED = {
         "test_search",
         "test_seen",
         "test_team_init",
+        "test_shared_checkpoints",
         "test_study",
         "test_trust",
     ),

@@ -94,6 +94,7 @@ def make_job(kind: type[J], settings: Settings, digest: str, **fields: Any) -> J
     return kind(
         data_root=str(settings.data_root),
         cache=str(settings.cache_dir),
+        data_paths={name: str(path) for name, path in settings.data_paths},
         device=settings.device,
         threads=max(1, cores // settings.cpu_slots),
         work=str(settings.work_dir / digest),

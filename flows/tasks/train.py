@@ -13,7 +13,7 @@ from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.runtime.shared import open_registry, places
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
-from modkernel.flows.tasks.epochs import run_training
+from modkernel.flows.tasks.epochs import training
 from modkernel.flows.tasks.once import RunChild, once
 from modkernel.flows.tasks.seen import Untested, remember, untested
 from modkernel.flows.tasks.work import work_of
@@ -75,8 +75,10 @@ def train_stored_module(
             job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
         info = describe_dataset(dataset, places(settings))
         run_id = registry.runs.start_module(name, module, parent_run_id, info)
-        with ending_with(registry, run_id):
-            report = run_training(run, job, label, registry, run_id)
+        with (
+            ending_with(registry, run_id),
+            training(run, job, label, registry, run_id) as report,
+        ):
             return registry.modules.store(
                 job.result,
                 name=name,
