@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from modkernel.data import DatasetInfo, describe_dataset
 from modkernel.errors import MomentsError
 from modkernel.features.measure import MeasuredFeatures, measured_features
-from modkernel.flows.runtime.shared import open_registry, places
+from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.search.spec import ACCURACY
 from modkernel.flows.tasks.measure import measure_stored_module
 from modkernel.flows.tasks.work import work_of
@@ -96,7 +96,7 @@ def score_stored_module(module_id: str, dataset: DatasetSpec, score: str) -> str
     """
     registry = open_registry()
     record = registry.modules.resolve(module_id)
-    fingerprint = describe_dataset(dataset, places(registry.settings)).fingerprint
+    fingerprint = describe_dataset(dataset, registry.settings.places).fingerprint
     return _told.dump_json(_score(registry, record, dataset, fingerprint, score)).decode()
 
 

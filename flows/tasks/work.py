@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from modkernel.data import describe_dataset
-from modkernel.flows.runtime.shared import places
 from modkernel.flows.team.dispatch import Work
 from modkernel.flows.team.needs import Needs
 from modkernel.registry import Registry
@@ -35,7 +34,7 @@ def work_of(
         like: registered name of modules whose training took as much memory.
         arguments: of the task.
     """
-    info = describe_dataset(dataset, places(registry.settings))
+    info = describe_dataset(dataset, registry.settings.places)
     values = (info.n_train + info.n_validation) * math.prod(info.preprocessing.shape)
     files = (arguments.get("pairs"), arguments.get("labels"))
     needs = Needs(

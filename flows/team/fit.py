@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from modkernel.data import describe_dataset
 from modkernel.errors import ModkernelError
 from modkernel.flows.runtime.our_version import OUR_VERSION
-from modkernel.flows.runtime.shared import places
 from modkernel.flows.team.devices import GIB, DeviceFacts
 from modkernel.flows.team.needs import Needs
 from modkernel.lookup import is_import_path
@@ -101,7 +99,7 @@ class Fit:
 
     def _missing_file(self, needs: Needs) -> str | None:
         for path in needs.files:
-            if not Path(path).exists():
+            if not self._settings.places.at(path).exists():
                 return f"has no {path}"
         return None
 
@@ -109,7 +107,7 @@ class Fit:
         if needs.dataset is None or is_import_path(needs.dataset.name):
             return None  # A user's own loader runs with the flow that names it, and nowhere else.
         try:
-            info = describe_dataset(needs.dataset, places(self._settings))
+            info = describe_dataset(needs.dataset, self._settings.places)
         except ModkernelError as error:
             return f"has not data set '{_named(needs.dataset)}': {error}"
         except Exception as error:  # A fault in one data set must not end the worker.

@@ -21,7 +21,6 @@ from modkernel.errors import (
     StoppedError,
 )
 from modkernel.flows.runtime.our_version import OUR_VERSION
-from modkernel.flows.runtime.shared import places
 from modkernel.flows.team.devices import GIB, DeviceFacts
 from modkernel.flows.team.dispatch import outcome
 from modkernel.flows.team.fit import Fit, device_lacks
@@ -87,7 +86,7 @@ def test_a_machine_looks_for_the_data_and_compares_them(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     settings.ensure_home()
     digits = DatasetSpec(name="digits")
-    known = describe_dataset(digits, places(settings)).fingerprint
+    known = describe_dataset(digits, settings.places).fingerprint
     here = Needs(dataset=digits, fingerprint=known)
     other = Needs(dataset=digits, fingerprint="0" * 64)
     nowhere = Needs(dataset=DatasetSpec(name="image_folder", path=str(tmp_path / "none")))
