@@ -34,6 +34,7 @@ class Team:
 
     hosts: dict[str, Host]
     servers: Host
+    log_requests: bool
     services: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     working: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     """The newest worker of each host."""
@@ -86,6 +87,7 @@ class Team:
                 "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
                 "PREFECT_HOME": str(self.servers.folder / "prefect"),
                 "PREFECT_UI_ENABLED": "false",
+                "PREFECT_SERVER_LOGGING_LEVEL": "INFO" if self.log_requests else "WARNING",
             },
         )
 
@@ -129,10 +131,10 @@ def _database(name: str, driver: str, host: str = "127.0.0.1") -> str:
 
 
 @contextmanager
-def team(names: Sequence[str], folder: Path) -> Iterator[Team]:
+def team(names: Sequence[str], folder: Path, log_requests: bool = False) -> Iterator[Team]:
     """A team with hosts 'servers' and those of these names, and its pools made."""
     with hosts(["servers", *names], folder) as made:
-        found = Team(made, made["servers"])
+        found = Team(made, made["servers"], log_requests)
         _start_postgres(found.servers)
         found.start_service("mlflow")
         found.start_service("prefect")
