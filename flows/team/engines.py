@@ -162,6 +162,7 @@ def _become_engine(asked: dict[str, Any], descriptors: list[int]) -> NoReturn:
 
         refresh_global_settings_context()
         sys.argv = [ENGINE]
+        sys.modules.pop(ENGINE, None)  # It is run as a script, of which Python warns otherwise.
         runpy.run_module(ENGINE, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as error:
