@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ class Team:
 
     hosts: dict[str, Host]
     servers: Host
+    postgres: Path
     log_requests: bool
     services: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     working: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -46,12 +48,20 @@ class Team:
     def ask(self, path: str, body: Any = None, method: str = "POST") -> Any:
         """What Prefect's server answers, asked on its own host."""
         program = (
-            "import json, sys, urllib.request as u\n"
+            "import json, sys, time, urllib.request as u\n"
             "url, header, body, method = json.load(sys.stdin)\n"
             "data = None if method == 'GET' else json.dumps(body).encode()\n"
             "head = {'Content-Type': 'application/json', 'Authorization': header}\n"
             "request = u.Request(url, data, head, method=method)\n"
-            "print(u.urlopen(request, timeout=20).read().decode() or 'null')\n"
+            "for last in (False,) * 30 + (True,):\n"  # It may be starting again.
+            "    try:\n"
+            "        answer = u.urlopen(request, timeout=20).read().decode()\n"
+            "        break\n"
+            "    except OSError as error:\n"
+            "        if last or 400 <= getattr(error, 'code', 500) < 500:\n"
+            "            raise\n"
+            "        time.sleep(2)\n"
+            "print(answer or 'null')\n"
         )
         given = [f"{self.api}{path}", basic_authorization(PASSWORD), body or {}, method]
         answer = subprocess.run(
@@ -112,9 +122,23 @@ class Team:
 
     def restart_postgres(self) -> None:
         """Stop PostgreSQL at once, and start it again."""
-        control_postgres(self.servers, "-m", "immediate", "stop")
+        self._control_postgres("-m", "immediate", "stop")
         time.sleep(5)
-        start_postgres(self.servers)
+        self.start_postgres()
+
+    def start_postgres(self) -> None:
+        options = f"-k {self.postgres} -c listen_addresses=* -c fsync=off -c max_connections=300"
+        self._control_postgres("-o", options, "-l", str(self.postgres / "log"), "start")
+
+    def _control_postgres(self, *arguments: str) -> None:
+        command = ["runuser", "-u", "postgres", "--", str(BINARIES[0] / "pg_ctl"), "-w", "-D"]
+        command += [str(self.postgres / "data"), *arguments]
+        subprocess.run(
+            self.servers.command(command),
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=self.postgres,
+        )
 
     def work(self, name: str, *pools: str, **environment: str) -> subprocess.Popen[bytes]:
         """`modkernel worker` on a host."""
@@ -133,9 +157,14 @@ def _database(name: str, driver: str, host: str = "127.0.0.1") -> str:
 @contextmanager
 def team(names: Sequence[str], folder: Path, log_requests: bool = False) -> Iterator[Team]:
     """A team with hosts 'servers' and those of these names, and its pools made."""
-    with hosts(["servers", *names], folder) as made:
-        found = Team(made, made["servers"], log_requests)
-        _start_postgres(found.servers)
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="modkernel-postgres-", ignore_cleanup_errors=True
+        ) as data,
+        hosts(["servers", *names], folder) as made,
+    ):
+        found = Team(made, made["servers"], Path(data), log_requests)
+        _make_postgres(found)
         found.start_service("mlflow")
         found.start_service("prefect")
         for host in made.values():
@@ -155,39 +184,23 @@ def team(names: Sequence[str], folder: Path, log_requests: bool = False) -> Iter
         yield found
 
 
-def _start_postgres(host: Host) -> None:
-    binaries, data = BINARIES[0], host.folder / "postgres"
-    data.mkdir()
-    shutil.chown(data, "postgres")
-    for parent in (host.folder, *host.folder.parents):
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o111)
+def _make_postgres(found: Team) -> None:
+    # Not among pytest's folders, which it closes to other users whenever it starts.
+    shutil.chown(found.postgres, "postgres")
+    data, host = found.postgres, found.servers
     owner = ["runuser", "-u", "postgres", "--"]
     subprocess.run(
-        [*owner, binaries / "initdb", "-D", data / "data", "-U", "modkernel", "-A", "trust"],
+        [*owner, BINARIES[0] / "initdb", "-D", data / "data", "-U", "modkernel", "-A", "trust"],
         check=True,
         capture_output=True,
         cwd=data,
     )
     with (data / "data" / "pg_hba.conf").open("a") as rights:
         rights.write("host all all 10.77.0.0/24 trust\n")
-    start_postgres(host)
+    found.start_postgres()
     for name in ("modkernel", "mlflow", "prefect"):
-        create = [binaries / "createdb", "-h", data, "-U", "modkernel", name]
+        create = [BINARIES[0] / "createdb", "-h", data, "-U", "modkernel", name]
         subprocess.run(host.command([*map(str, create)]), check=True, capture_output=True, cwd=data)
-
-
-def start_postgres(host: Host) -> None:
-    data = host.folder / "postgres"
-    options = f"-k {data} -c listen_addresses=* -c fsync=off -c max_connections=300"
-    control_postgres(host, "-o", options, "-l", str(data / "log"), "start")
-
-
-def control_postgres(host: Host, *arguments: str) -> None:
-    data = host.folder / "postgres"
-    command = ["runuser", "-u", "postgres", "--", str(BINARIES[0] / "pg_ctl"), "-D"]
-    command += [str(data / "data"), "-w", *arguments]
-    subprocess.run(host.command(command), check=True, stdout=subprocess.DEVNULL, cwd=data)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
