@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_logger
 
 from modkernel.errors import ServiceError, SettingsError
@@ -19,12 +19,12 @@ from modkernel.flows.runtime.our_version import OUR_VERSION
 from modkernel.flows.servers.supervisor import POLL_SECONDS, stop_signals
 from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool, missing_pools
 from modkernel.flows.team.devices import DeviceFacts, devices
+from modkernel.flows.team.dispatch import FLOW
 from modkernel.flows.team.engine_server import EngineServer
 from modkernel.flows.team.fit import Fit
 from modkernel.flows.team.machines import (
     HEARD_SECONDS,
     Machine,
-    machines,
     publish,
     this_host,
     withdraw,
@@ -59,7 +59,7 @@ def serve_pools(
     Raises:
         SettingsError: the stores are this machine's alone, or a device is asked for that is not
             there.
-        ServiceError: the server has no such pools.
+        ServiceError: the server has no team, or one of another version.
         StoreError: one of the stores does not answer.
     """
     os.environ.setdefault("MODKERNEL_LEASE_SECONDS", str(LEASE_SECONDS))
@@ -105,24 +105,13 @@ async def _serve(
     stopped: Callable[[], bool],
     beside: Beside,
 ) -> None:
+    await _check_team()
     async with get_client() as client, beside():
-        missing = await missing_pools(client)
-        if missing:
-            raise ServiceError(
-                f"The Prefect server has no work pool '{missing[0]}': run 'modkernel team init' "
-                "once, with the same PREFECT_API_URL."
-            )
         fit = Fit(settings, here.devices)
         workers = team_workers(here, fit)
         say(f"{here.host}: modkernel {here.version}, data in {settings.data_root}.")
         for worker in workers:
             say(f"Worker '{worker.name}'.")
-        for other in await machines(client):
-            if other.machine.version != here.version:
-                say(
-                    f"{other.machine.host} has modkernel {other.machine.version}: runs go only "
-                    "to machines of the version that asked for them."
-                )
         tasks = [asyncio.create_task(worker.start(printer=_quiet)) for worker in workers]
         heard = asyncio.create_task(_speak(here, fit))
         engines = EngineServer()
@@ -141,6 +130,27 @@ async def _serve(
                 await withdraw(client, here)
             await _end(workers, tasks)
             engines.close()
+
+
+async def _check_team() -> None:
+    async with get_client() as client:
+        missing = await missing_pools(client)
+        if missing:
+            raise ServiceError(
+                f"The Prefect server has no work pool '{missing[0]}': run 'modkernel team init' "
+                "once, with the same PREFECT_API_URL."
+            )
+        try:
+            kept = await client.read_deployment_by_name(f"{FLOW}/{FLOW}")
+        except ObjectNotFound:
+            raise ServiceError(
+                f"The Prefect server has no deployment '{FLOW}/{FLOW}': run 'modkernel team init'."
+            ) from None
+    if kept.version != OUR_VERSION:
+        raise ServiceError(
+            f"The team has modkernel {kept.version}, and this machine {OUR_VERSION}: install the "
+            "team's here; or, once all machines have this one, run 'modkernel team init' with it."
+        )
 
 
 def team_workers(here: Machine, fit: Fit) -> list[TeamWorker]:
