@@ -49,6 +49,8 @@ def worker(
     version, the memory of its devices, and the data that it has. Stopped, it has the runs in hand
     write a checkpoint, and other machines go on.
     """
+    # Prefect's own 10 s would be a tenth of a module that takes a minute.
+    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "5")
     settings = _prepare("work for a team")
     from modkernel.flows.deployments import serve_team
     from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool

@@ -150,6 +150,44 @@ def most_at_once(runs: list[dict[str, Any]]) -> int:
     return max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans)
 
 
+def test_sixteen_modules_take_little_more_than_their_own_time(squad: Team) -> None:
+    minute = 60.0
+    candidates = [
+        {"kernel": {"name": "relu"}, "recipe": recipe(10) | {"learning_rate": 0.01 + n / 1000}}
+        for n in range(16)
+    ]
+    search = {
+        "name": "sixteen",
+        "dataset": {"name": "digits"},
+        "backbone": backbone(minute / 10),
+        "stages": [{"candidates": candidates}],
+        "score": "lda",
+        "output": {"method": "ridge"},
+    }
+    wait_for(squad, start(squad, "search-modules", {"spec": search}), "COMPLETED", 900)
+    runs = children(squad, "sixteen.hidden-1")
+    took = seconds_between(
+        min(one["created"] for one in runs), max(one["end_time"] for one in runs)
+    )
+    ideal = len(runs) / 4 * minute
+    print(f"{took:.0f} s, {took / ideal:.2f} x the ideal time", Counter(map(host_of, runs)))
+    assert len(runs) == 16
+    assert set(map(host_of, runs)) == {"one", "two"}
+    assert took <= 1.25 * ideal
+
+
+def test_a_flow_that_is_cancelled_ends_its_modules(squad: Team) -> None:
+    flow, at_work = doomed(squad, "unwanted")
+    cancel = {"state": {"type": "CANCELLING"}}
+    squad.ask(f"/flow_runs/{flow}/set_state", cancel)
+
+    def ended(id: str) -> bool:
+        return bool(run(squad, id)["state"]["type"] == "CANCELLED")
+
+    wait_until(lambda: ended(at_work["id"]), 90, "the module's run is cancelled")
+    wait_until(lambda: ended(flow), 90, "the flow is cancelled")
+
+
 def in_hand(found: Team, name: str) -> dict[str, Any] | None:
     """The run of a module that is at work, and has written checkpoints."""
     runs = [one for one in children(found, name) if one["state_type"] == "RUNNING"]
