@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
@@ -124,7 +125,7 @@ def serve_team(settings: Settings, pools: Sequence[Pool], say: Callable[[str], N
 
     A machine that serves flows keeps the forms as the registry is.
     """
-    beside = _kept_forms if FLOWS in pools else nullcontext
+    beside = partial(_kept_forms, [team_deployment()]) if FLOWS in pools else nullcontext
     serve_pools(settings, pools, say, beside)
 
 
@@ -140,7 +141,7 @@ async def _make_team() -> list[str]:
     async with get_client() as client:
         made = await make_pools(client)
     lines = [f"Made work pool '{pool}'." for pool in made] or ["The work pools are there already."]
-    async with _kept_forms():
+    async with _kept_forms([team_deployment()]):
         pass
     specs = await deployments_of_specs(list(BY_NAME))
     for flow, kept in specs:
@@ -157,14 +158,20 @@ async def _has_team() -> bool:
 
 
 @asynccontextmanager
-async def _kept_forms() -> AsyncIterator[list[KeptDeployment]]:
-    """Within the block the deployments are there, and their forms offer what the registry has."""
+async def _kept_forms(more: Sequence[KeptDeployment]) -> AsyncIterator[list[KeptDeployment]]:
+    """Within the block the deployments are there, and their forms offer what the registry has.
+
+    Args:
+        more: deployments beside those that people start.
+    """
     say = get_logger(__name__).info
     stored = StoredNow(say)
     names = await asyncio.to_thread(stored.first)
-    made = [*deployments(names), team_deployment()]
+    made = [*deployments(names), *more]
     await skip_missed_runs([deployment.full_name for deployment in made])
-    await install_automations([deployment.flow_name or "" for deployment in made])
+    # A module's run too, though there may be no team yet: what is there is not changed again.
+    flows = {*(one.flow_name or "" for one in made), module_work.name}
+    await install_automations(sorted(flows))
     for deployment in made:
         await deployment.aapply()
     following = asyncio.create_task(follow(made, stored, names, say))
@@ -176,7 +183,7 @@ async def _kept_forms() -> AsyncIterator[list[KeptDeployment]]:
 
 
 async def _serve_all() -> None:
-    async with _kept_forms() as made:
+    async with _kept_forms(()) as made:
         runner = Runner(pause_on_shutdown=False, limit=CONCURRENT_RUNS)
         for deployment in made:
             await runner.aadd_deployment(deployment)
