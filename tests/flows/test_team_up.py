@@ -29,8 +29,7 @@ def test_up_and_a_worker_of_one_machine_are_a_team(tmp_path: Path) -> None:
             [sys.executable, "-m", "modkernel.flows.cli", "worker", "gpu"],
             cwd=up.folder,
             env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=subprocess.DEVNULL,
         )
         try:
             with prefect_client(up.prefect, home) as client:
