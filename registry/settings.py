@@ -31,7 +31,7 @@ FILE_VARIABLE = "MODKERNEL_SETTINGS"
 FOR_OTHERS = 0o077
 """The rights of everybody but a file's owner, as in a mode."""
 OURS = (
-    *("artifacts", "cache", "data", "logs", "mlflow.", "prefect", "registry."),
+    *("artifacts", "cache", "data", "logs", "mlflow", "prefect", "registry."),
     *("settings.toml", "slots", "up.json", "work"),
 )
 """How the names in a home begin that modkernel makes or reads."""
@@ -75,6 +75,12 @@ class Settings(BaseSettings):
         repr=False,
         description="MLflow's tracking URI; a SQLite file in the home if left out.",
     )
+    mlflow_store: str = Field(
+        default_factory=lambda known: f"sqlite:///{known['home'] / 'mlflow.db'}",
+        repr=False,
+        description="Database of the MLflow server that 'up --host' runs; a SQLite file in the "
+        "home if left out.",
+    )
     artifact_root: Path = Field(
         default_factory=lambda known: known["home"] / "artifacts",
         description="Folder of MLflow's artifacts.",
@@ -90,6 +96,11 @@ class Settings(BaseSettings):
         "commas between, or a table [data_paths] in the settings file.",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    spread: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether modules are trained on the machines of the team that the Prefect "
+        "server has: 'auto' sends what takes longer than the run itself costs.",
+    )
     cpu_slots: int = Field(1, ge=1, description="Modules trained at once without a GPU.")
     lease_seconds: int = Field(30, ge=1, description="A claim that is not renewed ends after this.")
     outage_seconds: int = Field(
@@ -116,6 +127,10 @@ class Settings(BaseSettings):
     )
     mlflow_port: int = Field(5000, ge=1, le=65535)
     prefect_port: int = Field(4200, ge=1, le=65535)
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of both servers of 'up --host': certificate, then its chain."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of its private key.")
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -143,10 +158,10 @@ class Settings(BaseSettings):
             ) from None
         return init_settings, env_settings, from_file
 
-    @field_validator("home", "artifact_root", "data_root")
+    @field_validator("home", "artifact_root", "data_root", "tls_certificate", "tls_key")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        return path.expanduser().absolute()
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
 
     @field_validator("home", "artifact_root")
     @classmethod
@@ -165,7 +180,7 @@ class Settings(BaseSettings):
     def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
         return None if url is None else SecretStr(_with_driver(url.get_secret_value()))
 
-    @field_validator("mlflow_uri")
+    @field_validator("mlflow_uri", "mlflow_store")
     @classmethod
     def _known_driver(cls, uri: str) -> str:
         return _with_driver(uri) if uri.startswith("postgres") else uri
@@ -225,6 +240,7 @@ class Settings(BaseSettings):
             "database_url": masked(self.registry_url),
             "mlflow_uri": masked(self.mlflow_uri),
             "data_paths": dict(values["data_paths"]),
+            "mlflow_store": masked(self.mlflow_store),
         }
 
     def ensure_home(self) -> None:

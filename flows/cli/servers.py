@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
+
+import typer
 
 from modkernel.flows.cli._output import err
 
 
-def up() -> None:
+def up(
+    host: Annotated[
+        str,
+        typer.Option(help="Name or address of this machine to listen on; 0.0.0.0 is all of them."),
+    ] = "127.0.0.1",
+) -> None:
     """Start MLflow's and Prefect's servers and serve all deployments, until Ctrl-C.
 
-    Both listen on this machine only. Ports: MODKERNEL_MLFLOW_PORT and MODKERNEL_PREFECT_PORT.
+    Both listen on this machine only, unless --host lets others in, who then need the logins of
+    both servers. Ports: MODKERNEL_MLFLOW_PORT and MODKERNEL_PREFECT_PORT. TLS:
+    MODKERNEL_TLS_CERTIFICATE and MODKERNEL_TLS_KEY.
     Prefect's page asks for a password once, which is told on a terminal and in the home's file
     prefect-password. Other commands of the same home find it themselves.
     """
@@ -20,7 +30,7 @@ def up() -> None:
 
     # A log file may be read by others, now or later.
     secretly = sys.stderr.isatty()
-    run_up(Settings(), lambda line: err.print(line, soft_wrap=True), secretly)
+    run_up(Settings(), lambda line: err.print(line, soft_wrap=True), secretly, host)
 
 
 def serve() -> None:

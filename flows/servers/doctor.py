@@ -13,7 +13,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from modkernel.errors import ModkernelError
-from modkernel.flows.servers.up import port_is_free, running, without_user
+from modkernel.flows.servers.reach import port_is_free
+from modkernel.flows.servers.up import running, without_user
 from modkernel.registry.settings import Settings
 
 PACKAGES = ("torch", "torchvision", "numpy", "prefect", "mlflow", "sqlalchemy")

@@ -19,9 +19,11 @@ from modkernel.flows.servers.prefect_password import (
     basic_authorization,
     prefect_password,
 )
+from modkernel.flows.servers.reach import trust
 from modkernel.flows.servers.supervisor import POLL_SECONDS, START_SECONDS
 from modkernel.flows.servers.up import running, without_user
 from modkernel.registry import Settings
+from modkernel.system.proxies import ask_directly
 
 QUIET = {
     # The terminal belongs to the command; the flow's own log still reaches Prefect.
@@ -58,8 +60,11 @@ def prepare_prefect(settings: Settings, quiet: bool = False) -> None:
     folder = settings.home / "prefect"
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(folder))
-    if ours is not None:
-        os.environ["PREFECT_API_URL"] = ours
+    if server is not None:
+        os.environ["PREFECT_API_URL"] = server.prefect_api
+        ask_directly(os.environ, [urlsplit(server.prefect_url).hostname or ""])
+        for name, value in trust(server.certificate).items():
+            os.environ.setdefault(name, value)
         os.environ.setdefault(CLIENT, prefect_password(settings))
     else:
         _prepare_temporary(settings)

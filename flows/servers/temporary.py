@@ -12,8 +12,9 @@ from importlib import import_module
 from modkernel.errors import ServiceError
 from modkernel.flows.runtime.events import Note, emit
 from modkernel.flows.servers.prefect_env import CLIENT, require_prefect
+from modkernel.flows.servers.reach import HOST
+from modkernel.flows.servers.services import prefect_service
 from modkernel.flows.servers.supervisor import POLL_SECONDS, Supervisor
-from modkernel.flows.servers.up import HOST, prefect_service
 from modkernel.registry import Settings
 
 FLOWS = "modkernel.flows.train_network"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
 import urllib.request
@@ -22,20 +21,23 @@ from modkernel.flows.servers.prefect_password import (
     password_file,
     prefect_password,
 )
+from modkernel.flows.servers.reach import (
+    HOST,
+    Reach,
+    answers,
+    direct,
+    port_is_free,
+    reach,
+    shares_mlflow,
+    trust,
+)
+from modkernel.flows.servers.services import mlflow_service, prefect_service
 from modkernel.flows.servers.supervisor import POLL_SECONDS, Service, Supervisor, stop_signals
-from modkernel.registry import Registry, Settings
+from modkernel.registry import Settings
 from modkernel.registry.settings import without_secrets
+from modkernel.registry.tracking import login
 from modkernel.system.files import replace_file
-
-HOST = "127.0.0.1"
-TEMPORARY = {
-    "PREFECT_UI_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-}
-"""What a server that lives as long as one command leaves to the one of `modkernel up`."""
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Asks servers of this machine itself, whatever proxy is set: it would see the password."""
+from modkernel.system.proxies import ask_directly
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class UpState:
     """When the process began, as the system counts: another one may get its number."""
     home: str = ""
     """Which home: a copy of it has a copy of this file."""
+    certificate: str = ""
+    """File of what the servers show, where they speak TLS."""
 
     @property
     def prefect_api(self) -> str:
@@ -70,10 +74,12 @@ def running(settings: Settings) -> UpState | None:
             return None
     except (OSError, ValueError, TypeError):
         return None
-    return state if _answers(f"{state.prefect_api}/health") else None
+    return state if answers(f"{state.prefect_api}/health", state.certificate) else None
 
 
-def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -> None:
+def up(
+    settings: Settings, say: Callable[[str], None], secretly: bool = False, host: str = HOST
+) -> None:
     """Start everything, tell the links, keep it running until SIGINT or SIGTERM, stop it.
 
     A process that dies later is started again.
@@ -83,25 +89,40 @@ def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -
         say: is told each line.
         secretly: what is said is seen by the user alone (a terminal, not a log file), so the
             password of Prefect's page may be among it.
+        host: name or address of this machine to listen on; other than 127.0.0.1 lets others in.
 
     Raises:
-        SettingsError: a port is in use, or the home cannot be written; nothing was started.
+        SettingsError: a port is in use, the home cannot be written, or others would be let in
+            without a login; nothing was started.
         ServiceError: a process never answered, or died again and again; the others were stopped.
         StoreError: the registry's database cannot be used.
     """
-    check_ports(settings)
-    # Migrates both databases before two servers can race for it.
-    Registry.open(settings).close()
+    reached = reach(settings, host)
+    check_ports(settings, reached)
+    # Migrates the databases before two servers can race for it.
+    if shares_mlflow(settings, reached):
+        prepare_stores(settings)
+    else:
+        # Here, since the servers alone, in a container of their own, have no torch.
+        from modkernel.registry import Registry
+
+        Registry.open(settings).close()
     state = UpState(
         pid=os.getpid(),
-        prefect_url=f"http://{HOST}:{settings.prefect_port}",
-        mlflow_url=_external_mlflow(settings) or f"http://{HOST}:{settings.mlflow_port}",
+        prefect_url=reached.url(settings.prefect_port),
+        mlflow_url=_external_mlflow(settings) or reached.url(settings.mlflow_port),
         started=_started(os.getpid()),
         home=str(settings.home),
+        certificate=str(reached.certificate or ""),
     )
     password = prefect_password(settings)
+    if reached.is_shared and reached.certificate is None:
+        say(
+            "Passwords and data go over the network in clear text: set MODKERNEL_TLS_CERTIFICATE "
+            "and MODKERNEL_TLS_KEY, or reach this machine through a VPN or a proxy that does TLS."
+        )
     with stop_signals() as stopped, Supervisor() as children:
-        services = _services(settings, state, password)
+        services = _services(settings, state, reached, password)
         for service in services:
             say(f"Starting {service.name} (log: {service.log}) ...")
         if not children.start(services, stopped):
@@ -111,6 +132,8 @@ def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -
             say(f"MLflow, models:  {state.models_url}")
             say(f"Prefect, flows:  {state.prefect_url}")
             say(f"Its page asks for a password once: {password if secretly else _where(settings)}")
+            if shares_mlflow(settings, reached):
+                say(f"MLflow's asks for name and password: {_login(settings)}")
             say("Ctrl-C stops everything.")
             while not stopped():
                 children.restart_dead(say)
@@ -120,8 +143,21 @@ def up(settings: Settings, say: Callable[[str], None], secretly: bool = False) -
             _state_file(settings).unlink(missing_ok=True)
 
 
-def check_ports(settings: Settings) -> None:
+def prepare_stores(settings: Settings) -> None:
+    """Make or check both databases, MLflow's as that of a server that keeps the artifacts."""
+    from modkernel.registry.sql.engine import open_database
+    from modkernel.registry.tracking.served import prepare_store
+
+    open_database(settings).close()
+    prepare_store(settings)
+
+
+def check_ports(settings: Settings, reached: Reach = Reach()) -> None:  # noqa: B008 (frozen)
     """Check that the ports of both servers are free.
+
+    Args:
+        settings: of the home.
+        reached: how they are to be reached.
 
     Raises:
         SettingsError: one is not; the message names it and its setting.
@@ -138,25 +174,14 @@ def check_ports(settings: Settings) -> None:
             "MODKERNEL_PREFECT_PORT to another."
         )
     ports = {"PREFECT": settings.prefect_port, "MLFLOW": settings.mlflow_port}
-    if _external_mlflow(settings):
+    if _external_mlflow(settings) and not shares_mlflow(settings, reached):
         del ports["MLFLOW"]
     for name, port in ports.items():
-        if not port_is_free(port):
+        if not port_is_free(port, reached.host):
             raise SettingsError(
                 f"Port {port} is in use: stop what uses it, or set MODKERNEL_{name}_PORT to "
                 "another."
             )
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on the loopback port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _where(settings: Settings) -> str:
@@ -166,73 +191,34 @@ def _where(settings: Settings) -> str:
     return f"it is in {password_file(settings)}"
 
 
-def _services(settings: Settings, state: UpState, password: str) -> list[Service]:
-    logs, since = settings.home / "logs", datetime.now(UTC)
-    python = [sys.executable, "-m"]
-    mlflow = Service(
-        name="MLflow's server",
-        command=[
-            *python,
-            *("mlflow", "server", "--host", HOST, "--port", str(settings.mlflow_port)),
-            *("--workers", "1", "--no-serve-artifacts"),
-            *("--default-artifact-root", str(settings.artifact_root)),
-        ],
-        environment={
-            # Not as an argument: everyone on the machine can read those.
-            "MLFLOW_BACKEND_STORE_URI": settings.mlflow_uri,
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        },
-        log=logs / "mlflow.log",
-        ready=lambda: _answers(f"{state.mlflow_url}/health"),
-    )
-    prefect = prefect_service(settings, settings.prefect_port, password)
+def _login(settings: Settings) -> str:
+    """Who may log in to MLflow; its page keeps no secret, so the password is told nowhere."""
+    name = login.admin_login(settings)[0]
+    own = login.ADMIN_PASSWORD in os.environ
+    where = f"that of {login.ADMIN_PASSWORD}" if own else f"in {login.password_file(settings)}"
+    return f"{name}, and the password is {where}"
+
+
+def _services(settings: Settings, state: UpState, reached: Reach, password: str) -> list[Service]:
+    since = datetime.now(UTC)
+    prefect = prefect_service(settings, settings.prefect_port, password, reached=reached)
+    direct = dict(os.environ)
+    ask_directly(direct, [reached.name])
     deployments = Service(
         name="the deployments",
-        command=[*python, "modkernel.flows.cli", "serve"],
+        command=[sys.executable, "-m", "modkernel.flows.cli", "serve"],
         environment={
             "PREFECT_API_URL": state.prefect_api,
             "PREFECT_API_AUTH_STRING": password,
+            **{name: direct[name] for name in ("NO_PROXY", "no_proxy")},
+            **trust(state.certificate),
         },
-        log=logs / "deployments.log",
+        log=settings.home / "logs" / "deployments.log",
         ready=lambda: _served(state, since, password),
     )
-    return [*([] if _external_mlflow(settings) else [mlflow]), prefect, deployments]
-
-
-def prefect_service(
-    settings: Settings, port: int, password: str, temporary: bool = False
-) -> Service:
-    """Prefect's server on a port of this machine, with the home's database.
-
-    Args:
-        settings: of the home.
-        port: that is free.
-        password: that it asks for.
-        temporary: for one command: without its page, and leaving schedules to others.
-    """
-    url, name = f"http://{HOST}:{port}", "prefect-temporary" if temporary else "prefect"
-    page = {
-        # The page needs none: it asks the server that it comes from. Prefect's default is '*'.
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url,
-        "PREFECT_UI_API_URL": "/api",
-        "PREFECT_UI_STATIC_DIRECTORY": str(settings.home / "prefect" / "ui"),
-    }
-    return Service(
-        name="Prefect's temporary server" if temporary else "Prefect's server",
-        command=[sys.executable, "-m", "modkernel.flows.servers.prefect_server"],
-        environment={
-            "PREFECT_HOME": str(settings.home / "prefect"),
-            "PREFECT_SERVER_API_HOST": HOST,
-            "PREFECT_SERVER_API_PORT": str(port),
-            OWN_SERVER: password,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "modkernel.flows.servers.event_order",
-            **(TEMPORARY if temporary else page),
-        },
-        log=settings.home / "logs" / f"{name}.log",
-        ready=lambda: _answers(f"{url}/api/health"),
-    )
+    if _external_mlflow(settings) and not shares_mlflow(settings, reached):
+        return [prefect, deployments]
+    return [mlflow_service(settings, reached), prefect, deployments]
 
 
 def _external_mlflow(settings: Settings) -> str | None:
@@ -253,26 +239,19 @@ def _served(state: UpState, since: datetime, password: str) -> bool:
     The server also lists a user's own deployments and retired ones, which nobody may serve.
     """
     ours = {"deployments": {"tags": {"all_": ["modkernel"]}}}
-    deployments = _post(f"{state.prefect_api}/deployments/filter", ours, password)
+    url = f"{state.prefect_api}/deployments/filter"
+    deployments = _post(url, ours, password, state.certificate)
     polled = [one["last_polled"] for one in deployments or ()]
     return any(at and datetime.fromisoformat(at) > since for at in polled)
 
 
-def _answers(url: str) -> bool:
-    try:
-        with _direct.open(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (OSError, ValueError):
-        return False
-
-
-def _post(url: str, body: dict[str, Any], password: str) -> Any:
+def _post(url: str, body: dict[str, Any], password: str, certificate: str) -> Any:
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     request.add_unredirected_header("Authorization", basic_authorization(password))
     try:
-        with _direct.open(request, timeout=5) as response:
+        with direct(certificate).open(request, timeout=5) as response:
             return json.load(response)
     except OSError:
         return None

@@ -12,6 +12,7 @@ from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.child_events import ChildEvent, TargetJudged
 from modkernel.flows.tasks.once import RunChild, once
 from modkernel.flows.tasks.seen import untested
+from modkernel.flows.tasks.work import work_of
 from modkernel.jobs.job import GroundTruthJob
 from modkernel.reuse.ground_truth import GROUND_TRUTH_FILE, GroundTruth, GroundTruthSpec
 from modkernel.spec import DatasetSpec
@@ -60,6 +61,17 @@ def measure_stored_ground_truth(
         "evaluating",
         find=lambda: registry.ground_truths.find(spec),
         make=judge,
+        work=partial(
+            work_of,
+            registry,
+            "ground_truth",
+            dataset,
+            spec.fingerprint,
+            passes=len(spec.targets),
+            name=name,
+            spec=spec,
+            dataset=dataset,
+        ),
         made="evaluated",
         found="evaluated",
     )

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from modkernel.errors import SchemaVersionError, StoreError
 from modkernel.registry.settings import Settings, masked, sqlite_path
 from modkernel.registry.tracking.errors import failure, first_line
+from modkernel.registry.tracking.login import PASSWORD, USER, log_in
 from modkernel.registry.tracking.moved import follow_home
 from modkernel.system.files import has_no_room, replace_file
 from modkernel.system.locks import locked
@@ -30,6 +31,8 @@ from modkernel.system.outages import tell_away
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 API = "/api/2.0/mlflow"
 """How the paths of MLflow's requests begin."""
+REFUSED = "UNAUTHENTICATED"
+"""Code by which it refuses whoever does not log in."""
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 """The setting of MLflow's client, which it reads for every request."""
 
@@ -49,12 +52,18 @@ def open_mlflow(settings: Settings) -> MlflowClient:
     if settings.mlflow_uri.startswith("http"):
         os.environ.setdefault(RETRIES, str(retries(settings.outage_seconds)))
         _tell_of_retries(settings)
+        log_in(settings)
     mlflow.set_tracking_uri(settings.mlflow_uri)
     mlflow.set_registry_uri(settings.mlflow_uri)
     try:
         client = MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError) as error:
+        if getattr(error, "error_code", None) == REFUSED:
+            raise StoreError(
+                f"MLflow at {masked(settings.mlflow_uri)} asks for a login: set {USER} and "
+                f"{PASSWORD} to one of its accounts."
+            ) from error
         raise StoreError(
             f"{failure(settings.mlflow_uri, error)} Start it, or correct MODKERNEL_MLFLOW_URI."
         ) from error

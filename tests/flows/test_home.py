@@ -55,7 +55,7 @@ def test_the_server_of_modkernel_up_is_used(
 def test_a_copy_of_a_home_has_not_its_servers(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(up, "_answers", lambda _: True)
+    monkeypatch.setattr(up, "answers", lambda *_: True)
     settings.ensure_home()
     started, home = up._started(os.getpid()), str(settings.home)
     state = UpState(os.getpid(), "http://a", "http://b", started, home)

@@ -57,8 +57,9 @@ def test_make_and_the_image_install_with_them() -> None:
     ).stdout
     install = "--constraint requirements/constraints.txt"
     assert install in plan
-    assert install in (ROOT / "docker/Dockerfile").read_text()
-    assert "!requirements\n" in (ROOT / ".dockerignore").read_text()
+    docker = (ROOT / "docker/Dockerfile").read_text()
+    assert docker.count("pip install --quiet --constraint constraints.txt") == 2
+    assert "!requirements/constraints.txt\n" in (ROOT / ".dockerignore").read_text()
     newest = subprocess.run(
         ["make", "--dry-run", "newest"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout

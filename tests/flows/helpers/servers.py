@@ -100,14 +100,14 @@ def refused(environment: dict[str, str], *arguments: str, folder: Path = ROOT) -
 
 
 @contextmanager
-def running_up(home: Path, environment: dict[str, str]) -> Iterator[Up]:
+def running_up(home: Path, environment: dict[str, str], *options: str) -> Iterator[Up]:
     """`modkernel up` in a terminal, with a umask that forbids nothing; nothing is left after.
 
     Its folder holds packages of a user's own called flows, registry and tests.
     """
     folder = own_folder(home.parent / "project")
     terminal, theirs = pty.openpty()
-    command = [sys.executable, "-m", "modkernel.flows.cli", "up"]
+    command = [sys.executable, "-m", "modkernel.flows.cli", "up", *options]
     process = subprocess.Popen(
         command, cwd=folder, env=environment | {"TERM": "dumb"}, stderr=theirs, umask=0
     )
@@ -116,7 +116,7 @@ def running_up(home: Path, environment: dict[str, str]) -> Iterator[Up]:
         told = _read_until(terminal, "Ctrl-C stops")
         assert "Ctrl-C stops" in told, told
         threading.Thread(target=_read_until, args=(terminal, "never said"), daemon=True).start()
-        mlflow, prefect = re.findall(r"(http://[\d.:]+)", told)
+        mlflow, prefect = re.findall(r"(https?://[\d.:]+)", told)
         with ExitStack() as stack:
 
             @cache
