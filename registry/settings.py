@@ -239,6 +239,7 @@ class Settings(BaseSettings):
         return values | {
             "database_url": masked(self.registry_url),
             "mlflow_uri": masked(self.mlflow_uri),
+            "data_paths": dict(values["data_paths"]),
             "mlflow_store": masked(self.mlflow_store),
         }
 
