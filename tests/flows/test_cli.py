@@ -266,7 +266,7 @@ def test_up_tells_the_password_on_a_terminal_alone(
 ) -> None:
     """A log file may be read by others, now or later."""
     told: list[bool] = []
-    monkeypatch.setattr(servers, "up", lambda settings, say, secretly: told.append(secretly))
+    monkeypatch.setattr(servers, "up", lambda *given: told.append(given[2]))
     for terminal in (True, False):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         assert run("up").code == 0
