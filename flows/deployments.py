@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
+from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.flows import Flow
 from prefect.logging import get_logger
@@ -20,10 +23,17 @@ from modkernel.flows.forms.network import retrain_network, train_baseline, train
 from modkernel.flows.forms.search import search_modules
 from modkernel.flows.forms.study import transfer_study
 from modkernel.flows.maintenance import HOUR, maintenance
+from modkernel.flows.module_work import module_work
 from modkernel.flows.servers.automations import install_automations
-from modkernel.flows.servers.registration import KeptDeployment, skip_missed_runs
-from modkernel.flows.spec_deployments.records import serve_deployed
-from modkernel.registry import StoredNames
+from modkernel.flows.servers.registration import (
+    KeptDeployment,
+    deployments_of_specs,
+    skip_missed_runs,
+)
+from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool, make_pools, missing_pools
+from modkernel.flows.spec_deployments.records import BY_NAME, serve_deployed
+from modkernel.flows.team.serve import serve_pools
+from modkernel.registry import Settings, StoredNames
 
 CONCURRENT_RUNS = 8
 """Flows in hand at once; how many of them compute is up to the device slots."""
@@ -84,37 +94,104 @@ def deployments(names: StoredNames | None = None) -> tuple[KeptDeployment, ...]:
     return made
 
 
+def team_deployment() -> KeptDeployment:
+    """The deployment whose runs are modules of other flows."""
+    return KeptDeployment.of(
+        module_work,
+        module_work.name,
+        "Trains or measures one module for another flow. That flow starts it: it needs nothing of "
+        "you here.",
+        {},
+        pool=GPU,
+    )
+
+
 def serve_all() -> None:
     """Serve all deployments to the Prefect server in use, until stopped.
 
     What people set in Prefect stays as it is, the automations for crashed runs too. Of the runs
-    of a schedule that were due while nothing served, the newest is made up for.
+    of a schedule that were due while nothing served, the newest is made up for. Where the server
+    has a team, this is one of its machines, for flows.
     """
+    if asyncio.run(_has_team()):
+        return serve_team(Settings(), (FLOWS,), get_logger(__name__).info)
     # Prefect's `serve` takes up nothing once it runs.
     with suppress(KeyboardInterrupt, TerminationSignal):
         asyncio.run(_serve_all())
 
 
-async def _serve_all() -> None:
+def serve_team(settings: Settings, pools: Sequence[Pool], say: Callable[[str], None]) -> None:
+    """Work for the team of the Prefect server in use, until stopped; see `serve_pools`.
+
+    A machine that serves flows keeps the forms as the registry is.
+    """
+    beside = partial(_kept_forms, [team_deployment()]) if FLOWS in pools else nullcontext
+    serve_pools(settings, pools, say, beside)
+
+
+def make_team() -> list[str]:
+    """Make a team on the Prefect server in use: pools, deployments, automations; what was made.
+
+    What is there stays as people set it, but for what the code decides.
+    """
+    return asyncio.run(_make_team())
+
+
+async def _make_team() -> list[str]:
+    async with get_client() as client:
+        made = await make_pools(client)
+    lines = [f"Made work pool '{pool}'." for pool in made] or ["The work pools are there already."]
+    async with _kept_forms([team_deployment()]):
+        pass
+    specs = await deployments_of_specs(list(BY_NAME))
+    for flow, kept in specs:
+        await KeptDeployment.of_kept(BY_NAME[flow], kept).aapply()
+    lines.append(
+        "Deployments and automations are up to date. Now run 'modkernel worker' on every machine."
+    )
+    return lines
+
+
+async def _has_team() -> bool:
+    async with get_client() as client:
+        return not await missing_pools(client)
+
+
+@asynccontextmanager
+async def _kept_forms(more: Sequence[KeptDeployment]) -> AsyncIterator[list[KeptDeployment]]:
+    """Within the block the deployments are there, and their forms offer what the registry has.
+
+    Args:
+        more: deployments beside those that people start.
+    """
     say = get_logger(__name__).info
     stored = StoredNow(say)
     names = await asyncio.to_thread(stored.first)
-    made = deployments(names)
+    made = [*deployments(names), *more]
     await skip_missed_runs([deployment.full_name for deployment in made])
-    await install_automations([deployment.flow_name or "" for deployment in made])
-    runner = Runner(pause_on_shutdown=False, limit=CONCURRENT_RUNS)
+    # A module's run too, though there may be no team yet: what is there is not changed again.
+    flows = {*(one.flow_name or "" for one in made), module_work.name}
+    await install_automations(sorted(flows))
     for deployment in made:
-        await runner.aadd_deployment(deployment)
-    looking = [
-        asyncio.create_task(serve_deployed(runner, say)),
-        asyncio.create_task(follow(made, stored, names, say)),
-    ]
+        await deployment.aapply()
+    following = asyncio.create_task(follow(made, stored, names, say))
     try:
-        await runner.start()
+        yield made
     finally:
         stored.stop()
-        for task in looking:
-            task.cancel()
+        following.cancel()
+
+
+async def _serve_all() -> None:
+    async with _kept_forms(()) as made:
+        runner = Runner(pause_on_shutdown=False, limit=CONCURRENT_RUNS)
+        for deployment in made:
+            await runner.aadd_deployment(deployment)
+        looking = asyncio.create_task(serve_deployed(runner, get_logger(__name__).info))
+        try:
+            await runner.start()
+        finally:
+            looking.cancel()
 
 
 def local_timezone() -> str:

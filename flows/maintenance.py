@@ -28,7 +28,7 @@ class MaintenanceResult(Spec):
 def maintenance() -> MaintenanceResult:
     """Record the aliases set in MLflow, check every stored byte, and finish or undo half-stores.
 
-    Work folders that killed flows have left, and nobody will resume, are removed.
+    Work folders and checkpoints that killed flows have left, and nobody will resume, are removed.
 
     What a live process is storing at that moment is left alone.
 
@@ -38,6 +38,8 @@ def maintenance() -> MaintenanceResult:
     registry, log = open_registry(), get_run_logger()
     result = MaintenanceResult(promotions=registry.promotions.sync(), repairs=registry.repair())
     sweep_work(registry)
+    for name in registry.checkpoints.sweep():
+        log.info("The checkpoint that was left behind of %s, which is stored, is removed.", name)
     for seen in result.promotions:
         target = f"version {seen.version}" if seen.version else "no version now"
         log.info("%s@%s is %s.", seen.name, seen.alias, target)

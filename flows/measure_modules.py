@@ -11,7 +11,7 @@ from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.shared import fork_server, open_registry
-from modkernel.flows.tasks.child import device_slots
+from modkernel.flows.tasks.child import tasks_in_hand
 from modkernel.flows.tasks.measure import is_measured, label, measure_stored_module
 from modkernel.flows.tasks.side_by_side import side_by_side
 from modkernel.registry import ModuleRecord, Registry
@@ -80,7 +80,7 @@ def measure_modules(
         partial(measure_stored_module.submit, record.id, dataset, features) for record in wanted
     ]
     # No more tasks than slots: a thousand waiting children would take the memory of the others.
-    for place, future in side_by_side(starts, device_slots(registry.settings)):
+    for place, future in side_by_side(starts, tasks_in_hand(registry.settings)):
         try:
             (measured if future.result() else found).append(wanted[place].id)
         except StoppedError:

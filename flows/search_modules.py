@@ -25,7 +25,7 @@ from modkernel.flows.tasks.train_plan import is_done, train_in_order
 from modkernel.registry import Registry
 from modkernel.spec import ModuleSpec
 
-AT_ONCE = 16
+AT_ONCE = 32
 """Candidates in hand at once; how many of them compute is up to the device slots."""
 
 

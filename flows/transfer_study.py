@@ -21,16 +21,13 @@ from modkernel.flows.study.report import log_study, show_study
 from modkernel.flows.study.result import StudyResult
 from modkernel.flows.study.run import study_run
 from modkernel.flows.study.spec import StudySpec
-from modkernel.flows.tasks.child import device_slots
+from modkernel.flows.tasks.child import tasks_in_hand
 from modkernel.flows.tasks.ground_truth import measure_stored_ground_truth
 from modkernel.flows.tasks.measure import measure_stored_module
 from modkernel.flows.tasks.side_by_side import side_by_side
 from modkernel.flows.tasks.train import train_stored_module
 
 T = TypeVar("T")
-
-IN_HAND = 2
-"""Tasks in hand for each device slot: while one stores its module, the next one computes."""
 
 
 @form_flow("transfer-study", flow_run_name=named("{spec.name}"))
@@ -59,7 +56,7 @@ def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
     names = [plan.module_name(task) for task in plan.tasks]
     emit(Planned(tuple(names)))
     with study_run(registry, plan) as run:
-        at_once = IN_HAND * device_slots(registry.settings)
+        at_once = tasks_in_hand(registry.settings)
         named = list(zip(names, plan.tasks, strict=True))
         modules: list[ModuleResult] = _results(
             [

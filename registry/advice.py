@@ -22,7 +22,7 @@ from modkernel.errors import ArtifactError, MomentsError, ScoreError
 from modkernel.features.measure import MeasuredFeatures, measured_features
 from modkernel.registry.backends import Backends, feature_cache
 from modkernel.registry.examples import SeenExamples
-from modkernel.registry.moments import StoredMoments, none_of, record_of
+from modkernel.registry.moments import StoredMoments, none_of
 from modkernel.registry.records import (
     Advice,
     LeftOut,
@@ -159,7 +159,7 @@ class Adviser:
         )
         with self.backends.database.reading() as session:
             return [
-                (queries.record_of(module), None if row is None else record_of(row))
+                (queries.record_of(module), None if row is None else StoredMoments.record_of(row))
                 for module, row in session.execute(query)
             ]
 

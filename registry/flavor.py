@@ -35,9 +35,9 @@ from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.artifacts import (
+    BESIDE,
     FLAVOR,
     MODEL_FILES,
-    MOMENTS_FOLDER,
     check_listed,
     download,
     fetch_module,
@@ -211,8 +211,8 @@ def _load_pyfunc(path: str) -> Predictor:
     """Called by `mlflow.pyfunc.load_model` with the folder of the model."""
     folder = Path(path)
     names = {file.name for file in folder.iterdir()} - {REGISTERED_MODEL_META_FILE_NAME}
-    moments = [file.name for file in folder.glob(f"{MOMENTS_FOLDER}/*")]
-    refuse_foreign(names, f"The MLflow model in {folder}", moments)
+    inner = {name: [file.name for file in folder.glob(f"{name}/*")] for name in BESIDE}
+    refuse_foreign(names, f"The MLflow model in {folder}", inner)
     return Predictor(_network(folder))
 
 

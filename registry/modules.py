@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 
@@ -13,6 +14,7 @@ from modkernel.errors import ArtifactError, SpecError
 from modkernel.modules.stored import StoredModule, read_module
 from modkernel.registry import references, saga
 from modkernel.registry.backends import Backends
+from modkernel.registry.beside import Beside
 from modkernel.registry.moments import StoredMoments
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
@@ -31,6 +33,8 @@ class Modules:
 
     backends: Backends
     moments: StoredMoments
+    beside: tuple[Beside[Any, Any], ...]
+    """All that lies beside modules, moments among it."""
 
     def find_ready(self, recipe_digest: str) -> ModuleRecord | None:
         """The oldest ready module of a recipe: it is reused, not trained again.
@@ -59,8 +63,9 @@ class Modules:
             restored = saga.restore(self.backends, now)
             if restored.state != "READY":
                 return None
-            for _ in self.moments.fix(restored):
-                pass
+            for beside in self.beside:
+                for _ in beside.fix(restored):
+                    pass
         return restored
 
     def store(

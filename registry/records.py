@@ -66,20 +66,47 @@ def needs(modules: Iterable[ModuleRecord]) -> dict[str, str]:
     return found
 
 
-class MomentsRecord(Record):
-    """Class moments of a module's features on one data set, as they are stored."""
+class BesideRecord(Record):
+    """A file beside a module in its MLflow model, as it is stored."""
 
     module_id: str
     fingerprint: str = Field(description="Of the data set.")
+    sha256: str
+    size_bytes: int
+    path: str = Field(description="In the folder of the module's MLflow model.")
+    created_at: datetime = Field(description="UTC.")
+
+    @property
+    def key(self) -> str:
+        """What tells it from others of its kind beside the module."""
+        return self.fingerprint
+
+
+class MomentsRecord(BesideRecord):
+    """Class moments of a module's features on one data set."""
+
     dataset: str | None = Field(description="Name of the data set, where it was told.")
     classes: tuple[str, ...]
     examples: int = Field(description="Measured, of the training and the validation part.")
     dimension: int = Field(description="Of a feature vector.")
-    sha256: str
-    size_bytes: int
-    path: str = Field(description="In the folder of the module's MLflow model.")
     seconds: float = Field(description="Of the pass over the data.")
-    created_at: datetime = Field(description="UTC.")
+
+    def __str__(self) -> str:
+        return f"moments of data {self.fingerprint[:12]}"
+
+
+class GroundTruthRecord(BesideRecord):
+    """What a module was found to be worth for some tasks."""
+
+    digest: str = Field(description="Of the spec of what was to be found.")
+
+    @property
+    def key(self) -> str:
+        """The digest: on one data set there may be any number of them."""
+        return self.digest
+
+    def __str__(self) -> str:
+        return f"ground truth {self.digest[:12]}"
 
 
 class EvaluationRecord(Record):
@@ -132,7 +159,7 @@ class StoredNames(Record):
 class Problem(Record):
     """Something that `Registry.verify` found."""
 
-    kind: Literal["unfinished", "deleted", "artifact", "version", "lost", "moments"]
+    kind: Literal["unfinished", "deleted", "artifact", "version", "lost", "moments", "ground_truth"]
     module_id: str | None = Field(description="None where it is a network.")
     name: str
     message: str

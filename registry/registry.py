@@ -8,7 +8,9 @@ from typing import Self
 from modkernel.registry.advice import Adviser
 from modkernel.registry.backends import Backends
 from modkernel.registry.baselines import Baselines
+from modkernel.registry.checkpoints import Checkpoints
 from modkernel.registry.examples import SeenExamples
+from modkernel.registry.ground_truths import GroundTruths
 from modkernel.registry.modules import Modules
 from modkernel.registry.moments import StoredMoments
 from modkernel.registry.networks import Networks
@@ -40,11 +42,13 @@ class Registry:
         settings: Where things are.
         modules: Stored modules: store, find, resolve, fetch.
         moments: Class moments of modules: store, load.
+        ground_truths: What modules were found to be worth: store, find.
         examples: Which examples modules were trained on: remember, count.
         networks: Compositions: add, find, resolve, load.
         promotions: Aliases that people set in MLflow, and their history.
         advice: Which module to build on for a task.
         baselines: Networks trained as a whole, to compare with.
+        checkpoints: Of training that is under way, for other machines.
         runs: MLflow's runs: start, log, finish.
     """
 
@@ -54,11 +58,14 @@ class Registry:
         self.runs = backends.runs
         self.moments = StoredMoments(backends)
         self.examples = SeenExamples(backends)
-        self.modules = Modules(backends, self.moments)
+        self.ground_truths = GroundTruths(backends)
+        self._beside = (self.moments, self.ground_truths)
+        self.modules = Modules(backends, self.moments, self._beside)
         self.networks = Networks(backends, self.modules)
         self.promotions = Promotions(backends)
         self.advice = Adviser(backends, self.moments, self.examples)
         self.baselines = Baselines(self.runs)
+        self.checkpoints = Checkpoints(backends)
 
     @classmethod
     def open(cls, settings: Settings) -> Registry:
@@ -117,7 +124,7 @@ class Registry:
         Raises:
             StoreError: something cannot be read now, so it is not known whether it is lost.
         """
-        return tuple(Repair(self.backends, self.moments).problems())
+        return tuple(Repair(self.backends, self._beside).problems())
 
     def repair(self) -> tuple[Action, ...]:
         """Finish or undo what is unfinished, restore bytes from the cache, register versions again.
@@ -131,6 +138,6 @@ class Registry:
         Raises:
             StoreError: something cannot be read now; nothing is marked LOST for that.
         """
-        repair = Repair(self.backends, self.moments)
+        repair = Repair(self.backends, self._beside)
         fixed = [action for problem in repair.problems() for action in repair.fix(problem)]
         return (*fixed, *close_dead_runs(self.backends))

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select
 
 from modkernel.errors import ArtifactError, NotFoundError
 from modkernel.registry import saga
 from modkernel.registry.backends import Backends, this_process
-from modkernel.registry.moments import StoredMoments
+from modkernel.registry.beside import Beside
 from modkernel.registry.records import Action, ModuleRecord, Problem
 from modkernel.registry.sql import claims, queries
 from modkernel.registry.sql.claims import POLL_SECONDS, Contender
@@ -32,7 +33,7 @@ class Repair:
     """Problems, and what is done about each."""
 
     backends: Backends
-    moments: StoredMoments
+    beside: tuple[Beside[Any, Any], ...]
 
     def problems(self) -> Iterator[Problem]:
         """Each problem of the modules, as they are gone through by their state, then of networks.
@@ -95,7 +96,7 @@ class Repair:
             # Its MLflow model may be another by now.
             ready = queries.by_id(self.backends.database, record.id)
             if ready is not None and ready.state == "READY":
-                yield from self._fix_moments(ready)
+                yield from self._fix_beside(ready)
 
     def _of_ready(self, record: ModuleRecord) -> Iterator[Problem]:
         doomed = self._doomed(record)
@@ -113,20 +114,22 @@ class Repair:
                 f"has no version {record.version} in MLflow any more: 'modkernel repair' registers "
                 "it again, under a new number.",
             )
-        for moments in self.moments.of(record):
-            if not self.moments.is_intact(record, moments):
-                yield _problem(
-                    "moments",
-                    record,
-                    f"has lost its moments of data {moments.fingerprint[:12]}: 'modkernel repair' "
-                    "restores or drops them, and 'modkernel advise' computes them again.",
-                )
+        for beside in self.beside:
+            for kept in beside.of(record):
+                if not beside.is_intact(record, kept):
+                    yield _problem(
+                        beside.kind,
+                        record,
+                        f"has lost its {kept}: 'modkernel repair' restores or drops what is lost, "
+                        f"and {beside.again}.",
+                    )
 
-    def _fix_moments(self, record: ModuleRecord) -> Iterator[Action]:
-        for moments, restored in self.moments.fix(record):
-            kind = "restored" if restored else "dropped"
-            text = "has" if restored else "has no longer"
-            yield _action(kind, record, f"{text} its moments of data {moments.fingerprint[:12]}.")
+    def _fix_beside(self, record: ModuleRecord) -> Iterator[Action]:
+        for beside in self.beside:
+            for kept, restored in beside.fix(record):
+                kind = "restored" if restored else "dropped"
+                text = "has" if restored else "has no longer"
+                yield _action(kind, record, f"{text} its {kept}.")
 
     def _finish_or_undo(self, record: ModuleRecord) -> Action:
         try:

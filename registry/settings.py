@@ -23,7 +23,9 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from modkernel.data.places import DataPlaces
 from modkernel.errors import SettingsError
+from modkernel.registry.data_paths import DataPaths
 
 FILE_VARIABLE = "MODKERNEL_SETTINGS"
 FOR_OTHERS = 0o077
@@ -88,11 +90,27 @@ class Settings(BaseSettings):
         description="Folder of torchvision's data sets.",
     )
     download: bool = Field(True, description="Fetch data sets that are missing.")
+    data_paths: DataPaths = Field(
+        (),
+        description="This machine's paths of data that specs know by a name: NAME=PATH, with "
+        "commas between, or a table [data_paths] in the settings file.",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    spread: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether modules are trained on the machines of the team that the Prefect "
+        "server has: 'auto' sends what takes longer than the run itself costs.",
+    )
     cpu_slots: int = Field(1, ge=1, description="Modules trained at once without a GPU.")
     lease_seconds: int = Field(30, ge=1, description="A claim that is not renewed ends after this.")
     outage_seconds: int = Field(
         120, ge=0, description="How long a database or MLflow that is away is waited for."
+    )
+    checkpoint_seconds: int = Field(
+        300,
+        ge=0,
+        description="Between two copies of a checkpoint to MLflow's server, where another machine "
+        "goes on from it; 0 sends none.",
     )
     resident_limit: int | None = Field(
         None,
@@ -188,6 +206,12 @@ class Settings(BaseSettings):
         if self.database_url is None:
             return f"sqlite:///{self.home / 'registry.db'}"
         return self.database_url.get_secret_value()
+
+    @property
+    def places(self) -> DataPlaces:
+        """Where data sets are."""
+        paths = dict(self.data_paths)
+        return DataPlaces(self.data_root, self.cache_dir, self.download, paths)
 
     @property
     def work_dir(self) -> Path:

@@ -73,6 +73,8 @@ SERVED = {
         "test_retrain",
         "test_search",
         "test_seen",
+        "test_team_init",
+        "test_shared_checkpoints",
         "test_study",
         "test_trust",
     ),

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from modkernel.spec import DatasetSpec
 
 Data = Annotated[
-    Path | None, typer.Option(help="Folder of image_folder (the default then), or arrays file.")
+    str | None,
+    typer.Option(
+        metavar="PATH|NAME",
+        help="Folder of image_folder (the default then), arrays file, or a name in the setting "
+        "data_paths.",
+    ),
 ]
 Classes = Annotated[
     str | None,
@@ -32,12 +37,14 @@ Channels = Annotated[int | None, typer.Option(help="1 makes images grey, 3 colou
 
 
 def dataset_fields(
-    dataset: str | None, data: Path | None, image_size: str | None, channels: int | None
+    dataset: str | None, data: str | None, image_size: str | None, channels: int | None
 ) -> dict[str, Any]:
     """The fields of a data set that the options name."""
+    from modkernel.flows.specs.paths import stored_path
+
     fields = {
         "name": dataset or ("image_folder" if data else None),
-        "path": str(data.resolve()) if data else None,
+        "path": stored_path(data, Path.cwd()) if data else None,
         "image_size": image_size,
         "channels": channels,
     }

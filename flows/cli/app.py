@@ -19,6 +19,7 @@ from modkernel.flows.cli import (
     search,
     servers,
     study,
+    team,
     train,
 )
 
@@ -52,6 +53,8 @@ app.command(rich_help_panel=UNATTENDED)(deploy.deploy)
 app.command(rich_help_panel=UNATTENDED)(deploy.deployments)
 app.command(rich_help_panel=UNATTENDED)(deploy.undeploy)
 app.command(rich_help_panel=UNATTENDED)(servers.serve)
+app.add_typer(team.team, name="team", rich_help_panel=UNATTENDED)
+app.command(rich_help_panel=UNATTENDED)(team.worker)
 
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
 app.add_typer(networks.networks, name="networks", rich_help_panel=STORED)

@@ -46,7 +46,7 @@ def compose(
         str, typer.Option(metavar="N|all", help="Labels per class that the output module gets.")
     ] = "all",
     labels: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE.csv",
             help="The labels that the output module gets, as 'labels suggest' asks for them, in "
@@ -65,6 +65,7 @@ def compose(
 
     --json: as of 'train'.
     """
+    from modkernel.flows.specs.paths import stored_path
     from modkernel.flows.specs.read import validated
     from modkernel.spec import Name, OutputSpec
 
@@ -85,6 +86,6 @@ def compose(
             dataset=dataset_above(registry, top, fields, classes),
             output=output,
             seed=seed,
-            labels=None if labels is None else str(labels.resolve()),
+            labels=None if labels is None else stored_path(labels, Path.cwd()),
         )
     show_network(result, json)

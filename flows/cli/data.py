@@ -11,6 +11,7 @@ from modkernel.flows.cli._options import Channels, Classes, ImageSize, dataset_f
 from modkernel.flows.cli._output import Json, out, print_json, print_table
 
 if TYPE_CHECKING:
+    from modkernel.data import DataPlaces
     from modkernel.flows.data_check.look import DataLook
     from modkernel.spec import DatasetSpec
 
@@ -28,9 +29,11 @@ def group() -> None:
 @data.command()
 def check(
     path: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="PATH", help="Folder or file of data, or a spec file (.yaml) with a dataset."
+            metavar="PATH",
+            help="Folder or file of data, a name in the setting data_paths, or a spec file (.yaml) "
+            "with a dataset.",
         ),
     ],
     classes: Classes = None,
@@ -51,19 +54,18 @@ def check(
     --json: {what, dataset, fingerprint, example, counts: [{name, train, validation, test}],
     n_train, n_validation, n_test, n_borrowed, findings: [{kind, text, count}], block, page}.
     """
-    from modkernel.data import DataPlaces
     from modkernel.flows.data_check.look import look
     from modkernel.flows.data_check.page import data_page
     from modkernel.registry import Settings
     from modkernel.system.files import replace_file
 
-    spec, what = _dataset(path, image_size, channels, label)
     settings = Settings()
+    where = settings.places
+    spec, what = _dataset(path, where, image_size, channels, label)
     settings.ensure_home()
-    where = DataPlaces(settings.data_root, settings.cache_dir, settings.download)
     found = look(narrowed(spec, classes), where, what)
     page = page.resolve()
-    replace_file(page, data_page(found, path.name or str(path)).encode())
+    replace_file(page, data_page(found, Path(path).name or path).encode())
     if json:
         shown = found.model_dump(mode="json", exclude={"examples"})
         print_json(shown | {"block": found.block, "page": str(page)})
@@ -72,7 +74,7 @@ def check(
 
 
 def _dataset(
-    path: Path, image_size: str | None, channels: int | None, label: str | None
+    path: str, where: DataPlaces, image_size: str | None, channels: int | None, label: str | None
 ) -> tuple[DatasetSpec, str]:
     """The data set that a path and the options mean, and its kind in words."""
     from modkernel.flows.data_check.look import guess
@@ -82,11 +84,11 @@ def _dataset(
     given = dataset_fields(None, None, image_size, channels)
     if label is not None:
         given["label"] = label
-    if path.suffix.lower() in (".yaml", ".yml"):
-        dataset = read_spec(path).dataset
-        fields, what = dataset.model_dump(), f"'{dataset.name}', as {path.name} says"
+    if path.lower().endswith((".yaml", ".yml")):
+        dataset = read_spec(Path(path)).dataset
+        fields, what = dataset.model_dump(), f"'{dataset.name}', as {Path(path).name} says"
     else:
-        fields, what = guess(path)
+        fields, what = guess(path, where)
     return validated(DatasetSpec, fields | given, "option"), what
 
 

@@ -38,7 +38,7 @@ def retrain(
         ),
     ] = None,
     labels: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="CSV file (id, class) of the labels that train the output module."),
     ] = None,
     seed: Annotated[
@@ -58,12 +58,13 @@ def retrain(
 
     --json: as of 'train'.
     """
+    from modkernel.flows.specs.paths import stored_path
     from modkernel.flows.specs.read import read_spec, validated
     from modkernel.spec import Name
 
     changes = {} if spec is None else _changes(read_spec(spec), str(spec))
     if labels is not None:
-        changes["labels"] = str(labels.resolve())
+        changes["labels"] = stored_path(labels, Path.cwd())
     if seed is not None:
         changes["seed"] = seed
     chosen = None if name is None else validated(Name, name, "--name")

@@ -48,7 +48,7 @@ def describe(spec: DatasetSpec, where: DataPlaces, what: str, files: Layout | So
         n_test=info.n_test,
         n_borrowed=info.n_borrowed,
         findings=info.findings,
-        examples=_shown(spec, data),
+        examples=_shown(spec, where, data),
     )
 
 
@@ -79,7 +79,7 @@ def _by_class(part: Split, classes: int) -> list[int]:
     return counts
 
 
-def _shown(spec: DatasetSpec, data: Dataset) -> tuple[tuple[Example, ...], ...]:
+def _shown(spec: DatasetSpec, where: DataPlaces, data: Dataset) -> tuple[tuple[Example, ...], ...]:
     """A few training examples of each class, evenly over the order of the source."""
     labels = data.train.labels
     number = max(1, len(data.classes))
@@ -91,7 +91,8 @@ def _shown(spec: DatasetSpec, data: Dataset) -> tuple[tuple[Example, ...], ...]:
         for i in range(number)
     ]
     rows = [_evenly(found, each) for found in of_class]
-    texts = iter(label_images(spec, data.train, torch.cat(rows), data.preprocessing.reading))
+    at, reading = where.located(spec), data.preprocessing.reading
+    texts = iter(label_images(at, data.train, torch.cat(rows), reading))
     return tuple(
         tuple(Example(id=data.train.ids[row], shown=next(texts)) for row in found.tolist())
         for found in rows

@@ -14,6 +14,7 @@ from modkernel.data.file_kinds import ARRAYS, TABLES
 from modkernel.data.keys import key_of
 from modkernel.data.layout import Layout, read_layout
 from modkernel.errors import DataError
+from modkernel.flows.specs.paths import stored_path
 from modkernel.spec import DatasetSpec, Spec
 
 if TYPE_CHECKING:
@@ -72,19 +73,18 @@ class DataLook(Spec):
         return yaml.safe_dump(block, sort_keys=False, allow_unicode=True, width=10_000)
 
 
-def guess(path: Path) -> tuple[dict[str, str], str]:
-    """The fields of a data set at a path, and its kind in words.
+def guess(given: str, where: DataPlaces) -> tuple[dict[str, str], str]:
+    """The fields of a data set at a path or under a name of data, and its kind in words.
 
     Raises:
         DataError: nothing is there, or something that is no data set.
     """
+    path = where.find(given, "PATH")
     if path.is_dir():
         if any((path / name).exists() for name in ARROW_FILES):
             name, what = "huggingface", "a folder of Hugging Face's 'datasets'"
         else:
             name, what = "image_folder", "an image folder"
-    elif not path.exists():
-        raise DataError(f"There is nothing at {path}: give a folder of images, or a file of data.")
     else:
         kinds = (
             (name, what) for name, (ends, what) in KINDS.items() if path.name.lower().endswith(ends)
@@ -96,7 +96,7 @@ def guess(path: Path) -> tuple[dict[str, str], str]:
                 f"{path} is no data set that can be read: give a folder of images, a file of type "
                 f"{known}, or a spec file (.yaml) with a dataset."
             )
-    return {"name": name, "path": str(path.resolve())}, what
+    return {"name": name, "path": stored_path(given, Path.cwd())}, what
 
 
 def look(spec: DatasetSpec, where: DataPlaces, what: str) -> DataLook:
@@ -113,7 +113,7 @@ def look(spec: DatasetSpec, where: DataPlaces, what: str) -> DataLook:
     Raises:
         DataError, PairError: training would be refused, see `load_dataset` and `check_hidden`.
     """
-    files = _find(spec, where)
+    files = _find(where.located(spec), where)
     key = key_of(spec, files.stamp)
     kept = where.cache / "looks" / f"{key}.json"
     if key is not None and (known := _read(kept)) is not None:

@@ -66,7 +66,7 @@ ObjectiveName = Annotated[
 ]
 Path = Annotated[
     str | None,
-    Field(description="Folder of image_folder, or file of arrays or table; or blank."),
+    Field(description="Folder, file of arrays or table, or name in data_paths; or blank."),
 ]
 Epochs = Annotated[int, Field(ge=1, description="Of each hidden module.")]
 Seed = Annotated[int, Field(ge=0, description="Of the weights and the order of the data.")]

@@ -16,8 +16,6 @@ from modkernel.data import (
     LabelList,
     describe_dataset,
     load_dataset,
-    read_labels,
-    read_pairs,
 )
 from modkernel.errors import DataError, InterfaceError, SpecError
 from modkernel.flows.runtime.events import Note, emit
@@ -30,6 +28,7 @@ from modkernel.pairs.source import PairSource
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.tracking.markdown import plain
 from modkernel.spec import DatasetSpec, HiddenSpec
+from modkernel.training.inputs import given_labels, given_pairs
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
@@ -72,15 +71,15 @@ def check_pairs(
         DataError: it cannot be read, or names an example that the data set does not have.
         PairError: no same or no different pair, in training or validation.
     """
-    data = load_dataset(dataset, places(registry.settings))
-    part = data.training_part()
-    table = read_pairs(pairs, part.ids, dataset.path, data.test.ids)
+    where = places(registry.settings)
+    data = load_dataset(dataset, where)
+    table = given_pairs(data, dataset, pairs, where)
     if table.left_out:
         note(
             f"{table.left_out} of {table.left_out + len(table.same)} pairs name an example of the "
             "test part and are left out."
         )
-    source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
+    source = PairSource.from_pairs(len(data.training_part()), table.i, table.j, table.same)
     objectives = [make_objective(spec.objective, make_kernel(spec.kernel)) for spec in hidden]
     for half in source.split(dataset.validation_fraction, dataset.split_seed):
         half.check(any(objective.needs_same for objective in objectives))
@@ -94,8 +93,8 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
         DataError: it cannot be read, or is wrong somewhere.
         ClassError: its classes are not those of the data set, or it lacks some.
     """
-    data = load_dataset(dataset, places(registry.settings))
-    found = read_labels(labels, data.training_part().ids, data.classes, dataset.path, data.test.ids)
+    where = places(registry.settings)
+    found = given_labels(load_dataset(dataset, where), dataset, labels, where)
     if found.empty:
         note(
             f"{found.empty} of {found.empty + len(found.rows)} examples in {labels} have no label "
@@ -123,7 +122,9 @@ def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
             dataset.name, f"Module {record.short_id} ({record.name}) was trained on data set"
         )
     path = dataset.path
-    if path is not None and not is_import_path(dataset.name) and not Path(path).exists():
+    # Of a name it is told where it is looked up: it may have another place on every machine.
+    moved = path is not None and Path(path).is_absolute() and not Path(path).exists()
+    if moved and not is_import_path(dataset.name):
         option = "" if dataset.name == "image_folder" else f"--dataset {dataset.name} "
         raise DataError(
             f"The data that module {record.short_id} ({record.name}) was trained on is no longer "

@@ -40,7 +40,7 @@ def _told(text: str) -> None:
 
 def places(settings: Settings) -> DataPlaces:
     """Where data sets are."""
-    return DataPlaces(root=settings.data_root, cache=settings.cache_dir, download=settings.download)
+    return settings.places
 
 
 @cache

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+from hashlib import sha256
 from typing import NamedTuple
 
-from modkernel.data import DatasetInfo
+from pydantic import TypeAdapter
+
+from modkernel.data import DatasetInfo, describe_dataset
 from modkernel.errors import MomentsError
 from modkernel.features.measure import MeasuredFeatures, measured_features
+from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.search.spec import ACCURACY
 from modkernel.flows.tasks.measure import measure_stored_module
+from modkernel.flows.tasks.work import work_of
+from modkernel.flows.team.dispatch import send, to_send
 from modkernel.lookup import lookup
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.backends import feature_cache
@@ -24,6 +31,9 @@ class CandidateScore(NamedTuple):
     score: float
     balanced_accuracy: float | None = None
     worst_class: ClassRecall | None = None
+
+
+_told: TypeAdapter[CandidateScore] = TypeAdapter(CandidateScore)
 
 
 def score_names() -> tuple[str, ...]:
@@ -53,27 +63,68 @@ def score_candidate(
         ScoreError: the score is undefined for the module's features.
         ModkernelError: the module was not measured yet, and cannot be.
     """
-    if not registry.moments.has(record, info.fingerprint):
+    here = feature_cache(registry.settings)
+    if name != ACCURACY or measured_features(here, record.id, info.fingerprint) is not None:
+        return _score(registry, record, dataset, info.fingerprint, name)
+    asked = to_send(
+        registry.settings,
+        partial(
+            work_of,
+            registry,
+            "score",
+            dataset,
+            info.fingerprint,
+            passes=1,
+            module_id=record.id,
+            dataset=dataset,
+            score=name,
+        ),
+    )
+    if asked is None:
+        return _score(registry, record, dataset, info.fingerprint, name)
+    # The features are where the module was trained, or are taken again on a device.
+    key = sha256(f"score {record.id} {info.fingerprint} {name}".encode()).hexdigest()
+    told = send(key, f"score {record.name} {record.short_id}", "measuring", asked)
+    return _told.validate_json(told)
+
+
+def score_stored_module(module_id: str, dataset: DatasetSpec, score: str) -> str:
+    """The score of a stored module as JSON: what a machine of a team is asked for.
+
+    Raises:
+        ModkernelError: see `score_candidate`.
+    """
+    registry = open_registry()
+    record = registry.modules.resolve(module_id)
+    fingerprint = describe_dataset(dataset, registry.settings.places).fingerprint
+    return _told.dump_json(_score(registry, record, dataset, fingerprint, score)).decode()
+
+
+def _score(
+    registry: Registry, record: ModuleRecord, dataset: DatasetSpec, fingerprint: str, name: str
+) -> CandidateScore:
+    if not registry.moments.has(record, fingerprint):
         measure_stored_module(record.id, dataset)
-    moments = registry.moments.load(record, info.fingerprint)
+    moments = registry.moments.load(record, fingerprint)
     if name != ACCURACY:
         return CandidateScore(reusability(moments.validation, score=name))
-    features = _features(registry, record, dataset, info)
+    features = _features(registry, record, dataset, fingerprint)
     weights, bias = ridge_head(moments.train)
     confusion = head_confusion(weights, bias, features.validation, features.validation_labels)
     found = evaluation_from(confusion)
-    return CandidateScore(found.accuracy, found.balanced_accuracy, worst_of(found, info.classes))
+    classes = moments.train.classes
+    return CandidateScore(found.accuracy, found.balanced_accuracy, worst_of(found, classes))
 
 
 def _features(
-    registry: Registry, record: ModuleRecord, dataset: DatasetSpec, info: DatasetInfo
+    registry: Registry, record: ModuleRecord, dataset: DatasetSpec, fingerprint: str
 ) -> MeasuredFeatures:
     cache = feature_cache(registry.settings)
-    found = measured_features(cache, record.id, info.fingerprint)
+    found = measured_features(cache, record.id, fingerprint)
     if found is None:
         # They were evicted, or never cached: the moments stay as they are.
         measure_stored_module(record.id, dataset, features=True)
-        found = measured_features(cache, record.id, info.fingerprint)
+        found = measured_features(cache, record.id, fingerprint)
     if found is None:
         raise MomentsError(
             f"The measured features of module {record.short_id} ({record.name}) do not fit "

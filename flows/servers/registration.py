@@ -35,6 +35,9 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import ParameterSchema
 from pydantic import PrivateAttr
 
+from modkernel.flows.runtime.our_version import OUR_VERSION
+from modkernel.flows.servers.work_pools import FLOWS, Pool, has_pool
+
 OF_SPEC = ParameterSchema(
     title="Parameters",
     type="object",
@@ -59,13 +62,15 @@ class KeptDeployment(RunnerDeployment):
 
     That is where the code is found, its version, and the form of its parameters. Schedules, pause,
     concurrency limit, tags, description, default parameters, job variables and the work pool are
-    given when the deployment is made and never touched again: they belong to people then.
+    given when the deployment is made and never touched again: they belong to people then. Only a
+    deployment without a pool gets the team's, once the server has that.
 
     Prefect's own deployment writes all of it at every start. This overrides its two public
     methods, so that `serve` and `Runner` need no change.
     """
 
     _kept: DeploymentResponse | None = PrivateAttr(None)
+    _pool: Pool = PrivateAttr(FLOWS)
     _run: Flow[..., Any] | None = PrivateAttr(None)
 
     @classmethod
@@ -77,6 +82,7 @@ class KeptDeployment(RunnerDeployment):
         parameters: dict[str, Any],
         schedule: Schedule | None = None,
         of_spec: bool = False,
+        pool: Pool = FLOWS,
     ) -> KeptDeployment:
         """A deployment of one of our flows.
 
@@ -88,11 +94,12 @@ class KeptDeployment(RunnerDeployment):
             schedule: when it runs, if it is made now.
             of_spec: whether a spec file says it all, so that the form asks for nothing, and a
                 schedule set in Prefect overrides nothing.
+            pool: whose workers take its runs, where the server has a team's pools.
         """
         made = cls.from_flow(
             run,
             name=name,
-            version=run.version,
+            version=OUR_VERSION,
             description=description,
             parameters=parameters,
             tags=["modkernel"],
@@ -100,7 +107,7 @@ class KeptDeployment(RunnerDeployment):
             schedule=schedule,
         )
         assert isinstance(made, KeptDeployment)
-        made._run = run
+        made._run, made._pool = run, pool
         if of_spec:
             made._parameter_openapi_schema = OF_SPEC
         return made
@@ -146,12 +153,13 @@ class KeptDeployment(RunnerDeployment):
         async with get_client() as client:
             if self._kept is not None:
                 with suppress(ObjectNotFound):
-                    await self._bring_up_to_date(client, self._kept)
+                    kept = await client.read_deployment(self._kept.id)
+                    await self._bring_up_to_date(client, kept)
                 return self._kept.id
             try:
                 kept = await client.read_deployment_by_name(self.full_name)
             except ObjectNotFound:
-                return await super().aapply(*args, **kwargs)
+                kept = await client.read_deployment(await super().aapply(*args, **kwargs))
             await self._bring_up_to_date(client, kept)
             return kept.id
 
@@ -164,6 +172,8 @@ class KeptDeployment(RunnerDeployment):
         form = self._parameter_openapi_schema.model_dump(exclude_unset=True)
         _allow_what_is_set(form, kept.parameters)
         ours = {"entrypoint": self.entrypoint, "version": self.version, "path": None}
+        if kept.work_pool_name is None and await has_pool(client, self._pool):
+            ours["work_pool_name"] = self._pool
         found = {name: getattr(kept, name) for name in ours}
         if (found, kept.parameter_openapi_schema, kept.pull_steps or None) == (ours, form, None):
             return

@@ -11,11 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from modkernel.errors import SpecError
 from modkernel.flows.runtime.explain import describe, explain
+from modkernel.flows.specs.paths import stored_path
 from modkernel.spec import NetworkSpec, Spec
 
 S = TypeVar("S", bound=Spec)
 PATH_FIELDS = (("dataset", "path"), ("pairs",), ("labels",))
-"""Fields that name files; a relative one counts from the spec file's folder."""
+"""Fields that name files or data; a relative path counts from the spec file's folder."""
 MERGE = "tag:yaml.org,2002:merge"
 """YAML's tag of the key '<<'."""
 DEEPEST = 50
@@ -180,4 +181,4 @@ def _make_absolute(document: dict[str, Any], field: tuple[str, ...], folder: Pat
     for parent in parents:
         place = place.get(parent) if isinstance(place, dict) else None
     if isinstance(place, dict) and isinstance(place.get(last), str):
-        place[last] = str((folder / Path(place[last]).expanduser()).resolve())
+        place[last] = stored_path(place[last], folder)

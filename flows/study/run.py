@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from modkernel.flows.runtime.claims import claim_unless, renewed
 from modkernel.flows.runtime.mlflow_runs import ending_with, tells_who_is_waited_for
 from modkernel.flows.study.plan import StudyPlan
-from modkernel.flows.tasks.ground_truth import find_ground_truth
 from modkernel.registry import Claim, Registry
 
 
@@ -60,6 +59,6 @@ def _is_done(registry: Registry, plan: StudyPlan) -> bool:
         record = registry.modules.find_ready(task.module.digest())
         if record is None or not registry.moments.has(record, plan.info.fingerprint):
             return False
-        if find_ground_truth(registry.settings, plan.ground_truth(task, record.id)) is None:
+        if registry.ground_truths.find(plan.ground_truth(task, record.id)) is None:
             return False
     return True

@@ -25,6 +25,7 @@ from modkernel.flows.tasks.child_events import (
     Waiting,
     parse,
 )
+from modkernel.flows.team.dispatch import there_is_a_team
 from modkernel.jobs.job import (
     EndToEndJob,
     GroundTruthJob,
@@ -44,6 +45,10 @@ J = TypeVar("J", HiddenJob, OutputJob, EndToEndJob, MeasureJob, GroundTruthJob)
 
 Follow = Callable[[ChildEvent], None]
 
+IN_HAND = 2
+"""Tasks for each device of this machine: while one stores its module, the next one computes."""
+IN_A_TEAM = 32
+"""Tasks that wait for the team's machines: a thread each, and one request for all together."""
 WAITING = {
     "device": "All devices are taken: waiting for one.",
     "folder": "A child that is about to end still works on this module: waiting for it.",
@@ -89,6 +94,7 @@ def make_job(kind: type[J], settings: Settings, digest: str, **fields: Any) -> J
     return kind(
         data_root=str(settings.data_root),
         cache=str(settings.cache_dir),
+        data_paths={name: str(path) for name, path in settings.data_paths},
         device=settings.device,
         threads=max(1, cores // settings.cpu_slots),
         work=str(settings.work_dir / digest),
@@ -114,10 +120,12 @@ def chain_files(registry: Registry, top: ModuleRecord) -> tuple[UpstreamFiles, .
     )
 
 
-def device_slots(settings: Settings) -> int:
-    """How many children compute at once on this machine."""
+def tasks_in_hand(settings: Settings) -> int:
+    """How many tasks a flow has in hand at once: enough that no device waits for the next."""
+    if settings.spread != "never" and there_is_a_team():
+        return IN_A_TEAM
     devices = 0 if settings.device == "cpu" else len(gpus())
-    return devices or settings.cpu_slots
+    return IN_HAND * (devices or settings.cpu_slots)
 
 
 def run_child(

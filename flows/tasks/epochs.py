@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prefect.logging import get_run_logger
 
 from modkernel.flows.display.artifacts import ProgressArtifact
 from modkernel.flows.runtime.events import EpochDone, emit
+from modkernel.flows.tasks.checkpoints import shared_checkpoints
 from modkernel.flows.tasks.child_events import ChildEvent, EpochEnded
 from modkernel.flows.tasks.once import RunChild
 from modkernel.jobs.job import Job
@@ -18,10 +21,14 @@ LOG_SECONDS = 1.0
 """Epochs that end within this time are logged together: each log costs a transaction."""
 
 
-def run_training(
+@contextmanager
+def training(
     run: RunChild, job: Job, label: str, registry: Registry, run_id: str
-) -> TrainReport:
-    """Run a job that trains to its end, log every epoch of it, and return its report.
+) -> Iterator[TrainReport]:
+    """Run a job that trains to its end and log every epoch of it; the block stores what it left.
+
+    Its checkpoints are shared with other machines until the block has ended; see
+    `shared_checkpoints`.
 
     Args:
         run: has a child do it; see `run_child` for what is raised.
@@ -30,12 +37,13 @@ def run_training(
         registry: logs the epochs.
         run_id: the MLflow run that they are logged on.
     """
-    run(job, _Epochs(label, registry, run_id))
-    report = TrainReport.model_validate_json((job.result / "report.json").read_bytes())
-    epochs = len(report.history)
-    # Those that were not followed, too: of a flow that was killed before it could log them.
-    registry.runs.log_epochs(run_id, [line.event(epochs) for line in report.history])
-    return report
+    with shared_checkpoints(registry, run_id, job, label):
+        run(job, _Epochs(label, registry, run_id))
+        report = TrainReport.model_validate_json((job.result / "report.json").read_bytes())
+        epochs = len(report.history)
+        # Those that were not followed, too: of a flow that was killed before it could log them.
+        registry.runs.log_epochs(run_id, [line.event(epochs) for line in report.history])
+        yield report
 
 
 class _Epochs:

@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from prefect.logging import get_run_logger
 
-from modkernel.errors import SettingsError
 from modkernel.flows.runtime.events import EpochDone, emit
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.child_events import ChildEvent, TargetJudged
 from modkernel.flows.tasks.once import RunChild, once
 from modkernel.flows.tasks.seen import untested
+from modkernel.flows.tasks.work import work_of
 from modkernel.jobs.job import GroundTruthJob
-from modkernel.registry import Settings
-from modkernel.reuse.ground_truth import (
-    GROUND_TRUTH_FILE,
-    GroundTruth,
-    GroundTruthSpec,
-    read_ground_truth,
-)
-from modkernel.reuse.scores import SCORES
-from modkernel.reuse.scores.table import ON_MOMENTS
+from modkernel.reuse.ground_truth import GROUND_TRUTH_FILE, GroundTruth, GroundTruthSpec
 from modkernel.spec import DatasetSpec
-from modkernel.system.files import replace_file
-
-
-def ground_truth_path(settings: Settings, spec: GroundTruthSpec) -> Path:
-    """Where the truth that a spec asks for is stored, for all studies of this home."""
-    return settings.home / "ground_truth" / f"{spec.digest()}.json"
-
-
-def find_ground_truth(settings: Settings, spec: GroundTruthSpec) -> GroundTruth | None:
-    """The ground truth that was found before, if it has all scores that there are now."""
-    path = ground_truth_path(settings, spec)
-    if not path.exists():
-        return None
-    truth = read_ground_truth(path)
-    wanted = {name for name, score in SCORES.items() if score.needs not in ON_MOMENTS}
-    return truth if wanted <= truth.scores.keys() | truth.undefined.keys() else None
 
 
 @runs_child("ground truth {name}")
@@ -77,17 +52,26 @@ def measure_stored_ground_truth(
             left_out=untested(registry, chain, dataset, spec.fingerprint).left_out,
         )
         run(job, partial(_follow, name))
-        truth = read_ground_truth(job.result / GROUND_TRUTH_FILE)
-        _store(ground_truth_path(registry.settings, spec), truth)
-        return truth
+        return registry.ground_truths.store(job.result / GROUND_TRUTH_FILE)
 
     truth, is_new = once(
         registry,
         spec.digest(),
         name,
         "evaluating",
-        find=lambda: find_ground_truth(registry.settings, spec),
+        find=lambda: registry.ground_truths.find(spec),
         make=judge,
+        work=partial(
+            work_of,
+            registry,
+            "ground_truth",
+            dataset,
+            spec.fingerprint,
+            passes=len(spec.targets),
+            name=name,
+            spec=spec,
+            dataset=dataset,
+        ),
         made="evaluated",
         found="evaluated",
     )
@@ -99,14 +83,3 @@ def _follow(name: str, event: ChildEvent) -> None:
     if isinstance(event, TargetJudged):
         get_run_logger().info("Task %d of %d is evaluated.", event.target, event.targets)
         emit(EpochDone(name, event.target, event.targets))
-
-
-def _store(path: Path, truth: GroundTruth) -> None:
-    """Write a ground truth so that its file appears complete or not at all."""
-    try:
-        replace_file(path, (truth.model_dump_json(indent=1) + "\n").encode(), durable=True)
-    except OSError as error:
-        raise SettingsError(
-            f"Cannot store a truth in {path.parent}: {error.strerror}. Make room there, or set "
-            "MODKERNEL_HOME to a folder that you can write to."
-        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 
 from modkernel.data import describe_dataset
@@ -9,6 +10,7 @@ from modkernel.features.measure import measured_features
 from modkernel.flows.runtime.shared import open_registry, places
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.once import RunChild, once
+from modkernel.flows.tasks.work import work_of
 from modkernel.jobs.job import MeasureJob
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.backends import feature_cache
@@ -50,7 +52,25 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
         registry.moments.store(record, job.result / MOMENTS_FILE, dataset.name)
         return True
 
-    _, is_new = once(registry, key, label(record), "measuring", find=find, make=measure)
+    _, is_new = once(
+        registry,
+        key,
+        label(record),
+        "measuring",
+        find=find,
+        make=measure,
+        work=partial(
+            work_of,
+            registry,
+            "measure",
+            dataset,
+            fingerprint,
+            passes=1,
+            module_id=record.id,
+            dataset=dataset,
+            features=features,
+        ),
+    )
     return is_new
 
 

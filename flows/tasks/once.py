@@ -8,11 +8,12 @@ from typing import Protocol, TypeVar
 
 from prefect.logging import get_run_logger
 
-from modkernel.errors import StoppedError
+from modkernel.errors import StoppedError, StoreError
 from modkernel.flows.runtime.claims import claim_unless, renewed
 from modkernel.flows.runtime.events import Note, State, emit, tell
 from modkernel.flows.tasks.child import Follow, run_child
 from modkernel.flows.tasks.work_folder import remove_work
+from modkernel.flows.team.dispatch import Work, send, to_send
 from modkernel.jobs.job import Job
 from modkernel.registry import Claim, Holder, Registry
 
@@ -34,6 +35,7 @@ def once(
     *,
     find: Callable[[], T | None],
     make: Callable[[RunChild], T],
+    work: Callable[[], Work],
     made: State = "stored",
     found: State = "reused",
 ) -> tuple[T, bool]:
@@ -48,6 +50,7 @@ def once(
         doing: its state while a child is at work.
         find: looks for what is ready; asked again under the claim, so nothing is made twice.
         make: has a child do a job by the function that it is given, and stores what that leaves.
+        work: the same, for another machine of a team.
         made: the state of what was made.
         found: the state of what was found.
 
@@ -66,21 +69,52 @@ def once(
         tell(label, "waiting")
         emit(Note(text))
 
-    ready = claim_unless(registry, key, find, waiting)
+    sent = _sent(registry, key, label, doing, find, work)
+    ready = claim_unless(registry, key, find, waiting) if sent is None else sent
     if isinstance(ready, Claim):
         try:
             with renewed(ready) as lost:
                 tell(label, doing)
                 value, is_new = make(partial(run_child, label, doing, lost)), True
-        except StoppedError as error:
-            tell(label, "interrupted")
-            emit(Note(f"{label}: {error}"))
-            raise
-        except BaseException:
-            tell(label, "failed")
+        except BaseException as error:
+            _tell_end(label, error)
             raise
     else:
-        value, is_new = ready, False
+        value, is_new = ready, sent is not None
     remove_work(registry, key)
     tell(label, made if is_new else found)
     return value, is_new
+
+
+def _sent(
+    registry: Registry,
+    key: str,
+    label: str,
+    doing: State,
+    find: Callable[[], T | None],
+    work: Callable[[], Work],
+) -> T | None:
+    """What another machine of the team has made now; None where it is found, or made, here."""
+    asked = to_send(registry.settings, work)
+    if asked is None or find() is not None:
+        return None
+    try:
+        send(key, label, doing, asked)
+        value = find()
+        if value is None:
+            raise StoreError(
+                f"{label} was made on another machine, and is not in this registry: that machine "
+                "has another database or MLflow server. Set MODKERNEL_DATABASE_URL and "
+                "MODKERNEL_MLFLOW_URI to the same there."
+            )
+    except BaseException as error:
+        _tell_end(label, error)
+        raise
+    return value
+
+
+def _tell_end(label: str, error: BaseException) -> None:
+    if not isinstance(error, StoppedError):
+        return tell(label, "failed")
+    tell(label, "interrupted")
+    emit(Note(f"{label}: {error}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from prefect.logging import get_run_logger
@@ -12,12 +13,16 @@ from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.runtime.shared import open_registry, places
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
-from modkernel.flows.tasks.epochs import run_training
+from modkernel.flows.tasks.epochs import training
 from modkernel.flows.tasks.once import RunChild, once
 from modkernel.flows.tasks.seen import Untested, remember, untested
+from modkernel.flows.tasks.work import work_of
 from modkernel.jobs.job import HiddenJob, Job, OutputJob, UpstreamFiles
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import DatasetSpec, ModuleSpec
+
+OUTPUT_PASSES = 2
+"""Times that an output module's examples pass through what it stands on: training, and testing."""
 
 
 @runs_child("{name}")
@@ -70,8 +75,10 @@ def train_stored_module(
             job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
         info = describe_dataset(dataset, places(settings))
         run_id = registry.runs.start_module(name, module, parent_run_id, info)
-        with ending_with(registry, run_id):
-            report = run_training(run, job, label, registry, run_id)
+        with (
+            ending_with(registry, run_id),
+            training(run, job, label, registry, run_id) as report,
+        ):
             return registry.modules.store(
                 job.result,
                 name=name,
@@ -89,6 +96,22 @@ def train_stored_module(
         "training",
         find=lambda: registry.modules.find_ready(digest),
         make=train,
+        work=partial(
+            work_of,
+            registry,
+            "train",
+            dataset,
+            module.dataset.fingerprint,
+            passes=module.recipe.epochs if module.kind == "hidden" else OUTPUT_PASSES,
+            like=name,
+            name=name,
+            module=module,
+            dataset=dataset,
+            pairs=pairs,
+            parent_run_id=parent_run_id,
+            label=label,
+            labels=labels,
+        ),
     )
     report = registry.modules.report(record)
     log.info("%s: %s, module %s.", label, "stored" if trained else "reused", record.short_id)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import make_job, runs_child
-from modkernel.flows.tasks.epochs import run_training
+from modkernel.flows.tasks.epochs import training
 from modkernel.flows.tasks.once import RunChild, once
+from modkernel.flows.tasks.work import work_of
 from modkernel.jobs.job import EndToEndJob
 from modkernel.registry.baselines import Baseline
 from modkernel.spec import NetworkSpec
@@ -45,8 +48,10 @@ def train_whole(
             fingerprint=fingerprint,
         )
         run_id = registry.baselines.start_run(spec.name, spec, digest)
-        with ending_with(registry, run_id):
-            report = run_training(run, job, name, registry, run_id)
+        with (
+            ending_with(registry, run_id),
+            training(run, job, name, registry, run_id) as report,
+        ):
             return registry.baselines.store(run_id, report, module_figures(report, None))
 
     baseline, is_new = once(
@@ -56,5 +61,17 @@ def train_whole(
         "training",
         find=lambda: registry.baselines.find(spec.name, digest),
         make=train,
+        work=partial(
+            work_of,
+            registry,
+            "train_whole",
+            spec.dataset,
+            fingerprint,
+            passes=spec.hidden[-1].recipe.epochs,
+            name=name,
+            spec=spec,
+            digest=digest,
+            fingerprint=fingerprint,
+        ),
     )
     return not is_new, baseline

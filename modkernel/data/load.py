@@ -177,6 +177,7 @@ def find_dataset(spec: DatasetSpec, where: DataPlaces) -> Source:
         UnknownNameError: there is no data set of that name.
         DataError: its files cannot be found.
     """
+    spec = where.located(spec)
     if is_import_path(spec.name):
         return open_own(spec, where)
     return lookup(DATASETS, spec.name, "data set")(spec, where)

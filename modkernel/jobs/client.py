@@ -19,11 +19,13 @@ from typing import Any
 
 from modkernel import errors
 from modkernel.errors import ChildError, ModkernelError, SpecError, StoppedError
+from modkernel.jobs import forked
 from modkernel.jobs.job import FULL_DISK, Job, disk_full
 from modkernel.system.files import replace_file
 
 __all__ = ["ForkServer"]
 
+RUN_JOB = "modkernel.jobs.run:run_job"
 POLL_SECONDS = 0.1
 STOP_GRACE_SECONDS = 8.0
 """For a child to write a checkpoint and end; after that the one of its last epoch must do."""
@@ -52,7 +54,7 @@ class ForkServer:
         target: `package.module:function` that does a job; the default trains.
     """
 
-    def __init__(self, target: str = "modkernel.jobs.run:run_job") -> None:
+    def __init__(self, target: str = RUN_JOB) -> None:
         self._target = target
         self._lock = threading.Lock()
         self._server: _Server | None = None
@@ -145,8 +147,14 @@ class _Server:
         self._last_id = 0
         self.alive = True
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (the listener closes it)
+        self._process = (forked.take() if target == RUN_JOB else None) or self._start(target)
+        self._listener = threading.Thread(target=self._listen, name="fork-server", daemon=True)
+        self._listener.start()
+        atexit.register(self.close)
+
+    def _start(self, target: str) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "modkernel.jobs.server", "--target", target],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -154,9 +162,6 @@ class _Server:
             start_new_session=True,  # Ctrl-C goes to the flow, whose end the children notice.
             env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
         )
-        self._listener = threading.Thread(target=self._listen, name="fork-server", daemon=True)
-        self._listener.start()
-        atexit.register(self.close)
 
     def fork(self, work: Path) -> _Child:
         """Ask for a child; if the server has died the child has ended already."""

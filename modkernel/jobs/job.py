@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from modkernel.data.places import DataPlaces
 from modkernel.errors import ChildError
 from modkernel.reuse.ground_truth import GroundTruthSpec
 from modkernel.spec import DatasetSpec, HiddenModuleSpec, NetworkSpec, OutputModuleSpec, Spec
@@ -46,6 +47,9 @@ class _Job(Spec):
     dataset: DatasetSpec
     data_root: str
     cache: str
+    data_paths: dict[str, str] = Field(
+        {}, description="This machine's path of data that specs know by a name."
+    )
     upstream: tuple[UpstreamFiles, ...] = Field(
         (), description="The whole chain, in order; its last module is the one measured."
     )
@@ -64,6 +68,12 @@ class _Job(Spec):
     trusted: tuple[str, ...] = Field(
         (), description="Import paths and packages that the upstream's specs may name."
     )
+
+    @property
+    def places(self) -> DataPlaces:
+        """Where data are on this machine; what is missing was downloaded when this was planned."""
+        paths = {name: Path(path) for name, path in self.data_paths.items()}
+        return DataPlaces(Path(self.data_root), Path(self.cache), download=False, paths=paths)
 
     @property
     def result(self) -> Path:

@@ -10,11 +10,9 @@ from torch import Tensor
 from modkernel.control import Control, Progress, Stop
 from modkernel.data import (
     TRAINING_PART,
-    DataPlaces,
     Dataset,
     load_dataset,
     place_dataset,
-    read_labels,
 )
 from modkernel.errors import DataError, StoppedError
 from modkernel.features.cache import FeatureCache
@@ -24,14 +22,14 @@ from modkernel.lookup import trusting
 from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.reuse.ground_truth import GROUND_TRUTH_FILE
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
-from modkernel.spec import DatasetSpec, OutputModuleSpec, Recipe
+from modkernel.spec import Recipe
 from modkernel.system.files import written_whole
 from modkernel.system.memory import peak_memory
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
 from modkernel.training.ground_truth import measure_ground_truth
 from modkernel.training.hidden import PairData
-from modkernel.training.inputs import class_pairs, labelled_data, listed_pairs
+from modkernel.training.inputs import class_pairs, given_labels, labelled_data, listed_pairs
 from modkernel.training.output import GivenLabels, LabelledData
 
 REPORT = "report.json"
@@ -59,13 +57,12 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
 def _run(job: Job, progress: Progress, stop: Stop) -> None:
     work = Path(job.work)
     control = Control(checkpoints=work / "checkpoint", progress=progress, stop=stop)
-    places = DataPlaces(root=Path(job.data_root), cache=Path(job.cache), download=False)
     upstream = [
         read_module(Path(files.folder), files.weights_sha256, files.spec_sha256)
         for files in job.upstream
     ]
     arithmetic = choose_arithmetic(job.device, _recipe(job, upstream).precision)
-    data = load_dataset(job.dataset, places, resident_limit=job.resident_limit)
+    data = load_dataset(job.dataset, job.places, resident_limit=job.resident_limit)
     _check_data(job, data)
     data = place_dataset(data, arithmetic.device, job.resident_limit)
     with written_whole(job.result, durable=True) as part:
@@ -157,7 +154,7 @@ def _pairs(job: HiddenJob, data: Dataset) -> tuple[PairData, PairData]:
     _check_given("pairs", job.pairs, planned)
     if job.pairs is None:
         return class_pairs(data)
-    train, validation, found = listed_pairs(data, job.dataset, job.pairs)
+    train, validation, found = listed_pairs(data, job.dataset, job.pairs, job.places)
     _check_same("pairs", job.pairs, found, planned)
     return train, validation
 
@@ -171,7 +168,7 @@ def _output(
 ) -> tuple[dict[str, Tensor], TrainReport]:
     module = job.module
     _check_given("labels", job.labels, module.dataset.labels_fingerprint)
-    given = None if job.labels is None else _given(job.labels, job.dataset, module, data)
+    given = None if job.labels is None else _given(job, data, job.labels)
     train, test, validation = labelled_data(data)
     if given is not None:
         part = data.training_part()
@@ -203,9 +200,9 @@ def _tested(job: OutputJob | GroundTruthJob, data: Dataset) -> Tensor | None:
     return kept.nonzero().flatten()
 
 
-def _given(path: str, spec: DatasetSpec, module: OutputModuleSpec, data: Dataset) -> GivenLabels:
-    found = read_labels(path, data.training_part().ids, data.classes, spec.path, data.test.ids)
-    _check_same("labels", path, found.fingerprint, module.dataset.labels_fingerprint)
+def _given(job: OutputJob, data: Dataset, labels: str) -> GivenLabels:
+    found = given_labels(data, job.dataset, labels, job.places)
+    _check_same("labels", labels, found.fingerprint, job.module.dataset.labels_fingerprint)
     return GivenLabels(found.rows, found.labels)
 
 

@@ -29,11 +29,10 @@ from typing import Any, cast
 import torch
 
 from modkernel.jobs.child import Target, run_child
+from modkernel.jobs.client import RUN_JOB
 from modkernel.lookup import import_object
 
-__all__ = ["RUN_JOB", "main"]
-
-RUN_JOB = "modkernel.jobs.run:run_job"
+__all__ = ["main", "preload", "serve"]
 
 
 def main() -> None:
@@ -41,19 +40,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fork a child process for every job.")
     parser.add_argument("--target", default=RUN_JOB, help="function(job, progress, stop)")
     target = cast(Target, import_object(parser.parse_args().target, "job function"))
-    _preload()
+    preload()
     gc.collect()
     gc.freeze()  # Collections in the children then leave the shared pages alone.
-    _serve(target)
+    serve(target)
 
 
-def _preload() -> None:
+def preload() -> None:
     """Import what is otherwise imported by every child, in seconds, when it is first used."""
     import_module("sklearn.datasets")
     torch.optim.SGD([torch.nn.Parameter(torch.empty(0))], lr=1.0)
 
 
-def _serve(target: Target) -> None:
+def serve(target: Target) -> None:
+    """Obey what comes on standard input until it ends and the last child has gone."""
     wake, waker = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(waker, False)

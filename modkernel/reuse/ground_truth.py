@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -50,16 +51,23 @@ class GroundTruth(Spec):
     truth_seconds: float = Field(description="Features of all examples, and the output modules.")
 
 
-def read_ground_truth(path: Path) -> GroundTruth:
-    """Read a ground truth from its file.
+def read_ground_truth(path: Path, sha256: str) -> GroundTruth:
+    """Read a ground truth from its file; the bytes that are read are the bytes that are checked.
 
     Raises:
-        ArtifactError: it is missing, or no ground truth of this version.
+        ArtifactError: it is missing, altered, or no ground truth of this version.
     """
     try:
-        return GroundTruth.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        truth = GroundTruth.model_validate_json(content)
     except (OSError, ValidationError, ClassError) as error:
         raise ArtifactError(
             f"{path} is not a ground truth that can be read: remove it, and run the command again "
             f"to make a new one ({type(error).__name__})."
         ) from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ArtifactError(
+            f"{path} differs from what was stored: remove it, and run the command again to make a "
+            "new one."
+        )
+    return truth

@@ -45,7 +45,9 @@ class DatasetSpec(Spec, title="Data set"):
         "table, huggingface, or the import path 'package.module:function' of your own loader.",
     )
     path: str | None = Field(
-        None, description="Folder of image_folder or huggingface, or file of arrays or a table."
+        None,
+        description="Folder of image_folder or huggingface, file of arrays or a table, or a name "
+        "that each machine's data_paths gives a path.",
     )
     label: str | None = Field(
         None,

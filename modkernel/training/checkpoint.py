@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +25,18 @@ TENSOR = "$tensor"
 """Key of a mapping that stands for a tensor in the JSON of the rest."""
 FILE = "checkpoint.safetensors"
 """Name of the file in the folder of a run."""
+
+
+class Position(NamedTuple):
+    """How far training has come; a later one is greater."""
+
+    epoch: int
+    """Epochs that are finished."""
+    step: int
+    """Steps of the next one."""
+
+    def __str__(self) -> str:
+        return f"{self.epoch} epochs and {self.step} steps"
 
 
 @dataclass
@@ -145,6 +157,16 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, SafetensorError, KeyError, ValueError):
         return None
     return state if isinstance(state, dict) else None
+
+
+def position_of(file: Path) -> Position | None:
+    """How far the checkpoint in a file has come; None where there is none, or a damaged one."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            state = json.loads((opened.metadata() or {})["state"])
+        return Position(int(state["loop"]["epoch"]), int(state["loop"]["step"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _with_integer_keys(state: dict[str, Any]) -> dict[str, Any]:

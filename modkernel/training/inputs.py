@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from modkernel.data import TRAINING_PART, VALIDATION_PART, Dataset, read_pairs
+from modkernel.data import (
+    TRAINING_PART,
+    VALIDATION_PART,
+    DataPlaces,
+    Dataset,
+    LabelList,
+    PairList,
+    read_labels,
+    read_pairs,
+)
 from modkernel.errors import DataError
 from modkernel.pairs.source import PairSource
 from modkernel.spec import DatasetSpec
@@ -29,7 +38,37 @@ def class_pairs(data: Dataset) -> tuple[PairData, PairData]:
     )
 
 
-def listed_pairs(data: Dataset, spec: DatasetSpec, path: str) -> tuple[PairData, PairData, str]:
+def given_pairs(data: Dataset, spec: DatasetSpec, pairs: str, where: DataPlaces) -> PairList:
+    """The pairs that a file gives of a data set's training part.
+
+    Args:
+        data: the loaded data set.
+        spec: what it was loaded by.
+        pairs: the CSV or Parquet file, or the name of data that it is.
+        where: the files are.
+
+    Raises:
+        DataError: there is no such file, or see `read_pairs`.
+    """
+    root = None if spec.path is None else where.at(spec.path)
+    part = data.training_part()
+    return read_pairs(where.find(pairs, "pairs"), part.ids, root, data.test.ids)
+
+
+def given_labels(data: Dataset, spec: DatasetSpec, labels: str, where: DataPlaces) -> LabelList:
+    """The labels that a file gives of a data set's training part; see `given_pairs`.
+
+    Raises:
+        DataError, ClassError: there is no such file, or see `read_labels`.
+    """
+    root = None if spec.path is None else where.at(spec.path)
+    part = data.training_part()
+    return read_labels(where.find(labels, "labels"), part.ids, data.classes, root, data.test.ids)
+
+
+def listed_pairs(
+    data: Dataset, spec: DatasetSpec, pairs: str, where: DataPlaces
+) -> tuple[PairData, PairData, str]:
     """Training and validation pairs of a file, and the file's fingerprint.
 
     A list of pairs is over the training and validation examples, and is split itself.
@@ -37,13 +76,14 @@ def listed_pairs(data: Dataset, spec: DatasetSpec, path: str) -> tuple[PairData,
     Args:
         data: the loaded data set.
         spec: what it was loaded by: the share of validation and the seed of the split.
-        path: of the CSV or Parquet file.
+        pairs: the CSV or Parquet file, or the name of data that it is.
+        where: the files are.
 
     Raises:
-        DataError, PairError: see `read_pairs`.
+        DataError, PairError: see `given_pairs`.
     """
     part = data.training_part()
-    table = read_pairs(path, part.ids, spec.path, data.test.ids)
+    table = given_pairs(data, spec, pairs, where)
     source = PairSource.from_pairs(len(part), table.i, table.j, table.same)
     train, validation = source.split(spec.validation_fraction, spec.split_seed)
     return (

@@ -90,7 +90,7 @@ def _train(
         train, validation = class_pairs(work.data)
         known = facts(info)
     else:
-        train, validation, fingerprint = listed_pairs(work.data, spec.dataset, spec.pairs)
+        train, validation, fingerprint = listed_pairs(work.data, spec.dataset, spec.pairs, places)
         known = facts(info, fingerprint)
     chain: list[StoredModule] = []
     reports: list[TrainReport] = []

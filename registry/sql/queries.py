@@ -61,6 +61,15 @@ def in_state(database: Database, state: str) -> tuple[ModuleRecord, ...]:
         return tuple(map(record_of, session.scalars(query)))
 
 
+def is_ready(database: Database, recipe_digest: str) -> bool:
+    """Whether a module of a recipe is READY; its bytes are not looked for."""
+    query = select(ModuleRow.id).where(
+        ModuleRow.recipe_digest == recipe_digest, ModuleRow.state == "READY"
+    )
+    with database.reading() as session:
+        return session.scalars(query.limit(1)).first() is not None
+
+
 def chain(database: Database, module_id: str) -> tuple[ModuleRecord, ...]:
     """The modules that a module stands on, first to last, itself last."""
     query = (

@@ -33,10 +33,12 @@ FLAVOR = "modkernel"
 FILES = (WEIGHTS_FILE, SPEC_FILE)
 """What a module is: all else can be written again from it."""
 MODEL_FILES = (MLMODEL_FILE_NAME, "requirements.txt", "python_env.yaml", *FILES)
-"""All files of an MLflow model of ours, beside the folder of its moments."""
-MOMENTS_FOLDER = "moments"
-MOMENTS_FILE = re.compile(r"[0-9A-Za-z_-]{1,128}\.safetensors")
-"""Name of a file of moments: the fingerprint of the data."""
+"""All files of an MLflow model of ours, but for those in folders."""
+BESIDE = {
+    "moments": re.compile(r"[0-9A-Za-z_-]{1,128}\.safetensors"),
+    "ground_truth": re.compile(r"[0-9a-f]{64}\.json"),
+}
+"""Folders beside those, and the names of the files in them: a fingerprint of data, a digest."""
 
 
 def location_of(client: MlflowClient, model_id: str) -> str:
@@ -165,20 +167,25 @@ def check_listed(client: MlflowClient, uri: str, where: str) -> None:
         StoreError: the folder cannot be read at the moment.
     """
     names = listed(client, uri)
-    moments = listed(client, f"{uri}/{MOMENTS_FOLDER}") if MOMENTS_FOLDER in names else ()
-    refuse_foreign(names, where, moments)
+    inner = {folder: listed(client, f"{uri}/{folder}") for folder in BESIDE if folder in names}
+    refuse_foreign(names, where, inner)
 
 
-def refuse_foreign(names: Iterable[str], where: str, moments: Iterable[str] = ()) -> None:
-    """Check that all that lies in a model's folder, and in that of its moments, is ours.
+def refuse_foreign(names: Iterable[str], where: str, inner: Mapping[str, Iterable[str]]) -> None:
+    """Check that all that lies in a model's folder, and in the folders in it, is ours.
 
     Raises:
         ArtifactError: something else is among it.
     """
     foreign = sorted(
         [
-            *(set(names) - {*MODEL_FILES, MOMENTS_FOLDER}),
-            *(f"{MOMENTS_FOLDER}/{name}" for name in moments if not MOMENTS_FILE.fullmatch(name)),
+            *(set(names) - {*MODEL_FILES, *BESIDE}),
+            *(
+                f"{folder}/{name}"
+                for folder, files in inner.items()
+                for name in files
+                if not BESIDE[folder].fullmatch(name)
+            ),
         ]
     )
     if foreign:

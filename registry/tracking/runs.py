@@ -183,18 +183,26 @@ class Runs:
     @speaks_with_mlflow
     def running(self) -> tuple[RunningRun, ...]:
         """Our runs that have not ended, in all experiments."""
-        ours = f"attributes.status = 'RUNNING' and tags.`{MLFLOW_SOURCE_NAME}` = '{SOURCE}'"
-        experiments = _all_pages(self.client.search_experiments)
-        runs = [
-            run
-            for one in experiments
-            for run in _all_pages(partial(self.client.search_runs, [one.experiment_id], ours))
-        ]
         return tuple(
             RunningRun(run.info.run_id, run.info.run_name or "", run.data.tags[RECIPE_TAG])
-            for run in runs
+            for run in self.search("attributes.status = 'RUNNING'")
             if RECIPE_TAG in run.data.tags
         )
+
+    @speaks_with_mlflow
+    def search(self, condition: str) -> tuple[Run, ...]:
+        """Our runs of which a condition in MLflow's language holds, in all experiments."""
+        ours = f"{condition} and tags.`{MLFLOW_SOURCE_NAME}` = '{SOURCE}'"
+        return tuple(
+            run
+            for one in _all_pages(self.client.search_experiments)
+            for run in _all_pages(partial(self.client.search_runs, [one.experiment_id], ours))
+        )
+
+    @speaks_with_mlflow
+    def remove_tag(self, run_id: str, tag: str) -> None:
+        """Remove a tag of a run."""
+        self.client.delete_tag(run_id, tag)
 
     @speaks_with_mlflow
     def is_running(self, run_id: str) -> bool:

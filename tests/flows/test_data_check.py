@@ -129,6 +129,16 @@ def test_an_archive_a_spec_and_chosen_classes(home: Path) -> None:
     assert "<code" in Path(by_spec["page"]).read_text()
 
 
+def test_data_by_a_name_stay_so_in_the_block(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder(home / "pictures", {"a": 12, "b": 12})
+    by_path = json.loads(check(root, "--json"))
+    monkeypatch.setenv("MODKERNEL_DATA_PATHS", f"birds={root}")
+    found = json.loads(check("birds", "--json"))
+    assert yaml.safe_load(found["block"])["dataset"] == {"name": "image_folder", "path": "birds"}
+    assert found["fingerprint"] == by_path["fingerprint"]
+    assert Path(found["page"]).read_text().count("data:image/") > 1
+
+
 def test_a_table_with_its_label_column(home: Path) -> None:
     sizes = [7 * row % 60 for row in range(60)]
     lines = [f"{size},{'small' if size < 30 else 'large'}" for size in sizes]
@@ -143,7 +153,10 @@ def test_a_table_with_its_label_column(home: Path) -> None:
 def test_what_training_would_refuse_is_one_sentence(home: Path) -> None:
     root = folder(home / "pictures", {"a": 12})
     folder(root / "..", {"pictures/b": 12}, (6, 9))
-    for path, what in ((root, "Images differ in size"), (home / "none", "There is nothing at")):
+    for path, what in (
+        (root, "Images differ in size"),
+        (home / "none", "is no file or folder"),
+    ):
         with pytest.raises(ModkernelError, match=what):
             check(path)
     (home / "data.pickle").touch()

@@ -14,6 +14,8 @@ from modkernel.flows.cli._options import dataset_above, dataset_fields
 from modkernel.flows.cli.networks import predict_images
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.plans import datasets
+from modkernel.flows.runtime import shared
+from modkernel.flows.specs.read import read_spec
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
 from modkernel.reuse.task import parse_task
@@ -49,7 +51,7 @@ def test_size_and_range_of_a_stored_module(registry: Registry, tmp_path: Path) -
     assert top.spec.preprocessing.reading == ImageReading(value_range=(0, TOP))
 
     other = folder(tmp_path / "other", top=999)
-    fields = dataset_fields(None, other, None, None)
+    fields = dataset_fields(None, str(other), None, None)
     above = dataset_above(registry, top, fields, None)
     assert above is not None
     assert (above.image_size, above.channels, above.value_range) == (SIZE, 1, (0, TOP))
@@ -84,3 +86,30 @@ def test_size_and_range_of_a_stored_module(registry: Registry, tmp_path: Path) -
         datasets.recall(registry, top)
     elsewhere = datasets.describe(registry, own.changed(path=str(moved)))
     assert elsewhere.fingerprint == before.fingerprint
+
+
+def test_a_network_of_data_by_a_name_is_the_same_on_machines_that_have_them_elsewhere(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "spec.yaml"
+    spec = tiny("named").changed(dataset=DatasetSpec(name="image_folder", path="birds"))
+    file.write_text(spec.model_dump_json(exclude_defaults=True))
+    assert read_spec(file) == spec, "another machine may know the name"
+    with pytest.raises(DataError, match="'birds' is no file or folder on host"):
+        train_network(spec)
+    for machine in ("a", "b"):
+        root = folder(tmp_path / machine / "pictures")
+        monkeypatch.setenv("MODKERNEL_DATA_PATHS", f"birds={root}")
+        result = train_network(read_spec(file))
+    here = shared.open_registry()
+    assert all(module.reused for module in result.modules)
+    top = registry.modules.resolve("named.hidden-2")
+    assert registry.modules.dataset(top) == spec.dataset
+    assert datasets.recall(here, top).path == "birds"
+    fields = dataset_fields(None, "birds", None, None)
+    assert fields["path"] == "birds"
+    (tmp_path / "birds").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert dataset_fields(None, "birds", None, None) == fields, "a name wins over a folder"
+    monkeypatch.delenv("MODKERNEL_DATA_PATHS")
+    assert dataset_fields(None, "birds", None, None)["path"] == str(tmp_path / "birds")

@@ -229,7 +229,7 @@ def test_a_candidate_that_diverges_is_reported_and_left_out(registry: Registry) 
 def test_a_candidate_whose_process_dies_is_left_out_unless_all_do(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_in_child = train.run_training
+    train_in_child = train.training
     dying = ["(2)"]
 
     def train_or_die(run: Any, job: Any, label: str, *rest: Any) -> Any:
@@ -237,7 +237,7 @@ def test_a_candidate_whose_process_dies_is_left_out_unless_all_do(
             raise ChildError(f"no memory for {label}")
         return train_in_child(run, job, label, *rest)
 
-    monkeypatch.setattr(train, "run_training", train_or_die)
+    monkeypatch.setattr(train, "training", train_or_die)
     spec = search((candidate(), candidate(width=64)))
     good, bad = search_modules(spec).candidates
     assert good.kept

@@ -29,7 +29,6 @@ from modkernel.flows.tasks.work_folder import sweep_work
 from modkernel.flows.transfer_study import transfer_study
 from modkernel.kernels import make_kernel
 from modkernel.registry import Registry
-from modkernel.reuse.ground_truth import read_ground_truth
 from modkernel.reuse.moments import accumulate
 from modkernel.reuse.scores import DEFAULT_SCORE, SCORES, leep, reusability
 from modkernel.reuse.task import Task, parse_task
@@ -45,6 +44,7 @@ from modkernel.spec import (
 from modkernel.training.heads import fit_heads, predict_heads
 from tests.flows.test_flows import markdown
 from tests.flows.test_kills import until
+from tests.registry.test_store import kept_folder
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -164,13 +164,11 @@ def test_a_later_call_makes_only_what_is_missing(registry: Registry) -> None:
     assert transfer_study(more).trained_modules == 1
     other = transfer_study(small(output=OutputSpec(method="ridge", ridge=10)))
     assert (other.trained_modules, other.evaluated_modules) == (0, 3)
-    # Judgments of a time when the table had a score less are made again, as lost ones are.
-    for place, path in enumerate(registry.settings.home.glob("ground_truth/*.json")):
-        truth = read_ground_truth(path)
-        scores = {name: value for name, value in truth.scores.items() if name != "leep"}
-        path.write_text(truth.changed(scores=scores).model_dump_json())
-        if place % 2:
-            path.unlink()
+    # Lost ones are made again.
+    for record in registry.modules.find(kind="hidden"):
+        for kept in registry.ground_truths.of(record):
+            registry.ground_truths.copy_of(kept).unlink()
+            (kept_folder(registry, record) / kept.path).unlink()
     again = transfer_study(small())
     assert (again.trained_modules, again.evaluated_modules) == (0, 3)
     assert [score.name for score in again.scores] == [score.name for score in first.scores]

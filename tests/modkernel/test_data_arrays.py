@@ -171,7 +171,7 @@ def test_labels_outside_the_classes(tmp_path):
 def test_files_that_cannot_be_read(tmp_path):
     for name in ("a.npz", "a.safetensors"):
         path = tmp_path / name
-        with pytest.raises(DataError, match="No such file"):
+        with pytest.raises(DataError, match="no file or folder on host"):
             load(path, tmp_path)
         single = io.BytesIO()
         np.save(single, X)
@@ -179,6 +179,7 @@ def test_files_that_cannot_be_read(tmp_path):
             path.write_bytes(content)
             with pytest.raises(DataError, match="Save it again"):
                 load(path, tmp_path)
+    (tmp_path / "a.csv").touch()
     with pytest.raises(DataError, match=r"one file of type \.npz or \.safetensors"):
         load(tmp_path / "a.csv", tmp_path)
     with pytest.raises(DataError, match=r"set dataset\.path"):

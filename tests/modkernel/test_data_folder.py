@@ -159,7 +159,7 @@ def test_a_link_to_nowhere_is_named(tmp_path):
 
 def test_wrong_folders(tmp_path):
     root = tmp_path / "set"
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match="no file or folder on host"):
         load(root, tmp_path)
     with pytest.raises(DataError, match=r"set dataset\.path"):
         load_dataset(DatasetSpec(name="image_folder"), places(tmp_path))

@@ -113,6 +113,7 @@ def test_folders_that_are_wrong(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"state\.json is missing or damaged: .*save_to_disk"):
         load(tmp_path / "empty", tmp_path)
+    (tmp_path / "none").touch()
     with pytest.raises(DataError, match="is no folder"):
         load(tmp_path / "none", tmp_path)
     root = save(tmp_path / "a", {"size": NUMBER, "kind": LABEL}, size=[1.0, 2.0], kind=[0, 7])

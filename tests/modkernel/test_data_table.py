@@ -260,6 +260,7 @@ def test_files_that_cannot_be_read(tmp_path):
         with pytest.raises(DataError, match=message) as caught:
             load(tmp_path / "a.csv", tmp_path)
         assert "\n" not in str(caught.value)
+    (tmp_path / "a.xlsx").touch()
     with pytest.raises(DataError, match=r"one file of type .*\.parquet"):
         load(tmp_path / "a.xlsx", tmp_path)
 

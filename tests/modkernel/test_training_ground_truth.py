@@ -22,6 +22,7 @@ from modkernel.reuse.ground_truth import GroundTruthSpec, read_ground_truth
 from modkernel.reuse.scores import SCORES, leep, nce
 from modkernel.reuse.task import Task
 from modkernel.spec import OutputSpec, Recipe
+from modkernel.system.files import hash_file
 from modkernel.training.ground_truth import PROBABILITIES, measure_ground_truth
 from modkernel.training.heads import fit_heads, predict_heads
 from tests.modkernel.helpers.training_examples import (
@@ -169,6 +170,6 @@ def test_a_file_that_is_no_ground_truth(chain: list[StoredModule], tmp_path: Pat
     for content in ("", "{}", json.dumps({"spec": one_side, "accuracy": []})):
         path.write_text(content)
         with pytest.raises(ArtifactError, match="not a ground truth"):
-            read_ground_truth(path)
+            read_ground_truth(path, hash_file(path))
     with pytest.raises(ArtifactError, match="not a ground truth"):
-        read_ground_truth(tmp_path / "missing.json")
+        read_ground_truth(tmp_path / "missing.json", "0" * 64)

@@ -87,7 +87,7 @@ def test_a_file_that_goes_while_it_is_kept_is_one_of_our_errors(
         file.unlink()
 
     monkeypatch.setattr(StoredMoments, "get", look)
-    with pytest.raises(ArtifactError, match=r"Cannot read .*new\.safetensors.*Measure the module"):
+    with pytest.raises(ArtifactError, match=r"Cannot read .*new\.safetensors.*measures the module"):
         registry.moments.store(record, file)
     assert rows(registry) == 1
 

@@ -62,6 +62,7 @@ def test_a_named_settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("cpu_slots = 0", "Setting 'cpu_slots': .*greater than or equal to 1"),
         ("no_such = 1", "Setting 'no_such': no such setting; there are home, database_url"),
         ("database_url = 'mysql://x/y'", "Setting 'database_url': use sqlite:///FILE or postgres"),
+        ("data_paths = {'a/b' = '/x'}", "Setting 'data_paths': 'a/b' with the path '/x' names no"),
         ("database_url = 'nonsense'", "Setting 'database_url': write it as postgresql://"),
         ("home = 3", "Setting 'home': "),
         ("= broken", r"Cannot read the settings file .*settings\.toml"),
@@ -122,6 +123,26 @@ def test_a_refused_url_does_not_show_its_password(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings(database_url=url)
     assert "hunter2" not in str(caught.value)
+
+
+def test_names_of_data_come_from_a_table_or_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text("cpu_slots = 2\n[data_paths]\nbirds = '~/birds'\n'x-2' = '/x, y'\n")
+    monkeypatch.setenv("MODKERNEL_SETTINGS", str(settings))
+    found = Settings()
+    assert found.places.paths == {"birds": tmp_path / "birds", "x-2": Path("/x, y")}
+    assert hash(found) == hash(Settings())
+    monkeypatch.setenv("MODKERNEL_DATA_PATHS", "birds=/mnt/birds, cells=/data/a=b.npz,")
+    assert Settings().places.paths == {
+        "birds": Path("/mnt/birds"),
+        "cells": Path("/data/a=b.npz"),
+    }
+    for wrong in ("birds", "birds=", "=x"):
+        monkeypatch.setenv("MODKERNEL_DATA_PATHS", wrong)
+        with pytest.raises(SettingsError, match=r"Setting 'data_paths': .* write NAME=PATH"):
+            Settings()
 
 
 def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Modules of one flow on many machines: Prefect's work pools, and what each machine can take."""

@@ -1,0 +1,62 @@
+"""A worker's side of the server that forks engines: starting it, and the command that uses it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from modkernel.jobs.client import ONE_THREAD
+
+VARIABLE = "MODKERNEL_ENGINES"
+"""Where this process's socket is."""
+CLOSE_SECONDS = 5.0
+
+
+def engine_command() -> str | None:
+    """The command that runs an engine; None while there is no server, which takes seconds to load.
+
+    Prefect's own command is as good then, and slower.
+    """
+    path = os.environ.get(VARIABLE)
+    if path is None or not Path(path).exists():
+        return None
+    script = Path(__file__).with_name("engine_client.py")
+    return shlex.join([sys.executable, "-S", "-E", str(script), path])
+
+
+class EngineServer:
+    """The server of this process's runs."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="modkernel-"))
+        os.environ[VARIABLE] = str(self._folder / "engines")
+        self._process = self._start()
+
+    def keep_alive(self) -> None:
+        """Start it again if it has died."""
+        if self._process.poll() is not None:
+            Path(os.environ[VARIABLE]).unlink(missing_ok=True)
+            self._process = self._start()
+
+    def close(self) -> None:
+        """End it; the engines that it has forked have ended before, or end by themselves."""
+        os.environ.pop(VARIABLE, None)
+        self._process.terminate()
+        try:
+            self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "modkernel.flows.team.engines", os.environ[VARIABLE]],
+            stdin=subprocess.DEVNULL,
+            env=os.environ | ONE_THREAD,
+        )
