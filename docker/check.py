@@ -57,10 +57,20 @@ def check_pool(pool: str) -> None:
         sys.exit(f"No worker of this machine asks for runs of pool '{pool}'.")
 
 
-for what in sys.argv[1:]:
-    if what == "mlflow":
-        ask_mlflow()
-    elif what == "prefect":
-        ask_prefect("/admin/version")
-    else:
-        check_pool(what)
+def main() -> None:
+    """Look at what the arguments name; exit with one line on the first that is not as it should."""
+    for what in sys.argv[1:]:
+        if what == "mlflow":
+            ask_mlflow()
+        elif what == "prefect":
+            ask_prefect("/admin/version")
+        else:
+            check_pool(what)
+
+
+try:
+    main()
+except OSError as error:
+    sys.exit(f"{sys.argv[1:]}: {error}")
+except KeyError as error:
+    sys.exit(f"{error} is not set.")

@@ -46,7 +46,10 @@ def upgrade(settings: Settings) -> tuple[str, ...]:
     """
     from modkernel.registry.sql.engine import upgrade_database
     from modkernel.registry.tracking.client import upgrade_mlflow
+    from modkernel.registry.tracking.login import password_file, runs_here
 
+    if password_file(settings).exists() and runs_here(settings):
+        settings = settings.model_copy(update={"mlflow_uri": settings.mlflow_store})
     lines = [f"The registry's database has schema version {upgrade_database(settings)}."]
     if settings.mlflow_uri.startswith(("http://", "https://")):
         lines.append("MLflow is a server: it upgrades its own database.")

@@ -13,9 +13,13 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.store.db.utils import _get_latest_schema_revision, _upgrade_db
+from mlflow.store.db.utils import (
+    _get_latest_schema_revision,
+    _initialize_tables,
+    _upgrade_db,
+)
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from modkernel.errors import SchemaVersionError, StoreError
@@ -100,7 +104,7 @@ def _tell_of_retries(settings: Settings) -> None:
 
 
 def upgrade_mlflow(settings: Settings) -> None:
-    """Bring MLflow's own database to the schema of the installed MLflow.
+    """Bring MLflow's own database, or an empty one, to the schema of the installed MLflow.
 
     Raises:
         StoreError: it cannot be upgraded, or the tracking URI is a server, which upgrades itself.
@@ -117,7 +121,11 @@ def upgrade_mlflow(settings: Settings) -> None:
     engine = create_engine(settings.mlflow_uri)
     try:
         with locked(settings.home / "mlflow.lock"):
-            _upgrade_db(engine)
+            # The migrations change tables that they expect to be there.
+            if inspect(engine).has_table("alembic_version"):
+                _upgrade_db(engine)
+            else:
+                _initialize_tables(engine)
     except Exception as error:  # alembic raises its own errors beside SQLAlchemy's
         raise StoreError(
             f"MLflow's database {masked(settings.mlflow_uri)} cannot be upgraded: "

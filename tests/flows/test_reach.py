@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from modkernel.errors import SettingsError
+from modkernel.flows.servers.doctor import upgrade
 from modkernel.flows.servers.reach import port_is_free, reach, shares_mlflow
 from modkernel.registry import Settings
+from modkernel.registry.tracking.login import admin_login
 from tests.flows.helpers.certificates import self_signed
 
 OTHER = "127.0.0.2"
@@ -89,3 +91,13 @@ def test_somebody_elses_mlflow_must_ask_for_a_login(tmp_path: Path, asks: bool) 
 def test_a_host_of_another_machine_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"Cannot listen on '192\.0\.2\.1'"):
         port_is_free(1, "192.0.2.1")
+
+
+def test_the_database_of_the_homes_own_mlflow_server_is_upgraded_with_the_home(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(home=tmp_path / "home", mlflow_uri=OWN)
+    assert "upgrades its own" in upgrade(settings)[1], "the home has run none"
+    admin_login(settings)
+    assert upgrade(settings)[1].startswith("MLflow's database has the schema")
+    assert (settings.home / "mlflow.db").exists()

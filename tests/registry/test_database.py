@@ -250,3 +250,14 @@ def test_upgrading_before_there_is_a_database_makes_one(tmp_path: Path) -> None:
     with Registry.open(settings) as registry:
         assert registry.modules.find() == ()
     close_mlflow(settings.mlflow_uri)
+
+
+@pytest.mark.postgres
+def test_upgrading_makes_mlflows_tables_in_an_empty_database(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    settings = Settings(home=tmp_path / "new", mlflow_uri=postgres_url)
+    for _ in range(2):
+        upgrade_mlflow(settings)
+    assert [one.name for one in open_mlflow(settings).search_experiments()] == ["Default"]
+    close_mlflow(settings.mlflow_uri)

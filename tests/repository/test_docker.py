@@ -115,6 +115,11 @@ def test_what_the_servers_and_the_images_are_told_fits() -> None:
     assert "modkernel.flows.servers.prefect_server" in prefect["command"]
     assert "modkernel.registry.tracking.auth_server" in mlflow["command"]
     assert any(part.startswith("--allowed-hosts=") for part in mlflow["command"])
+    # An empty one would be no check of the certificate at all.
+    for file in (TEAM, MACHINE):
+        for service in services(file).values():
+            trusted = service.get("environment", {}).get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+            assert trusted in (None, "${CERTIFICATE:-/etc/ssl/certs/ca-certificates.crt}")
     accounts, expected = configparser.ConfigParser(), configparser.ConfigParser()
     accounts.read(DOCKER / "mlflow-auth.ini")
     expected.read_string(configuration("postgresql+psycopg://modkernel@postgres:5432/mlflow_auth"))
@@ -127,6 +132,17 @@ def test_what_the_servers_and_the_images_are_told_fits() -> None:
         *("postgres:17.6-bookworm", f"modkernel-servers:{version}"),
         *(f"{worker}-cpu", f"{worker}-cuda"),
     }
+
+
+def test_all_that_the_package_links_to_is_in_the_image() -> None:
+    links = [path for path in (ROOT / "modkernel").rglob("*") if path.is_symlink()]
+    links += [path for top in ("flows", "registry") for path in (ROOT / top).rglob("*")]
+    tops = {path.resolve().relative_to(ROOT).parts[0] for path in links if path.is_symlink()}
+    assert tops == {"examples", "flows", "registry"}
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for top in tops:
+        assert f"COPY {top} {top}\n" in (DOCKER / "Dockerfile").read_text()
+        assert f"!{top}" in ignored
 
 
 def test_the_servers_are_installed_without_torch() -> None:
