@@ -51,6 +51,8 @@ def worker(
     """
     # Prefect's own 10 s would be a tenth of a module that takes a minute.
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "5")
+    # What Prefect answers while its database starts again: its client then asks again.
+    os.environ.setdefault("PREFECT_CLIENT_RETRY_EXTRA_CODES", "500,502,504")
     settings = _prepare("work for a team")
     from modkernel.flows.deployments import serve_team
     from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool

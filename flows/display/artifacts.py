@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
     update_progress_artifact,
 )
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.logging import get_run_logger
 
 from modkernel.flows.results import BaselineResult, NetworkResult
 from modkernel.registry import ModuleRecord
@@ -20,6 +23,10 @@ from modkernel.registry.tracking.cards import module_card
 from modkernel.registry.tracking.markdown import plain
 from modkernel.training.report import OutputEvaluation, TrainReport
 
+AWAY = (httpx.HTTPError, PrefectHTTPStatusError)
+"""What Prefect's client raises of a server that is away, or has no database for a moment."""
+AWAY_SECONDS = 60.0
+"""For which a server that did not answer is left alone: training is followed meanwhile."""
 UPDATE_SECONDS = 2.0
 """Least time between two moves of a bar: each is a request to the server."""
 
@@ -30,12 +37,21 @@ class ProgressArtifact:
     def __init__(self, name: str) -> None:
         self._name = name
         self._id: UUID | None = None
-        self._updated = 0.0
+        self._updated = self._away_until = 0.0
 
     def show(self, epoch: int, epochs: int) -> None:
         """Move the bar to an epoch that is done."""
         percent = 100.0 * epoch / epochs
         now = time.monotonic()
+        if now < self._away_until:
+            return
+        try:
+            self._show(percent, now, epoch == epochs)
+        except AWAY as error:
+            get_run_logger().info("The progress bar stands still: %s", error)
+            self._away_until = now + AWAY_SECONDS
+
+    def _show(self, percent: float, now: float, is_last: bool) -> None:
         if self._id is None:
             made = create_progress_artifact(
                 percent,
@@ -44,11 +60,25 @@ class ProgressArtifact:
             )
             assert isinstance(made, UUID)  # Outside of an event loop it is no coroutine.
             self._id = made
-        elif epoch == epochs or now - self._updated >= UPDATE_SECONDS:
+        elif is_last or now - self._updated >= UPDATE_SECONDS:
             update_progress_artifact(self._id, percent)
         else:
             return
         self._updated = now
+
+
+def leave_page(markdown: str, *, key: str, description: str) -> None:
+    """Leave a page in Prefect; where its server does not answer, the work is done all the same.
+
+    Args:
+        markdown: the page.
+        key: of the artifact.
+        description: for its list.
+    """
+    try:
+        create_markdown_artifact(markdown, key=key, description=description)
+    except AWAY as error:
+        get_run_logger().warning("%s is not shown in Prefect: %s", description, error)
 
 
 def show_module(
@@ -60,9 +90,7 @@ def show_module(
     """Leave a module's card: what MLflow's version page says, with its figures."""
     what, module_id, measured = module_card(record, chain, report).split("\n\n", maxsplit=2)
     card = "\n\n".join([what, module_id, *map(image, figures.values()), measured])
-    create_markdown_artifact(
-        card, key=artifact_key("module", record.name), description=f"Module {record.name}"
-    )
+    leave_page(card, key=artifact_key("module", record.name), description=f"Module {record.name}")
 
 
 def show_network(result: NetworkResult, figure: bytes) -> None:
@@ -90,7 +118,7 @@ def show_network(result: NetworkResult, figure: bytes) -> None:
     if result.evaluation is not None:
         parts += ["## Accuracy on the test part", _evaluation(result.evaluation)]
     parts.append(image(figure))
-    create_markdown_artifact(
+    leave_page(
         "\n\n".join(parts),
         key=artifact_key("network", result.name),
         description=f"Network {result.name}",
@@ -106,7 +134,7 @@ def show_baseline(result: BaselineResult, figures: Mapping[str, bytes]) -> None:
         _evaluation(result.evaluation),
         *map(image, figures.values()),
     ]
-    create_markdown_artifact(
+    leave_page(
         "\n\n".join(parts),
         key=artifact_key("baseline", result.name),
         description=f"Baseline {result.name}",

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact
-
-from modkernel.flows.display.artifacts import artifact_key, image, table
+from modkernel.flows.display.artifacts import artifact_key, image, leave_page, table
 from modkernel.flows.search.result import CandidateResult, SearchResult
 from modkernel.flows.search.spec import ACCURACY
 from modkernel.registry import Registry
@@ -38,7 +36,7 @@ def show_search(result: SearchResult, figure: bytes) -> None:
             f"{evaluation.balanced_accuracy_all_labels:.2%}, worst class "
             f"{plain(evaluation.worst_class_all_labels.text)}. Network id `{result.network.id}`.",
         )
-    create_markdown_artifact(
+    leave_page(
         "\n\n".join(parts),
         key=artifact_key("search", result.name),
         description=f"Module search {result.name}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.search.spec import ACCURACY
 from modkernel.flows.tasks.measure import measure_stored_module
 from modkernel.flows.tasks.work import work_of
-from modkernel.flows.team.dispatch import send, to_send
+from modkernel.flows.team.dispatch import is_worth_it, send, sends_work
 from modkernel.lookup import lookup
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.backends import feature_cache
@@ -66,21 +65,19 @@ def score_candidate(
     here = feature_cache(registry.settings)
     if name != ACCURACY or measured_features(here, record.id, info.fingerprint) is not None:
         return _score(registry, record, dataset, info.fingerprint, name)
-    asked = to_send(
-        registry.settings,
-        partial(
-            work_of,
-            registry,
-            "score",
-            dataset,
-            info.fingerprint,
-            passes=1,
-            module_id=record.id,
-            dataset=dataset,
-            score=name,
-        ),
+    if not sends_work(registry.settings):
+        return _score(registry, record, dataset, info.fingerprint, name)
+    asked = work_of(
+        registry,
+        "score",
+        dataset,
+        info.fingerprint,
+        passes=1,
+        module_id=record.id,
+        dataset=dataset,
+        score=name,
     )
-    if asked is None:
+    if not is_worth_it(registry.settings, asked):
         return _score(registry, record, dataset, info.fingerprint, name)
     # The features are where the module was trained, or are taken again on a device.
     key = sha256(f"score {record.id} {info.fingerprint} {name}".encode()).hexdigest()

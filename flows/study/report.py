@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prefect.artifacts import create_markdown_artifact
-
-from modkernel.flows.display.artifacts import artifact_key, image, table
+from modkernel.flows.display.artifacts import artifact_key, image, leave_page, table
 from modkernel.flows.study.result import Rows, ScoreResult, Seconds, StudyResult
 from modkernel.registry import Registry
 from modkernel.registry.tracking.markdown import plain
@@ -96,7 +94,7 @@ def cost_rows(seconds: Seconds) -> list[tuple[str, str, str]]:
 
 def show_study(result: StudyResult, figures: Mapping[str, bytes]) -> None:
     """Leave the summary in Prefect."""
-    create_markdown_artifact(
+    leave_page(
         summary(result, figures),
         key=artifact_key("study", result.name),
         description=f"Transfer study {result.name}",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from prefect.logging import get_run_logger
 
+from modkernel.errors import StoreError
 from modkernel.flows.display.artifacts import ProgressArtifact
 from modkernel.flows.runtime.events import EpochDone, emit
 from modkernel.flows.tasks.checkpoints import shared_checkpoints
@@ -65,9 +66,12 @@ class _Epochs:
         self._bar.show(line.epoch, epochs)
         self._lines.append(line)
         if time.monotonic() - self._logged >= LOG_SECONDS:
-            self._registry.runs.log_epochs(
-                self._run_id, [line.event(epochs) for line in self._lines]
-            )
+            try:
+                self._registry.runs.log_epochs(
+                    self._run_id, [line.event(epochs) for line in self._lines]
+                )
+            except StoreError as error:  # All are logged at the end, once more.
+                self._log.warning("Epochs are not in MLflow yet: %s", error)
             self._lines = []
             self._logged = time.monotonic()
 

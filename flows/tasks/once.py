@@ -13,7 +13,7 @@ from modkernel.flows.runtime.claims import claim_unless, renewed
 from modkernel.flows.runtime.events import Note, State, emit, tell
 from modkernel.flows.tasks.child import Follow, run_child
 from modkernel.flows.tasks.work_folder import remove_work
-from modkernel.flows.team.dispatch import Work, send, to_send
+from modkernel.flows.team.dispatch import Work, is_worth_it, send, sends_work
 from modkernel.jobs.job import Job
 from modkernel.registry import Claim, Holder, Registry
 
@@ -55,7 +55,7 @@ def once(
         found: the state of what was found.
 
     Returns:
-        It, and whether it was made now.
+        It, and whether it was made while this waited, here or on another machine.
 
     Raises:
         StoppedError: interrupted while waiting or working.
@@ -95,8 +95,10 @@ def _sent(
     work: Callable[[], Work],
 ) -> T | None:
     """What another machine of the team has made now; None where it is found, or made, here."""
-    asked = to_send(registry.settings, work)
-    if asked is None or find() is not None:
+    if not sends_work(registry.settings) or find() is not None:
+        return None
+    asked = work()
+    if not is_worth_it(registry.settings, asked):
         return None
     try:
         send(key, label, doing, asked)

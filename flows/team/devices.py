@@ -10,6 +10,8 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 from modkernel.errors import ServiceError, SettingsError
@@ -59,6 +61,12 @@ def devices(settings: Settings) -> tuple[DeviceFacts, ...]:
         DeviceFacts(kind="cpu", index=str(place), name="CPU", memory_bytes=memory)
         for place in range(settings.cpu_slots)
     )
+
+
+def named(found: Sequence[DeviceFacts]) -> tuple[str, ...]:
+    """Devices for people: those of a kind together."""
+    kinds = Counter(f"{one.kind} {one.name} {one.memory_bytes / GIB:.0f} GiB" for one in found)
+    return tuple(f"{number} × {kind}" for kind, number in kinds.items())
 
 
 def main() -> None:

@@ -7,9 +7,13 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -17,10 +21,12 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Cancelling
+from prefect.types._datetime import now
 from pydantic_core import to_jsonable_python
 
 from modkernel.errors import ChildError, ServiceError, StoppedError
@@ -28,11 +34,14 @@ from modkernel.flows.runtime import events
 from modkernel.flows.runtime.cancels import SERVED
 from modkernel.flows.runtime.interrupts import stoppable
 from modkernel.flows.servers.work_pools import GPU, has_team
+from modkernel.flows.team.needs import TAG as NEEDS_TAG
 from modkernel.flows.team.needs import Needs, stated
 from modkernel.flows.team.watch import states_of
 from modkernel.jobs.client import ERRORS
 from modkernel.lookup import trusted_names
 from modkernel.registry import Settings
+
+T = TypeVar("T")
 
 FLOW = "module-work"
 """The flow whose runs these are, and its deployment."""
@@ -46,6 +55,9 @@ TOLD_SECONDS = 30.0
 """A run that waits so long for a machine is told of."""
 CRASHED_SECONDS = 60.0
 """A run that stays Crashed so long is not started again by itself."""
+UNWANTED = "unwanted"
+"""Tag of a run whose flow was cancelled: another that waits for the same starts it anew."""
+AWAY_SECONDS = 180.0
 ASKED = "The flow that asked for it was cancelled."
 FAILED = re.compile(r"(\w+Error): (.*)", re.DOTALL)
 """The message of a run that failed: the error's class, and what it says."""
@@ -71,38 +83,37 @@ class Work:
     values: int
 
 
-def to_send(settings: Settings, work: Callable[[], Work]) -> Work | None:
-    """Work that goes to the team's machines: they are there, and it takes long enough.
-
-    Args:
-        settings: of this process.
-        work: says what it is, where there is a team.
+def sends_work(settings: Settings) -> bool:
+    """Whether work of this flow may go to a team's machines: there is a team, and it is wanted.
 
     Raises:
         ServiceError: all work is to go there, and there is no team.
     """
     context = FlowRunContext.get()
     if settings.spread == "never" or context is None or context.flow is None:
-        return None
+        return False
     if context.flow.name == FLOW:
-        return None
-    if there_is_a_team():
-        asked = work()
-        is_worth_it = settings.spread == "always" or asked.values >= WORTH_SENDING
-        return asked if is_worth_it else None
-    if settings.spread == "always":
+        return False
+    if not there_is_a_team() and settings.spread == "always":
         raise ServiceError(
             "Modules are to be trained on the team's machines, and the Prefect server has no work "
             "pools for them: run 'modkernel team init', or set MODKERNEL_SPREAD to 'auto'."
         )
-    return None
+    return there_is_a_team()
+
+
+def is_worth_it(settings: Settings, work: Work) -> bool:
+    """Whether work takes longer than a run costs, or needs what a tag states."""
+    if settings.spread == "always" or work.values >= WORTH_SENDING:
+        return True
+    return bool(stated(_inherited_tags()))
 
 
 def there_is_a_team() -> bool:
-    """Whether the server in use has a team's pools; asked once a minute."""
+    """Whether the server in use has a team's pools; asked once a minute, and if it answers."""
     with _lock:
         if time.monotonic() > _team[0]:
-            with get_client(sync_client=True) as client:
+            with suppress(httpx.HTTPError, PrefectHTTPStatusError), _client() as client:
                 _team[:] = time.monotonic() + TEAM_SECONDS, has_team(client)
         return bool(_team[1])
 
@@ -130,13 +141,44 @@ def send(key: str, label: str, doing: events.State, work: Work) -> str:
         StoppedError: this flow, or the run, was cancelled or interrupted.
     """
     stop = threading.Event()
-    with stoppable(stop), get_client(sync_client=True) as client:
+    with stoppable(stop):
         while True:
-            run = _run_for(client, key, label, work)
-            state = _Waiting(client, run, label, doing, stop).wait()
-            if state is not None and not _was_asked_by_another(state):
-                outcome(state, run.name)
-                return state.message or ""
+            run = _answered(partial(_run_for, key, label, work), stop)
+            state = _Waiting(run, label, doing, stop).wait()
+            if state is None:
+                continue  # Somebody has deleted it.
+            if state.is_cancelled() and UNWANTED in _answered(partial(_fresh, run.id), stop).tags:
+                continue  # Another flow had asked for it, and was cancelled; this one was not.
+            outcome(state, run.name)
+            return state.message or ""
+
+
+def _answered(ask: Callable[[], T], stop: threading.Event) -> T:
+    """What a server answers that may be away for a moment.
+
+    Raises:
+        StoppedError: this flow was stopped.
+        httpx.HTTPError, PrefectHTTPStatusError: it has not answered for `AWAY_SECONDS`.
+    """
+    deadline = time.monotonic() + AWAY_SECONDS
+    while True:
+        try:
+            return ask()
+        except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+            refused = isinstance(error, PrefectHTTPStatusError) and error.response.is_client_error
+            if refused or time.monotonic() > deadline:
+                raise
+        if stop.wait(LOOK_SECONDS):
+            raise StoppedError("Waiting for the Prefect server was interrupted: run it again.")
+
+
+def _client() -> SyncPrefectClient:
+    return get_client(sync_client=True)
+
+
+def _fresh(id: UUID) -> FlowRun:
+    with _client() as client:
+        return client.read_flow_run(id)
 
 
 class _Waiting:
@@ -144,13 +186,12 @@ class _Waiting:
 
     def __init__(
         self,
-        client: SyncPrefectClient,
         run: FlowRun,
         label: str,
         doing: events.State,
         stop: threading.Event,
     ) -> None:
-        self._client, self._run, self._label, self._doing = client, run, label, doing
+        self._run, self._label, self._doing = run, label, doing
         self._stop, self._log = stop, get_run_logger()
         self._told = ""
 
@@ -188,7 +229,7 @@ class _Waiting:
     def _tell(self, state: State[Any], waited: float) -> None:
         if state.is_running() and self._told != "running":
             self._told = "running"
-            self._log.info("%s: %s on %s.", self._label, self._doing, _worker(self._fresh()))
+            self._log.info("%s: %s on %s.", self._label, self._doing, self._worker())
             events.tell(self._label, self._doing)
         elif not state.is_running() and self._told in ("", "running"):
             self._told = "waiting"
@@ -202,60 +243,81 @@ class _Waiting:
             self._log.info(text)
             events.emit(events.Note(text))
 
-    def _fresh(self) -> FlowRun:
-        return self._client.read_flow_run(self._run.id)
+    def _worker(self) -> str:
+        with suppress(httpx.HTTPError, PrefectHTTPStatusError):
+            labels = _fresh(self._run.id).labels or {}
+            return str(labels.get("prefect.worker.name", "another machine"))
+        return "another machine"
 
     def _cancel_if_told(self) -> None:
         """Cancel the run if a person has ended this flow; one that only moves finds it again."""
         context = FlowRunContext.get()
-        ours = context and context.flow_run and self._client.read_flow_run(context.flow_run.id)
-        state = ours.state if ours else None
-        if SERVED in os.environ and not (
-            state is not None and (state.is_cancelling() or state.is_cancelled())
-        ):
-            return
-        run = self._fresh()
-        if run.state is None or run.state.is_final():
-            return
-        # What nobody has begun has nobody who would end it.
-        kind = Cancelling if run.state.is_running() or run.state.is_pending() else Cancelled
-        self._client.set_flow_run_state(run.id, kind(message=ASKED))
+        with suppress(httpx.HTTPError, PrefectHTTPStatusError), _client() as client:
+            flow = context.flow_run if context else None
+            state = client.read_flow_run(flow.id).state if flow else None
+            told = state is not None and (state.is_cancelling() or state.is_cancelled())
+            run = client.read_flow_run(self._run.id)
+            if (SERVED in os.environ and not told) or run.state is None or run.state.is_final():
+                return
+            client.update_flow_run(run.id, tags={*run.tags, UNWANTED})
+            # What nobody has begun has nobody who would end it.
+            kind = Cancelled if run.state.is_scheduled() else Cancelling
+            client.set_flow_run_state(run.id, kind(message=ASKED))
 
 
-def _run_for(client: SyncPrefectClient, key: str, label: str, work: Work) -> FlowRun:
+def _run_for(key: str, label: str, work: Work) -> FlowRun:
     """The run that is making it, or a new one."""
-    try:
-        deployment = client.read_deployment_by_name(f"{FLOW}/{FLOW}")
-    except ObjectNotFound:
-        raise ServiceError(
-            f"The Prefect server has no deployment '{FLOW}/{FLOW}': run 'modkernel team "
-            "init' again."
-        ) from None
-    tag = KEY_TAG + key[:40]
-    found = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            tags=FlowRunFilterTags(all_=[tag]),
-            deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]),
-        )
-    )
-    for run in found:
-        if run.state is not None and not run.state.is_final() and not run.state.is_cancelling():
-            return run
-    tags = [tag, *_inherited_tags()]
+    tags = _inherited_tags()
     needs = work.needs.changed(**stated(tags))
-    return client.create_flow_run_from_deployment(
-        deployment.id,
-        name=label,
-        parameters={
+    # What another flow asks for on a larger device is another run; the claim has it made once.
+    mark = KEY_TAG + key[:32] + "".join(sorted(tag for tag in tags if tag.startswith(NEEDS_TAG)))
+    with _client() as client:
+        try:
+            deployment = client.read_deployment_by_name(f"{FLOW}/{FLOW}")
+        except ObjectNotFound:
+            raise ServiceError(
+                f"The Prefect server has no deployment '{FLOW}/{FLOW}': run 'modkernel team init' "
+                "again."
+            ) from None
+        found = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                tags=FlowRunFilterTags(all_=[mark]),
+                deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]),
+            ),
+            sort=FlowRunSort.ID_DESC,
+        )
+        for run in found:
+            if _is_in_hand(run):
+                return run
+        parameters = {
             "task": work.task,
             "arguments": to_jsonable_python(dict(work.arguments)),
             "needs": needs.model_dump(mode="json"),
             "trusted": list(trusted_names()),
-        },
-        tags=tags,
+        }
+
+        def create(after: object) -> FlowRun:
+            return client.create_flow_run_from_deployment(
+                deployment.id,
+                name=label,
+                parameters=parameters,
+                tags=[mark, *tags],
+                idempotency_key=f"{mark}:{after}",
+            )
+
         # Two flows that ask at the same moment get the same run.
-        idempotency_key=f"{key}:{len(found)}",
-    )
+        run = create(found[0].id if found else None)
+        over = run.state is not None and run.state.is_final()
+        return create(uuid4()) if over else run  # Of a run or a deployment that was deleted.
+
+
+def _is_in_hand(run: FlowRun) -> bool:
+    """Whether a run is at work or to come, as one is that has just crashed."""
+    if run.state is None or run.state.is_cancelling() or UNWANTED in run.tags:
+        return False
+    if run.state.is_crashed():
+        return (now("UTC") - run.state.timestamp).total_seconds() < CRASHED_SECONDS
+    return not run.state.is_final()
 
 
 def _inherited_tags() -> list[str]:
@@ -263,10 +325,6 @@ def _inherited_tags() -> list[str]:
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
     return [] if run is None else [tag for tag in run.tags if not tag.startswith(KEY_TAG)]
-
-
-def _was_asked_by_another(state: State[Any]) -> bool:
-    return (state.is_cancelled() or state.is_cancelling()) and state.message == ASKED
 
 
 def outcome(state: State[Any], name: str) -> None:
@@ -293,7 +351,3 @@ def outcome(state: State[Any], name: str) -> None:
     if match and kind is not None:
         raise kind(match[2])
     raise ChildError(f"Run '{name}' failed: {message}")
-
-
-def _worker(run: FlowRun) -> str:
-    return str((run.labels or {}).get("prefect.worker.name", "another machine"))

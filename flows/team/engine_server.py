@@ -8,13 +8,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+from prefect.logging import get_logger
 
 from modkernel.jobs.client import ONE_THREAD
 
 VARIABLE = "MODKERNEL_ENGINES"
 """Where this process's socket is."""
 CLOSE_SECONDS = 5.0
+AGAIN_SECONDS = 5.0
+TRIES = 3
 
 
 def engine_command() -> str | None:
@@ -36,12 +41,22 @@ class EngineServer:
         self._folder = Path(tempfile.mkdtemp(prefix="modkernel-"))
         os.environ[VARIABLE] = str(self._folder / "engines")
         self._process = self._start()
+        self._deaths, self._next = 0, 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has loaded all, or cannot: runs then load it for themselves."""
+        return engine_command() is not None or self._deaths > TRIES
 
     def keep_alive(self) -> None:
-        """Start it again if it has died."""
-        if self._process.poll() is not None:
-            Path(os.environ[VARIABLE]).unlink(missing_ok=True)
-            self._process = self._start()
+        """Start it again if it has died, a while later each time."""
+        if self._process.poll() is None or time.monotonic() < self._next:
+            return
+        self._deaths += 1
+        self._next = time.monotonic() + AGAIN_SECONDS * self._deaths
+        get_logger(__name__).warning("The process that starts runs has died: it starts again.")
+        Path(os.environ[VARIABLE]).unlink(missing_ok=True)
+        self._process = self._start()
 
     def close(self) -> None:
         """End it; the engines that it has forked have ended before, or end by themselves."""

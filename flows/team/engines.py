@@ -32,14 +32,14 @@ from modkernel.jobs.server import preload
 LOADED = ("modkernel.flows.deployments", "prefect.engine", "prefect.flow_engine")
 """What every engine needs, in seconds, when it is first used."""
 ENGINE = "prefect.engine"
+ASK_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Serve until the process that started this has gone and the last engine has ended."""
     path = Path(sys.argv[1])
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _end_with_parent()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         for name in LOADED:
             import_module(name)
@@ -51,6 +51,11 @@ def main() -> None:
         listener.listen(64)
         _Engines(listener).serve()
     path.unlink(missing_ok=True)
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class _Engines:
@@ -88,8 +93,14 @@ class _Engines:
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         connection, _ = self._listener.accept()
-        asked, descriptors = _receive(connection)
-        engine = os.fork()
+        try:
+            connection.settimeout(ASK_SECONDS)
+            asked, descriptors = _receive(connection)
+            engine = os.fork()
+        except (OSError, ValueError):  # Who asked has gone, or there is no room for a process.
+            traceback.print_exc()
+            connection.close()
+            return
         if engine == 0:
             selector.close()
             self._listener.close()
@@ -145,6 +156,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 def _become_engine(asked: dict[str, Any], descriptors: list[int]) -> NoReturn:
     status = 1
     try:
+        _end_with_parent()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)

@@ -17,6 +17,8 @@ from modkernel.spec import DatasetSpec
 
 LOOK_SECONDS = 1.0
 """How long a look is waited for before other runs have their turn."""
+SAID_SECONDS = 45.0
+"""How long after that a lack is still said: what nobody asks for any more is not."""
 FITS_SECONDS, LACKS_SECONDS = 300.0, 15.0
 """How long what was found of a data set holds: a person mends what is missing, and waits."""
 
@@ -57,8 +59,13 @@ class Fit:
 
     @property
     def lacks(self) -> dict[str, str]:
-        """What this machine was seen to lack, by the key of the needs, the last ones last."""
-        return {key: lack for key, (_, lack) in self._known.items() if lack is not None}
+        """What this machine lacks for what was asked lately, by the key of the needs."""
+        recent = time.monotonic() - SAID_SECONDS
+        return {
+            key: lack
+            for key, (until, lack) in self._known.items()
+            if lack is not None and until > recent
+        }
 
     async def judge(self, needs: Needs, computes: bool) -> str | None:
         """What this whole machine lacks for a run; None if nothing, or not known yet.
@@ -79,9 +86,9 @@ class Fit:
         await asyncio.wait([task], timeout=LOOK_SECONDS)
         if not task.done():
             return None
+        self._looking.pop(needs.key, None)
         lack = task.result()
         until = time.monotonic() + (FITS_SECONDS if lack is None else LACKS_SECONDS)
-        self._looking.pop(needs.key, None)
         self._known.pop(needs.key, None)
         self._known[needs.key] = (until, lack)
         return lack
@@ -99,8 +106,10 @@ class Fit:
 
     def _missing_file(self, needs: Needs) -> str | None:
         for path in needs.files:
-            if not self._settings.places.at(path).exists():
-                return f"has no {path}"
+            try:
+                self._settings.places.at(path).stat()
+            except OSError as error:
+                return f"has no {path} ({error.strerror})"
         return None
 
     def _missing_data(self, needs: Needs) -> str | None:

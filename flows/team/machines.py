@@ -6,20 +6,23 @@ read why nothing takes a run.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
-from prefect.client.orchestration import PrefectClient
+import orjson
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.types._datetime import now
 from prefect.variables import Variable
 from pydantic import Field, ValidationError
 
 from modkernel.flows.servers.work_pools import Pool
-from modkernel.flows.team.devices import DeviceFacts
 from modkernel.spec import Spec
 
 PREFIX = "modkernel_machine_"
@@ -32,9 +35,14 @@ ABSENT = timedelta(seconds=90)
 GONE = timedelta(minutes=10)
 """A machine that is away for so long does not count as one that comes back, as after a boot."""
 ALL = {"variables": {"tags": {"all_": [TAG]}}, "limit": 200}
-LACKS_SHOWN = 15
+FRESH_SECONDS = 4.0
+FITS_SHOWN = 20
 LACK_LENGTH = 240
+LENGTH = 4800
 """A variable holds 5,000 characters."""
+_asking = asyncio.Lock()
+_answer: list[Any] = [-FRESH_SECONDS, []]
+"""When the machines were asked for, and what was found."""
 
 
 class Machine(Spec):
@@ -44,7 +52,8 @@ class Machine(Spec):
     version: str
     """Of modkernel."""
     pools: tuple[Pool, ...]
-    devices: tuple[DeviceFacts, ...]
+    devices: tuple[str, ...]
+    """For people: each kind with its number."""
     fits: tuple[str, ...] = Field((), description="Keys of needs that it meets.")
     lacks: dict[str, str] = Field({}, description="What it lacks, by the key of the needs.")
 
@@ -62,12 +71,15 @@ class Heard(Spec):
 
 
 async def publish(machine: Machine) -> None:
-    """Say what this machine is, and what it lacks."""
-    lacks = dict(list(machine.lacks.items())[-LACKS_SHOWN:])
-    lacks = {key: text[:LACK_LENGTH] for key, text in lacks.items()}
-    machine = machine.changed(lacks=lacks, fits=machine.fits[-2 * LACKS_SHOWN :])
-    value = machine.model_dump(mode="json")
-    await Variable.aset(variable_of(machine), value, tags=[TAG], overwrite=True)
+    """Say what this machine is, and what it lacks: the last of that, if there is much."""
+    lacks = [(key, text[:LACK_LENGTH]) for key, text in machine.lacks.items()]
+    fits = machine.fits[-FITS_SHOWN:]
+    while True:
+        shown = machine.changed(lacks=dict(lacks), fits=fits).model_dump(mode="json")
+        if len(orjson.dumps(shown)) <= LENGTH or not lacks:
+            break
+        lacks = lacks[1:]
+    await Variable.aset(variable_of(machine), shown, tags=[TAG], overwrite=True)
 
 
 async def withdraw(client: PrefectClient, machine: Machine) -> None:
@@ -78,10 +90,17 @@ async def withdraw(client: PrefectClient, machine: Machine) -> None:
         return
 
 
-async def machines(client: PrefectClient) -> list[Heard]:
-    """All machines that say something of themselves, by name; those long gone left out."""
-    found = await client.request("POST", "/variables/filter", json=ALL)
-    return _heard(found.json())
+async def machines() -> list[Heard]:
+    """All machines that say something of themselves, by name; those long gone left out.
+
+    Asked once for all workers of this process, and again after some seconds.
+    """
+    async with _asking:
+        if time.monotonic() - _answer[0] > FRESH_SECONDS:
+            async with get_client() as client:
+                found = await client.request("POST", "/variables/filter", json=ALL)
+            _answer[:] = time.monotonic(), _heard(found.json())
+        return list(_answer[1])
 
 
 def _heard(rows: Sequence[dict[str, Any]]) -> list[Heard]:
@@ -117,7 +136,9 @@ def nobody_can(heard: Sequence[Heard], pool: Pool, key: str) -> str | None:
 
 def variable_of(machine: Machine) -> str:
     """Name of the variable in which a machine speaks: one for each process that works there."""
-    return PREFIX + re.sub(r"[^a-z0-9]", "_", "_".join((machine.host.lower(), *machine.pools)))
+    about = (machine.host, *machine.pools, *machine.devices)
+    mark = sha256("\n".join(about).encode()).hexdigest()[:6]
+    return PREFIX + re.sub(r"[^a-z0-9]", "_", machine.host.lower()) + f"_{mark}"
 
 
 def this_host() -> str:

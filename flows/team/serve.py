@@ -18,7 +18,7 @@ from modkernel.errors import ServiceError, SettingsError
 from modkernel.flows.runtime.our_version import OUR_VERSION
 from modkernel.flows.servers.supervisor import POLL_SECONDS, stop_signals
 from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool, missing_pools
-from modkernel.flows.team.devices import DeviceFacts, devices
+from modkernel.flows.team.devices import DeviceFacts, devices, named
 from modkernel.flows.team.dispatch import FLOW
 from modkernel.flows.team.engine_server import EngineServer
 from modkernel.flows.team.fit import Fit
@@ -65,14 +65,15 @@ def serve_pools(
     os.environ.setdefault("MODKERNEL_LEASE_SECONDS", str(LEASE_SECONDS))
     check_stores(settings)
     Registry.open(settings).close()
+    found = devices(settings) if GPU in pools else ()
     here = Machine(
         host=this_host(),
         version=OUR_VERSION,
         pools=tuple(pools),
-        devices=devices(settings) if GPU in pools else (),
+        devices=named(found),
     )
     with stop_signals() as stopped:
-        asyncio.run(_serve(settings, here, say, stopped, beside))
+        asyncio.run(_serve(settings, here, found, say, stopped, beside))
 
 
 def check_stores(settings: Settings) -> None:
@@ -87,10 +88,11 @@ def check_stores(settings: Settings) -> None:
         ("MODKERNEL_DATABASE_URL", settings.registry_url),
         ("MODKERNEL_MLFLOW_URI", settings.mlflow_uri),
     ):
-        if place.startswith("sqlite:"):
+        if not place.startswith(("http", "postgresql")):
             raise SettingsError(
-                f"{name} is a file of this machine, and the Prefect server is another: set it to "
-                "the team's server, so that every machine finds what this one stores."
+                f"{name} names something of this machine alone, and the Prefect server is "
+                "another: set it to the team's server, so that every machine finds what this "
+                "one stores."
             )
 
 
@@ -101,21 +103,26 @@ def _is_local(url: str) -> bool:
 async def _serve(
     settings: Settings,
     here: Machine,
+    found: Sequence[DeviceFacts],
     say: Callable[[str], None],
     stopped: Callable[[], bool],
     beside: Beside,
 ) -> None:
     await _check_team()
     async with get_client() as client, beside():
-        fit = Fit(settings, here.devices)
-        workers = team_workers(here, fit)
+        fit = Fit(settings, found)
+        workers = team_workers(here, found, fit)
         say(f"{here.host}: modkernel {here.version}, data in {settings.data_root}.")
         for worker in workers:
             say(f"Worker '{worker.name}'.")
-        tasks = [asyncio.create_task(worker.start(printer=_quiet)) for worker in workers]
         heard = asyncio.create_task(_speak(here, fit))
-        engines = EngineServer()
+        engines, tasks = EngineServer(), list[asyncio.Task[None]]()
         try:
+            # A run that is taken before would load all of it for itself, slower than it waits.
+            while not (engines.is_ready or stopped()):
+                engines.keep_alive()
+                await asyncio.sleep(POLL_SECONDS)
+            tasks += [asyncio.create_task(worker.start(printer=_quiet)) for worker in workers]
             while not stopped():
                 engines.keep_alive()
                 for task in tasks:
@@ -153,13 +160,13 @@ async def _check_team() -> None:
         )
 
 
-def team_workers(here: Machine, fit: Fit) -> list[TeamWorker]:
+def team_workers(here: Machine, found: Sequence[DeviceFacts], fit: Fit) -> list[TeamWorker]:
     """The workers of a machine: one for flows, and one for each device."""
     made: list[TeamWorker] = []
     if FLOWS in here.pools:
         name = f"{here.host} flows, modkernel {here.version}"
         made.append(TeamWorker(FLOWS, name, fit, None, WITHOUT_DEVICE))
-    for device in here.devices:
+    for device in found:
         name = f"{here.host} {device}, modkernel {here.version}".replace("/", "-")
         made.append(TeamWorker(GPU, name, fit, device, _environment(device)))
     return made
@@ -180,19 +187,20 @@ async def _speak(here: Machine, fit: Fit) -> None:
             try:
                 await publish(now)
                 said, at = now, time.monotonic()
-            except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-                get_logger(__name__).warning("The Prefect server does not answer: %s", error)
+            except Exception as error:  # Whatever it is, the server may take it later.
+                get_logger(__name__).warning("The server was not told of this machine: %s", error)
                 await asyncio.sleep(HEARD_SECONDS / 4)
         await asyncio.sleep(1)
 
 
 async def _end(workers: Sequence[TeamWorker], tasks: Sequence[asyncio.Task[None]]) -> None:
     """Tell the runs in hand to stop, wait for them, and end the workers."""
+    for worker in workers:
+        worker.takes_runs = False
     deadline = time.monotonic() + STOP_SECONDS
     told: set[int] = set()
-    while (left := {pid for worker in workers for pid in worker.running}) and (
-        time.monotonic() < deadline
-    ):
+    while any(worker.in_hand for worker in workers) and time.monotonic() < deadline:
+        left = {pid for worker in workers for pid in worker.running}
         for pid in left - told:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

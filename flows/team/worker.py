@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Failed
 from prefect.types._datetime import now
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
@@ -68,18 +70,47 @@ class TeamWorker(ProcessWorker):
         self._environment = environment
         self.running: set[int] = set()
         """Process ids of the runs in hand."""
+        self.takes_runs = True
+        """No longer, once it is to stop."""
+
+    @property
+    def in_hand(self) -> int:
+        """Runs in hand, those among them whose process has not started yet."""
+        return int(self.limiter.borrowed_tokens) if self.is_setup else 0
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """As Prefect's; a server that is away, or refuses, ends no run that is in hand."""
+        try:
+            return await super().get_and_submit_flow_runs()
+        except Exception as error:
+            self._logger.warning("No runs were asked for: %s", error)
+            return []
+
+    async def sync_with_backend(self) -> None:
+        """As Prefect's; a server that is away, or refuses, ends no run that is in hand."""
+        try:
+            await super().sync_with_backend()
+        except Exception as error:
+            self._logger.warning("The server was not told of this worker: %s", error)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
-        if self._limiter is not None and not self._limiter.available_tokens:
-            return []
         found = await super()._get_scheduled_flow_runs()
-        return [one for one in found if await self._can_take(one.flow_run)]
+        # Looked at also while the device is taken: others may wait for what this machine says.
+        fit = [one for one in found if await self._can_take(one.flow_run)]
+        return fit if self.takes_runs and self.limiter.available_tokens else []
 
     async def _can_take(self, run: FlowRun) -> bool:
         try:
+            return await self._judge(run)
+        except Exception as error:  # A fault in one run must not end the others.
+            self._logger.warning("'%s' is left alone: %s", run.name, error)
+            return False
+
+    async def _judge(self, run: FlowRun) -> bool:
+        try:
             needs = needs_of(run)
         except SpecError as error:
-            await self.client.set_flow_run_state(run.id, Failed(message=str(error)), force=True)
+            await self._fail(run, str(error))
             return False
         lack = await self._fit.judge(needs, self._device is not None)
         if lack is not None:
@@ -92,12 +123,18 @@ class TeamWorker(ProcessWorker):
         if run.next_scheduled_start_time is None or (
             now("UTC") - run.next_scheduled_start_time > PATIENCE
         ):
-            told = nobody_can(await machines(self.client), self._pool, needs.key)
+            told = nobody_can(await machines(), self._pool, needs.key)
             if told is not None:
-                message = f"No machine can take this run: {told}."
-                await self.client.set_flow_run_state(run.id, Failed(message=message), force=True)
+                await self._fail(run, f"No machine can take this run: {told}.")
         self._logger.debug("'%s' is left to others: this machine %s.", run.name, lack)
         return False
+
+    async def _fail(self, run: FlowRun, message: str) -> None:
+        """End a run that nobody has begun; one that another machine has taken meanwhile goes on."""
+        with suppress(ObjectNotFound):
+            state = (await self.client.read_flow_run(run.id)).state
+            if state is not None and state.is_scheduled():
+                await self.client.set_flow_run_state(run.id, Failed(message=message))
 
     async def run(
         self,
@@ -139,7 +176,7 @@ def needs_of(run: FlowRun) -> Needs:
         SpecError: a tag that is to state a need states none.
     """
     given = (run.parameters or {}).get(NEEDS)
-    if given is not None:
+    if isinstance(given, dict):
         try:
             return Needs.model_validate(given)
         except ValidationError:  # Another version asks for what this one does not know.

@@ -20,10 +20,16 @@ from modkernel.flows.tasks.child_events import (
     parse,
 )
 from modkernel.flows.tasks.once import RunChild, once
+from modkernel.flows.team.dispatch import Work
 from modkernel.jobs.job import EndToEndJob, Job
 from modkernel.registry import Registry
 from modkernel.training.report import EpochLine
 from tests.flows.helpers.specs import tiny
+
+
+def no_work() -> Work:
+    raise AssertionError("there is no team")
+
 
 KEY = "b" * 64
 
@@ -35,7 +41,7 @@ def attempt(
 
     @flow
     def make_one() -> tuple[str, bool]:
-        return once(registry, KEY, "thing", "training", find=find, make=make)
+        return once(registry, KEY, "thing", "training", find=find, make=make, work=no_work)
 
     return make_one()
 

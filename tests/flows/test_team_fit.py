@@ -157,5 +157,5 @@ def test_stores_of_one_machine_are_refused_where_the_server_is_another(
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     check_stores(Settings(home=tmp_path))
     monkeypatch.setenv("PREFECT_API_URL", "https://prefect.team.example/api")
-    with pytest.raises(SettingsError, match="MODKERNEL_DATABASE_URL is a file of this machine"):
+    with pytest.raises(SettingsError, match="MODKERNEL_DATABASE_URL names something"):
         check_stores(Settings(home=tmp_path))
