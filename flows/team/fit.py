@@ -118,7 +118,7 @@ class Fit:
         try:
             info = describe_dataset(needs.dataset, self._settings.places)
         except ModkernelError as error:
-            return f"has not data set '{_named(needs.dataset)}': {error}"
+            return f"lacks data set '{_named(needs.dataset)}': {error}"
         except Exception as error:  # A fault in one data set must not end the worker.
             return f"cannot read data set '{_named(needs.dataset)}': {type(error).__name__}"
         if needs.fingerprint not in (None, info.fingerprint):

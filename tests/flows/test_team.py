@@ -304,8 +304,8 @@ def test_runs_go_where_the_data_are(squad: Team) -> None:
     waited = seconds_between(asked["created"], failed["end_time"])
     print(f"{time.monotonic() - began:.0f} s, {waited:.0f} s after the module's run was made")
     told = failed["state"]["message"]
-    assert "No machine can take this run: one has no" in told
-    assert "; two has no" in told
+    assert "No machine can take this run: one lacks data set" in told
+    assert "; two lacks data set" in told
     assert waited < 60
 
 
