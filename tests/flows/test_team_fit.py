@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Completed, Crashed, Failed
+from prefect.variables import Variable
 
 from modkernel.data import describe_dataset
 from modkernel.errors import (
@@ -21,10 +24,10 @@ from modkernel.errors import (
     StoppedError,
 )
 from modkernel.flows.runtime.our_version import OUR_VERSION
-from modkernel.flows.team.devices import GIB, DeviceFacts
+from modkernel.flows.team.devices import GIB, DeviceFacts, named
 from modkernel.flows.team.dispatch import outcome
 from modkernel.flows.team.fit import Fit, device_lacks
-from modkernel.flows.team.machines import Heard, Machine, nobody_can
+from modkernel.flows.team.machines import Heard, Machine, nobody_can, publish
 from modkernel.flows.team.needs import Needs, paths_in, stated
 from modkernel.flows.team.serve import check_stores
 from modkernel.flows.team.worker import needs_of
@@ -159,3 +162,40 @@ def test_stores_of_one_machine_are_refused_where_the_server_is_another(
     monkeypatch.setenv("PREFECT_API_URL", "https://prefect.team.example/api")
     with pytest.raises(SettingsError, match="MODKERNEL_DATABASE_URL names something"):
         check_stores(Settings(home=tmp_path))
+
+
+def test_a_path_that_cannot_be_looked_at_is_lacking(tmp_path: Path) -> None:
+    fit = Fit(Settings(home=tmp_path), [CPU])
+    needs = Needs(files=("x" * 300,))
+
+    async def judged() -> None:
+        while not fit.lacks:
+            await fit.judge(needs, True)
+
+    asyncio.run(judged())
+    assert "has no xxx" in fit.lacks[needs.key]
+
+
+def test_a_flow_of_somebody_elses_may_have_a_parameter_of_that_name() -> None:
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), parameters={"needs": "rest"})
+    assert needs_of(run) == Needs()
+
+
+def test_what_a_machine_says_fits_into_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, Any]] = []
+
+    async def keep(name: str, value: dict[str, Any], **_: object) -> None:
+        said.append(value)
+
+    monkeypatch.setattr(Variable, "aset", keep)
+    lacks = {f"{number:012d}": f"lacks '{'ü' * 400}'" for number in range(60)}
+    asyncio.run(publish(machine("a", lacks=lacks, fits=tuple(lacks))))
+    (value,) = said
+    assert len(orjson.dumps(value)) < 5000
+    assert len(value["lacks"]) > 5
+    assert list(value["lacks"])[-1] == list(lacks)[-1]
+    assert value["fits"][-1] == list(lacks)[-1]
+
+
+def test_devices_of_a_kind_are_told_together() -> None:
+    assert named([LARGE] * 8 + [SMALL]) == ("8 × cuda H100 80 GiB", "1 × cuda T4 16 GiB")
