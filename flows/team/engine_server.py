@@ -44,6 +44,11 @@ class EngineServer:
         self._deaths, self._next = 0, 0.0
 
     @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
+    @property
     def is_ready(self) -> bool:
         """Whether it has loaded all, or cannot: runs then load it for themselves."""
         return engine_command() is not None or self._deaths > TRIES
