@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 from zlib import crc32
@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from tests.flows.helpers.hosts import can_make_hosts
-from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.team import Team, team
 
 pytestmark = [
@@ -91,8 +90,16 @@ def squad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         found.work("client", "flows")
         for name in ("one", "two"):
             found.work(name, "gpu")
-        wait_until(lambda: workers(found) == 4, 200, "four workers poll")
+        patiently(lambda: workers(found) == 4, 200, "four workers poll")
         yield found
+
+
+def patiently(ready: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until something holds; each look is a process, which workers need the cores for."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(3)
 
 
 def workers(found: Team) -> int:
@@ -117,7 +124,7 @@ def wait_for(found: Team, id: str, state: str, seconds: float) -> dict[str, Any]
         assert now["type"] in (state, "SCHEDULED", "PENDING", "RUNNING", "CRASHED"), now
         return bool(now["type"] == state)
 
-    wait_until(is_there, seconds, f"run is {state}")
+    patiently(is_there, seconds, f"run is {state}")
     return run(found, id)
 
 
@@ -185,8 +192,8 @@ def test_a_flow_that_is_cancelled_ends_its_modules(squad: Team) -> None:
     def ended(id: str) -> bool:
         return bool(run(squad, id)["state"]["type"] == "CANCELLED")
 
-    wait_until(lambda: ended(at_work["id"]), 90, "the module's run is cancelled")
-    wait_until(lambda: ended(flow), 90, "the flow is cancelled")
+    patiently(lambda: ended(at_work["id"]), 90, "the module's run is cancelled")
+    patiently(lambda: ended(flow), 90, "the flow is cancelled")
 
 
 def in_hand(found: Team, name: str) -> dict[str, Any] | None:
@@ -202,7 +209,7 @@ def doomed(found: Team, name: str) -> tuple[str, dict[str, Any]]:
     """A network whose module takes a minute and a half: its run, and the module's, at work."""
     flow = start(found, "train-network", {"spec": network(name, epochs=24, epoch_seconds=4)})
     module = f"{name}.hidden-1"
-    wait_until(lambda: in_hand(found, module) is not None, 240, "the module is in hand")
+    patiently(lambda: in_hand(found, module) is not None, 240, "the module is in hand")
     time.sleep(6)  # A checkpoint of the last epoch is on its way.
     at_work = in_hand(found, module)
     assert at_work is not None
@@ -239,7 +246,7 @@ def test_a_machine_that_dies_is_replaced_and_training_goes_on(squad: Team) -> No
     def state() -> str:
         return str(run(squad, at_work["id"])["state"]["name"])
 
-    wait_until(lambda: state() in ("Crashed", "AwaitingRetry", "Pending"), 180, "it is Crashed")
+    patiently(lambda: state() in ("Crashed", "AwaitingRetry", "Pending"), 180, "it is Crashed")
     crashed = time.monotonic() - began
     wait_for(squad, flow, "COMPLETED", 600)
     resumed = epochs_after(squad, other, "killed.hidden-1")
@@ -247,7 +254,7 @@ def test_a_machine_that_dies_is_replaced_and_training_goes_on(squad: Team) -> No
     assert 1 < resumed[0] <= done + 1
     assert_stored_once(squad, "killed")
     squad.work(dead, "gpu")
-    wait_until(lambda: workers(squad) == 4, 200, "four workers poll again")
+    patiently(lambda: workers(squad) == 4, 200, "four workers poll again")
 
 
 def test_a_machine_without_network_for_two_minutes_goes_on(squad: Team) -> None:
@@ -288,7 +295,7 @@ def test_runs_go_where_the_data_are(squad: Team) -> None:
     squad.work("client", "flows")
     for name in ("one", "two"):
         squad.work(name, "gpu")
-    wait_until(lambda: workers(squad) == 4, 200, "four workers poll again")
+    patiently(lambda: workers(squad) == 4, 200, "four workers poll again")
     spec = network("cells", 1, 0.1) | {
         "dataset": {"name": "arrays", "path": "cells"},
         "backbone": {"name": "mlp", "width": 8, "depth": 1},
