@@ -50,9 +50,9 @@ def test_a_search_file_gets_one_sentence_with_the_place(tmp_path: Path) -> None:
         with pytest.raises(SpecError) as caught:
             parse(text)
         assert message in str(caught.value)
-    assert parse("name: a\nstages: [{candidates: [{}]}]\ndataset: {path: x}").dataset.path == str(
-        tmp_path / "x"
-    )
+    search = "name: a\nstages: [{candidates: [{}]}]\ndataset: {path: %s}"
+    assert parse(search % "x.npz").dataset.path == str(tmp_path / "x.npz")
+    assert parse(search % "birds").dataset.path == "birds"  # A name, which each machine maps.
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("search_*.yaml")), ids=lambda p: p.stem)
