@@ -46,10 +46,10 @@ def linear(takes):
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(8))
 
 def blocks(spec):
-    # A batch of digits takes so long, and an epoch has six of them.
+    # A batch of digits takes so long, and an epoch has five of them.
     return [Block("one", lambda takes: nn.Sequential(Slow(spec.width / 1000), linear(takes)))]
 """
-BATCHES = 6
+BATCHES = 5
 """Of the digits' training part at batch size 256."""
 
 
