@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 
@@ -78,7 +79,10 @@ class Fit:
         """
         found = self._known.get(needs.key)
         if found is not None and time.monotonic() < found[0]:
-            return found[1]
+            # What was here may have gone since: a look at the place is cheap.
+            is_whole = found[1] is not None or not await asyncio.to_thread(self._has_gone, needs)
+            if is_whole:
+                return found[1]
         task = self._looking.get(needs.key)
         if task is None:
             task = asyncio.create_task(asyncio.to_thread(self._look, needs, computes))
@@ -103,6 +107,11 @@ class Fit:
             return lacking[0]
         lack = None if computes else device_lacks(needs, None)
         return lack or self._missing_file(needs) or self._missing_data(needs)
+
+    def _has_gone(self, needs: Needs) -> bool:
+        path = None if needs.dataset is None else needs.dataset.path
+        places = self._settings.places
+        return any(not os.path.lexists(places.at(one)) for one in (*needs.files, path) if one)
 
     def _missing_file(self, needs: Needs) -> str | None:
         for path in needs.files:

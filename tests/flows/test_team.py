@@ -219,7 +219,7 @@ def doomed(found: Team, name: str) -> tuple[str, dict[str, Any]]:
 def assert_stored_once(found: Team, name: str) -> None:
     listed = found.hosts["client"].modkernel("modules", "list", "--json")
     assert listed.returncode == 0, listed.stderr
-    names = [one["name"] for one in json.loads(listed.stdout)["modules"]]
+    names = [one["name"] for one in json.loads(listed.stdout)]
     assert names.count(f"{name}.hidden-1") == 1
     assert names.count(f"{name}.output") == 1
 
