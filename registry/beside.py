@@ -6,6 +6,7 @@ more: what is missing or altered is found by `Registry.verify` and dropped by `R
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True)
-class Beside(Generic[R, V]):
+class Beside(ABC, Generic[R, V]):
     """Files of one kind. Every method raises StoreError where the database or MLflow fails."""
 
     backends: Backends
@@ -68,13 +69,13 @@ class Beside(Generic[R, V]):
         return self.parse(path, kept.sha256)
 
     @classmethod
+    @abstractmethod
     def parse(cls, path: Path, sha256: str) -> V:
         """What a file of this hash holds.
 
         Raises:
             ArtifactError: it is another one, or none.
         """
-        raise NotImplementedError
 
     def is_intact(self, record: ModuleRecord, kept: R) -> bool:
         """Whether the bytes are in MLflow's store as they were stored; they are hashed."""

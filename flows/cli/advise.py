@@ -96,12 +96,12 @@ def _ranking(base: DatasetSpec, classes: str | None, score: str, top: int) -> Ca
     """
     from modkernel.data import describe_dataset
     from modkernel.flows.plans.checks import check_labelled
-    from modkernel.flows.runtime.shared import open_registry, places
+    from modkernel.flows.runtime.shared import open_registry
     from modkernel.reuse.task import Task, parse_task
 
     task = None if classes is None else parse_task(classes)
     registry = open_registry()
-    info = describe_dataset(base, places(registry.settings))
+    info = describe_dataset(base, registry.settings.places)
     check_labelled(info, "so no module can be scored on it")
     chosen = task or Task.of_classes(info.classes)
     return lambda: registry.advice.rank(chosen, info, score, top=top)

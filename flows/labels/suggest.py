@@ -19,7 +19,6 @@ from modkernel.flows.labels.images import label_images
 from modkernel.flows.labels.page import label_page
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden
-from modkernel.flows.runtime.shared import places
 from modkernel.jobs.slots import device_slot
 from modkernel.lookup import trusting
 from modkernel.registry import ModuleRecord, Registry, Settings
@@ -76,7 +75,7 @@ def suggest(
     check_is_hidden(module)
     page = _page_beside(output)
     dataset, info = datasets.for_chain(registry, module, dataset)
-    where = places(registry.settings)
+    where = registry.settings.places
     data = load_dataset(dataset, where)
     part = data.training_part()
     check_budget(budget, len(part))

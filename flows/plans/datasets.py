@@ -19,7 +19,6 @@ from modkernel.data import (
 )
 from modkernel.errors import DataError, InterfaceError, SpecError
 from modkernel.flows.runtime.events import Note, emit
-from modkernel.flows.runtime.shared import places
 from modkernel.kernels import make_kernel
 from modkernel.lookup import check_trusted, is_import_path, trusting
 from modkernel.modules.stored import check_spec_trusted
@@ -59,7 +58,7 @@ def info_of(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
     Raises:
         DataError: it is missing or unfit.
     """
-    return describe_dataset(dataset, places(registry.settings))
+    return describe_dataset(dataset, registry.settings.places)
 
 
 def check_pairs(
@@ -71,7 +70,7 @@ def check_pairs(
         DataError: it cannot be read, or names an example that the data set does not have.
         PairError: no same or no different pair, in training or validation.
     """
-    where = places(registry.settings)
+    where = registry.settings.places
     data = load_dataset(dataset, where)
     table = given_pairs(data, dataset, pairs, where)
     if table.left_out:
@@ -93,7 +92,7 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
         DataError: it cannot be read, or is wrong somewhere.
         ClassError: its classes are not those of the data set, or it lacks some.
     """
-    where = places(registry.settings)
+    where = registry.settings.places
     found = given_labels(load_dataset(dataset, where), dataset, labels, where)
     if found.empty:
         note(

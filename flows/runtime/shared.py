@@ -8,7 +8,6 @@ from functools import cache
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from modkernel.data import DataPlaces
 from modkernel.flows.runtime.events import Note, emit
 from modkernel.jobs.client import ForkServer
 from modkernel.registry import Registry, Settings
@@ -36,11 +35,6 @@ def _told(text: str) -> None:
     # Not every thread that waits is a flow's or a task's.
     with suppress(MissingContextError):
         get_run_logger().warning(text)
-
-
-def places(settings: Settings) -> DataPlaces:
-    """Where data sets are."""
-    return settings.places
 
 
 @cache

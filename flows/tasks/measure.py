@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from modkernel.data import describe_dataset
 from modkernel.features.measure import measured_features
-from modkernel.flows.runtime.shared import open_registry, places
+from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.once import RunChild, once
 from modkernel.flows.tasks.work import work_of
@@ -33,7 +33,7 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
     """
     registry = open_registry()
     record = registry.modules.resolve(module_id)
-    fingerprint = describe_dataset(dataset, places(registry.settings)).fingerprint
+    fingerprint = describe_dataset(dataset, registry.settings.places).fingerprint
     key = sha256(f"measure {module_id} {fingerprint}".encode()).hexdigest()
 
     def find() -> bool | None:

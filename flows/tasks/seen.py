@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from modkernel.data import example_digests
 from modkernel.flows.plans.datasets import note
-from modkernel.flows.runtime.shared import places
 from modkernel.registry import ModuleRecord, Registry, Seen
 from modkernel.spec import DatasetSpec
 
@@ -43,7 +42,7 @@ def untested(
     """
     if all(record.spec.dataset.fingerprint == fingerprint for record in chain):
         return Untested()
-    digests = example_digests(dataset, places(registry.settings))
+    digests = example_digests(dataset, registry.settings.places)
     count = len(digests.test)
     if digests.fingerprint != fingerprint or not count:
         return Untested()  # The child says that the data have changed.
@@ -76,7 +75,7 @@ def remember(registry: Registry, dataset: DatasetSpec, fingerprint: str) -> None
     """
     if registry.examples.has(fingerprint):
         return
-    digests = example_digests(dataset, places(registry.settings))
+    digests = example_digests(dataset, registry.settings.places)
     if digests.fingerprint == fingerprint:
         registry.examples.remember(digests)
 

@@ -11,7 +11,7 @@ from modkernel.data import describe_dataset
 from modkernel.flows.display import artifacts
 from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.mlflow_runs import ending_with
-from modkernel.flows.runtime.shared import open_registry, places
+from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.epochs import training
 from modkernel.flows.tasks.once import RunChild, once
@@ -73,7 +73,7 @@ def train_stored_module(
         else:
             known |= {"left_out": tests.left_out, "seen": tests.seen}
             job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
-        info = describe_dataset(dataset, places(settings))
+        info = describe_dataset(dataset, settings.places)
         run_id = registry.runs.start_module(name, module, parent_run_id, info)
         with (
             ending_with(registry, run_id),

@@ -23,7 +23,6 @@ from modkernel.flows.compose_network import compose_network
 from modkernel.flows.results import NetworkResult
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.runtime.events import Event, Note, Planned, watch
-from modkernel.flows.runtime.shared import places
 from modkernel.flows.specs.read import parse_spec
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
@@ -191,7 +190,7 @@ def test_pairs_are_those_of_the_network_or_asked_for(registry: Registry, tmp_pat
 
 def test_a_file_of_labels_is_asked_for_again(registry: Registry, tmp_path: Path) -> None:
     train_network(tiny("net").changed(output=None))
-    data = load_dataset(tiny().dataset, places(registry.settings))
+    data = load_dataset(tiny().dataset, registry.settings.places)
     assert data.train.labels is not None
     rows = zip(data.train.ids, data.train.labels.tolist(), strict=True)
     file = tmp_path / "labels.csv"

@@ -8,7 +8,6 @@ from modkernel.data import load_dataset
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.runtime.events import Event, Note, watch
-from modkernel.flows.runtime.shared import places
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
 from modkernel.spec import OutputSpec
@@ -21,14 +20,14 @@ def test_pictures_added_and_another_seed_after_training(registry: Registry, tmp_
     dataset = folder_spec(root)
     spec = tiny("grow", epochs=(1,)).changed(dataset=dataset, output=OutputSpec(method="ridge"))
     train_network(spec)
-    before = load_dataset(dataset, places(registry.settings))
+    before = load_dataset(dataset, registry.settings.places)
     for number, name in enumerate("ab" * 5):
         picture(5_000 + number).save(root / name / f"0{number}-new.png")
 
     notes: list[Event] = []
     with watch(notes.append):
         grown = compose_network("grown", "grow.hidden-1", output=OutputSpec(method="ridge"))
-    data = load_dataset(dataset, places(registry.settings))
+    data = load_dataset(dataset, registry.settings.places)
     assert grown.evaluation is not None
     assert (grown.evaluation.left_out, grown.evaluation.seen) == (0, 0)
     assert sum(map(sum, grown.evaluation.confusion)) == len(data.test)
@@ -38,7 +37,7 @@ def test_pictures_added_and_another_seed_after_training(registry: Registry, tmp_
     other = dataset.changed(split_seed=1)
     with watch(notes.append):
         mixed = compose_network("mixed", "grow.hidden-1", other, OutputSpec(method="ridge"))
-    test = load_dataset(other, places(registry.settings)).test
+    test = load_dataset(other, registry.settings.places).test
     trained = len(set(test.ids) & set(before.train.ids))
     validated = len(set(test.ids) & set(before.validation.ids))
     assert trained > 0
