@@ -29,7 +29,7 @@ from modkernel.registry import Settings
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, NetworkSpec, OutputSpec, Recipe
 
 if TYPE_CHECKING:
-    from modkernel.flows.results import NetworkResult
+    from modkernel.flows.runtime.results import NetworkResult
 
 Flow = Callable[[NetworkSpec], "NetworkResult"]
 

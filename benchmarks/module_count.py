@@ -17,7 +17,7 @@ from modkernel.registry import Settings
 
 prepare_prefect(Settings(), quiet=True)
 
-from modkernel.flows.results import NetworkResult  # noqa: E402
+from modkernel.flows.runtime.results import NetworkResult  # noqa: E402
 from modkernel.flows.train_network import train_network  # noqa: E402
 from modkernel.spec import (  # noqa: E402
     BackboneSpec,

@@ -23,7 +23,7 @@ from modkernel.flows.specs.read import read_spec
 from modkernel.spec import NetworkSpec
 
 if TYPE_CHECKING:
-    from modkernel.flows.results import NetworkResult
+    from modkernel.flows.runtime.results import NetworkResult
     from modkernel.flows.search.result import SearchResult
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

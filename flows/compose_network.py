@@ -7,8 +7,8 @@ import time
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, output_step
-from modkernel.flows.results import NetworkResult
 from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.results import NetworkResult
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_plan import train_network_of

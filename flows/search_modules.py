@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from modkernel.flows.plans.steps import Below, Plan, output_step
-from modkernel.flows.results import ModuleResult, NetworkResult
 from modkernel.flows.runtime.events import Note, Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.mlflow_runs import network_run
+from modkernel.flows.runtime.results import ModuleResult, NetworkResult
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.search.plan import SearchPlan, plan_search

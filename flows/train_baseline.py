@@ -6,9 +6,9 @@ import time
 
 from modkernel.flows.display.artifacts import show_baseline
 from modkernel.flows.plans import datasets
-from modkernel.flows.results import BaselineResult
 from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.results import BaselineResult
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_whole import train_whole

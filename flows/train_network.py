@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from modkernel.flows.plans.network import plan
-from modkernel.flows.results import NetworkResult
 from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.results import NetworkResult
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train_plan import train_network_of

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from prefect.futures import PrefectFuture
 
-from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.results import ModuleResult
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.study.files import files_of, write_files

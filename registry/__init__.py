@@ -7,7 +7,7 @@ from modkernel.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     # Imported when first used: what wants the settings alone does not wait for MLflow.
-    from modkernel.registry.examples import Seen as Seen
+    from modkernel.registry.beside.examples import Seen as Seen
     from modkernel.registry.records import Action as Action
     from modkernel.registry.records import Advice as Advice
     from modkernel.registry.records import EvaluationRecord as EvaluationRecord

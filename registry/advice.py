@@ -21,8 +21,8 @@ from modkernel.data import DATASETS, DatasetInfo
 from modkernel.errors import ArtifactError, MomentsError, ScoreError
 from modkernel.features.measure import MeasuredFeatures, measured_features
 from modkernel.registry.backends import Backends, feature_cache
-from modkernel.registry.examples import SeenExamples
-from modkernel.registry.moments import StoredMoments, none_of
+from modkernel.registry.beside.examples import SeenExamples
+from modkernel.registry.beside.moments import StoredMoments, none_of
 from modkernel.registry.records import (
     Advice,
     LeftOut,

@@ -14,8 +14,8 @@ from modkernel.errors import ArtifactError, SpecError
 from modkernel.modules.stored import StoredModule, read_module
 from modkernel.registry import references, saga
 from modkernel.registry.backends import Backends
-from modkernel.registry.beside import Beside
-from modkernel.registry.moments import StoredMoments
+from modkernel.registry.beside.base import Beside
+from modkernel.registry.beside.moments import StoredMoments
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.tables import InterfaceRow, ModuleRow

@@ -8,21 +8,21 @@ from typing import Self
 from modkernel.registry.advice import Adviser
 from modkernel.registry.backends import Backends
 from modkernel.registry.baselines import Baselines
-from modkernel.registry.checkpoints import Checkpoints
-from modkernel.registry.examples import SeenExamples
-from modkernel.registry.ground_truths import GroundTruths
+from modkernel.registry.beside.checkpoints import Checkpoints
+from modkernel.registry.beside.examples import SeenExamples
+from modkernel.registry.beside.ground_truths import GroundTruths
+from modkernel.registry.beside.moments import StoredMoments
 from modkernel.registry.modules import Modules
-from modkernel.registry.moments import StoredMoments
 from modkernel.registry.networks import Networks
 from modkernel.registry.promotions import Promotions
 from modkernel.registry.records import Action, Problem, StoredNames
-from modkernel.registry.repair import Repair, close_dead_runs
 from modkernel.registry.settings import Settings
 from modkernel.registry.sql import claims
 from modkernel.registry.sql.claims import Claim, Contender
 from modkernel.registry.sql.engine import open_database
 from modkernel.registry.sql.names import stored_names
 from modkernel.registry.tracking.client import open_mlflow
+from modkernel.registry.upkeep.repair import Repair, close_dead_runs
 
 
 class Registry:

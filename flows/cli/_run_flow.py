@@ -12,7 +12,7 @@ from modkernel.errors import StoppedError
 from modkernel.flows.cli._output import err, out, percent, print_json, print_table, size
 
 if TYPE_CHECKING:
-    from modkernel.flows.results import ModuleResult, NetworkResult
+    from modkernel.flows.runtime.results import ModuleResult, NetworkResult
     from modkernel.training.report import OutputEvaluation
 
 Verbose = Annotated[

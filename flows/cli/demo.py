@@ -9,7 +9,7 @@ from modkernel.flows.cli._output import Json, out, print_json
 from modkernel.flows.cli._run_flow import Verbose, flow_running, print_network
 
 if TYPE_CHECKING:
-    from modkernel.flows.results import NetworkResult
+    from modkernel.flows.runtime.results import NetworkResult
 
 
 def demo(json: Json = False, verbose: Verbose = False) -> None:

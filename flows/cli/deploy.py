@@ -14,7 +14,7 @@ import typer
 from modkernel.flows.cli._output import Json, err, out, print_json, print_table
 
 if TYPE_CHECKING:
-    from modkernel.flows.spec_deployments.records import Deployed
+    from modkernel.flows.deployments.of_specs.records import Deployed
 
 
 def deploy(
@@ -52,9 +52,9 @@ def deploy(
     if timezone is not None and cron is None:
         raise SpecError("--timezone is the time zone of --cron: give both, or neither.")
     with _server():
-        from modkernel.flows.deployments import local_timezone
-        from modkernel.flows.spec_deployments.records import cron_schedule
-        from modkernel.flows.spec_deployments.records import deploy as make
+        from modkernel.flows.deployments.of_specs.records import cron_schedule
+        from modkernel.flows.deployments.of_specs.records import deploy as make
+        from modkernel.flows.deployments.serve import local_timezone
 
         schedule = None if cron is None else cron_schedule(cron, timezone or local_timezone())
         made = make(spec, name, schedule)
@@ -76,7 +76,7 @@ def deployments(json: Json = False) -> None:
     --json: a list of {name, flow, description, schedules, paused, next_run, id}.
     """
     with _server():
-        from modkernel.flows.spec_deployments.records import deployed
+        from modkernel.flows.deployments.of_specs.records import deployed
 
         found = deployed()
     if json:
@@ -95,7 +95,7 @@ def undeploy(
 ) -> None:
     """Remove a deployed spec with its schedules; runs that have begun go on."""
     with _server():
-        from modkernel.flows.spec_deployments.records import undeploy as remove
+        from modkernel.flows.deployments.of_specs.records import undeploy as remove
 
         flow = remove(name)
     err.print(f"Removed the deployment {flow}/{name}.")

@@ -48,7 +48,7 @@ def serve() -> None:
             "There is no Prefect server to serve to: set PREFECT_API_URL to one, or use "
             "'modkernel up', which starts one and serves to it."
         )
-    from modkernel.flows.deployments import serve_all
+    from modkernel.flows.deployments.serve import serve_all
 
     await_prefect(lambda line: err.print(line, soft_wrap=True))
     serve_all()

@@ -31,7 +31,7 @@ def init() -> None:
     Prefect stays as it is.
     """
     _prepare("set up a team")
-    from modkernel.flows.deployments import make_team
+    from modkernel.flows.deployments.serve import make_team
 
     for line in make_team():
         err.print(line, soft_wrap=True)
@@ -54,7 +54,7 @@ def worker(
     # What Prefect answers while its database starts again: its client then asks again.
     os.environ.setdefault("PREFECT_CLIENT_RETRY_EXTRA_CODES", "500,502,504")
     settings = _prepare("work for a team")
-    from modkernel.flows.deployments import serve_team
+    from modkernel.flows.deployments.serve import serve_team
     from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool
 
     names: dict[PoolName, Pool] = {PoolName.FLOWS: FLOWS, PoolName.GPU: GPU}

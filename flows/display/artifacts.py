@@ -17,7 +17,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 
-from modkernel.flows.results import BaselineResult, NetworkResult
+from modkernel.flows.runtime.results import BaselineResult, NetworkResult
 from modkernel.registry import ModuleRecord
 from modkernel.registry.tracking.cards import module_card
 from modkernel.registry.tracking.markdown import plain

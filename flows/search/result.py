@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from modkernel.flows.results import ModuleResult, NetworkResult
+from modkernel.flows.runtime.results import ModuleResult, NetworkResult
 from modkernel.flows.search.spec import Candidate
 from modkernel.spec import Spec
 from modkernel.training.report import ClassRecall

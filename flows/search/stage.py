@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from modkernel.errors import ChildError, NonFiniteError, ScoreError, TrainingError
 from modkernel.flows.plans.steps import Below
-from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.events import tell
+from modkernel.flows.runtime.results import ModuleResult
 from modkernel.flows.search.plan import SearchPlan
 from modkernel.flows.search.result import CandidateResult, describe
 from modkernel.flows.search.score import score_candidate

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modkernel.flows.results import ModuleResult
+from modkernel.flows.runtime.results import ModuleResult
 from modkernel.flows.study.figures import heat_maps, task_trees
 from modkernel.flows.study.files import HEAT_MAPS, TREES
 from modkernel.flows.study.plan import StudyPlan, StudyTask

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from modkernel.flows.display.artifacts import show_network
-from modkernel.flows.results import ModuleResult, NetworkResult
+from modkernel.flows.runtime.results import ModuleResult, NetworkResult
 from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
 

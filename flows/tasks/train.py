@@ -9,8 +9,8 @@ from prefect.logging import get_run_logger
 
 from modkernel.data import describe_dataset
 from modkernel.flows.display import artifacts
-from modkernel.flows.results import ModuleResult
 from modkernel.flows.runtime.mlflow_runs import ending_with
+from modkernel.flows.runtime.results import ModuleResult
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.epochs import training

@@ -7,9 +7,9 @@ from typing import Any
 from prefect.futures import PrefectFuture
 
 from modkernel.flows.plans.steps import Below, Plan, stored_already
-from modkernel.flows.results import ModuleResult, NetworkResult
 from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.mlflow_runs import is_recorded, network_run
+from modkernel.flows.runtime.results import ModuleResult, NetworkResult
 from modkernel.flows.tasks.record import record_network
 from modkernel.flows.tasks.train import train_stored_module
 from modkernel.registry import Registry

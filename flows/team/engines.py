@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 from modkernel.jobs import forked
 from modkernel.jobs.server import preload
 
-LOADED = ("modkernel.flows.deployments", "prefect.engine", "prefect.flow_engine")
+LOADED = ("modkernel.flows.deployments.serve", "prefect.engine", "prefect.flow_engine")
 """What every engine needs, in seconds, when it is first used."""
 ENGINE = "prefect.engine"
 ASK_SECONDS = 5.0

@@ -13,11 +13,11 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
 from modkernel.errors import NotFoundError, SpecError
+from modkernel.flows.deployments.of_specs.kinds import AnySpec, kind_of
+from modkernel.flows.deployments.of_specs.records import cron_schedule, deploy, deployed, undeploy
+from modkernel.flows.deployments.of_specs.summary import summary
 from modkernel.flows.search.spec import SearchSpec
 from modkernel.flows.servers.registration import KeptDeployment
-from modkernel.flows.spec_deployments.kinds import AnySpec, kind_of
-from modkernel.flows.spec_deployments.records import cron_schedule, deploy, deployed, undeploy
-from modkernel.flows.spec_deployments.summary import summary
 from modkernel.flows.specs.composition import CompositionSpec
 from modkernel.flows.specs.read import read_spec, read_spec_of_some_kind
 from modkernel.flows.study.spec import StudySpec

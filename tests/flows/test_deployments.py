@@ -12,8 +12,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import PrefectHTTPStatusError
 
-from modkernel.flows.deployments import deployments
-from modkernel.flows.forms.follow import offer
+from modkernel.flows.deployments.forms.follow import offer
+from modkernel.flows.deployments.serve import deployments
 from modkernel.flows.maintenance import NAME as MAINTENANCE
 from modkernel.flows.servers.registration import KeptDeployment
 from modkernel.flows.train_network import train_network

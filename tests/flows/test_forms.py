@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 
 from modkernel.errors import SpecError, StoreError
-from modkernel.flows.deployments import deployments
-from modkernel.flows.forms import follow
-from modkernel.flows.forms.modules import compose_network, measure_modules, train_module
-from modkernel.flows.forms.network import retrain_network, train_baseline, train_network
-from modkernel.flows.forms.schema import form_schema
-from modkernel.flows.forms.search import search_modules
-from modkernel.flows.forms.study import transfer_study
+from modkernel.flows.deployments.forms import follow
+from modkernel.flows.deployments.forms.modules import compose_network, measure_modules, train_module
+from modkernel.flows.deployments.forms.network import retrain_network, train_baseline, train_network
+from modkernel.flows.deployments.forms.schema import form_schema
+from modkernel.flows.deployments.forms.search import search_modules
+from modkernel.flows.deployments.forms.study import transfer_study
+from modkernel.flows.deployments.serve import deployments
 from modkernel.flows.runtime.form_flow import FormFlow
 from modkernel.flows.search.spec import Candidate, SearchSpec, Stage
 from modkernel.flows.study.spec import StudySpec

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL
 
-from modkernel.flows.results import ModuleResult, NetworkResult
 from modkernel.flows.runtime.events import EpochDone, Event, Note, watch
+from modkernel.flows.runtime.results import ModuleResult, NetworkResult
 from modkernel.flows.train_network import train_network
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import NetworkSpec

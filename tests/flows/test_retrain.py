@@ -20,9 +20,9 @@ from modkernel.errors import (
 )
 from modkernel.flows.cli.retrain import _changes
 from modkernel.flows.compose_network import compose_network
-from modkernel.flows.results import NetworkResult
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.runtime.events import Event, Note, Planned, watch
+from modkernel.flows.runtime.results import NetworkResult
 from modkernel.flows.specs.read import parse_spec
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry

@@ -23,7 +23,7 @@ from modkernel.errors import (
     UnknownNameError,
 )
 from modkernel.flows.cli._progress import _Bars
-from modkernel.flows.forms.search import SearchForm
+from modkernel.flows.deployments.forms.search import SearchForm
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.steps import Below
 from modkernel.flows.runtime.events import Event, Planned, StateChanged, watch

@@ -9,7 +9,7 @@ import pytest
 from modkernel.errors import (
     SpecError,
 )
-from modkernel.flows.results import ModuleResult
+from modkernel.flows.runtime.results import ModuleResult
 from modkernel.flows.search.result import CandidateResult, cost, describe
 from modkernel.flows.search.spec import SearchSpec
 from modkernel.flows.specs.read import parse_spec, read_spec

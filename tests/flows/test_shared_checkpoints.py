@@ -17,7 +17,7 @@ from modkernel.flows.runtime.events import EpochDone, Event, Note, watch
 from modkernel.flows.runtime.interrupts import stop_all
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry, Settings
-from modkernel.registry.checkpoints import Checkpoints
+from modkernel.registry.beside.checkpoints import Checkpoints
 from modkernel.training.checkpoint import Position
 from tests.flows.helpers.processes import free_ports
 from tests.flows.helpers.specs import tiny

@@ -8,7 +8,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 
-from modkernel.flows.deployments import deployments, make_team
+from modkernel.flows.deployments.serve import deployments, make_team
 from modkernel.flows.servers.work_pools import ABOUT, FLOWS, GPU
 from modkernel.flows.team import dispatch
 from modkernel.flows.team.dispatch import FLOW, sends_work

@@ -12,7 +12,7 @@ import torch
 
 from modkernel.errors import StoreError
 from modkernel.registry import Registry, Settings
-from modkernel.registry.checkpoints import FOLDER, TAG
+from modkernel.registry.beside.checkpoints import FOLDER, TAG
 from modkernel.training.checkpoint import FILE, Position, read_checkpoint, write_checkpoint
 from tests.registry.conftest import free_port
 from tests.registry.helpers.examples import Examples, report_of

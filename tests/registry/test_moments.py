@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from modkernel.errors import ArtifactError, MomentsError, NotFoundError
 from modkernel.registry import ModuleRecord, MomentsRecord, Registry, Settings
-from modkernel.registry.moments import StoredMoments
+from modkernel.registry.beside.moments import StoredMoments
 from modkernel.registry.sql.tables import MomentsRow
 from modkernel.reuse.moments import ModuleMoments
 from modkernel.reuse.moments_file import MOMENTS_FILE

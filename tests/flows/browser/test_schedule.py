@@ -13,7 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from modkernel.flows import maintenance
-from modkernel.flows.forms.network import NetworkForm, train_network
+from modkernel.flows.deployments.forms.network import NetworkForm, train_network
 from tests.flows.browser.page import (
     browser_page,
     log_in,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from modkernel.flows.forms.search import SearchForm
-from modkernel.flows.forms.study import StudyForm
+from modkernel.flows.deployments.forms.search import SearchForm
+from modkernel.flows.deployments.forms.study import StudyForm
 from tests.flows.browser.page import (
     Shoot,
     add_texts,

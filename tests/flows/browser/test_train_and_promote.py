@@ -9,7 +9,7 @@ import pytest
 import yaml
 from playwright.sync_api import Page, expect
 
-from modkernel.flows.forms.network import NetworkForm
+from modkernel.flows.deployments.forms.network import NetworkForm
 from modkernel.spec import NetworkSpec
 from tests.flows.browser.page import (
     Shoot,

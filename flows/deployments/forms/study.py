@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from modkernel.flows.forms.fields import (
+from modkernel.flows.deployments.forms.fields import (
     BackboneName,
     DatasetName,
     Epochs,
@@ -22,7 +22,13 @@ from modkernel.flows.forms.fields import (
     rest_of,
     whole,
 )
-from modkernel.flows.forms.network import BACKBONE, KERNEL, OBJECTIVE, TRAINING, hidden_of
+from modkernel.flows.deployments.forms.network import (
+    BACKBONE,
+    KERNEL,
+    OBJECTIVE,
+    TRAINING,
+    hidden_of,
+)
 from modkernel.flows.runtime.form_flow import Blanks, Form
 from modkernel.flows.study.spec import StudySpec
 from modkernel.flows.transfer_study import transfer_study as _transfer_study

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from modkernel.errors import ArtifactError, NotFoundError
 from modkernel.registry import saga
 from modkernel.registry.backends import Backends, this_process
-from modkernel.registry.beside import Beside
+from modkernel.registry.beside.base import Beside
 from modkernel.registry.records import Action, ModuleRecord, Problem
 from modkernel.registry.sql import claims, queries
 from modkernel.registry.sql.claims import POLL_SECONDS, Contender

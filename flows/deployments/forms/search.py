@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from modkernel.flows.forms.fields import (
+from modkernel.flows.deployments.forms.fields import (
     BackboneName,
     DatasetName,
     Epochs,
@@ -23,7 +23,7 @@ from modkernel.flows.forms.fields import (
     rest_of,
     whole,
 )
-from modkernel.flows.forms.network import DATASET, TRAINING
+from modkernel.flows.deployments.forms.network import DATASET, TRAINING
 from modkernel.flows.runtime.form_flow import Blanks, Form
 from modkernel.flows.search.score import score_names
 from modkernel.flows.search.spec import ACCURACY, Candidate, SearchSpec, Stage

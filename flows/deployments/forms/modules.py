@@ -8,7 +8,7 @@ from pydantic import Field
 
 from modkernel.errors import SpecError
 from modkernel.flows.compose_network import compose_network as _compose_network
-from modkernel.flows.forms.fields import (
+from modkernel.flows.deployments.forms.fields import (
     BackboneName,
     DatasetName,
     Epochs,
@@ -28,7 +28,7 @@ from modkernel.flows.forms.fields import (
     part,
     rest_of,
 )
-from modkernel.flows.forms.network import (
+from modkernel.flows.deployments.forms.network import (
     BACKBONE,
     DATASET,
     KERNEL,

@@ -17,11 +17,12 @@ from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 from tzlocal import get_localzone_name
 
-from modkernel.flows.forms.follow import StoredNow, follow, offer
-from modkernel.flows.forms.modules import compose_network, measure_modules, train_module
-from modkernel.flows.forms.network import retrain_network, train_baseline, train_network
-from modkernel.flows.forms.search import search_modules
-from modkernel.flows.forms.study import transfer_study
+from modkernel.flows.deployments.forms.follow import StoredNow, follow, offer
+from modkernel.flows.deployments.forms.modules import compose_network, measure_modules, train_module
+from modkernel.flows.deployments.forms.network import retrain_network, train_baseline, train_network
+from modkernel.flows.deployments.forms.search import search_modules
+from modkernel.flows.deployments.forms.study import transfer_study
+from modkernel.flows.deployments.of_specs.records import BY_NAME, serve_deployed
 from modkernel.flows.maintenance import HOUR, maintenance
 from modkernel.flows.module_work import module_work
 from modkernel.flows.servers.automations import install_automations
@@ -31,7 +32,6 @@ from modkernel.flows.servers.registration import (
     skip_missed_runs,
 )
 from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool, make_pools, missing_pools
-from modkernel.flows.spec_deployments.records import BY_NAME, serve_deployed
 from modkernel.flows.team.serve import serve_pools
 from modkernel.registry import Settings, StoredNames
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from modkernel.flows.deployments.of_specs.kinds import AnySpec
 from modkernel.flows.search.spec import SearchSpec
-from modkernel.flows.spec_deployments.kinds import AnySpec
 from modkernel.flows.specs.composition import CompositionSpec
 from modkernel.flows.study.spec import StudySpec
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, NetworkSpec, OutputSpec

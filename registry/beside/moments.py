@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modkernel.errors import MomentsError
-from modkernel.registry.beside import Beside
+from modkernel.registry.beside.base import Beside
 from modkernel.registry.records import ModuleRecord, MomentsRecord
 from modkernel.registry.sql.tables import MomentsRow, utc_now
 from modkernel.registry.tracking.artifacts import BESIDE

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modkernel.errors import ArtifactError
-from modkernel.registry.beside import Beside
+from modkernel.registry.beside.base import Beside
 from modkernel.registry.records import GroundTruthRecord
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.tables import GroundTruthRow, utc_now

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from modkernel.flows.forms.fields import (
+from modkernel.flows.deployments.forms.fields import (
     BackboneName,
     DatasetName,
     Epochs,

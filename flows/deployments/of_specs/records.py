@@ -27,14 +27,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 
 from modkernel.errors import NotFoundError, SpecError
+from modkernel.flows.deployments.of_specs.kinds import FLOWS, check_can_be, flow_parameters, kind_of
+from modkernel.flows.deployments.of_specs.summary import summary
 from modkernel.flows.servers.registration import (
     KeptDeployment,
     deployments_of_specs,
     is_of_spec,
     skip_missed_runs,
 )
-from modkernel.flows.spec_deployments.kinds import FLOWS, check_can_be, flow_parameters, kind_of
-from modkernel.flows.spec_deployments.summary import summary
 from modkernel.flows.specs.read import read_spec_of_some_kind, validated
 from modkernel.spec import Name
 

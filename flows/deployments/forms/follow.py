@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from modkernel.flows.forms.schema import form_schema
+from modkernel.flows.deployments.forms.schema import form_schema
 from modkernel.flows.runtime.form_flow import FormFlow
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.servers.registration import KeptDeployment

@@ -1,0 +1,1 @@
+"""What is kept beside modules: moments, ground truths, checkpoints, tables of examples."""
