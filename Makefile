@@ -1,3 +1,7 @@
+# Bytecode is written whatever the shell says: without it every process compiles all it imports, for
+# seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin

@@ -8,6 +8,7 @@ from modkernel.system.lazy import lazy_names
 if TYPE_CHECKING:
     # Imported when first used: what wants the settings alone does not wait for MLflow.
     from modkernel.registry.beside.examples import Seen as Seen
+    from modkernel.registry.catalogue import Catalogue as Catalogue
     from modkernel.registry.records import Action as Action
     from modkernel.registry.records import Advice as Advice
     from modkernel.registry.records import EvaluationRecord as EvaluationRecord
@@ -23,5 +24,6 @@ if TYPE_CHECKING:
     from modkernel.registry.settings import Settings as Settings
     from modkernel.registry.sql.claims import Claim as Claim
     from modkernel.registry.sql.claims import Holder as Holder
+    from modkernel.registry.sql.find import ModuleQuery as ModuleQuery
 
 __all__, __getattr__ = lazy_names(__name__, __file__)

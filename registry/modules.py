@@ -18,7 +18,8 @@ from modkernel.registry.beside.base import Beside
 from modkernel.registry.beside.moments import StoredMoments
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
-from modkernel.registry.sql.tables import InterfaceRow, ModuleRow
+from modkernel.registry.sql.find import ModuleQuery, find_modules
+from modkernel.registry.sql.tables import ModuleRow
 from modkernel.registry.tracking import artifacts
 from modkernel.reuse.moments_file import MOMENTS_FILE
 from modkernel.spec import DatasetSpec, Shape
@@ -146,21 +147,9 @@ class Modules:
         takes: Shape | None = None,
         gives: Shape | None = None,
     ) -> tuple[ModuleRecord, ...]:
-        """The ready modules that have all of what is asked for, by name and then by age."""
-        query = select(ModuleRow).join(InterfaceRow).where(ModuleRow.state == "READY")
-        wanted = {
-            ModuleRow.name: name,
-            ModuleRow.kind: kind,
-            InterfaceRow.upstream: upstream,
-            InterfaceRow.takes: None if takes is None else queries.shape_text(takes),
-            InterfaceRow.gives: None if gives is None else queries.shape_text(gives),
-        }
-        for column, value in wanted.items():
-            if value is not None:
-                query = query.where(column == value)
-        with self.backends.database.reading() as session:
-            rows = session.scalars(query.order_by(ModuleRow.name, ModuleRow.created_at))
-            return tuple(map(queries.record_of, rows))
+        """The ready modules that have all of what is asked for, oldest first."""
+        query = ModuleQuery(name=name, kind=kind, upstream=upstream, takes=takes, gives=gives)
+        return find_modules(self.backends.database, query)
 
     def fetch(self, record: ModuleRecord) -> StoredModule:
         """A module's files in the private cache, brought there through MLflow if need be.

@@ -8,16 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import func, select
-
-from modkernel.errors import AmbiguousError, NotFoundError
 from modkernel.lookup import trusting
 from modkernel.modules.network import Network, assemble, check_chain
 from modkernel.modules.stored import StoredModule
 from modkernel.registry.backends import Backends
 from modkernel.registry.modules import Modules
 from modkernel.registry.records import EvaluationRecord, ModuleRecord, NetworkRecord
-from modkernel.registry.references import PREFIX
+from modkernel.registry.sql import networks as rows
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
 from modkernel.registry.sql.tables import EvaluationRow, NetworkModuleRow, NetworkRow, utc_now
@@ -90,15 +87,11 @@ class Networks:
             if evaluation is not None:
                 _add_evaluation(row, evaluation, modules[-1].spec.dataset)
             session.flush()
-            return _record(row)
+            return rows.record_of(row)
 
     def find(self, name: str | None = None) -> tuple[NetworkRecord, ...]:
         """All networks, or those of a name, oldest first."""
-        query = select(NetworkRow).order_by(NetworkRow.created_at)
-        if name is not None:
-            query = query.where(NetworkRow.name == name)
-        with self.backends.database.reading() as session:
-            return tuple(map(_record, session.scalars(query)))
+        return rows.find(self.backends.database, name)
 
     def resolve(self, reference: str) -> NetworkRecord:
         """The network of an id, of a unique prefix of one, or the one of a name made last.
@@ -107,30 +100,7 @@ class Networks:
             NotFoundError: there is none.
             AmbiguousError: a prefix of several ids.
         """
-        made = func.coalesce(NetworkRow.made_again_at, NetworkRow.created_at)
-        named = (
-            select(NetworkRow).where(NetworkRow.name == reference).order_by(made.desc()).limit(1)
-        )
-        found: Sequence[NetworkRow] = ()
-        with self.backends.database.reading() as session:
-            newest = session.scalars(named).first()
-            if newest is not None:
-                return _record(newest)
-            if PREFIX.fullmatch(reference):
-                query = select(NetworkRow).where(NetworkRow.id.startswith(reference)).limit(3)
-                found = session.scalars(query).all()
-            if len(found) > 1:
-                shown = ", ".join(row.id[:12] for row in found)
-                raise AmbiguousError(
-                    f"'{reference}' begins the ids of several networks ({shown}…): write more "
-                    "digits."
-                )
-            if not found:
-                raise NotFoundError(
-                    f"No network answers to '{reference}': write its name, its id or at least 6 "
-                    "digits of it; 'modkernel networks list' shows them."
-                )
-            return _record(found[0])
+        return rows.resolve(self.backends.database, reference)
 
     def members(self, network: NetworkRecord) -> tuple[ModuleRecord, ...]:
         """The modules of a network, first to last.
@@ -138,8 +108,7 @@ class Networks:
         Raises:
             NotFoundError: one of them is lost.
         """
-        database = self.backends.database
-        return tuple(queries.required(database, module_id) for module_id in network.module_ids)
+        return rows.members(self.backends.database, network)
 
     def load(self, network: NetworkRecord) -> Network:
         """Fetch, verify and assemble the modules that a network pins.
@@ -155,32 +124,11 @@ class Networks:
 
     def sharing(self, network: NetworkRecord) -> dict[str, tuple[NetworkRecord, ...]]:
         """By id of each module of a network: the other networks that have it, oldest first."""
-        query = (
-            select(NetworkModuleRow.module_id, NetworkRow)
-            .join(NetworkRow, NetworkRow.id == NetworkModuleRow.network_id)
-            .where(NetworkModuleRow.module_id.in_(network.module_ids), NetworkRow.id != network.id)
-            .order_by(NetworkRow.created_at)
-        )
-        shared: dict[str, tuple[NetworkRecord, ...]] = dict.fromkeys(network.module_ids, ())
-        with self.backends.database.reading() as session:
-            for module_id, row in session.execute(query):
-                shared[module_id] += (_record(row),)
-        return shared
+        return rows.sharing(self.backends.database, network)
 
     def evaluations(self, network: NetworkRecord) -> tuple[EvaluationRecord, ...]:
         """How a network was evaluated, oldest first."""
-        query = select(EvaluationRow).where(EvaluationRow.network_id == network.id)
-        with self.backends.database.reading() as session:
-            return tuple(
-                EvaluationRecord(
-                    network_id=row.network_id,
-                    dataset=row.dataset,
-                    fingerprint=row.fingerprint,
-                    evaluation=OutputEvaluation.model_validate_json(row.evaluation),
-                    created_at=row.created_at,
-                )
-                for row in session.scalars(query.order_by(EvaluationRow.id))
-            )
+        return rows.evaluations(self.backends.database, network)
 
 
 def _members(modules: Sequence[ModuleRecord]) -> Iterator[NetworkModuleRow]:
@@ -199,19 +147,6 @@ def _add_evaluation(row: NetworkRow, evaluation: OutputEvaluation, facts: Datase
         return
     row.evaluations.append(
         EvaluationRow(dataset=facts.name, fingerprint=facts.fingerprint, evaluation=text)
-    )
-
-
-def _record(row: NetworkRow) -> NetworkRecord:
-    newest = row.evaluations[-1].evaluation if row.evaluations else None
-    return NetworkRecord(
-        id=row.id,
-        name=row.name,
-        module_ids=tuple(member.module_id for member in row.members),
-        created_at=row.created_at,
-        run_id=row.run_id,
-        evaluation=None if newest is None else OutputEvaluation.model_validate_json(newest),
-        spec=None if row.spec is None else json.loads(row.spec),
     )
 
 

@@ -16,6 +16,7 @@ from modkernel.registry import flavor
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
+from modkernel.registry.sql.find import traits_of
 from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow
 from modkernel.registry.tracking import artifacts
 from modkernel.registry.tracking.fields import metrics_of
@@ -65,6 +66,11 @@ def begin(
         row.dataset = None if dataset is None else dataset.canonical_json()
         row.pairs = pairs
         row.run_id = run_id or row.run_id
+        if report.evaluation is not None:
+            row.accuracy = report.evaluation.accuracy
+            below = session.get(ModuleRow, spec.interface.upstream)
+            if below is not None and row.accuracy > (below.accuracy or 0):
+                below.accuracy = row.accuracy
         session.flush()
         return queries.record_of(row)
 
@@ -272,4 +278,5 @@ def _new_row(stored: StoredModule, name: str) -> ModuleRow:
             dtype=spec.interface.dtype,
             kernel=spec.interface.kernel.name,
         ),
+        traits=traits_of(spec),
     )

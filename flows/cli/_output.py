@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +16,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for pr
 
 WIDTH = 120
 """Columns where the output goes to a file or a pipe, which have none of their own."""
+
+PADDING = 3
+"""Of a cell, with the line beside it."""
 
 # Without markup: names and messages may hold brackets.
 out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
@@ -26,16 +30,47 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; figures stand right, under headings that end in a space."""
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    dropped_first: Sequence[str] = (),
+) -> None:
+    """A table on stdout.
+
+    Args:
+        title: Above it.
+        columns: Headings; figures stand right, under headings that end in a space.
+        rows: A cell for each column.
+        dropped_first: Columns that are left out, one after the other, where there is no room.
+    """
+    rows = [tuple(row) for row in rows]
+    shown = _fitting(columns, rows, dropped_first)
     table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
+    for position in shown:
+        column = columns[position]
         table.add_column(
             column.strip(), justify="right" if column.endswith(" ") else "left", overflow="fold"
         )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(row[position] for position in shown))
     out.print(table)
+
+
+def _fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], dropped_first: Sequence[str]
+) -> list[int]:
+    """Positions of the columns that there is room for."""
+    width = {
+        position: max(cell_len(cell) for cell in (column.strip(), *(row[position] for row in rows)))
+        for position, column in enumerate(columns)
+    }
+    shown = list(width)
+    for column in dropped_first:
+        if sum(width[position] + PADDING for position in shown) < out.width:
+            break
+        shown.remove(columns.index(column))
+    return shown
 
 
 def percent(share: float | None) -> str:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from modkernel.flows.cli._output import print_json, print_table
+import typer
+
+from modkernel.flows.cli._output import percent, print_json, print_table
 
 if TYPE_CHECKING:
-    from modkernel.registry import ModuleRecord, Registry
+    from modkernel.registry import Catalogue, ModuleRecord, Registry, StoredNames
+
+NEWEST = 100
+Limit = Annotated[int, typer.Option(min=1, help="So many at most: those made last.")]
+
+LIST = ("name", "version ", "id", "kind", "takes", "gives", "data", "accuracy ", "seconds ", "made")
+DROPPED_FIRST = ("seconds ", "gives", "takes", "made", "kind", "data", "accuracy ")
+"""Columns that a narrow terminal has no room for; names and ids are never broken."""
 
 
 def stored() -> Registry:
@@ -18,16 +27,64 @@ def stored() -> Registry:
     return Registry.open(Settings())
 
 
+def catalogue() -> Catalogue:
+    """What is stored in the registry of the settings in force: opened at once, and only read."""
+    from modkernel.registry import Catalogue, Settings
+
+    return Catalogue.open(Settings())
+
+
+def _module_names(incomplete: str) -> list[str]:
+    return [name for name in _names().modules if name.startswith(incomplete)]
+
+
+def _network_names(incomplete: str) -> list[str]:
+    return [name for name in _names().networks if name.startswith(incomplete)]
+
+
+def _names() -> StoredNames:
+    return catalogue().names()
+
+
+ModuleRef = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE",
+        help="An id, the first six or more of its digits, NAME, NAME@ALIAS or NAME/VERSION.",
+        autocompletion=_module_names,
+    ),
+]
+NetworkRef = Annotated[
+    str,
+    typer.Argument(
+        metavar="NETWORK",
+        help="A network's name, id or first digits of its id.",
+        autocompletion=_network_names,
+    ),
+]
+
+
 def print_records(
-    records: Sequence[ModuleRecord], json: bool = False, title: str = "Modules"
+    records: Sequence[ModuleRecord],
+    json: bool = False,
+    title: str = "Modules",
+    accuracies: Mapping[str, float] | None = None,
 ) -> None:
-    """A table of stored modules, or their JSON."""
+    """A table of stored modules, or their JSON.
+
+    Args:
+        records: The modules.
+        json: Print JSON.
+        title: Of the table.
+        accuracies: By id, where known.
+    """
     if json:
         print_json([record.model_dump(mode="json") for record in records])
         return
+    known = accuracies or {}
     print_table(
         title,
-        ("name", "version ", "id", "kind", "takes", "gives", "data", "seconds ", "made"),
+        LIST,
         [
             (
                 record.name,
@@ -37,11 +94,13 @@ def print_records(
                 dimensions(record.spec.interface.takes),
                 dimensions(record.spec.interface.gives),
                 record.spec.dataset.name,
+                percent(known.get(record.id)),
                 f"{record.seconds:.1f}",
                 f"{record.created_at:%Y-%m-%d %H:%M}",
             )
             for record in records
         ],
+        DROPPED_FIRST,
     )
 
 

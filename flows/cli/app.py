@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from modkernel.flows.cli import (
@@ -27,13 +30,31 @@ app = typer.Typer(
     name="modkernel",
     help="Train networks module by module, store every module, assemble new networks from them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 TRAINING, REUSE, UNATTENDED = "Train", "Reuse", "Run unattended"
 STORED, MAINTENANCE = "Stored modules and networks", "Maintenance"
 """Headings of the commands in --help."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"modkernel {version('modkernel')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
 
 app.command(rich_help_panel=TRAINING)(demo.demo)
 app.command(rich_help_panel=TRAINING)(train.train)

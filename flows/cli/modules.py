@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modkernel.flows.cli._output import Json, print_json, print_table, size
-from modkernel.flows.cli._stored import print_records, stored
+from modkernel.flows.cli._output import Json, err, percent, print_json, print_table, size
+from modkernel.flows.cli._stored import NEWEST, Limit, ModuleRef, catalogue, print_records
+
+if TYPE_CHECKING:
+    from modkernel.registry import ModuleQuery
 
 modules = typer.Typer(help="List, show and find stored modules.", no_args_is_help=True)
 
-ModuleRef = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODULE",
-        help="An id, the first six or more of its digits, NAME, NAME@ALIAS or NAME/VERSION.",
-    ),
-]
+NAMED = 5
+"""How many of the modules and networks that use one are named."""
+DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
 @modules.command("list")
-def list_modules(json: Json = False) -> None:
-    """List all stored modules, newest last.
+def list_modules(limit: Limit = NEWEST, json: Json = False) -> None:
+    """List the newest stored modules, the newest last.
 
     --json: a list of {id, name, version, kind, spec, recipe_digest, weights_sha256,
     spec_sha256, size_bytes, state, created_at, seconds, run_id, model_id, metrics, files}.
     """
-    print_records(stored().modules.find(), json)
+    from modkernel.registry import ModuleQuery
+
+    _print_found(ModuleQuery(), limit, json)
 
 
 @modules.command("find")
 def find_modules(
-    name: Annotated[str | None, typer.Option(help="Name of the module.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the module; '*' stands for any characters.")
+    ] = None,
     kind: Annotated[str | None, typer.Option(help="hidden or output.")] = None,
     upstream: Annotated[
         str | None, typer.Option(help="Reference of the module that it stands on.")
@@ -40,20 +44,53 @@ def find_modules(
     takes: Annotated[
         str | None, typer.Option(help="Shape of one example that it takes, such as 3,32,32.")
     ] = None,
+    gives: Annotated[str | None, typer.Option(help="Shape of what it makes of one.")] = None,
+    data: Annotated[str | None, typer.Option(help="Name of its data set.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Classes that it tells apart, with commas between.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Name of its backbone.")] = None,
+    block: Annotated[str | None, typer.Option(help="A block of its backbone.")] = None,
+    kernel: Annotated[str | None, typer.Option(help="Name of its kernel.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Name of its objective.")] = None,
+    accuracy: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="At least; of a hidden module, with its best output module."
+        ),
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=DATES, help="Made at this time (UTC) or later.")
+    ] = None,
+    before: Annotated[
+        datetime | None, typer.Option(formats=DATES, help="Made before this time (UTC).")
+    ] = None,
+    limit: Limit = NEWEST,
     json: Json = False,
 ) -> None:
-    """List the stored modules that have all the given properties.
+    """List the newest stored modules that have all the given properties, the newest last.
 
     --json: as of 'modules list'.
     """
-    registry = stored()
-    found = registry.modules.find(
+    from modkernel.registry import ModuleQuery
+
+    query = ModuleQuery(
         name=name,
         kind=_kind(kind),
-        upstream=None if upstream is None else registry.modules.resolve(upstream).id,
-        takes=_shape(takes),
+        upstream=None if upstream is None else catalogue().module(upstream).id,
+        takes=_shape(takes, "--takes"),
+        gives=_shape(gives, "--gives"),
+        dataset=data,
+        classes=() if classes is None else tuple(part.strip() for part in classes.split(",")),
+        backbone=backbone,
+        block=block,
+        kernel=kernel,
+        objective=objective,
+        accuracy=accuracy,
+        since=None if since is None else since.replace(tzinfo=UTC),
+        before=None if before is None else before.replace(tzinfo=UTC),
     )
-    print_records(found, json)
+    _print_found(query, limit, json)
 
 
 @modules.command("show")
@@ -65,15 +102,18 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
     """
     from modkernel.registry.records import needs
 
-    registry = stored()
-    record = registry.modules.resolve(module)
-    chain = registry.modules.chain(record)
+    registry = catalogue()
+    record = registry.module(module)
+    chain = registry.chain(record)
     outside = needs(chain)
     if json:
         more = {"chain": [one.id for one in chain], "needs": outside}
         print_json(record.model_dump(mode="json") | more)
         return
     spec = record.spec
+    above = registry.standing_on(record)
+    networks = registry.networks_with(record)
+    accuracy = registry.accuracies((record,)).get(record.id)
     facts = {
         "id": record.id,
         "name": f"{record.name}/{record.version}",
@@ -85,6 +125,9 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
         "kernel": spec.interface.kernel.name,
         "blocks": ", ".join(spec.blocks) if spec.kind == "hidden" else "",
         "objective": spec.hidden.objective.name if spec.kind == "hidden" else "",
+        "accuracy": percent(accuracy) if spec.kind == "hidden" else "",
+        "under": _counted([f"{one.name}/{one.version}" for one in above]),
+        "in networks": _counted([network.name for network in networks]),
         "needs": ", ".join(f"{path} {what}" for path, what in outside.items()),
         "classes": ", ".join(spec.classes or ()),
         "data": f"{spec.dataset.name} ({spec.dataset.fingerprint[:12]})",
@@ -97,14 +140,27 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
     print_table(record.name, ("", ""), [(name, value) for name, value in facts.items() if value])
 
 
+def _print_found(query: ModuleQuery, limit: int, json: bool) -> None:
+    registry = catalogue()
+    found = registry.modules(query, newest=limit)
+    print_records(found, json, accuracies={} if json else registry.accuracies(found))
+    if not json and len(found) == limit and (total := registry.count(query)) > limit:
+        err.print(f"These are the newest {limit} of {total}: see --limit.")
+
+
+def _counted(names: list[str]) -> str:
+    shown = ", ".join(names[-NAMED:])
+    return f"{shown} and {len(names) - NAMED} older" if len(names) > NAMED else shown
+
+
 def _kind(kind: str | None) -> str | None:
     if kind not in (None, "hidden", "output"):
         raise typer.BadParameter("use hidden or output", param_hint="--kind")
     return kind
 
 
-def _shape(text: str | None) -> tuple[int, ...] | None:
+def _shape(text: str | None, option: str) -> tuple[int, ...] | None:
     try:
         return None if text is None else tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter("write it as 3,32,32", param_hint="--takes") from None
+        raise typer.BadParameter("write it as 3,32,32", param_hint=option) from None

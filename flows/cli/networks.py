@@ -10,7 +10,7 @@ import typer
 
 from modkernel.flows.cli._output import Json, out, percent, print_json, print_table
 from modkernel.flows.cli._run_flow import print_remarks
-from modkernel.flows.cli._stored import print_records, stored
+from modkernel.flows.cli._stored import NEWEST, Limit, NetworkRef, catalogue, print_records, stored
 
 if TYPE_CHECKING:
     from modkernel.data.broken import Broken
@@ -21,21 +21,20 @@ networks = typer.Typer(help="List and show stored networks.", no_args_is_help=Tr
 
 NAMED = 5
 """How many of the networks that share a module are named."""
+DROPPED_FIRST = (
+    *("all labels ", "mean of draws ", "labels ", "worst class", "made", "modules ", "balanced "),
+)
 BATCH = 256
 """Images that are read and predicted at once."""
 
-NetworkRef = Annotated[
-    str, typer.Argument(metavar="NETWORK", help="A network's name, id or first digits of its id.")
-]
-
 
 @networks.command("list")
-def list_networks(json: Json = False) -> None:
-    """List all stored networks.
+def list_networks(limit: Limit = NEWEST, json: Json = False) -> None:
+    """List the newest stored networks, the newest last.
 
     --json: a list of {id, name, module_ids, created_at, run_id, evaluation, spec}.
     """
-    records = stored().networks.find()
+    records = catalogue().networks(newest=limit)
     if json:
         print_json([record.model_dump(mode="json") for record in records])
         return
@@ -54,6 +53,15 @@ def list_networks(json: Json = False) -> None:
             "made",
         ),
         [_network_row(record) for record in records],
+        (
+            "all labels ",
+            "mean of draws ",
+            "labels ",
+            "worst class",
+            "made",
+            "modules ",
+            "balanced ",
+        ),
     )
 
 
@@ -64,10 +72,10 @@ def show_network(network: NetworkRef, json: Json = False) -> None:
     --json: one object as of 'networks list', modules: a list as of 'modules list', and shared:
     for each module a list of the ids of the other networks that have it.
     """
-    registry = stored()
-    record = registry.networks.resolve(network)
-    chain = registry.networks.members(record)
-    sharing = registry.networks.sharing(record)
+    registry = catalogue()
+    record = registry.network(network)
+    chain = registry.members(record)
+    sharing = registry.sharing(record)
     if json:
         print_json(
             record.model_dump(mode="json")

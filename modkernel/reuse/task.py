@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from modkernel.data.class_names import how_to_join, listed
 from modkernel.errors import ClassError
 from modkernel.spec import DatasetSpec, Groups, Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Task", "parse_task"]
 
@@ -97,6 +98,8 @@ class Task(Spec, title="Task"):
                 f"Task '{self.name}' names class '{unknown[0]}', which the data set does not have: "
                 f"choose from {listed(classes)}.{how_to_join(unknown[0])}"
             )
+        import torch  # What reads tasks alone does not wait for it.
+
         side_of = {
             name: side for side, members in enumerate(self.groups.values()) for name in members
         }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from modkernel.errors import NotFoundError
+from modkernel.errors import AmbiguousError, NotFoundError
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import LineageRow, ModuleRow, NetworkRow, PromotionRow
 from modkernel.spec import Shape, parse_module_spec
+
+PREFIX = re.compile(r"[0-9a-f]{6,64}")
+FORMS = "an id or at least 6 digits of it, NAME, NAME@ALIAS or NAME/VERSION"
 
 
 def record_of(row: ModuleRow) -> ModuleRecord:
@@ -101,3 +106,78 @@ def lineage_ids(session: Session, upstream: str) -> Sequence[str]:
     """Ids of the chain that ends in `upstream`; none for a preprocessing."""
     query = select(LineageRow.member_id).where(LineageRow.module_id == upstream)
     return session.scalars(query.order_by(LineageRow.position)).all()
+
+
+def newest(database: Database, name: str) -> ModuleRecord | None:
+    """The ready module of a name that was stored last."""
+    query = (
+        select(ModuleRow)
+        .where(ModuleRow.name == name, ModuleRow.state == "READY")
+        .order_by(ModuleRow.created_at.desc(), ModuleRow.version.desc())
+    )
+    with database.reading() as session:
+        row = session.scalars(query.limit(1)).first()
+        return None if row is None else record_of(row)
+
+
+def newest_or_prefix(database: Database, reference: str) -> ModuleRecord:
+    """The ready module of a name that was stored last, or of the first digits of an id.
+
+    Raises:
+        NotFoundError: there is none.
+        AmbiguousError: the digits begin several ids.
+    """
+    found = newest(database, reference)
+    if found is not None:
+        return found
+    if PREFIX.fullmatch(reference):
+        return by_prefix(database, reference)
+    raise unknown(database, reference)
+
+
+def of_version(database: Database, name: str, version: int) -> ModuleRecord | None:
+    """The ready module that is a version of a name, as far as the database knows."""
+    query = select(ModuleRow).where(
+        ModuleRow.name == name, ModuleRow.version == version, ModuleRow.state == "READY"
+    )
+    with database.reading() as session:
+        row = session.scalars(query.limit(1)).first()
+        return None if row is None else record_of(row)
+
+
+def standing_on(database: Database, module_id: str) -> tuple[ModuleRecord, ...]:
+    """The modules that stand on a module, in whatever state, oldest first."""
+    query = (
+        select(ModuleRow)
+        .join(LineageRow, LineageRow.module_id == ModuleRow.id)
+        .where(LineageRow.member_id == module_id, ModuleRow.id != module_id)
+        .order_by(ModuleRow.created_at, ModuleRow.id)
+    )
+    with database.reading() as session:
+        return tuple(map(record_of, session.scalars(query)))
+
+
+def by_prefix(database: Database, prefix: str) -> ModuleRecord:
+    """The ready module whose id begins with some digits."""
+    query = select(ModuleRow.id).where(ModuleRow.id.startswith(prefix)).limit(3)
+    with database.reading() as session:
+        ids = session.scalars(query).all()
+    if len(ids) > 1:
+        raise AmbiguousError(
+            f"'{prefix}' begins the ids of several modules ({', '.join(i[:12] for i in ids)}…): "
+            "write more digits."
+        )
+    if not ids:
+        raise NotFoundError(f"No module's id begins with '{prefix}': see 'modkernel modules list'.")
+    return required(database, ids[0])
+
+
+def unknown(database: Database, name: str) -> NotFoundError:
+    """The error for a name that nothing answers to, with the nearest one that does."""
+    with database.reading() as session:
+        names = session.scalars(select(ModuleRow.name).distinct()).all()
+    close = get_close_matches(name, names, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return NotFoundError(
+        f"No module answers to '{name}': write {FORMS}; 'modkernel modules list' shows them.{hint}"
+    )

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0007"
 """Newest migration; an open database must stand exactly there."""
 
 NAMING = {
@@ -83,8 +83,10 @@ class ModuleRow(Base):
     dataset: Mapped[str | None] = mapped_column(Text)
     pairs: Mapped[str | None] = mapped_column(Text)
     files: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    accuracy: Mapped[float | None] = mapped_column(Float)
 
     interface: Mapped[InterfaceRow] = relationship(cascade="all, delete-orphan")
+    traits: Mapped[list[TraitRow]] = relationship(cascade="all, delete-orphan")
     lineage: Mapped[list[LineageRow]] = relationship(
         foreign_keys="LineageRow.module_id",
         order_by="LineageRow.position",
@@ -105,6 +107,18 @@ class InterfaceRow(Base):
     gives: Mapped[str] = mapped_column(String(64))
     dtype: Mapped[str] = mapped_column(String(16))
     kernel: Mapped[str] = mapped_column(String(64))
+
+
+class TraitRow(Base):
+    """What a person looks a module up by: a class of its data, a block, an objective and so on."""
+
+    __tablename__ = "traits"
+
+    module_id: Mapped[str] = mapped_column(
+        ForeignKey("modules.id", ondelete="CASCADE"), primary_key=True
+    )
+    trait: Mapped[str] = mapped_column(String(16), primary_key=True)
+    value: Mapped[str] = mapped_column(String(255), primary_key=True)
 
 
 class LineageRow(Base):
@@ -236,3 +250,7 @@ class ClaimRow(Base):
 
 
 Index("ix_modules_name_version", ModuleRow.name, ModuleRow.version)
+Index("ix_modules_created_at_id", ModuleRow.created_at, ModuleRow.id)
+Index("ix_modules_accuracy", ModuleRow.accuracy)
+Index("ix_traits_trait_value", TraitRow.trait, TraitRow.value, TraitRow.module_id)
+Index("ix_networks_created_at_id", NetworkRow.created_at, NetworkRow.id)

@@ -173,7 +173,7 @@ def test_finding_by_what_a_module_stands_on_and_takes(
 ) -> None:
     first, second, output = store_chain(registry, examples.chain())
     other = store_one(registry, examples.first(seed=1))
-    assert registry.modules.find() == (first, other, second, output)
+    assert registry.modules.find() == (first, second, output, other)
     assert registry.modules.find(name="net.hidden-1") == (first, other)
     assert registry.modules.find(kind="output") == (output,)
     assert registry.modules.find(upstream=first.id) == (second,)

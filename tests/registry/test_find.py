@@ -1,0 +1,114 @@
+"""Modules found by what people look them up by, against the same question asked in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from modkernel.errors import NotFoundError
+from modkernel.registry import Catalogue, ModuleQuery, ModuleRecord, Registry, Settings
+from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
+
+FACTS: dict[str, Callable[[ModuleRecord], object]] = {
+    "name": lambda module: module.name,
+    "kind": lambda module: module.kind,
+    "upstream": lambda module: module.spec.interface.upstream,
+    "takes": lambda module: module.spec.interface.takes,
+    "gives": lambda module: module.spec.interface.gives,
+    "kernel": lambda module: module.spec.interface.kernel.name,
+    "dataset": lambda module: module.spec.dataset.name,
+    "fingerprint": lambda module: module.spec.dataset.fingerprint,
+}
+HIDDEN: dict[str, Callable[[ModuleRecord], object]] = {
+    "backbone": lambda module: module.spec.backbone.name,
+    "block": lambda module: module.spec.blocks[0],
+    "objective": lambda module: module.spec.hidden.objective.name,
+}
+
+
+def test_each_question_is_answered_as_python_would(
+    any_settings: Settings, examples: Examples
+) -> None:
+    with Registry.open(any_settings) as registry:
+        stored = [*store_chain(registry, examples.chain())]
+        stored += [store_one(registry, examples.first(seed), f"other_{seed}") for seed in (1, 2)]
+    found = Catalogue.open(any_settings)
+    assert found.modules(ModuleQuery()) == tuple(stored)
+    for field, fact in FACTS.items():
+        for module in stored:
+            expected = tuple(one for one in stored if fact(one) == fact(module))
+            query = ModuleQuery.model_validate({field: fact(module)})
+            assert found.modules(query) == expected, field
+            assert found.count(query) == len(expected)
+    for field, fact in HIDDEN.items():
+        for module in (one for one in stored if one.kind == "hidden"):
+            asked = ModuleQuery.model_validate({field: fact(module)})
+            expected = tuple(
+                one for one in stored if one.kind == "hidden" and fact(one) == fact(module)
+            )
+            assert found.modules(asked) == expected, field
+    assert found.modules(ModuleQuery(name="other*")) == tuple(stored[3:])
+    assert found.modules(ModuleQuery(name="other_?")) == tuple(stored[3:])
+    assert found.modules(ModuleQuery(name="other%")) == ()
+    classes = stored[0].spec.dataset.classes
+    assert found.modules(ModuleQuery(classes=classes)) == tuple(stored)
+    assert found.modules(ModuleQuery(classes=(classes[0], "no such class"))) == ()
+    made = stored[3].created_at
+    assert found.modules(ModuleQuery(since=made)) == tuple(stored[3:])
+    assert found.modules(ModuleQuery(before=made)) == tuple(stored[:3])
+    assert found.modules(ModuleQuery(since=made + timedelta(days=1))) == ()
+    found.database.close()
+
+
+def test_pages_are_all_modules_once(settings: Settings, examples: Examples) -> None:
+    with Registry.open(settings) as registry:
+        stored = [
+            store_one(registry, examples.first(seed), f"net-{seed % 2}.hidden-1")
+            for seed in range(5)
+        ]
+    found = Catalogue.open(settings)
+    pages: list[ModuleRecord] = []
+    page = found.modules(ModuleQuery(), newest=2)
+    while page:
+        pages[:0] = page
+        page = found.modules(ModuleQuery(), newest=2, older_than=page[0])
+    assert pages == stored
+    found.database.close()
+
+
+def test_accuracy_is_of_the_best_output_module_on_it(
+    registry: Registry, settings: Settings, examples: Examples
+) -> None:
+    first, second, output = store_chain(registry, examples.chain())
+    found = Catalogue.open(settings)
+    known = {second.id: EVALUATION.accuracy, output.id: EVALUATION.accuracy}
+    assert found.accuracies((first, second, output)) == known
+    assert found.modules(ModuleQuery(accuracy=0.75)) == (second, output)
+    assert found.modules(ModuleQuery(accuracy=0.76)) == ()
+    found.database.close()
+
+
+def test_references_are_those_of_the_registry(
+    registry: Registry, settings: Settings, examples: Examples
+) -> None:
+    first, second, output = store_chain(registry, examples.chain())
+    network = registry.networks.add("net", [one.id for one in (first, second, output)], EVALUATION)
+    registry.promotions.promote(first.name, "best", 1)
+    found = Catalogue.open(settings)
+    for reference in (first.id, first.id[:8], first.name, f"{first.name}/1", f"{first.name}@best"):
+        assert found.module(reference) == first == registry.modules.resolve(reference)
+    for reference in ("no", "net.hidden-1/7", "net.hidden-1/x", f"{first.name}@worst"):
+        with pytest.raises(NotFoundError) as expected:
+            registry.modules.resolve(reference)
+        with pytest.raises(NotFoundError) as caught:
+            found.module(reference)
+        assert str(caught.value) == str(expected.value)
+    assert found.chain(output) == (first, second, output)
+    assert found.standing_on(first) == (second, output)
+    assert found.standing_on(output) == ()
+    assert found.networks_with(second) == (network,) == found.networks()
+    with pytest.raises(NotFoundError, match="Did you mean 'net'"):
+        found.network("nett")
+    found.database.close()
