@@ -24,6 +24,7 @@ The command line prints that message and exits non-zero; it never prints a trace
     │   ├── NotFoundError         no such module or network
     │   ├── AmbiguousError        a reference that names more than one module
     │   ├── ArtifactError         missing or altered bytes
+    │   ├── InUseError            what others stand on is not deleted
     │   └── SchemaVersionError    a database of another schema version
     ├── SettingsError             a setting, folder or port that cannot be used
     └── ServiceError              a server that died or never answered
@@ -41,6 +42,7 @@ __all__ = [
     "CutError",
     "DataError",
     "ImageError",
+    "InUseError",
     "InterfaceError",
     "LabelBudgetError",
     "ModkernelError",
@@ -150,6 +152,10 @@ class AmbiguousError(StoreError):
 
 class ArtifactError(StoreError):
     """Bytes that are missing or that differ from what was stored."""
+
+
+class InUseError(StoreError):
+    """Something that others stand on cannot be deleted."""
 
 
 class SchemaVersionError(StoreError):

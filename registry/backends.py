@@ -12,7 +12,9 @@ from modkernel.features.cache import FeatureCache
 from modkernel.registry.settings import Settings
 from modkernel.registry.sql.claims import Claim, wait_for
 from modkernel.registry.sql.engine import Database
+from modkernel.registry.sql.tables import RemainsRow
 from modkernel.registry.tracking.models import Models
+from modkernel.registry.tracking.remains import Kind, Remains
 from modkernel.registry.tracking.runs import Runs
 
 
@@ -33,6 +35,27 @@ class Backends:
     def models(self) -> Models:
         """MLflow's models."""
         return Models(self.client, self.settings)
+
+    @property
+    def remains(self) -> Remains:
+        """What is deleted in MLflow."""
+        return Remains(self.client, self.settings)
+
+    def note_remains(self, kind: Kind, identity: str, name: str) -> None:
+        """Note what a model or a run keeps in MLflow's store, before it is deleted there."""
+        place = self.remains.place_of(kind, identity)
+        if place is None:
+            return
+        uri, size = place
+        with self.database.writing() as session:
+            session.merge(
+                RemainsRow(id=identity, kind=kind, name=name[:255], uri=uri, size_bytes=size)
+            )
+
+    def discard(self, kind: Kind, identity: str, name: str) -> None:
+        """Delete a model or a run in MLflow; `Collector` removes it for good."""
+        self.note_remains(kind, identity, name)
+        self.remains.delete(kind, identity)
 
     def wait_for_claim(self, module_id: str) -> Claim:
         """The right to write a module, waited for while another has it."""

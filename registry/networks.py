@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modkernel.errors import NotFoundError
 from modkernel.lookup import trusting
 from modkernel.modules.network import Network, assemble, check_chain
 from modkernel.modules.stored import StoredModule
@@ -78,6 +79,11 @@ class Networks:
             .returning(NetworkRow.id)
         )
         with database.writing() as session:
+            gone = queries.going(session, module_ids)
+            if gone:
+                raise NotFoundError(
+                    f"Module {min(gone)[:12]} is being deleted: train it again, or name another."
+                )
             is_new = session.execute(insert).first() is not None
             row = session.get_one(NetworkRow, identity)
             if is_new:

@@ -13,8 +13,9 @@ from modkernel.reuse.task import Task
 from modkernel.spec import ModuleSpec
 from modkernel.training.report import ClassRecall, OutputEvaluation
 
-State = Literal["PENDING", "READY", "LOST"]
-"""PENDING: being stored. READY: usable. LOST: its bytes are gone or altered, its history stays."""
+State = Literal["PENDING", "READY", "LOST", "DELETING"]
+"""PENDING: being stored. READY: usable. LOST: its bytes are gone or altered, its history stays.
+DELETING: a person deleted it, and it is not yet gone everywhere."""
 
 
 NoAccuracy = Literal["features", "pairs", "seen", "score"]
@@ -156,10 +157,38 @@ class StoredNames(Record):
     stages: tuple[str, ...] = Field(description="Of the network with most of them.")
 
 
+class Dependents(Record):
+    """All that would be broken without some modules."""
+
+    modules: tuple[ModuleRecord, ...] = Field(description="That stand on them, the highest first.")
+    networks: tuple[NetworkRecord, ...] = Field(description="That have one of all these.")
+
+    def __bool__(self) -> bool:
+        return bool(self.modules or self.networks)
+
+
+class Garbage(Record):
+    """Something that takes room and that nothing refers to."""
+
+    kind: Literal["version", "model", "run", "checkpoint", "copy", "features", "work"]
+    name: str = Field(description="What it is of.")
+    id: str = Field(description="A module's, a run's or a model's id, or a path.")
+    size_bytes: int
+
+
 class Problem(Record):
     """Something that `Registry.verify` found."""
 
-    kind: Literal["unfinished", "deleted", "artifact", "version", "lost", "moments", "ground_truth"]
+    kind: Literal[
+        "unfinished",
+        "deleting",
+        "deleted",
+        "artifact",
+        "version",
+        "lost",
+        "moments",
+        "ground_truth",
+    ]
     module_id: str | None = Field(description="None where it is a network.")
     name: str
     message: str
@@ -168,7 +197,9 @@ class Problem(Record):
 class Action(Record):
     """Something that `Registry.repair` did."""
 
-    kind: Literal["finished", "undone", "restored", "registered", "lost", "dropped", "closed"]
+    kind: Literal[
+        "finished", "undone", "deleted", "restored", "registered", "lost", "dropped", "closed"
+    ]
     module_id: str | None = Field(description="None where it is an MLflow run or experiment.")
     name: str
     message: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,13 +16,23 @@ from modkernel.registry.beside.moments import StoredMoments
 from modkernel.registry.modules import Modules
 from modkernel.registry.networks import Networks
 from modkernel.registry.promotions import Promotions
-from modkernel.registry.records import Action, Problem, StoredNames
+from modkernel.registry.records import (
+    Action,
+    Dependents,
+    Garbage,
+    ModuleRecord,
+    NetworkRecord,
+    Problem,
+    StoredNames,
+)
 from modkernel.registry.settings import Settings
 from modkernel.registry.sql import claims
 from modkernel.registry.sql.claims import Claim, Contender
 from modkernel.registry.sql.engine import open_database
 from modkernel.registry.sql.names import stored_names
 from modkernel.registry.tracking.client import open_mlflow
+from modkernel.registry.upkeep.collect import Collector
+from modkernel.registry.upkeep.delete import Deletion
 from modkernel.registry.upkeep.repair import Repair, close_dead_runs
 
 
@@ -66,6 +77,7 @@ class Registry:
         self.advice = Adviser(backends, self.moments, self.examples)
         self.baselines = Baselines(self.runs)
         self.checkpoints = Checkpoints(backends)
+        self._collector = Collector(backends, self.checkpoints, self._beside)
 
     @classmethod
     def open(cls, settings: Settings) -> Registry:
@@ -105,6 +117,10 @@ class Registry:
         """
         return claims.take(self.backends.database, key, owner, self.settings.lease_seconds)
 
+    def is_claimed(self, key: str) -> bool:
+        """Whether somebody has the claim on a key at this moment."""
+        return claims.is_held(self.backends.database, key)
+
     def contend(self, key: str, owner: str) -> Contender:
         """As `claim`, for whoever waits: it is tried again and again, and says for whom."""
         return Contender(self.backends.database, key, owner, self.settings.lease_seconds)
@@ -115,6 +131,31 @@ class Registry:
         Cheap enough to be asked every few seconds.
         """
         return stored_names(self.backends.database)
+
+    def dependents(self, modules: Sequence[ModuleRecord]) -> Dependents:
+        """All that stands on some modules: what goes with them if they are deleted."""
+        return Deletion(self.backends).dependents(modules)
+
+    def delete_module(self, module: ModuleRecord) -> None:
+        """Delete a module from the registry and from MLflow; `collect` frees its bytes.
+
+        Raises:
+            InUseError: something stands on it; the message names it.
+            NotFoundError: it is gone.
+        """
+        Deletion(self.backends).module(module)
+
+    def delete_network(self, network: NetworkRecord) -> None:
+        """Delete a network from the registry and from MLflow; its modules stay."""
+        Deletion(self.backends).network(network)
+
+    def garbage(self) -> tuple[Garbage, ...]:
+        """What takes room and nothing refers to: deleted in MLflow, cached, or left behind."""
+        return tuple(self._collector.garbage())
+
+    def collect(self, garbage: Garbage) -> None:
+        """Remove some garbage for good, unless it came into use since it was found."""
+        self._collector.remove(garbage)
 
     def verify(self) -> tuple[Problem, ...]:
         """All that is wrong with the stored modules; every byte in MLflow's store is hashed.

@@ -48,7 +48,7 @@ def begin(
             under: Sequence[str] = ()
             if spec.interface.upstream != spec.preprocessing.id:
                 under = queries.lineage_ids(session, spec.interface.upstream)
-                if not under:
+                if not under or queries.going(session, under):
                     raise NotFoundError(
                         f"{name} stands on module {spec.interface.upstream[:12]}, which is not in "
                         "the registry: store that one first."
@@ -114,7 +114,7 @@ def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
         if intact is None and is_intact(backends, model_id, record):
             intact = model_id
         else:
-            models.delete(model_id)
+            backends.discard("model", model_id, record.name)
     if intact is None:
         chain = queries.chain(backends.database, record.id)[:-1]
 

@@ -120,6 +120,12 @@ class Settings(BaseSettings):
     feature_cache_bytes: int = Field(
         10 * 2**30, ge=0, description="Bytes of modules' features that are cached; 0 caches none."
     )
+    keep_versions: int | None = Field(
+        None,
+        ge=1,
+        description="'modkernel gc' deletes versions of a module that have no alias and that "
+        "nothing stands on, but for so many of the newest of each name; none if not set.",
+    )
     trusted_packages: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Packages, with commas between, that what is stored may name: their code is "

@@ -11,6 +11,7 @@ from modkernel.flows.cli import (
     advise,
     compose,
     data,
+    delete,
     demo,
     deploy,
     labels,
@@ -77,11 +78,14 @@ app.command(rich_help_panel=UNATTENDED)(servers.serve)
 app.add_typer(team.team, name="team", rich_help_panel=UNATTENDED)
 app.command(rich_help_panel=UNATTENDED)(team.worker)
 
+modules.modules.command("delete")(delete.delete_module)
+networks.networks.command("delete")(delete.delete_network)
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
 app.add_typer(networks.networks, name="networks", rich_help_panel=STORED)
 app.command(rich_help_panel=STORED)(networks.predict)
 app.command(rich_help_panel=STORED)(maintenance.verify)
 app.command(rich_help_panel=STORED)(maintenance.repair)
 
+app.command(rich_help_panel=MAINTENANCE)(delete.gc)
 app.command(rich_help_panel=MAINTENANCE)(maintenance.doctor)
 app.command(rich_help_panel=MAINTENANCE)(schema.schema)

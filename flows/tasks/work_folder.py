@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 from modkernel.data.cache_files import read_json
 from modkernel.registry import Registry
@@ -26,13 +28,21 @@ def remove_work(registry: Registry, key: str) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep_work(registry: Registry) -> None:
-    """Remove the work folders that killed flows have left and nobody will resume.
+def left_work(registry: Registry) -> Iterator[Path]:
+    """The work folders that killed flows have left and nobody will resume.
 
-    A folder with the checkpoint of a module that is not stored yet stays.
+    A folder with the checkpoint of a module that is not stored yet is none.
     """
     for folder in registry.settings.work_dir.iterdir():
+        if registry.is_claimed(folder.name):
+            continue
         job = read_json(folder / "job.json")
         resumes = isinstance(job, dict) and job.get("kind") in RESUMED
         if not resumes or registry.modules.find_ready(folder.name) is not None:
-            remove_work(registry, folder.name)
+            yield folder
+
+
+def sweep_work(registry: Registry) -> None:
+    """Remove the work folders that are left."""
+    for folder in left_work(registry):
+        remove_work(registry, folder.name)

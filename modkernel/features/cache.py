@@ -144,6 +144,15 @@ class FeatureCache:
             raise NoRoomError(f"{path} was removed or damaged as soon as it was written")
         return found
 
+    def files(self) -> Iterator[tuple[Path, str, int]]:
+        """Each file, the id of the module that its features are of, and its bytes."""
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            with contextlib.suppress(OSError, SafetensorError):  # Just evicted, or damaged.
+                with safe_open(path, framework="pt") as file:
+                    module = (file.metadata() or {}).get("module")
+                if module is not None:
+                    yield path, module, path.stat().st_size
+
     def _path(self, digest: str) -> Path:
         return self.folder / f"{digest}{SUFFIX}"
 
@@ -219,13 +228,13 @@ class FeatureCache:
                     stored.append((age, status.st_size, path))
         total = sum(length for _, length, _ in stored)
         for age, length, path in sorted(stored):
-            if (age and total + size <= self.limit) or not self._remove(path):
+            if (age and total + size <= self.limit) or not self.remove(path):
                 continue
             total -= length
         if total + size > self.limit:
             raise NoRoomError("the rest of the cache is in use by other processes")
 
-    def _remove(self, path: Path) -> bool:
+    def remove(self, path: Path) -> bool:
         """Remove a file and its locks, unless a process writes it or waits for it."""
         digest = path.name.lstrip(".").split(".")[0]
         users = self._lock(digest, "users")

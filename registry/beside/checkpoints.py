@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,20 +138,29 @@ class Checkpoints:
         with suppress(NotFoundError):
             self.backends.runs.remove_tag(run_id, TAG)
 
+    def left(self) -> Iterator[tuple[str, str, int]]:
+        """Id and name of each run whose module is stored and that has checkpoints, and their bytes.
+
+        A process that died has left them behind.
+        """
+        if not self.are_shared:
+            return
+        for run in self.backends.runs.search(f"tags.`{TAG}` != ''"):
+            recipe = run.data.tags.get(RECIPE_TAG, "")
+            if run.info.status == "FINISHED" or queries.is_ready(self.backends.database, recipe):
+                run_id, uri = run.info.run_id, self._location(run.info.run_id)
+                yield run_id, run.info.run_name or run_id, self.backends.remains.size(uri)
+
     def sweep(self) -> tuple[str, ...]:
-        """Remove the checkpoints of what is stored, which a process that died has left behind.
+        """Remove the checkpoints that are `left`.
 
         Returns:
             The names of their runs.
         """
-        if not self.are_shared:
-            return ()
         names = []
-        for run in self.backends.runs.search(f"tags.`{TAG}` != ''"):
-            recipe = run.data.tags.get(RECIPE_TAG, "")
-            if run.info.status == "FINISHED" or queries.is_ready(self.backends.database, recipe):
-                self.remove(run.info.run_id)
-                names.append(run.info.run_name or run.info.run_id)
+        for run_id, name, _ in self.left():
+            self.remove(run_id)
+            names.append(name)
         return tuple(names)
 
     def _remove_before(self, run_id: str, newest: str) -> None:

@@ -239,6 +239,13 @@ def _token(lease_seconds: int) -> str:
     return lease + secrets.token_hex(16)[: TOKEN_LENGTH - len(lease)]
 
 
+def is_held(database: Database, key: str) -> bool:
+    """Whether somebody has the claim on a key at this moment."""
+    query = select(ClaimRow.key).where(ClaimRow.key == key, ClaimRow.expires_at >= database.now)
+    with database.reading() as session:
+        return session.scalars(query).first() is not None
+
+
 def take(database: Database, key: str, owner: str, lease_seconds: int) -> Claim | None:
     """Claim a key that nobody holds, or whose holder is dead; else none.
 

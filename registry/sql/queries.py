@@ -181,3 +181,16 @@ def unknown(database: Database, name: str) -> NotFoundError:
     return NotFoundError(
         f"No module answers to '{name}': write {FORMS}; 'modkernel modules list' shows them.{hint}"
     )
+
+
+def going(session: Session, module_ids: Sequence[str]) -> set[str]:
+    """Those of some modules that are not there, or being deleted; the others stay for the session.
+
+    Whoever stands on modules asks in the session that says so: nobody can delete them meanwhile.
+    """
+    query = (
+        select(ModuleRow.id)
+        .where(ModuleRow.id.in_(module_ids), ModuleRow.state != "DELETING")
+        .with_for_update(read=True)
+    )
+    return {*module_ids} - {*session.scalars(query)}

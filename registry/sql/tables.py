@@ -238,6 +238,19 @@ class PromotionRow(Base):
     seen_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
 
 
+class RemainsRow(Base):
+    """What was deleted in MLflow for us, and takes room there until it is collected."""
+
+    __tablename__ = "remains"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(255))
+    uri: Mapped[str] = mapped_column(Text)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    deleted_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+
+
 class ClaimRow(Base):
     """Who may work on a key (a recipe digest, or a module id while it is stored), until when."""
 

@@ -98,11 +98,6 @@ class Models:
         return str(model.model_id)
 
     @speaks_with_mlflow
-    def delete(self, model_id: str) -> None:
-        """Delete an MLflow model."""
-        self.client.delete_logged_model(model_id)
-
-    @speaks_with_mlflow
     def log_file(self, model_id: str, file: str, folder: str) -> None:
         """Copy a file into a folder of an MLflow model."""
         self.client.log_model_artifact(model_id, file, folder)

@@ -195,8 +195,8 @@ class Runs:
         ours = f"{condition} and tags.`{MLFLOW_SOURCE_NAME}` = '{SOURCE}'"
         return tuple(
             run
-            for one in _all_pages(self.client.search_experiments)
-            for run in _all_pages(partial(self.client.search_runs, [one.experiment_id], ours))
+            for one in all_pages(self.client.search_experiments)
+            for run in all_pages(partial(self.client.search_runs, [one.experiment_id], ours))
         )
 
     @speaks_with_mlflow
@@ -346,7 +346,7 @@ def _find(
     return found[0] if found else None
 
 
-def _all_pages(search: Callable[..., PagedList[T]]) -> list[T]:
+def all_pages(search: Callable[..., PagedList[T]]) -> list[T]:
     """All that a search of MLflow's finds, which gives a page at a time."""
     found: list[T] = []
     token = None

@@ -18,7 +18,6 @@ from modkernel.registry.records import Action, ModuleRecord, Problem
 from modkernel.registry.sql import claims, queries
 from modkernel.registry.sql.claims import POLL_SECONDS, Contender
 from modkernel.registry.sql.tables import (
-    ClaimRow,
     LineageRow,
     ModuleRow,
     NetworkModuleRow,
@@ -26,6 +25,7 @@ from modkernel.registry.sql.tables import (
 )
 from modkernel.registry.tracking.models import MODULE_TAG
 from modkernel.registry.tracking.runs import Doomed, RunningRun, RunStatus
+from modkernel.registry.upkeep.delete import Deletion
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,19 @@ class Repair:
         """
         database = self.backends.database
         for record in queries.in_state(database, "PENDING"):
-            if not self._is_claimed(record.id):
+            if not claims.is_held(self.backends.database, record.id):
                 yield _problem(
                     "unfinished",
                     record,
                     "was being stored when its process died: 'modkernel repair' finishes or "
                     "undoes it.",
+                )
+        for record in queries.in_state(database, "DELETING"):
+            if not claims.is_held(self.backends.database, record.id):
+                yield _problem(
+                    "deleting",
+                    record,
+                    "was being deleted when its process died: 'modkernel repair' finishes that.",
                 )
         for record in queries.in_state(database, "READY"):
             yield from self._of_ready(record)
@@ -81,6 +88,10 @@ class Repair:
                     record = saga.update(self.backends, record, state="READY")
                     record = saga.ensure_version(self.backends, record)
                     yield _action("restored", record, "has its bytes again.")
+            elif record.state == "DELETING":
+                Deletion(self.backends).finish(record)
+                yield _action("deleted", record, "is deleted.")
+                return
             elif record.state == "PENDING":
                 yield self._finish_or_undo(record)
             elif problem.kind == "deleted":
@@ -182,7 +193,7 @@ class Repair:
         for version in models.versions(record):
             models.delete_version(version)
         for model_id in models.logged(record):
-            models.delete(model_id)
+            self.backends.discard("model", model_id, record.name)
         if record.run_id is not None:
             with suppress(NotFoundError):
                 self.backends.runs.finish(record.run_id, "FAILED")
@@ -205,14 +216,6 @@ class Repair:
         except NotFoundError:
             return False
         return bool(version.tags.get(MODULE_TAG) == record.id)
-
-    def _is_claimed(self, module_id: str) -> bool:
-        database = self.backends.database
-        query = select(ClaimRow.key).where(
-            ClaimRow.key == module_id, ClaimRow.expires_at >= database.now
-        )
-        with database.reading() as session:
-            return session.scalars(query).first() is not None
 
 
 def _named(doomed: Doomed) -> str:

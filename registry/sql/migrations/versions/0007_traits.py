@@ -1,4 +1,4 @@
-"""What people look modules up by, in columns with indexes, and pages of them by age.
+"""What people look modules up by; what was deleted in MLflow and still takes room there.
 
 Revision: 0007
 """
@@ -34,6 +34,15 @@ def upgrade() -> None:
         ),
         sa.Column("trait", sa.String(16), primary_key=True),
         sa.Column("value", sa.String(CHARACTERS), primary_key=True),
+    )
+    op.create_table(
+        "remains",
+        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("uri", sa.Text, nullable=False),
+        sa.Column("size_bytes", sa.BigInteger, nullable=False),
+        sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_index("ix_traits_trait_value", "traits", ["trait", "value", "module_id"])
     op.create_index("ix_modules_created_at_id", "modules", ["created_at", "id"])

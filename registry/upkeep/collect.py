@@ -1,0 +1,180 @@
+"""What takes room and is of no use to anybody: finding it, and removing it for good."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, exists, func, select
+
+from modkernel.errors import InUseError, NotFoundError
+from modkernel.registry import saga
+from modkernel.registry.backends import Backends, feature_cache
+from modkernel.registry.beside.base import Beside
+from modkernel.registry.beside.checkpoints import Checkpoints
+from modkernel.registry.records import Garbage
+from modkernel.registry.sql import queries
+from modkernel.registry.sql.tables import (
+    LineageRow,
+    ModuleRow,
+    NetworkModuleRow,
+    NetworkRow,
+    RemainsRow,
+)
+from modkernel.registry.tracking.remains import Kind
+from modkernel.registry.upkeep.delete import Deletion
+
+ID_LENGTH = 64
+"""Digits of a module's id."""
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Garbage. Every method raises StoreError where the database or MLflow fails.
+
+    Removing is done in steps that can be repeated: after a kill the next look finds what is left.
+    """
+
+    backends: Backends
+    checkpoints: Checkpoints
+    beside: tuple[Beside[Any, Any], ...]
+
+    def garbage(self) -> Iterator[Garbage]:
+        """What nothing refers to, with the bytes that it takes."""
+        yield from self._old_versions()
+        yield from self._remains()
+        yield from self._runs()
+        yield from self._copies()
+        yield from self._features()
+        for run_id, name, size in self.checkpoints.left():
+            yield Garbage(kind="checkpoint", name=name, id=run_id, size_bytes=size)
+
+    def remove(self, garbage: Garbage) -> None:
+        """Remove what `garbage` found; what came into use meanwhile stays.
+
+        Work folders are their makers' to remove.
+        """
+        match garbage.kind:
+            case "version":
+                self._remove_version(garbage.id)
+            case "model" | "run":
+                self._remove_from_mlflow(garbage)
+            case "checkpoint":
+                self.checkpoints.remove(garbage.id)
+            case "copy":
+                if queries.by_id(self.backends.database, Path(garbage.id).name) is None:
+                    shutil.rmtree(garbage.id, ignore_errors=True)
+            case "features":
+                feature_cache(self.backends.settings).remove(Path(garbage.id))
+
+    def _old_versions(self) -> Iterator[Garbage]:
+        """Versions beyond the newest `keep_versions` of a name, with no alias, that nobody uses."""
+        keep = self.backends.settings.keep_versions
+        if keep is None:
+            return
+        aliases = self.backends.models.all_aliases()
+        place = func.row_number().over(
+            partition_by=ModuleRow.name, order_by=(ModuleRow.created_at.desc(), ModuleRow.id)
+        )
+        ready = (
+            select(ModuleRow.id, place.label("place")).where(ModuleRow.state == "READY").subquery()
+        )
+        old = (
+            select(ModuleRow)
+            .join(ready, ready.c.id == ModuleRow.id)
+            .where(ready.c.place > keep, *_unused())
+            .order_by(ModuleRow.created_at)
+        )
+        with self.backends.database.reading() as session:
+            for row in session.scalars(old):
+                if row.version not in aliases.get(row.name, {}).values():
+                    yield Garbage(
+                        kind="version",
+                        name=f"{row.name}/{row.version}",
+                        id=row.id,
+                        size_bytes=row.size_bytes,
+                    )
+
+    def _remains(self) -> Iterator[Garbage]:
+        with self.backends.database.reading() as session:
+            rows = session.scalars(select(RemainsRow).order_by(RemainsRow.deleted_at)).all()
+        for row in rows:
+            yield Garbage(
+                kind="model" if row.kind == "model" else "run",
+                name=row.name,
+                id=row.id,
+                size_bytes=row.size_bytes,
+            )
+
+    def _runs(self) -> Iterator[Garbage]:
+        """Runs of ours that a person deleted in MLflow, and that are no module's or network's."""
+        with self.backends.database.reading() as session:
+            used = {
+                *session.scalars(select(ModuleRow.run_id)),
+                *session.scalars(select(NetworkRow.run_id)),
+                *session.scalars(select(RemainsRow.id)),
+            }
+        for run in self.backends.remains.runs():
+            if run.info.run_id not in used:
+                place = self.backends.remains.place_of("run", run.info.run_id)
+                if place is not None:
+                    name = run.info.run_name or run.info.run_id
+                    yield Garbage(kind="run", name=name, id=run.info.run_id, size_bytes=place[1])
+
+    def _copies(self) -> Iterator[Garbage]:
+        """Private copies of the files of modules that are gone."""
+        cache, known = self.backends.settings.cache_dir, self._known()
+        folders = [saga.modules_cache(self.backends), *(cache / one.kind for one in self.beside)]
+        for path in (path for folder in folders for path in sorted(folder.glob("*"))):
+            if len(path.name) == ID_LENGTH and path.name not in known:
+                size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+                yield Garbage(kind="copy", name=path.name[:12], id=str(path), size_bytes=size)
+
+    def _features(self) -> Iterator[Garbage]:
+        known = self._known()
+        for path, module_id, size in feature_cache(self.backends.settings).files():
+            if module_id not in known:
+                yield Garbage(kind="features", name=module_id[:12], id=str(path), size_bytes=size)
+
+    def _known(self) -> set[str]:
+        with self.backends.database.reading() as session:
+            return {*session.scalars(select(ModuleRow.id))}
+
+    def _remove_version(self, module_id: str) -> None:
+        module = queries.by_id(self.backends.database, module_id)
+        if module is None or module.state != "READY":
+            return
+        aliases = self.backends.models.all_aliases().get(module.name, {})
+        if module.version in aliases.values():
+            return
+        try:
+            Deletion(self.backends).module(module)
+        except (InUseError, NotFoundError):  # Since the look.
+            return
+
+    def _remove_from_mlflow(self, garbage: Garbage) -> None:
+        kind: Kind = "model" if garbage.kind == "model" else "run"
+        remains = self.backends.remains
+        if remains.is_deleted(kind, garbage.id):
+            self.backends.note_remains(kind, garbage.id, garbage.name)
+            with self.backends.database.reading() as session:
+                row = session.get(RemainsRow, garbage.id)
+                uri = None if row is None else row.uri
+            if uri is not None:
+                remains.remove(kind, garbage.id, uri)
+        # Or it was brought back: it is in use.
+        with self.backends.database.writing() as session:
+            session.execute(delete(RemainsRow).where(RemainsRow.id == garbage.id))
+
+
+def _unused() -> tuple[ColumnElement[bool], ...]:
+    above = select(LineageRow.module_id).where(
+        LineageRow.member_id == ModuleRow.id, LineageRow.module_id != ModuleRow.id
+    )
+    in_network = select(NetworkModuleRow.network_id).where(
+        NetworkModuleRow.module_id == ModuleRow.id
+    )
+    return ~exists(above), ~exists(in_network)

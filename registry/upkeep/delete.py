@@ -1,0 +1,151 @@
+"""Deleting modules and networks, so that nothing that stays is broken.
+
+The row says DELETING first, in one transaction with the look at what stands on it; then MLflow's
+version, model and run go; then the row. Whoever dies in between leaves DELETING, and
+`Registry.repair` finishes. What is deleted in MLflow is noted, for `Collector` to remove for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from modkernel.errors import InUseError, NotFoundError
+from modkernel.registry.backends import Backends
+from modkernel.registry.records import Dependents, ModuleRecord, NetworkRecord
+from modkernel.registry.sql import networks, queries
+from modkernel.registry.sql.tables import (
+    EvaluationRow,
+    InterfaceRow,
+    LineageRow,
+    ModuleRow,
+    NetworkModuleRow,
+    NetworkRow,
+)
+
+NAMED = 8
+"""How many of those that stand on a module are named."""
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Deletes. Every method raises StoreError where the database or MLflow fails."""
+
+    backends: Backends
+
+    def dependents(self, modules: Sequence[ModuleRecord]) -> Dependents:
+        """All that stands on some modules, beside themselves."""
+        database = self.backends.database
+        own = {module.id for module in modules}
+        above = {
+            one.id: one
+            for module in modules
+            for one in queries.standing_on(database, module.id)
+            if one.id not in own
+        }
+        ordered = sorted(above.values(), key=self._height, reverse=True)
+        return Dependents(
+            modules=tuple(ordered),
+            networks=networks.with_modules(database, [*own, *above]),
+        )
+
+    def network(self, network: NetworkRecord) -> None:
+        """Delete a network, with its evaluations and its run; its modules stay."""
+        if network.run_id is not None:
+            self.backends.discard("run", network.run_id, network.name)
+        with self.backends.database.writing() as session:
+            for table in (NetworkModuleRow, EvaluationRow):
+                session.execute(delete(table).where(table.network_id == network.id))
+            session.execute(delete(NetworkRow).where(NetworkRow.id == network.id))
+
+    def module(self, module: ModuleRecord) -> None:
+        """Delete a module that nothing stands on; wait while another process works on it.
+
+        Raises:
+            InUseError: something stands on it, which the message names.
+            NotFoundError: it is gone.
+        """
+        with self.backends.wait_for_claim(module.id).renewed():
+            if not self._mark(module):
+                self._refuse(module)
+            self.finish(module)
+
+    def finish(self, module: ModuleRecord) -> None:
+        """Take a module that is DELETING through the remaining steps; whoever calls has its claim.
+
+        Its run goes with it, unless a network has the same one.
+        """
+        backends = self.backends
+        for model_id in backends.models.logged(module):
+            backends.discard("model", model_id, module.name)
+        for version in backends.models.versions(module):
+            backends.models.delete_version(version)
+        backends.remains.delete_name_without_versions(module.name)
+        if module.run_id is not None and not self._runs_for_others(module):
+            backends.discard("run", module.run_id, module.name)
+        with backends.database.writing() as session:
+            row = session.get(ModuleRow, module.id)
+            if row is not None:
+                session.delete(row)
+                session.flush()
+                _set_accuracy(session, module.spec.interface.upstream)
+
+    def _height(self, module: ModuleRecord) -> tuple[int, str]:
+        return len(queries.chain(self.backends.database, module.id)), module.id
+
+    def _mark(self, module: ModuleRecord) -> bool:
+        """DELETING, unless something stands on it; whether it is."""
+        with self.backends.database.writing() as session:
+            # Locked before the look: whoever is about to stand on it waits, or was first.
+            lock = select(ModuleRow.id).where(ModuleRow.id == module.id).with_for_update()
+            if session.scalars(lock).first() is None:
+                raise NotFoundError(f"There is no module {module.short_id} any more.")
+            on_it = (
+                select(LineageRow.module_id).where(
+                    LineageRow.member_id == module.id, LineageRow.module_id != module.id
+                ),
+                select(NetworkModuleRow.network_id).where(NetworkModuleRow.module_id == module.id),
+            )
+            if any(session.scalars(query.limit(1)).first() is not None for query in on_it):
+                return False
+            change = update(ModuleRow).where(ModuleRow.id == module.id)
+            session.execute(change.values(state="DELETING"))
+        return True
+
+    def _refuse(self, module: ModuleRecord) -> None:
+        found = self.dependents([module])
+        names = [
+            *(f"network {network.name} ({network.short_id})" for network in found.networks),
+            *(f"module {one.name}/{one.version}" for one in found.modules),
+        ]
+        shown = ", ".join(names[:NAMED])
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        raise InUseError(
+            f"Module {module.name}/{module.version} is in use by {shown}{more}: delete them first, "
+            "or all at once with --with-dependents."
+        )
+
+    def _runs_for_others(self, module: ModuleRecord) -> bool:
+        others = select(ModuleRow.id).where(
+            ModuleRow.run_id == module.run_id, ModuleRow.id != module.id
+        )
+        in_network = select(NetworkRow.id).where(NetworkRow.run_id == module.run_id)
+        with self.backends.database.reading() as session:
+            return any(
+                session.scalars(query.limit(1)).first() is not None
+                for query in (others, in_network)
+            )
+
+
+def _set_accuracy(session: Session, module_id: str) -> None:
+    """A hidden module's accuracy is that of the best output module left on it."""
+    best = (
+        select(func.max(ModuleRow.accuracy))
+        .join(InterfaceRow)
+        .where(InterfaceRow.upstream == module_id, ModuleRow.kind == "output")
+    )
+    change = update(ModuleRow).where(ModuleRow.id == module_id, ModuleRow.kind == "hidden")
+    session.execute(change.values(accuracy=session.scalars(best).one()))

@@ -1,0 +1,252 @@
+"""Deleting modules and networks, and removing what is of no use: in both stores, killed or not."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from sqlalchemy import update
+
+from modkernel.errors import InUseError, NotFoundError
+from modkernel.features.cache import FeatureCache, FeatureKey
+from modkernel.modules.network import assemble
+from modkernel.registry import ModuleRecord, NetworkRecord, Registry, Settings
+from modkernel.registry.sql.tables import ModuleRow, utc_now
+from tests.registry.conftest import close_mlflow
+from tests.registry.helpers.examples import (
+    EVALUATION,
+    Examples,
+    store_chain,
+    store_one,
+    write_example_moments,
+)
+
+RAW = torch.arange(2 * 64).reshape(2, 1, 8, 8).remainder(256).byte()
+
+
+def with_network(
+    registry: Registry, examples: Examples, name: str = "net"
+) -> tuple[tuple[ModuleRecord, ...], NetworkRecord]:
+    records = store_chain(registry, examples.chain(), name)
+    run_id = registry.runs.start_module("any", records[0].spec)
+    registry.runs.finish(run_id)
+    ids = [record.id for record in records]
+    return records, registry.networks.add(name, ids, EVALUATION, run_id=run_id)
+
+
+def files(settings: Settings) -> set[str]:
+    """What MLflow's store and the caches hold."""
+    roots = (settings.artifact_root, settings.cache_dir)
+    return {
+        str(path.relative_to(settings.home))
+        for root in roots
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def collect_all(registry: Registry) -> list[str]:
+    kinds = []
+    while found := registry.garbage():
+        for garbage in found:
+            registry.collect(garbage)
+            kinds.append(garbage.kind)
+        assert len(kinds) < 100, "it ends"
+    return kinds
+
+
+def test_what_others_stand_on_stays(any_settings: Settings, examples: Examples) -> None:
+    with Registry.open(any_settings) as registry:
+        (first, second, output), network = with_network(registry, examples)
+        for module in (first, second, output):
+            with pytest.raises(InUseError, match=r"in use by network net \(") as refused:
+                registry.delete_module(module)
+        refused.match("delete them first, or all at once with --with-dependents")
+        found = registry.dependents([first])
+        assert found.modules == (output, second)
+        assert found.networks == (network,)
+        registry.delete_network(network)
+        assert registry.networks.find() == ()
+        with pytest.raises(
+            InUseError, match=r"in use by module net\.output/1, module net\.hidden-2"
+        ):
+            registry.delete_module(first)
+        assert registry.verify() == ()
+
+
+def test_what_is_deleted_is_gone_in_both_stores_and_its_bytes_with_gc(
+    settings: Settings, examples: Examples
+) -> None:
+    with Registry.open(settings) as registry:
+        kept, network = with_network(registry, examples)
+        registry.networks.load(network)
+        before = files(settings)
+        other = store_one(registry, examples.first(seed=5), "other.hidden-1")
+        write_example_moments(examples.folder / "moments", other.id)
+        registry.moments.store(other, examples.folder / "moments")
+        registry.modules.fetch(other)
+        registry.promotions.promote("other.hidden-1", "best", 1)
+        cache = FeatureCache(settings.features_dir, 10**9)
+        key = FeatureKey(other.id, "data", "train", "plain", "float32")
+        cache.find_or_make(key, 4, lambda: iter([torch.zeros(4, 3)]))
+        registry.delete_module(other)
+        with pytest.raises(NotFoundError):
+            registry.modules.resolve(other.id)
+        with pytest.raises(NotFoundError):
+            registry.delete_module(other)
+        assert registry.verify() == ()
+        assert registry.repair() == (), "and it does not bring it back"
+        client = registry.backends.client
+        assert "other.hidden-1" not in {one.name for one in client.search_registered_models()}
+        promoted = registry.promotions.sync()
+        assert [(one.alias, one.version) for one in promoted] == [("best", None)]
+        size = sum(garbage.size_bytes for garbage in registry.garbage())
+        lost = files(settings) - before
+        assert size == sum((settings.home / name).stat().st_size for name in lost) > 0
+        assert sorted(collect_all(registry)) == ["copy", "copy", "features", "model", "run"]
+        assert files(settings) == before
+        assert client.search_runs([one.experiment_id for one in client.search_experiments()])
+        with pytest.raises(Exception, match="not found"):
+            client.get_run(other.run_id or "")
+        again = store_one(registry, examples.first(seed=5), "other.hidden-1")
+        assert (again.id, again.version) == (other.id, 1)
+        assert assemble([registry.modules.fetch(one) for one in kept]).predict(RAW).shape == (2, 3)
+
+
+def test_an_output_modules_accuracy_goes_with_it(registry: Registry, examples: Examples) -> None:
+    from modkernel.registry import Catalogue
+
+    first, second, output = store_chain(registry, examples.chain())
+    catalogue = Catalogue(registry.settings, registry.backends.database)
+    assert second.id in catalogue.accuracies((second,))
+    registry.delete_module(output)
+    assert catalogue.accuracies((first, second)) == {}
+
+
+def test_nobody_can_build_on_what_is_being_deleted(
+    any_settings: Settings, examples: Examples
+) -> None:
+    with Registry.open(any_settings) as registry:
+        first = store_one(registry, examples.first())
+        with registry.backends.database.writing() as session:
+            session.execute(update(ModuleRow).values(state="DELETING"))
+        with pytest.raises(NotFoundError, match="not in the registry"):
+            store_one(registry, examples.second(examples.first()), "net.hidden-2")
+        with pytest.raises(NotFoundError):
+            registry.networks.add("net", [first.id])
+        (problem,) = registry.verify()
+        assert problem.kind == "deleting"
+        (action,) = registry.repair()
+        assert action.kind == "deleted"
+        assert registry.verify() == registry.modules.find() == ()
+
+
+def test_old_versions_that_nobody_uses_go(settings: Settings, examples: Examples) -> None:
+    keeping = settings.model_copy(update={"keep_versions": 2})
+    with Registry.open(keeping) as registry:
+        versions = [store_one(registry, examples.first(seed)) for seed in range(6)]
+        with registry.backends.database.writing() as session:
+            for age, record in enumerate(reversed(versions)):
+                made = utc_now() - timedelta(hours=age)
+                change = update(ModuleRow).where(ModuleRow.id == record.id)
+                session.execute(change.values(created_at=made))
+        store_one(registry, examples.second(examples.first(seed=0)), "net.hidden-2")
+        registry.promotions.promote("net.hidden-1", "best", 2)
+        collect_all(registry)
+        left = registry.modules.find(name="net.hidden-1")
+        assert sorted(one.version or 0 for one in left) == [1, 2, 5, 6], "used, promoted, newest"
+        assert registry.verify() == ()
+
+
+@pytest.fixture
+def base(settings: Settings, examples: Examples) -> Settings:
+    with Registry.open(settings) as registry:
+        _, network = with_network(registry, examples)
+        registry.networks.load(network)
+        collect_all(registry)
+    close_mlflow(settings.mlflow_uri)
+    return settings
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_any_instant_nothing_is_half_deleted(
+    base: Settings, examples: Examples, kills: int
+) -> None:
+    expected, generator, seconds = files(base), random.Random(kills), 1.5
+    for number in range(kills):
+        forked(base, lambda registry, seed=number: fill(registry, examples, seed))  # type: ignore[misc]
+        began = time.monotonic()
+        killed = forked(base, forget, kill_after=generator.uniform(0, seconds))
+        if not killed:
+            seconds = time.monotonic() - began
+        forked(base, lambda registry: check_whole(registry.repair(), registry))
+        assert forked(base, forget) is False
+        assert files(base) == expected, f"kill {number}"
+    forked(base, lambda registry: check_network(registry))
+
+
+def fill(registry: Registry, examples: Examples, seed: int) -> None:
+    """A chain and a network that share the first module of what is there before."""
+    first = examples.first()
+    chain = first, examples.second(first, seed + 1)
+    chain = *chain, examples.output(chain[1])
+    records = store_chain(registry, chain, "more")
+    registry.networks.add("more", [record.id for record in records], EVALUATION)
+    registry.modules.fetch(records[1])
+
+
+def forget(registry: Registry) -> None:
+    registry.repair()
+    for network in registry.networks.find("more"):
+        registry.delete_network(network)
+    base = registry.networks.resolve("net").module_ids
+    for module in reversed(registry.modules.find()):
+        if module.id not in base:
+            registry.delete_module(module)
+    collect_all(registry)
+
+
+def check_whole(_: object, registry: Registry) -> None:
+    assert registry.verify() == ()
+    check_network(registry)
+
+
+def check_network(registry: Registry) -> None:
+    network = registry.networks.load(registry.networks.resolve("net"))
+    assert network.predict(RAW).shape == (2, 3)
+
+
+def forked(settings: Settings, work, kill_after: float | None = None) -> bool:  # type: ignore[no-untyped-def]
+    """Do something in a process of its own; whether it was killed before it was done."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with Registry.open(settings) as registry:
+                work(registry)
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        os._exit(1)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL)
+    return os.waitstatus_to_exitcode(status) != 0
+
+
+def test_gone_where_it_was_cached(base: Settings) -> None:
+    """The private copies of modules that are there stay."""
+    with Registry.open(base) as registry:
+        network = registry.networks.resolve("net")
+        registry.networks.load(network)
+        assert collect_all(registry) == []
+        assert all((Path(base.cache_dir) / "modules" / one).is_dir() for one in network.module_ids)
