@@ -26,6 +26,7 @@ The command line prints that message and exits non-zero; it never prints a trace
     │   ├── ArtifactError         missing or altered bytes
     │   ├── InUseError            what others stand on is not deleted
     │   └── SchemaVersionError    a database of another schema version
+    ├── NotAllowedError           what others alone may do
     ├── SettingsError             a setting, folder or port that cannot be used
     └── ServiceError              a server that died or never answered
 """
@@ -48,6 +49,7 @@ __all__ = [
     "ModkernelError",
     "MomentsError",
     "NonFiniteError",
+    "NotAllowedError",
     "NotFoundError",
     "ObjectiveError",
     "PairError",
@@ -160,6 +162,10 @@ class InUseError(StoreError):
 
 class SchemaVersionError(StoreError):
     """A database of another schema version."""
+
+
+class NotAllowedError(ModkernelError):
+    """Something that others alone may do."""
 
 
 class SettingsError(ModkernelError):

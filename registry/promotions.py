@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from modkernel.errors import NotFoundError
+from modkernel.errors import NotAllowedError, NotFoundError
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import PromotionRecord
+from modkernel.registry.settings import Settings
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
 from modkernel.registry.sql.tables import ModuleRow, PromotionRow, utc_now
+from modkernel.registry.tracking.login import USER
 from modkernel.registry.tracking.models import MODULE_TAG
 
 _Key = tuple[str, str]
@@ -26,21 +30,65 @@ class Promotions:
 
     backends: Backends
 
-    def promote(self, name: str, alias: str, version: int) -> PromotionRecord:
+    def promote(
+        self, name: str, alias: str, version: int, reason: str | None = None
+    ) -> PromotionRecord:
         """Point an alias of a registered model to a version, in MLflow, and record it.
+
+        Args:
+            name: Of the registered model.
+            alias: Such as 'production'.
+            version: What it is to mean from now on.
+            reason: Why, for the history.
 
         Raises:
             NotFoundError: there is no such version.
+            NotAllowedError: the alias is protected, and whoever asks may not move it.
             SpecError: MLflow does not take the alias.
         """
-        if self._module(name, version) is None:
+        module_id = self._module(name, version)
+        if module_id is None:
             raise NotFoundError(
                 f"'{name}' has no version {version} that modkernel stored: see 'modkernel modules "
                 "list'."
             )
-        self.backends.models.set_alias(name, alias, version)
+        return self._move(name, alias, (version, module_id), reason)
+
+    def demote(self, name: str, alias: str, reason: str | None = None) -> PromotionRecord:
+        """Remove an alias of a registered model, in MLflow, and record it.
+
+        Raises:
+            NotFoundError: there is no such alias.
+            NotAllowedError: the alias is protected, and whoever asks may not move it.
+        """
+        self._now(name, alias)
+        return self._move(name, alias, (None, None), reason)
+
+    def rollback(self, name: str, alias: str, reason: str | None = None) -> PromotionRecord:
+        """Point an alias to the version that it pointed to before the one that it points to.
+
+        Raises:
+            NotFoundError: there is no such alias, none before, or that version is gone.
+            NotAllowedError: the alias is protected, and whoever asks may not move it.
+        """
         self.sync()
-        return next(p for p in reversed(self.history(name)) if p.alias == alias)
+        now = self._now(name, alias)
+        targets = [(one.version, one.module_id) for one in self.history(name) if one.alias == alias]
+        # A roll-back of a roll-back goes on to what was there before both.
+        first = targets.index((now, self._module(name, now)))
+        before = [one for one in targets[:first] if one[0] is not None]
+        if not before:
+            raise NotFoundError(
+                f"'{name}@{alias}' has pointed to no other version before version {now}: see "
+                f"'modkernel modules history {name}'."
+            )
+        version, module_id = before[-1]
+        if version is None or self._module(name, version) != module_id:
+            raise NotFoundError(
+                f"Version {version} of '{name}', which '{alias}' pointed to before, is gone: "
+                "promote another one."
+            )
+        return self._move(name, alias, (version, module_id), reason or "rolled back")
 
     def sync(self) -> tuple[PromotionRecord, ...]:
         """Compare MLflow's aliases with the last ones seen and record what changed.
@@ -50,12 +98,13 @@ class Promotions:
         Returns:
             The changes that this call recorded.
         """
-        now = self._aliases()
         with self.backends.database.reading() as session:
             last = {
                 (row.name, row.alias): (row.serial, row.version, row.module_id)
                 for row in session.scalars(select(PromotionRow).order_by(PromotionRow.serial))
             }
+        # After what was seen last: a move that is recorded in between has the next serial then.
+        now = self._aliases()
         changes = []
         for key in sorted(now.keys() | last.keys()):
             serial, version, module_id = last.get(key, (0, None, None))
@@ -69,6 +118,7 @@ class Promotions:
                         alias=key[1],
                         version=target[0],
                         module_id=target[1],
+                        before=version,
                         seen_at=utc_now(),
                     )
                 )
@@ -79,16 +129,61 @@ class Promotions:
         query = select(PromotionRow).order_by(PromotionRow.id)
         if name is not None:
             query = query.where(PromotionRow.name == name)
+        last: dict[_Key, int | None] = {}
+        found = []
         with self.backends.database.reading() as session:
-            return tuple(
-                PromotionRecord(
-                    name=row.name,
-                    alias=row.alias,
-                    version=row.version,
-                    module_id=row.module_id,
-                    seen_at=row.seen_at,
-                )
-                for row in session.scalars(query)
+            for row in session.scalars(query):
+                key = row.name, row.alias
+                found.append(_record(row, last.get(key)))
+                last[key] = row.version
+        return tuple(found)
+
+    def _move(self, name: str, alias: str, target: _Target, reason: str | None) -> PromotionRecord:
+        who = caller(self.backends.settings)
+        self._check_may_move(alias, who)
+        # What was moved by hand before is in the history first, and nobody's.
+        self.sync()
+        key, serial, now = (name, alias), *self._newest(name, alias)
+        if target[0] is None:
+            self.backends.models.remove_alias(name, alias)
+        else:
+            self.backends.models.set_alias(name, alias, target[0])
+        if now != target and not self._record(key, serial + 1, target, who, reason):
+            # Another process saw it first, and does not know whose it is.
+            change = update(PromotionRow).where(
+                PromotionRow.name == name,
+                PromotionRow.alias == alias,
+                PromotionRow.serial == serial + 1,
+                PromotionRow.who.is_(None),
+            )
+            with self.backends.database.writing() as session:
+                session.execute(change.values(who=who, reason=reason))
+        return next(p for p in reversed(self.history(name)) if p.alias == alias)
+
+    def _newest(self, name: str, alias: str) -> tuple[int, _Target]:
+        """Serial and target of what an alias was last seen to point to."""
+        newest = (
+            select(PromotionRow)
+            .where(PromotionRow.name == name, PromotionRow.alias == alias)
+            .order_by(PromotionRow.serial.desc())
+            .limit(1)
+        )
+        with self.backends.database.reading() as session:
+            row = session.scalars(newest).first()
+            return (0, (None, None)) if row is None else (row.serial, (row.version, row.module_id))
+
+    def _now(self, name: str, alias: str) -> int:
+        try:
+            return self.backends.models.aliases(name)[alias]
+        except KeyError:
+            raise NotFoundError(f"'{name}' has no alias '{alias}' in MLflow.") from None
+
+    def _check_may_move(self, alias: str, who: str) -> None:
+        allowed = self.backends.settings.protected_aliases.get(alias)
+        if allowed is not None and who not in allowed:
+            raise NotAllowedError(
+                f"'{alias}' is a protected alias, and {who} may not move it: ask one of "
+                f"{', '.join(allowed)} (MODKERNEL_PROTECTED_ALIASES)."
             )
 
     def _aliases(self) -> dict[_Key, _Target]:
@@ -120,7 +215,14 @@ class Promotions:
         record = queries.by_id(self.backends.database, module_id)
         return record is not None and record.state == "READY"
 
-    def _record(self, key: _Key, serial: int, target: _Target) -> bool:
+    def _record(
+        self,
+        key: _Key,
+        serial: int,
+        target: _Target,
+        who: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
         insert = INSERT[self.backends.database.engine.dialect.name](PromotionRow)
         statement = (
             insert.values(
@@ -129,6 +231,8 @@ class Promotions:
                 serial=serial,
                 version=target[0],
                 module_id=target[1],
+                who=who,
+                reason=reason,
                 seen_at=utc_now(),
             )
             .on_conflict_do_nothing(index_elements=["name", "alias", "serial"])
@@ -136,3 +240,22 @@ class Promotions:
         )
         with self.backends.database.writing() as session:
             return session.execute(statement).first() is not None
+
+
+def caller(settings: Settings) -> str:
+    """Who runs this: the account of MLflow's server that is logged in with, or of this machine."""
+    user = os.environ.get(USER) if settings.mlflow_uri.startswith("http") else None
+    return user or getpass.getuser()
+
+
+def _record(row: PromotionRow, before: int | None) -> PromotionRecord:
+    return PromotionRecord(
+        name=row.name,
+        alias=row.alias,
+        version=row.version,
+        module_id=row.module_id,
+        before=before,
+        who=row.who,
+        reason=row.reason,
+        seen_at=row.seen_at,
+    )

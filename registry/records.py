@@ -144,6 +144,11 @@ class PromotionRecord(Record):
     alias: str
     version: int | None = Field(description="None: the alias was removed.")
     module_id: str | None
+    before: int | None = Field(
+        None, description="The version that it pointed to before; none where it was new."
+    )
+    who: str | None = Field(None, description="None: it was moved in MLflow, by whoever may.")
+    reason: str | None = None
     seen_at: datetime = Field(description="UTC, when the registry noticed.")
 
 

@@ -126,6 +126,11 @@ class Settings(BaseSettings):
         description="'modkernel gc' deletes versions of a module that have no alias and that "
         "nothing stands on, but for so many of the newest of each name; none if not set.",
     )
+    protected_aliases: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="Aliases that certain people alone may move with modkernel, each with their "
+        'names, as {"production": ["anna"]}: accounts of MLflow\'s server, or of this machine.',
+    )
     trusted_packages: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Packages, with commas between, that what is stored may name: their code is "

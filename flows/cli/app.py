@@ -18,6 +18,7 @@ from modkernel.flows.cli import (
     maintenance,
     modules,
     networks,
+    promote,
     retrain,
     schema,
     search,
@@ -78,6 +79,8 @@ app.command(rich_help_panel=UNATTENDED)(servers.serve)
 app.add_typer(team.team, name="team", rich_help_panel=UNATTENDED)
 app.command(rich_help_panel=UNATTENDED)(team.worker)
 
+for command in (promote.promote, promote.demote, promote.rollback, promote.history):
+    modules.modules.command()(command)
 modules.modules.command("delete")(delete.delete_module)
 networks.networks.command("delete")(delete.delete_network)
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)

@@ -235,6 +235,8 @@ class PromotionRow(Base):
     serial: Mapped[int] = mapped_column(Integer)
     version: Mapped[int | None] = mapped_column(Integer)
     module_id: Mapped[str | None] = mapped_column(String(64))
+    who: Mapped[str | None] = mapped_column(String(255))
+    reason: Mapped[str | None] = mapped_column(Text)
     seen_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
 
 

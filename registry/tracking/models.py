@@ -203,6 +203,11 @@ class Models:
                 "but not 'latest' or 'v1'."
             ) from error
 
+    @speaks_with_mlflow
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Remove an alias of a registered model, if it has it."""
+        self.client.delete_registered_model_alias(name, alias)
+
     def _experiment(self, record: ModuleRecord) -> str:
         return experiment(self.client, self.settings, network_of(record.name))
 

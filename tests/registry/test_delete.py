@@ -178,12 +178,14 @@ def base(settings: Settings, examples: Examples) -> Settings:
 def test_killed_at_any_instant_nothing_is_half_deleted(
     base: Settings, examples: Examples, kills: int
 ) -> None:
+    base = base.model_copy(update={"lease_seconds": 1})
     expected, generator, seconds = files(base), random.Random(kills), 1.5
     for number in range(kills):
         forked(base, lambda registry, seed=number: fill(registry, examples, seed))  # type: ignore[misc]
         began = time.monotonic()
-        killed = forked(base, forget, kill_after=generator.uniform(0, seconds))
-        if not killed:
+        if forked(base, forget, kill_after=generator.uniform(0, seconds)):
+            time.sleep(1.1 * base.lease_seconds)  # Until its claims end.
+        else:
             seconds = time.monotonic() - began
         forked(base, lambda registry: check_whole(registry.repair(), registry))
         assert forked(base, forget) is False

@@ -24,6 +24,8 @@ CHARACTERS = 255
 
 def upgrade() -> None:
     op.add_column("modules", sa.Column("accuracy", sa.Float, nullable=True))
+    op.add_column("promotions", sa.Column("who", sa.String(255), nullable=True))
+    op.add_column("promotions", sa.Column("reason", sa.Text, nullable=True))
     op.create_table(
         "traits",
         sa.Column(

@@ -1,0 +1,105 @@
+"""Aliases: moved by command or by hand, who did it, back again, and those that few may move."""
+
+from __future__ import annotations
+
+import getpass
+import threading
+
+import pytest
+
+from modkernel.errors import NotAllowedError, NotFoundError
+from modkernel.registry import Registry, Settings
+from tests.registry.helpers.examples import Examples, store_one
+
+NAME = "net.hidden-1"
+
+
+@pytest.fixture
+def three(registry: Registry, examples: Examples) -> Registry:
+    for seed in range(3):
+        store_one(registry, examples.first(seed), NAME)
+    return registry
+
+
+def told(registry: Registry) -> list[tuple[int | None, int | None, str | None, str | None]]:
+    return [(one.before, one.version, one.who, one.reason) for one in registry.promotions.history()]
+
+
+def test_who_moved_what_from_where_and_why(three: Registry) -> None:
+    me, client = getpass.getuser(), three.backends.client
+    three.promotions.promote(NAME, "best", 1, "first of all")
+    client.set_registered_model_alias(NAME, "best", "2")
+    three.promotions.sync()
+    moved = three.promotions.promote(NAME, "best", 3)
+    assert (moved.before, moved.version, moved.who) == (2, 3, me)
+    three.promotions.promote(NAME, "best", 3, "again: nothing happens")
+    three.promotions.demote(NAME, "best", "enough")
+    assert told(three) == [
+        (None, 1, me, "first of all"),
+        (1, 2, None, None),
+        (2, 3, me, None),
+        (3, None, me, "enough"),
+    ]
+    assert client.get_registered_model(NAME).aliases == {}
+    with pytest.raises(NotFoundError, match="no alias 'best'"):
+        three.promotions.demote(NAME, "best")
+
+
+def test_what_was_moved_by_hand_meanwhile_is_nobodys(three: Registry) -> None:
+    three.backends.client.set_registered_model_alias(NAME, "best", "2")
+    three.promotions.promote(NAME, "best", 1)
+    assert told(three) == [(None, 2, None, None), (2, 1, getpass.getuser(), None)]
+
+
+def test_back_and_further_back(three: Registry) -> None:
+    for version in (1, 2, 3):
+        three.promotions.promote(NAME, "best", version)
+    assert three.promotions.rollback(NAME, "best", "worse").version == 2
+    assert three.promotions.rollback(NAME, "best").version == 1
+    with pytest.raises(NotFoundError, match="no other version before version 1"):
+        three.promotions.rollback(NAME, "best")
+    assert [one.reason for one in three.promotions.history()][-2:] == ["worse", "rolled back"]
+    three.promotions.promote(NAME, "best", 3)
+    three.delete_module(three.modules.resolve(f"{NAME}/1"))
+    assert three.promotions.rollback(NAME, "best").version == 2
+    with pytest.raises(NotFoundError, match=r"Version 1 of .* is gone"):
+        three.promotions.rollback(NAME, "best")
+
+
+def test_a_protected_alias_is_moved_by_those_who_may(three: Registry, settings: Settings) -> None:
+    me = getpass.getuser()
+    three.promotions.promote(NAME, "production", 1)
+    others = settings.model_copy(update={"protected_aliases": {"production": ("anna", "otto")}})
+    with Registry.open(others) as registry:
+        for move in (
+            lambda: registry.promotions.promote(NAME, "production", 2),
+            lambda: registry.promotions.demote(NAME, "production"),
+        ):
+            with pytest.raises(NotAllowedError, match=f"{me} may not .* ask one of anna, otto"):
+                move()
+        assert registry.promotions.promote(NAME, "staging", 2).version == 2
+    mine = settings.model_copy(update={"protected_aliases": {"production": ("anna", me)}})
+    with Registry.open(mine) as registry:
+        assert registry.promotions.promote(NAME, "production", 2).version == 2
+
+
+def test_whoever_sees_it_first_the_name_of_who_moved_it_is_kept(three: Registry) -> None:
+    stop = threading.Event()
+
+    def look() -> None:
+        with Registry.open(three.settings) as other:
+            while not stop.is_set():
+                other.promotions.sync()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for version in (1, 2, 3, 1, 2, 3):
+            three.promotions.promote(NAME, "best", version, f"to {version}")
+    finally:
+        stop.set()
+        looking.join()
+    assert told(three) == [
+        (before, version, getpass.getuser(), f"to {version}")
+        for before, version in ((None, 1), (1, 2), (2, 3), (3, 1), (1, 2), (2, 3))
+    ]
