@@ -7,10 +7,12 @@ import time
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, output_step
+from modkernel.flows.runtime.events import Note, emit
 from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.results import NetworkResult
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
+from modkernel.flows.servers.followers import check_can_follow, follow_alias
 from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.plan import check_output, check_whole
 from modkernel.spec import DatasetSpec, Name, OutputSpec
@@ -27,6 +29,7 @@ def compose_network(
     output: OutputSpec = OUTPUT,
     seed: int = 0,
     labels: str | None = None,
+    follow: bool = False,
 ) -> NetworkResult:
     """Make a network of a stored hidden module, with all that it stands on, and train its output.
 
@@ -40,27 +43,44 @@ def compose_network(
         seed: of the label draws and the order of the data.
         labels: CSV file of labels (id, class) that the output module is trained on, and no
             others; see 'modkernel labels suggest'.
+        follow: compose it again whenever the alias of `hidden` moves, as long as the automation is
+            there that Prefect's page shows.
 
     Raises:
+        ServiceError: it is to follow, and nothing serves this flow.
         SpecError: a file of labels and a budget of labels.
         DataError, ClassError: the file of labels is wrong.
         InterfaceError: the module does not take the data, or is no hidden module.
         ModkernelError: the reference or the data are wrong; later, what ended the training.
     """
     began = time.perf_counter()
+    if follow:
+        check_can_follow(hidden, compose_network.name)
     fork_server().start()
     registry = open_registry()
     registry.promotions.sync()
     top = registry.modules.resolve(hidden)
     check_is_hidden(top)
-    dataset, info = datasets.for_chain(registry, top, dataset)
+    whole, info = datasets.for_chain(registry, top, dataset)
     if labels is None:
         check_output(output, info)
     else:
         check_whole(output)
-    given = None if labels is None else datasets.check_labels(registry, dataset, labels)
+    given = None if labels is None else datasets.check_labels(registry, whole, labels)
     below = Below.of_record(top)
-    step = output_step(f"{name}.output", output, info, seed, dataset, labels=labels, given=given)
+    step = output_step(f"{name}.output", output, info, seed, whole, labels=labels, given=given)
     plan = Plan(below, (step,), kept=registry.modules.chain(top))
     recipe = f"compose {step.spec_on(below).digest()}"
-    return train_network_of(registry, name, plan, recipe, began)
+    result = train_network_of(registry, name, plan, recipe, began)
+    if follow:
+        parameters = {
+            "name": name,
+            "hidden": hidden,
+            "dataset": None if dataset is None else dataset.model_dump(mode="json"),
+            "output": output.model_dump(mode="json"),
+            "seed": seed,
+            "labels": labels,
+        }
+        told = follow_alias(name, hidden, compose_network.name, parameters)
+        emit(Note(f"Prefect's automation '{told}' composes it again when the alias moves."))
+    return result

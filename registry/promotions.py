@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
@@ -138,6 +140,30 @@ class Promotions:
                 last[key] = row.version
         return tuple(found)
 
+    @contextmanager
+    def news(self) -> Iterator[tuple[PromotionRecord, ...]]:
+        """Within the block, the moves that nobody was told of: each is given to one asker only.
+
+        They are news again if the block ends in an error.
+        """
+        first = PromotionRow.told.is_(False)
+        with self.backends.database.writing() as session:
+            ids = session.scalars(
+                update(PromotionRow).where(first).values(told=True).returning(PromotionRow.id)
+            ).all()
+        try:
+            yield self._told(ids) if ids else ()
+        except BaseException:
+            with self.backends.database.writing() as session:
+                again = update(PromotionRow).where(PromotionRow.id.in_(ids))
+                session.execute(again.values(told=False))
+            raise
+
+    def _told(self, ids: Sequence[int]) -> tuple[PromotionRecord, ...]:
+        query = select(PromotionRow).where(PromotionRow.id.in_(ids)).order_by(PromotionRow.id)
+        with self.backends.database.reading() as session:
+            return tuple(_record(row, None) for row in session.scalars(query))
+
     def _move(self, name: str, alias: str, target: _Target, reason: str | None) -> PromotionRecord:
         who = caller(self.backends.settings)
         self._check_may_move(alias, who)
@@ -179,8 +205,9 @@ class Promotions:
             raise NotFoundError(f"'{name}' has no alias '{alias}' in MLflow.") from None
 
     def _check_may_move(self, alias: str, who: str) -> None:
-        allowed = self.backends.settings.protected_aliases.get(alias)
-        if allowed is not None and who not in allowed:
+        pairs = [pair.split(":", 1) for pair in self.backends.settings.protected_aliases]
+        allowed = [person for protected, person in pairs if protected == alias]
+        if allowed and who not in allowed:
             raise NotAllowedError(
                 f"'{alias}' is a protected alias, and {who} may not move it: ask one of "
                 f"{', '.join(allowed)} (MODKERNEL_PROTECTED_ALIASES)."
@@ -233,6 +260,7 @@ class Promotions:
                 module_id=target[1],
                 who=who,
                 reason=reason,
+                told=False,
                 seen_at=utc_now(),
             )
             .on_conflict_do_nothing(index_elements=["name", "alias", "serial"])

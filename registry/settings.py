@@ -126,10 +126,11 @@ class Settings(BaseSettings):
         description="'modkernel gc' deletes versions of a module that have no alias and that "
         "nothing stands on, but for so many of the newest of each name; none if not set.",
     )
-    protected_aliases: dict[str, tuple[str, ...]] = Field(
-        {},
-        description="Aliases that certain people alone may move with modkernel, each with their "
-        'names, as {"production": ["anna"]}: accounts of MLflow\'s server, or of this machine.',
+    protected_aliases: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Aliases that certain people alone may move with modkernel, with commas "
+        "between, as 'production:anna, production:otto': accounts of MLflow's server, or of this "
+        "machine.",
     )
     trusted_packages: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -196,7 +197,7 @@ class Settings(BaseSettings):
     def _known_driver(cls, uri: str) -> str:
         return _with_driver(uri) if uri.startswith("postgres") else uri
 
-    @field_validator("trusted_packages", mode="before")
+    @field_validator("trusted_packages", "protected_aliases", mode="before")
     @classmethod
     def _names(cls, given: object) -> object:
         if not isinstance(given, str):
@@ -210,6 +211,15 @@ class Settings(BaseSettings):
             if not name.isidentifier():
                 raise ValueError(f"'{name}' is no top-level package: write it as 'mypackage'")
         return names
+
+    @field_validator("protected_aliases")
+    @classmethod
+    def _named_people(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in pairs:
+            alias, colon, person = pair.partition(":")
+            if not (alias and colon and person):
+                raise ValueError(f"'{pair}' is not ALIAS:PERSON, such as 'production:anna'")
+        return pairs
 
     @property
     def registry_url(self) -> str:

@@ -55,6 +55,7 @@ SERVED = {
         "test_deploy",
         "test_error_lines",
         "test_faults_while_storing",
+        "test_follow",
         "test_form_choices",
         "test_security",
         "test_signals",

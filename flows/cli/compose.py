@@ -57,6 +57,13 @@ def compose(
         "cross_entropy"
     ),
     draws: Annotated[int, typer.Option(min=1, help="Random draws of the labels.")] = 1,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Compose it again by itself whenever the alias moves; HIDDEN is NAME@ALIAS then.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of draws and of the order of data.")] = 0,
     json: Json = False,
     verbose: Verbose = False,
@@ -82,10 +89,11 @@ def compose(
         top = registry.modules.resolve(hidden)
         result = compose_network(
             name=validated(Name, name or f"{top.name}-composed", "--name"),
-            hidden=top.id,
+            hidden=hidden if follow else top.id,
             dataset=dataset_above(registry, top, fields, classes),
             output=output,
             seed=seed,
             labels=None if labels is None else stored_path(labels, Path.cwd()),
+            follow=follow,
         )
     show_network(result, json)

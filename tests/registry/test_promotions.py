@@ -69,7 +69,9 @@ def test_back_and_further_back(three: Registry) -> None:
 def test_a_protected_alias_is_moved_by_those_who_may(three: Registry, settings: Settings) -> None:
     me = getpass.getuser()
     three.promotions.promote(NAME, "production", 1)
-    others = settings.model_copy(update={"protected_aliases": {"production": ("anna", "otto")}})
+    others = settings.model_copy(
+        update={"protected_aliases": ("production:anna", "production:otto")}
+    )
     with Registry.open(others) as registry:
         for move in (
             lambda: registry.promotions.promote(NAME, "production", 2),
@@ -78,7 +80,9 @@ def test_a_protected_alias_is_moved_by_those_who_may(three: Registry, settings: 
             with pytest.raises(NotAllowedError, match=f"{me} may not .* ask one of anna, otto"):
                 move()
         assert registry.promotions.promote(NAME, "staging", 2).version == 2
-    mine = settings.model_copy(update={"protected_aliases": {"production": ("anna", me)}})
+    mine = settings.model_copy(
+        update={"protected_aliases": ("production:anna", f"production:{me}")}
+    )
     with Registry.open(mine) as registry:
         assert registry.promotions.promote(NAME, "production", 2).version == 2
 

@@ -219,3 +219,12 @@ def test_what_is_not_ours_in_a_shared_folder_is_left_alone(tmp_path: Path) -> No
     (team / "mlflow.db").write_text("")
     Settings(home=team).ensure_home()
     assert loose(team, theirs, *team.glob("[mw]*")) == [team, theirs]
+
+
+def test_settings_tell_what_was_opened_with_them(tmp_path: Path) -> None:
+    """Flows open one registry for equal settings."""
+    made = [
+        Settings(home=tmp_path, protected_aliases=["a:b"], data_paths={"x": tmp_path})
+        for _ in range(2)
+    ]
+    assert len({*made}) == 1

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from modkernel.flows.deployments.forms.schema import form_schema
 from modkernel.flows.runtime.form_flow import FormFlow
 from modkernel.flows.runtime.shared import open_registry
+from modkernel.flows.servers.followers import tell_moves
 from modkernel.flows.servers.registration import KeptDeployment
 from modkernel.registry import StoredNames
 
@@ -54,6 +55,9 @@ class StoredNow:
                 if time.monotonic() - asked_for_aliases > ALIAS_SECONDS:
                     asked_for_aliases = time.monotonic()
                     registry.promotions.sync()
+                    for moved in tell_moves(registry):
+                        target = f"version {moved.version}" if moved.version else "nothing"
+                        self._say(f"{moved.name}@{moved.alias} means {target} now.")
                 told = False
             except Exception as error:  # Whatever it is, the registry may be back later.
                 if not told:

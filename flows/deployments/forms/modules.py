@@ -116,6 +116,9 @@ class CompositionForm(Form):
         None, description="CSV file of labels (id, class) to learn from, and no others."
     )
     method: Method = "cross_entropy"
+    follow: bool = Field(
+        False, description="Compose it again by itself whenever the alias moves to another version."
+    )
     seed: Seed = 0
     advanced: Annotated[Blanks | None, Folded(COMPOSITION)] = None
 
@@ -123,7 +126,7 @@ class CompositionForm(Form):
         """See `Form`."""
         more = self.advanced
         return {
-            **self.model_dump(include={"name", "hidden", "labels", "seed"}),
+            **self.model_dump(include={"name", "hidden", "labels", "seed", "follow"}),
             "dataset": dataset_of(self.dataset, self.path, more),
             "output": output_of(more, labels_per_class=self.labels_per_class, method=self.method),
         }

@@ -26,6 +26,12 @@ def upgrade() -> None:
     op.add_column("modules", sa.Column("accuracy", sa.Float, nullable=True))
     op.add_column("promotions", sa.Column("who", sa.String(255), nullable=True))
     op.add_column("promotions", sa.Column("reason", sa.Text, nullable=True))
+    with op.batch_alter_table("promotions") as promotions:
+        # What is old news when the database is upgraded is told nobody.
+        promotions.add_column(
+            sa.Column("told", sa.Boolean, nullable=False, server_default=sa.true())
+        )
+        promotions.alter_column("told", server_default=None)
     op.create_table(
         "traits",
         sa.Column(
