@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
+from modkernel.errors import SpecError
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, output_step
@@ -14,6 +16,7 @@ from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.servers.followers import check_can_follow, follow_alias
 from modkernel.flows.tasks.train_plan import train_network_of
+from modkernel.lookup import is_import_path
 from modkernel.plan import check_output, check_whole
 from modkernel.spec import DatasetSpec, Name, OutputSpec
 
@@ -55,6 +58,11 @@ def compose_network(
     """
     began = time.perf_counter()
     if follow:
+        if dataset is not None and is_import_path(dataset.name):
+            raise SpecError(
+                f"A network on '{dataset.name}' cannot follow an alias: a form would make it, "
+                "which names no code."
+            )
         check_can_follow(hidden, compose_network.name)
     fork_server().start()
     registry = open_registry()
@@ -73,14 +81,33 @@ def compose_network(
     recipe = f"compose {step.spec_on(below).digest()}"
     result = train_network_of(registry, name, plan, recipe, began)
     if follow:
-        parameters = {
-            "name": name,
-            "hidden": hidden,
-            "dataset": None if dataset is None else dataset.model_dump(mode="json"),
-            "output": output.model_dump(mode="json"),
-            "seed": seed,
-            "labels": labels,
-        }
+        parameters = as_filled_in(name, hidden, dataset, output, seed, labels)
         told = follow_alias(name, hidden, compose_network.name, parameters)
         emit(Note(f"Prefect's automation '{told}' composes it again when the alias moves."))
     return result
+
+
+def as_filled_in(
+    name: str,
+    hidden: str,
+    dataset: DatasetSpec | None,
+    output: OutputSpec,
+    seed: int,
+    labels: str | None,
+) -> dict[str, Any]:
+    """The parameters as a person fills them into the flow's form, which Prefect's server checks."""
+    values: dict[str, Any] = {"name": name, "hidden": hidden, "seed": seed, "labels": labels}
+    advanced: dict[str, Any] = {}
+    for part, spec, short in (
+        ("dataset", dataset, {"name": "dataset", "path": "path"}),
+        ("output", output, {"method": "method", "labels_per_class": "labels_per_class"}),
+    ):
+        if spec is None:
+            continue
+        said = spec.model_dump(mode="json", exclude_unset=True)
+        values |= {short[field]: getattr(spec, field) for field in short}
+        rest = {field: value for field, value in said.items() if field not in short}
+        if rest:
+            advanced[part] = rest
+    # The server refuses a null where it knows a list of choices.
+    return {key: value for key, value in (values | {"advanced": advanced}).items() if value}

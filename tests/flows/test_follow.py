@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from modkernel.flows.compose_network import as_filled_in
+from modkernel.flows.deployments.forms.modules import CompositionForm
 from modkernel.registry import NetworkRecord, Registry, Settings
+from modkernel.spec import DatasetSpec, OutputSpec, Recipe
 from modkernel.system.files import hash_file
 from tests.flows.helpers.prefect_client import prefect_client
 from tests.flows.helpers.processes import wait_until
@@ -64,3 +68,30 @@ def test_moving_an_alias_in_mlflow_composes_what_follows_it(up: Up, tmp_path: Pa
             (automation,) = [one for one in client.read_automations() if "follows" in one.name]
             assert automation.name == f"modkernel: network follower follows {HIDDEN}@best"
             client.delete_automation(automation.id)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "output"),
+    [
+        (None, OutputSpec()),
+        (DatasetSpec(), OutputSpec(method="ridge", labels_per_class=1, draws=3)),
+        (
+            DatasetSpec(name="image_folder", path="/data/p", classes=("a", "b"), image_size=(8, 6)),
+            OutputSpec(recipe=Recipe(epochs=3, optimizer="adam"), minimum_steps=7),
+        ),
+    ],
+)
+def test_what_a_follower_is_made_of_again_is_what_it_was_made_of(
+    dataset: DatasetSpec | None, output: OutputSpec
+) -> None:
+    values = as_filled_in("net", "a@b", dataset, output, 0, None)
+    again = CompositionForm.model_validate(json.loads(json.dumps(values))).parameters()
+    assert again == {
+        "name": "net",
+        "hidden": "a@b",
+        "dataset": dataset,
+        "output": output,
+        "seed": 0,
+        "labels": None,
+        "follow": False,
+    }
