@@ -165,8 +165,7 @@ class Promotions:
             return tuple(_record(row, None) for row in session.scalars(query))
 
     def _move(self, name: str, alias: str, target: _Target, reason: str | None) -> PromotionRecord:
-        who = caller(self.backends.settings)
-        self._check_may_move(alias, who)
+        who = self.check_may_move(alias)
         # What was moved by hand before is in the history first, and nobody's.
         self.sync()
         key, serial, now = (name, alias), *self._newest(name, alias)
@@ -204,7 +203,13 @@ class Promotions:
         except KeyError:
             raise NotFoundError(f"'{name}' has no alias '{alias}' in MLflow.") from None
 
-    def _check_may_move(self, alias: str, who: str) -> None:
+    def check_may_move(self, alias: str) -> str:
+        """Check that whoever runs this may move an alias; who that is.
+
+        Raises:
+            NotAllowedError: the alias is protected, and this is none of those who may move it.
+        """
+        who = caller(self.backends.settings)
         pairs = [pair.split(":", 1) for pair in self.backends.settings.protected_aliases]
         allowed = [person for protected, person in pairs if protected == alias]
         if allowed and who not in allowed:
@@ -212,6 +217,7 @@ class Promotions:
                 f"'{alias}' is a protected alias, and {who} may not move it: ask one of "
                 f"{', '.join(allowed)} (MODKERNEL_PROTECTED_ALIASES)."
             )
+        return who
 
     def _aliases(self) -> dict[_Key, _Target]:
         """What the aliases of our own models point to, as MLflow has it now."""

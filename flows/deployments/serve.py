@@ -18,7 +18,12 @@ from prefect.schedules import Cron, Schedule
 from tzlocal import get_localzone_name
 
 from modkernel.flows.deployments.forms.follow import StoredNow, follow, offer
-from modkernel.flows.deployments.forms.modules import compose_network, measure_modules, train_module
+from modkernel.flows.deployments.forms.modules import (
+    compose_network,
+    measure_modules,
+    promote_module,
+    train_module,
+)
 from modkernel.flows.deployments.forms.network import retrain_network, train_baseline, train_network
 from modkernel.flows.deployments.forms.search import search_modules
 from modkernel.flows.deployments.forms.study import transfer_study
@@ -59,6 +64,11 @@ def deployments(names: StoredNames | None = None) -> tuple[KeptDeployment, ...]:
             compose_network,
             "Make a network of a stored hidden module, with all that it stands on, and train a "
             "new output module.",
+        ),
+        _deployment(
+            promote_module,
+            "Compare a stored hidden module with the one that an alias means, and ask a person to "
+            "decide: the run waits until it is resumed.",
         ),
         _deployment(
             train_baseline,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import StateType
 
 from modkernel.flows.compose_network import as_filled_in
 from modkernel.flows.deployments.forms.modules import CompositionForm
 from modkernel.registry import NetworkRecord, Registry, Settings
 from modkernel.spec import DatasetSpec, OutputSpec, Recipe
 from modkernel.system.files import hash_file
-from tests.flows.helpers.prefect_client import prefect_client
+from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up
 from tests.flows.helpers.specs import tiny
@@ -31,13 +32,19 @@ def bytes_of(registry: Registry, network: NetworkRecord) -> list[str]:
     ]
 
 
-@pytest.mark.servers
-@pytest.mark.timeout(600)
-def test_moving_an_alias_in_mlflow_composes_what_follows_it(up: Up, tmp_path: Path) -> None:
-    path = tmp_path / "spec.json"
+@pytest.fixture(scope="module")
+def two_versions(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Up:
+    path = tmp_path_factory.mktemp("spec") / "spec.json"
     for seed in (0, 1):
         path.write_text(tiny("leader").changed(seed=seed).model_dump_json())
         up.modkernel("train", str(path))
+    return up
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(600)
+def test_moving_an_alias_in_mlflow_composes_what_follows_it(two_versions: Up) -> None:
+    up = two_versions
     promoted = up.modkernel("modules", "promote", f"{HIDDEN}/1", "best", "--reason", "the first")
     assert (promoted["version"], promoted["reason"]) == (1, "the first")
     composed = ("compose", f"{HIDDEN}@best", "--name", "follower", "--method", "ridge", "--follow")
@@ -68,6 +75,41 @@ def test_moving_an_alias_in_mlflow_composes_what_follows_it(up: Up, tmp_path: Pa
             (automation,) = [one for one in client.read_automations() if "follows" in one.name]
             assert automation.name == f"modkernel: network follower follows {HIDDEN}@best"
             client.delete_automation(automation.id)
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("promote", [False, True])
+def test_a_person_decides_on_a_promotion(two_versions: Up, promote: bool) -> None:
+    up, alias = two_versions, f"gate-{promote}"
+    up.modkernel("modules", "promote", f"{HIDDEN}/1", alias)
+    with prefect_client(up.prefect, up.home) as client:
+        made = client.create_flow_run_from_deployment(
+            deployment(client, "promote-module").id,
+            parameters={"module": f"{HIDDEN}/2", "alias": alias},
+        )
+
+        def waits() -> bool:
+            state = client.read_flow_run(made.id).state
+            assert state is None or not state.is_final(), state
+            return state is not None and state.name == "Suspended"
+
+        wait_until(waits, 120, "the run waits for a decision")
+        key = f"promotion-leader-hidden-2-{alias.lower()}"
+        (page,) = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        )
+        for shown in (f"**@{alias} now** | {HIDDEN}/1", f"**candidate** | {HIDDEN}/2", " % "):
+            assert shown in str(page.data)
+        decision = {"promote": promote, "comment": "seen by me"}
+        client.resume_flow_run(made.id, run_input=decision)
+        assert wait_for_end(client, made.id).state_type == StateType.COMPLETED
+    with Registry.open(Settings(home=up.home)) as registry:
+        moves = [one for one in registry.promotions.history(HIDDEN) if one.alias == alias]
+        assert [(one.version, one.reason) for one in moves] == [
+            (1, None),
+            *([(2, "seen by me")] if promote else []),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from modkernel.flows.deployments.forms.network import (
     hidden_of,
 )
 from modkernel.flows.measure_modules import measure_modules as _measure_modules
+from modkernel.flows.promote_module import promote_module as _promote_module
 from modkernel.flows.runtime.form_flow import Blanks, Form
 from modkernel.flows.train_module import train_module as _train_module
 from modkernel.kernels import AUTO
@@ -152,6 +153,24 @@ class MeasuringForm(Form):
         }
 
 
+class PromotionForm(Form):
+    """Which module is to be promoted, and what it is compared on."""
+
+    module: StoredModule = Field(description="The candidate: a stored hidden module.")
+    alias: str = Field("production", description="Of its name, without the '@'.")
+    dataset: DatasetName | None = Field(None, description="Blank: the candidate's own data.")
+    path: Path = None
+    advanced: Annotated[Blanks | None, Folded(MEASURING)] = None
+
+    def parameters(self) -> dict[str, Any]:
+        """See `Form`."""
+        return {
+            **self.model_dump(include={"module", "alias"}),
+            "dataset": dataset_of(self.dataset, self.path, self.advanced),
+        }
+
+
 train_module = _train_module.filled_in_by(ModuleForm, __name__)
 compose_network = _compose_network.filled_in_by(CompositionForm, __name__)
 measure_modules = _measure_modules.filled_in_by(MeasuringForm, __name__)
+promote_module = _promote_module.filled_in_by(PromotionForm, __name__)

@@ -1,0 +1,161 @@
+"""The flow that promotes a module once a person has seen how it does beside the present one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from pydantic import Field
+
+from modkernel.errors import SpecError
+from modkernel.flows.display.artifacts import artifact_key, leave_page, table
+from modkernel.flows.plans import datasets
+from modkernel.flows.plans.checks import check_is_hidden, check_labelled
+from modkernel.flows.runtime.events import Note, emit
+from modkernel.flows.runtime.form_flow import form_flow
+from modkernel.flows.runtime.run_names import named
+from modkernel.flows.runtime.shared import fork_server, open_registry
+from modkernel.flows.tasks.ground_truth import measure_stored_ground_truth
+from modkernel.registry import ModuleRecord, Registry
+from modkernel.reuse.ground_truth import GroundTruthSpec
+from modkernel.reuse.task import Task
+from modkernel.spec import DatasetSpec, OutputSpec, Spec
+
+DECIDED_WITHIN = 14 * 24 * 3600
+"""Seconds for which a run waits for its decision; then it fails, and nothing was promoted."""
+OUTPUT = OutputSpec(method="ridge")
+"""What is trained on both to compare them: of a closed form, the same at each attempt."""
+SEED = 0
+
+
+class Decision(RunInput):
+    """What a person is asked for on Prefect's page."""
+
+    promote: bool = Field(False, description="Whether the alias means the candidate from now on.")
+    comment: str = Field("", description="Why; it is kept in the history of promotions.")
+
+
+class Measured(Spec):
+    """How a module did: a fresh output module on it, on the test part."""
+
+    module: str
+    """NAME/VERSION."""
+    accuracy: float
+    balanced_accuracy: float
+    worst_accuracy: float
+    """Of the class of least accuracy."""
+
+
+class PromotionResult(Spec):
+    """What was compared, and what became of it."""
+
+    alias: str
+    candidate: Measured
+    present: Measured | None
+    """What the alias meant before; none where it meant nothing."""
+    decision: Literal["promoted", "kept", "same"]
+    comment: str
+
+
+@form_flow("promote-module", flow_run_name=named("{module} → {alias}"))
+def promote_module(module: str, alias: str, dataset: DatasetSpec | None = None) -> PromotionResult:
+    """Compare a stored hidden module with the one that an alias means, and ask who may decide.
+
+    The run is suspended until somebody resumes it on Prefect's page, with a decision and a comment;
+    it needs no process meanwhile, and a machine that restarts loses nothing.
+
+    Args:
+        module: the candidate, a stored hidden module.
+        alias: of its name, such as production.
+        dataset: what both are compared on; the candidate's own data if left out.
+
+    Raises:
+        NotAllowedError: the alias is protected; whoever serves this flow may not move it.
+        InterfaceError: the data do not fit one of them, or it is no hidden module.
+        ModkernelError: a reference or the data are wrong; later, what ended the measuring.
+    """
+    fork_server().start()
+    registry = open_registry()
+    candidate = registry.modules.resolve(module)
+    check_is_hidden(candidate)
+    registry.promotions.check_may_move(alias)
+    present = _present(registry, candidate, alias)
+    if present is not None and present.id == candidate.id:
+        figures = _measured(registry, candidate, dataset)
+        emit(Note(f"{candidate.name}@{alias} means version {candidate.version} already."))
+        return PromotionResult(
+            alias=alias, candidate=figures, present=figures, decision="same", comment=""
+        )
+    figures = _measured(registry, candidate, dataset)
+    before = None if present is None else _measured(registry, present, dataset)
+    leave_page(
+        _page(alias, figures, before),
+        key=artifact_key("promotion", f"{candidate.name} {alias}"),
+        description=f"{figures.module} for @{alias}",
+    )
+    # Suspended, it begins again from the top; what was measured is stored.
+    decided = suspend_flow_run(
+        wait_for_input=Decision.with_initial_data(
+            description=_page(alias, figures, before), promote=False, comment=""
+        ),
+        timeout=DECIDED_WITHIN,
+        key="decision",
+    )
+    if decided.promote:
+        assert candidate.version is not None, "what is ready has a version"
+        why = decided.comment or f"accuracy {figures.accuracy:.4f}"
+        registry.promotions.promote(candidate.name, alias, candidate.version, why)
+    return PromotionResult(
+        alias=alias,
+        candidate=figures,
+        present=before,
+        decision="promoted" if decided.promote else "kept",
+        comment=decided.comment,
+    )
+
+
+def _present(registry: Registry, candidate: ModuleRecord, alias: str) -> ModuleRecord | None:
+    if not alias or "@" in alias:
+        raise SpecError(f"'{alias}' is no alias: write it as 'production', without the '@'.")
+    aliases = registry.backends.models.aliases(candidate.name)
+    if alias not in aliases:
+        return None
+    return registry.modules.resolve(f"{candidate.name}@{alias}")
+
+
+def _measured(registry: Registry, module: ModuleRecord, dataset: DatasetSpec | None) -> Measured:
+    whole, info = datasets.for_chain(registry, module, dataset)
+    check_labelled(info, "on which modules are compared")
+    task = Task.of_classes(info.classes)
+    spec = GroundTruthSpec(
+        module_id=module.id,
+        fingerprint=info.fingerprint,
+        own=task,
+        targets=(task,),
+        output=OUTPUT,
+        seed=SEED,
+    )
+    name = f"{module.name}/{module.version}"
+    _, truth = measure_stored_ground_truth(name, spec, whole)
+    return Measured(
+        module=name,
+        accuracy=truth.accuracy[0],
+        balanced_accuracy=truth.balanced_accuracy[0],
+        worst_accuracy=truth.worst_accuracy[0],
+    )
+
+
+def _page(alias: str, candidate: Measured, present: Measured | None) -> str:
+    def cells(one: Measured | None) -> list[str]:
+        if one is None:
+            return ["nothing", "", "", ""]
+        shares = (one.accuracy, one.balanced_accuracy, one.worst_accuracy)
+        return [one.module, *(f"{100 * share:.2f} %" for share in shares)]
+
+    head = ("", "module", "accuracy", "balanced", "worst class")
+    rows = [[f"**@{alias} now**", *cells(present)], ["**candidate**", *cells(candidate)]]
+    return (
+        f"{table(head, rows)}\n\nOf an output module in closed form on each, on the test part. "
+        "**Resume** this run to decide."
+    )
