@@ -8,7 +8,7 @@ from typing import Self
 
 from modkernel.registry.advice import Adviser
 from modkernel.registry.backends import Backends
-from modkernel.registry.baselines import Baselines
+from modkernel.registry.tracking.baselines import Baselines
 from modkernel.registry.beside.checkpoints import Checkpoints
 from modkernel.registry.beside.examples import SeenExamples
 from modkernel.registry.beside.ground_truths import GroundTruths

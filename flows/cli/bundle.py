@@ -1,0 +1,110 @@
+"""`bundle`: modules and networks as files, from one registry to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modkernel.flows.cli._output import Json, err, out, print_json, print_table, size
+from modkernel.flows.cli._stored import stored
+
+if TYPE_CHECKING:
+    from modkernel.registry.bundles.take_in import Imported
+
+bundle = typer.Typer(
+    help="Write modules and networks into files, and take them in.", no_args_is_help=True
+)
+
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="A module (id, NAME, NAME@ALIAS, NAME/VERSION) or a network (name, id).",
+    ),
+]
+
+
+@bundle.command("export")
+def export(
+    reference: Reference,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="What to write, such as net.mkb.")],
+    json: Json = False,
+) -> None:
+    """Write a module or a network, with all modules that it stands on, into one file.
+
+    --json: {id, name, modules: ids from the first to the last, file, size_bytes}.
+    """
+    from modkernel.registry.bundles.write import export_bundle
+
+    manifest = export_bundle(stored(), reference, path)
+    if json:
+        ids = [module.id for module in manifest.modules]
+        written = {"file": str(path), "size_bytes": path.stat().st_size}
+        print_json({"id": manifest.id, "name": manifest.name, "modules": ids, **written})
+        return
+    out.print(
+        f"{path}: {manifest.what}, {len(manifest.modules)} modules, {size(path.stat().st_size)}",
+        soft_wrap=True,
+    )
+
+
+@bundle.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="As 'bundle export' wrote it.")],
+    json: Json = False,
+) -> None:
+    """Store all of a bundle that is not stored yet, once everything in it is checked.
+
+    --json: {id, name, modules: a list of {id, name, version, new}, moments: how many are new,
+    network: its id or null, network_is_new, signer: a key's fingerprint or null}.
+    """
+    from modkernel.registry.bundles.take_in import import_bundle
+
+    show_imported(import_bundle(stored(), file), json)
+
+
+def show_imported(found: Imported, json: bool) -> None:
+    """Say what a bundle brought and what was there."""
+    modules = [
+        {
+            "id": record.id,
+            "name": record.name,
+            "version": record.version,
+            "new": record.id in found.new,
+        }
+        for record in found.modules
+    ]
+    if json:
+        print_json(
+            {
+                "id": found.manifest.id,
+                "name": found.manifest.name,
+                "modules": modules,
+                "moments": found.moments,
+                "network": None if found.network is None else found.network.id,
+                "network_is_new": found.network_is_new,
+                "signer": found.signer,
+            }
+        )
+        return
+    print_table(
+        found.manifest.what,
+        ("name", "version ", "id", ""),
+        [
+            (record.name, str(record.version), record.short_id, _new(record.id in found.new))
+            for record in found.modules
+        ],
+    )
+    if found.network is not None:
+        out.print(f"network {found.network.name}: {_new(found.network_is_new)}")
+    if found.moments:
+        out.print(f"moments: {found.moments} new")
+    err.print(
+        "Nobody signed this bundle." if found.signer is None else f"Signed with key {found.signer}."
+    )
+
+
+def _new(is_new: bool) -> str:
+    return "new" if is_new else "was there"
