@@ -11,6 +11,7 @@ from modkernel.flows.cli._output import Json, err, out, print_json, print_table,
 from modkernel.flows.cli._stored import stored
 
 if TYPE_CHECKING:
+    from modkernel.registry.bundles.signing import PrivateKey
     from modkernel.registry.bundles.take_in import Imported
 
 bundle = typer.Typer(
@@ -25,11 +26,19 @@ Reference = Annotated[
     ),
 ]
 
+Sign = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="KEYFILE", help="Sign it with this ed25519 key, as 'bundle key' or ssh-keygen made."
+    ),
+]
+
 
 @bundle.command("export")
 def export(
     reference: Reference,
     path: Annotated[Path, typer.Argument(metavar="FILE", help="What to write, such as net.mkb.")],
+    sign: Sign = None,
     json: Json = False,
 ) -> None:
     """Write a module or a network, with all modules that it stands on, into one file.
@@ -38,7 +47,7 @@ def export(
     """
     from modkernel.registry.bundles.write import export_bundle
 
-    manifest = export_bundle(stored(), reference, path)
+    manifest = export_bundle(stored(), reference, path, key_in(sign))
     if json:
         ids = [module.id for module in manifest.modules]
         written = {"file": str(path), "size_bytes": path.stat().st_size}
@@ -63,6 +72,36 @@ def import_file(
     from modkernel.registry.bundles.take_in import import_bundle
 
     show_imported(import_bundle(stored(), file), json)
+
+
+@bundle.command("key")
+def make_key(
+    path: Annotated[
+        Path, typer.Argument(metavar="KEYFILE", help="A new file; KEYFILE.pub is made beside it.")
+    ],
+    json: Json = False,
+) -> None:
+    """Make a key to sign bundles with; its public half is for the others' MODKERNEL_TRUSTED_KEYS.
+
+    --json: {public_key, fingerprint}.
+    """
+    from modkernel.registry.bundles import signing
+
+    public = signing.make_key(path)
+    if json:
+        print_json({"public_key": public, "fingerprint": signing.fingerprint_of(public)})
+        return
+    out.print(public, soft_wrap=True)
+    err.print(f"{path} is the private half: keep it. {path}.pub has the line above to hand out.")
+
+
+def key_in(path: Path | None) -> PrivateKey | None:
+    """The key in a file that --sign names, if it does."""
+    if path is None:
+        return None
+    from modkernel.registry.bundles.signing import read_key
+
+    return read_key(path)
 
 
 def show_imported(found: Imported, json: bool) -> None:
