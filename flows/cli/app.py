@@ -88,6 +88,8 @@ app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
 app.add_typer(networks.networks, name="networks", rich_help_panel=STORED)
 app.command(rich_help_panel=STORED)(networks.predict)
 app.add_typer(bundle.bundle, name="bundle", rich_help_panel=STORED)
+app.command(rich_help_panel=STORED)(bundle.push)
+app.command(rich_help_panel=STORED)(bundle.pull)
 app.command(rich_help_panel=STORED)(maintenance.verify)
 app.command(rich_help_panel=STORED)(maintenance.repair)
 

@@ -95,6 +95,50 @@ def make_key(
     err.print(f"{path} is the private half: keep it. {path}.pub has the line above to hand out.")
 
 
+def push(
+    reference: Reference,
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="A folder of bundles, made if there is none.")
+    ],
+    sign: Sign = None,
+    json: Json = False,
+) -> None:
+    """Put a module or a network, with all that it stands on, into a folder that others pull from.
+
+    --json: {id, name, file, new}.
+    """
+    from modkernel.registry.bundles import exchange
+
+    found = exchange.push(stored(), reference, folder, key_in(sign))
+    if json:
+        manifest = found.manifest
+        facts = {"id": manifest.id, "name": manifest.name, "file": str(found.path)}
+        print_json(facts | {"new": found.is_new})
+        return
+    out.print(f"{found.path}: {found.manifest.what}, {_new(found.is_new)}", soft_wrap=True)
+
+
+def pull(
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="REF", help="A name (what was pushed last), an id or first digits of an id."
+        ),
+    ],
+    source: Annotated[
+        str, typer.Argument(metavar="FOLDER|URL", help="Where others pushed, or its web address.")
+    ],
+    json: Json = False,
+) -> None:
+    """Store a module or a network out of a folder that others pushed to.
+
+    --json: as of 'bundle import'.
+    """
+    from modkernel.registry.bundles import exchange
+
+    show_imported(exchange.pull(stored(), reference, source), json)
+
+
 def key_in(path: Path | None) -> PrivateKey | None:
     """The key in a file that --sign names, if it does."""
     if path is None:

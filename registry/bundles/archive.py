@@ -12,18 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from pydantic import ValidationError
+
 from modkernel.errors import BundleError
+from modkernel.modules.stored import SPEC_FILE
 from modkernel.registry.bundles.manifest import (
     LARGEST_BUNDLE,
     MANIFEST,
     MOST_FILES,
     SIGNATURE,
     Manifest,
+    folder_of,
     largest,
     parse_json,
     parse_manifest,
 )
 from modkernel.registry.bundles.signing import Signature
+from modkernel.spec import ModuleSpec, parse_module_spec
 
 AGAIN = "Have it sent or exported again."
 _LARGEST_DIRECTORY = MOST_FILES * 512
@@ -48,6 +53,20 @@ class Archive:
     def digest(self) -> str:
         """SHA-256 of the manifest, which has that of every file."""
         return hashlib.sha256(self.manifest_bytes).hexdigest()
+
+    def last_spec(self) -> ModuleSpec:
+        """The spec of the last module, which nobody has checked further.
+
+        Raises:
+            BundleError: it is none.
+        """
+        name = f"{folder_of(self.manifest.modules[-1].id)}/{SPEC_FILE}"
+        if name not in self.manifest.files:
+            raise BundleError(f"The bundle has no {name}. {AGAIN}")
+        try:
+            return parse_module_spec(read(self.zip, name))
+        except ValidationError as error:
+            raise BundleError(f"{name} in the bundle is no module's spec. {AGAIN}") from error
 
 
 @contextmanager

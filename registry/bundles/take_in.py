@@ -39,11 +39,16 @@ class Imported:
     network_is_new: bool
 
 
-def import_bundle(registry: Registry, path: Path) -> Imported:
+def import_bundle(registry: Registry, path: Path, expected: str | None = None) -> Imported:
     """Store all of a bundle that the registry does not have yet; a second time changes nothing.
 
     Everything is checked before anything is stored. A process that dies in between leaves what
     one leaves that stores a trained module: importing again, or `Registry.repair`, goes on.
+
+    Args:
+        registry: stores it.
+        path: the bundle's file.
+        expected: id of the module or network that it has to be of.
 
     Raises:
         BundleError: the bundle is damaged, foreign or not signed by whom it has to be.
@@ -53,6 +58,11 @@ def import_bundle(registry: Registry, path: Path) -> Imported:
     """
     settings = registry.settings
     with opened(path) as archive:
+        if expected not in (None, archive.manifest.id):
+            raise BundleError(
+                f"{path.name} is of {archive.manifest.what}, not of {expected:.12}: have it pushed "
+                "again."
+            )
         signer = check_signature(archive.signature, archive.manifest_bytes, settings.trusted_keys)
         # Under a claim of that key, as the work of training: a folder that a killed process left
         # is swept away by the next flow, or by who imports the bundle again.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,27 +17,11 @@ from modkernel.registry.bundles.write import export_bundle
 from modkernel.registry.tracking.runs import figures_of
 from modkernel.reuse.task import parse_task
 from tests.modkernel.helpers.stored_examples import FACTS
-from tests.registry.conftest import POSTGRES_PARAM, close_mlflow
+from tests.registry.conftest import POSTGRES_PARAM
 from tests.registry.helpers.bundles import HOME_PATH, PICTURE, left_files, rows, store_network
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain
 from tests.registry.helpers.processes import start
 from tests.registry.test_advice import info, keep
-
-
-@pytest.fixture
-def other_settings(tmp_path: Path, mlflow_template: Path, settings: Settings) -> Iterator[Settings]:
-    """Settings of a second home."""
-    made = Settings(home=tmp_path / "other", lease_seconds=1)
-    made.ensure_home()
-    shutil.copyfile(mlflow_template, made.home / "mlflow.db")
-    yield made
-    close_mlflow(made.mlflow_uri)
-
-
-@pytest.fixture
-def other(other_settings: Settings) -> Iterator[Registry]:
-    with Registry.open(other_settings) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("there", ["sqlite", POSTGRES_PARAM])
