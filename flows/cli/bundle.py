@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 bundle = typer.Typer(
     help="Write modules and networks into files, and take them in.", no_args_is_help=True
 )
+
+
+class Form(StrEnum):
+    """What a network is written as."""
+
+    BUNDLE = "bundle"
+    HUGGINGFACE = "huggingface"
+
 
 Reference = Annotated[
     str,
@@ -37,24 +46,43 @@ Sign = Annotated[
 @bundle.command("export")
 def export(
     reference: Reference,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="What to write, such as net.mkb.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="The file to write, such as net.mkb; or folder.")
+    ],
+    form: Annotated[
+        Form,
+        typer.Option(
+            help="bundle: a file that 'bundle import' takes; huggingface: a folder with "
+            "model.safetensors, config.json and a model card."
+        ),
+    ] = Form.BUNDLE,
     sign: Sign = None,
     json: Json = False,
 ) -> None:
-    """Write a module or a network, with all modules that it stands on, into one file.
+    """Write a module or a network, with all modules that it stands on, into one file or folder.
 
-    --json: {id, name, modules: ids from the first to the last, file, size_bytes}.
+    --json: {id, name, modules: ids from the first to the last, path, size_bytes}.
     """
-    from modkernel.registry.bundles.write import export_bundle
+    from modkernel.registry.bundles.write import chain_of, export_bundle, resolve
 
-    manifest = export_bundle(stored(), reference, path, key_in(sign))
+    key, registry = key_in(sign), stored()
+    found = resolve(registry, reference)
+    if form is Form.BUNDLE:
+        export_bundle(registry, found.id, path, key)
+    elif key is None:
+        from modkernel.registry.bundles.huggingface import export_huggingface
+
+        export_huggingface(registry, found.id, path)
+    else:
+        raise typer.BadParameter("only a bundle is signed", param_hint="--sign")
+    ids = [record.id for record in chain_of(registry, found)]
+    written = sum(file.stat().st_size for file in (path, *path.glob("*")) if file.is_file())
     if json:
-        ids = [module.id for module in manifest.modules]
-        written = {"file": str(path), "size_bytes": path.stat().st_size}
-        print_json({"id": manifest.id, "name": manifest.name, "modules": ids, **written})
+        facts = {"id": found.id, "name": found.name, "modules": ids}
+        print_json(facts | {"path": str(path), "size_bytes": written})
         return
     out.print(
-        f"{path}: {manifest.what}, {len(manifest.modules)} modules, {size(path.stat().st_size)}",
+        f"{path}: {found.name} ({found.short_id}), {len(ids)} modules, {size(written)}",
         soft_wrap=True,
     )
 
