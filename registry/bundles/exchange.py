@@ -34,9 +34,9 @@ from modkernel.registry.bundles.manifest import (
 from modkernel.registry.bundles.signing import PrivateKey
 from modkernel.registry.bundles.take_in import Imported, import_bundle
 from modkernel.registry.bundles.write import export_bundle, resolve
-from modkernel.registry.references import PREFIX
 from modkernel.registry.registry import Registry
 from modkernel.registry.settings import without_secrets
+from modkernel.registry.sql.queries import PREFIX
 from modkernel.spec import Spec
 from modkernel.system.files import hash_file, replace_file
 
