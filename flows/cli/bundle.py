@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modkernel.flows.cli._output import Json, err, out, print_json, print_table, size
-from modkernel.flows.cli._stored import stored
+from modkernel.flows.cli._stored import AnyRef, stored
 
 if TYPE_CHECKING:
     from modkernel.registry.bundles.signing import PrivateKey
@@ -27,14 +27,6 @@ class Form(StrEnum):
     HUGGINGFACE = "huggingface"
 
 
-Reference = Annotated[
-    str,
-    typer.Argument(
-        metavar="REF",
-        help="A module (id, NAME, NAME@ALIAS, NAME/VERSION) or a network (name, id).",
-    ),
-]
-
 Sign = Annotated[
     Path | None,
     typer.Option(
@@ -45,7 +37,7 @@ Sign = Annotated[
 
 @bundle.command("export")
 def export(
-    reference: Reference,
+    reference: AnyRef,
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="The file to write, such as net.mkb; or folder.")
     ],
@@ -124,7 +116,7 @@ def make_key(
 
 
 def push(
-    reference: Reference,
+    reference: AnyRef,
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="A folder of bundles, made if there is none.")
     ],
