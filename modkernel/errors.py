@@ -27,6 +27,7 @@ The command line prints that message and exits non-zero; it never prints a trace
     │   ├── InUseError            what others stand on is not deleted
     │   └── SchemaVersionError    a database of another schema version
     ├── NotAllowedError           what others alone may do
+    ├── BundleError               a bundle that is damaged, foreign, too large or not trusted
     ├── SettingsError             a setting, folder or port that cannot be used
     └── ServiceError              a server that died or never answered
 """
@@ -38,6 +39,7 @@ from collections.abc import Iterable
 __all__ = [
     "AmbiguousError",
     "ArtifactError",
+    "BundleError",
     "ChildError",
     "ClassError",
     "CutError",
@@ -166,6 +168,10 @@ class SchemaVersionError(StoreError):
 
 class NotAllowedError(ModkernelError):
     """Something that others alone may do."""
+
+
+class BundleError(ModkernelError):
+    """A bundle of modules that is damaged, foreign, too large or not trusted."""
 
 
 class SettingsError(ModkernelError):

@@ -8,7 +8,6 @@ from typing import Self
 
 from modkernel.registry.advice import Adviser
 from modkernel.registry.backends import Backends
-from modkernel.registry.baselines import Baselines
 from modkernel.registry.beside.checkpoints import Checkpoints
 from modkernel.registry.beside.examples import SeenExamples
 from modkernel.registry.beside.ground_truths import GroundTruths
@@ -30,6 +29,7 @@ from modkernel.registry.sql import claims
 from modkernel.registry.sql.claims import Claim, Contender
 from modkernel.registry.sql.engine import open_database
 from modkernel.registry.sql.names import stored_names
+from modkernel.registry.tracking.baselines import Baselines
 from modkernel.registry.tracking.client import open_mlflow
 from modkernel.registry.upkeep.collect import Collector
 from modkernel.registry.upkeep.delete import Deletion

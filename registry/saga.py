@@ -96,6 +96,8 @@ def ensure_run(backends: Backends, record: ModuleRecord) -> ModuleRecord:
         runs.bring_back(doomed)
     if run_id is None or not runs.has(run_id):
         run_id = runs.start_module(record.name, record.spec)
+        history = report_of(backends, record.id).history
+        runs.log_epochs(run_id, [line.event(len(history)) for line in history])
         record = update(backends, record, run_id=run_id)
     runs.log_metrics(run_id, {f"final.{k}": v for k, v in record.metrics.items()})
     return record

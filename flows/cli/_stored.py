@@ -42,6 +42,10 @@ def _network_names(incomplete: str) -> list[str]:
     return [name for name in _names().networks if name.startswith(incomplete)]
 
 
+def _all_names(incomplete: str) -> list[str]:
+    return [*_network_names(incomplete), *_module_names(incomplete)]
+
+
 def _names() -> StoredNames:
     return catalogue().names()
 
@@ -60,6 +64,14 @@ NetworkRef = Annotated[
         metavar="NETWORK",
         help="A network's name, id or first digits of its id.",
         autocompletion=_network_names,
+    ),
+]
+AnyRef = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="A module (id, NAME, NAME@ALIAS, NAME/VERSION) or a network (name, id).",
+        autocompletion=_all_names,
     ),
 ]
 

@@ -9,6 +9,7 @@ import typer
 
 from modkernel.flows.cli import (
     advise,
+    bundle,
     compose,
     data,
     delete,
@@ -86,6 +87,9 @@ networks.networks.command("delete")(delete.delete_network)
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
 app.add_typer(networks.networks, name="networks", rich_help_panel=STORED)
 app.command(rich_help_panel=STORED)(networks.predict)
+app.add_typer(bundle.bundle, name="bundle", rich_help_panel=STORED)
+app.command(rich_help_panel=STORED)(bundle.push)
+app.command(rich_help_panel=STORED)(bundle.pull)
 app.command(rich_help_panel=STORED)(maintenance.verify)
 app.command(rich_help_panel=STORED)(maintenance.repair)
 

@@ -19,7 +19,7 @@ from prefect.settings import get_current_settings
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
-from modkernel.registry.settings import close_to_others
+from modkernel.registry.settings.rights import close_to_others
 
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 """Names of this machine that no foreign page can take. Any port: it may be forwarded (ssh -L)."""

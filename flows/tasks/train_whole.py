@@ -11,7 +11,7 @@ from modkernel.flows.tasks.epochs import training
 from modkernel.flows.tasks.once import RunChild, once
 from modkernel.flows.tasks.work import work_of
 from modkernel.jobs.job import EndToEndJob
-from modkernel.registry.baselines import Baseline
+from modkernel.registry.tracking.baselines import Baseline
 from modkernel.spec import NetworkSpec
 
 

@@ -92,14 +92,19 @@ class SeenExamples:
         A file of pairs or of labels is over the training and the validation examples: all of them
         may have been trained on. None where it is not known.
         """
-        with self.backends.database.reading() as session:
-            row = session.get(ExamplesRow, facts.fingerprint)
-            if row is None:
-                return None
-            training, validation = _unpacked(row.training), _unpacked(row.validation)
+        found = self.digests(facts.fingerprint)
+        if found is None:
+            return None
+        training, validation = found
         if facts.pairs_fingerprint is None and facts.labels_fingerprint is None:
             return training, validation
         return np.concatenate((training, validation)), validation[:0]
+
+    def digests(self, fingerprint: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """What is remembered of a data set: its training and its validation part, int64 each."""
+        with self.backends.database.reading() as session:
+            row = session.get(ExamplesRow, fingerprint)
+            return None if row is None else (_unpacked(row.training), _unpacked(row.validation))
 
 
 def _packed(digests: np.ndarray) -> bytes:

@@ -61,6 +61,22 @@ def registry(settings: Settings) -> Iterator[Registry]:
 
 
 @pytest.fixture
+def other_settings(tmp_path: Path, mlflow_template: Path, settings: Settings) -> Iterator[Settings]:
+    """Settings of a second home."""
+    made = Settings(home=tmp_path / "other", lease_seconds=1)
+    made.ensure_home()
+    shutil.copyfile(mlflow_template, made.home / "mlflow.db")
+    yield made
+    close_mlflow(made.mlflow_uri)
+
+
+@pytest.fixture
+def other(other_settings: Settings) -> Iterator[Registry]:
+    with Registry.open(other_settings) as opened:
+        yield opened
+
+
+@pytest.fixture
 def examples(tmp_path: Path) -> Examples:
     return Examples(tmp_path / "trained")
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
@@ -25,16 +22,10 @@ from sqlalchemy.exc import ArgumentError
 
 from modkernel.data.places import DataPlaces
 from modkernel.errors import SettingsError
-from modkernel.registry.data_paths import DataPaths
+from modkernel.registry.settings.data_paths import DataPaths
+from modkernel.registry.settings.rights import close_home, ensure_writable
 
 FILE_VARIABLE = "MODKERNEL_SETTINGS"
-FOR_OTHERS = 0o077
-"""The rights of everybody but a file's owner, as in a mode."""
-OURS = (
-    *("artifacts", "cache", "data", "logs", "mlflow", "prefect", "registry."),
-    *("settings.toml", "slots", "up.json", "work"),
-)
-"""How the names in a home begin that modkernel makes or reads."""
 DEFAULT_HOME = "~/.modkernel"
 UNFIT = "%?#"
 """What no place in a URL may hold: databases and artifacts are named by URLs, which read these."""
@@ -137,6 +128,11 @@ class Settings(BaseSettings):
         description="Packages, with commas between, that what is stored may name: their code is "
         "run when such a module is loaded or its data are read.",
     )
+    trusted_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Public keys, or files of them, with commas between: only bundles that one of "
+        "these signed are imported; any bundle if left out.",
+    )
     mlflow_port: int = Field(5000, ge=1, le=65535)
     prefect_port: int = Field(4200, ge=1, le=65535)
     tls_certificate: Path | None = Field(
@@ -197,7 +193,7 @@ class Settings(BaseSettings):
     def _known_driver(cls, uri: str) -> str:
         return _with_driver(uri) if uri.startswith("postgres") else uri
 
-    @field_validator("trusted_packages", "protected_aliases", mode="before")
+    @field_validator("trusted_packages", "trusted_keys", "protected_aliases", mode="before")
     @classmethod
     def _names(cls, given: object) -> object:
         if not isinstance(given, str):
@@ -273,71 +269,18 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: the home cannot be made or written to.
         """
-        _ensure_writable(self.home, "home folder", "MODKERNEL_HOME", private=True)
-        _close_home(self.home)
+        ensure_writable(self.home, "home folder", "MODKERNEL_HOME", private=True)
+        close_home(self.home)
         for folder in (self.work_dir, self.cache_dir, self.slots_dir):
-            _ensure_writable(folder, "home folder", "MODKERNEL_HOME", private=True)
+            ensure_writable(folder, "home folder", "MODKERNEL_HOME", private=True)
         # A server's artifacts are its own affair.
         if not self.mlflow_uri.startswith("http"):
-            _ensure_writable(
+            ensure_writable(
                 self.artifact_root,
                 "artifact folder",
                 "MODKERNEL_ARTIFACT_ROOT",
                 private=self.artifact_root.is_relative_to(self.home),
             )
-
-
-def close_to_others(path: Path) -> None:
-    """Take every right of others from a file, or from a folder and all that is in it.
-
-    Another user's files and what links point to are left as they are.
-    """
-    _close(path)
-    for folder, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            _close(Path(folder, name))
-
-
-def _close_home(home: Path) -> None:
-    """Close what is ours in a home, and the home itself if all in it is ours.
-
-    A folder that holds something else as well may be shared on purpose. What is closed already
-    costs one look, whatever is in it: nobody gets further.
-    """
-    home = home.resolve()
-    entries = sorted(home.iterdir())
-    ours = [entry for entry in entries if entry.name.startswith(OURS)]
-    for path in (home, *ours) if ours == entries else ours:
-        if _is_open(path):
-            close_to_others(path)
-
-
-def _close(path: Path) -> None:
-    with suppress(OSError):  # Another user's, or just gone.
-        if _is_open(path):
-            path.chmod(stat.S_IMODE(path.lstat().st_mode) & ~FOR_OTHERS)
-
-
-def _is_open(path: Path) -> bool:
-    """Whether others have rights to a file or folder; a link, and what is gone, has none."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return False
-    return bool(mode & FOR_OTHERS) and not stat.S_ISLNK(mode)
-
-
-def _ensure_writable(folder: Path, what: str, variable: str, private: bool) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o777 & ~FOR_OTHERS if private else 0o777, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise SettingsError(
-            f"Cannot write to the {what} {folder}: {error.strerror}. "
-            f"Set {variable} to a folder that you can write to."
-        ) from None
 
 
 def masked(url: str) -> str:

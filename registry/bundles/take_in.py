@@ -1,0 +1,147 @@
+"""Into a registry: all of a bundle is checked, then stored as trained modules are."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from modkernel.errors import BundleError, NotFoundError
+from modkernel.registry.bundles.archive import Archive, opened, unpack
+from modkernel.registry.bundles.check import Checked, CheckedModule, check
+from modkernel.registry.bundles.manifest import Manifest, NetworkEntry
+from modkernel.registry.bundles.signing import check_signature
+from modkernel.registry.records import ModuleRecord, NetworkRecord
+from modkernel.registry.registry import Registry
+from modkernel.registry.sql import queries
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of a bundle.
+
+    Attributes:
+        manifest: of the bundle.
+        signer: fingerprint of the key that signed it; none where nobody did.
+        modules: its chain, first to last, as the registry has it now.
+        new: ids of those that were not there before.
+        moments: how many moments of its modules were not there before.
+        network: the network, if it is one.
+        network_is_new: whether that was not there before.
+    """
+
+    manifest: Manifest
+    signer: str | None
+    modules: tuple[ModuleRecord, ...]
+    new: frozenset[str]
+    moments: int
+    network: NetworkRecord | None
+    network_is_new: bool
+
+
+def import_bundle(registry: Registry, path: Path, expected: str | None = None) -> Imported:
+    """Store all of a bundle that the registry does not have yet; a second time changes nothing.
+
+    Everything is checked before anything is stored. A process that dies in between leaves what
+    one leaves that stores a trained module: importing again, or `Registry.repair`, goes on.
+
+    Args:
+        registry: stores it.
+        path: the bundle's file.
+        expected: id of the module or network that it has to be of.
+
+    Raises:
+        BundleError: the bundle is damaged, foreign or not signed by whom it has to be.
+        SpecError: a spec names code of a package that is not trusted.
+        SettingsError: a trusted key is none.
+        StoreError: the database or MLflow failed; importing again resumes from there.
+    """
+    settings = registry.settings
+    with opened(path) as archive:
+        if expected not in (None, archive.manifest.id):
+            raise BundleError(
+                f"{path.name} is of {archive.manifest.what}, not of {expected:.12}: have it pushed "
+                "again."
+            )
+        signer = check_signature(archive.signature, archive.manifest_bytes, settings.trusted_keys)
+        # Under a claim of that key, as the work of training: a folder that a killed process left
+        # is swept away by the next flow, or by who imports the bundle again.
+        folder = settings.work_dir / archive.digest
+        with registry.backends.wait_for_claim(archive.digest).renewed():
+            try:
+                return _stored(
+                    registry, archive.manifest, _checked(registry, archive, folder), signer
+                )
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checked(registry: Registry, archive: Archive, folder: Path) -> Checked:
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        unpack(archive, folder)
+    except OSError as error:
+        raise BundleError(
+            f"Cannot unpack the bundle in {folder}: {error.strerror or error}. Make room there, or "
+            "set MODKERNEL_HOME to a folder that you can write to."
+        ) from error
+    return check(archive.manifest, folder, registry.settings.trusted_packages)
+
+
+def _stored(
+    registry: Registry, manifest: Manifest, checked: Checked, signer: str | None
+) -> Imported:
+    for digests in checked.examples:
+        registry.examples.remember(digests)
+    records, new, moments = [], set(), 0
+    for module in checked.modules:
+        before = queries.by_id(registry.backends.database, module.stored.id)
+        if before is None or before.state != "READY":
+            new.add(module.stored.id)
+        record, more = _store_module(registry, module)
+        records.append(record)
+        moments += more
+    network, network_is_new = None, False
+    if manifest.network is not None:
+        network, network_is_new = _store_network(registry, manifest.network, records, checked)
+    return Imported(
+        manifest, signer, tuple(records), frozenset(new), moments, network, network_is_new
+    )
+
+
+def _store_module(registry: Registry, module: CheckedModule) -> tuple[ModuleRecord, int]:
+    """A module as it is stored now, and how many moments of it are new."""
+    entry = module.entry
+    record = registry.modules.store(
+        module.stored.folder,
+        name=entry.name,
+        report=module.report,
+        figures=module.figures,
+        dataset=entry.dataset,
+        pairs=entry.pairs,
+    )
+    new = 0
+    for file, dataset in module.moments.items():
+        if not registry.moments.has(record, file.stem):
+            registry.moments.store(record, file, dataset)
+            new += 1
+    return record, new
+
+
+def _store_network(
+    registry: Registry, entry: NetworkEntry, modules: list[ModuleRecord], checked: Checked
+) -> tuple[NetworkRecord, bool]:
+    try:
+        # One that is there stays as it is: its name may mean another network by now.
+        return registry.networks.resolve(entry.id), False
+    except NotFoundError:
+        pass
+    run_id = registry.runs.start_network(entry.name, entry.spec, entry.id)
+    registry.runs.log_figures(run_id, checked.figures)
+    if entry.evaluation is not None:
+        registry.runs.log_metrics(run_id, entry.evaluation.metrics())
+    ids = [module.id for module in modules]
+    record = registry.networks.add(entry.name, ids, entry.evaluation, run_id, entry.spec)
+    registry.runs.finish(run_id)
+    return record, True

@@ -1,0 +1,95 @@
+"""A network as a folder in Hugging Face's style, which plain torch code reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from modkernel.errors import BundleError
+from modkernel.registry import Registry
+from modkernel.registry.bundles.huggingface import export_huggingface
+from tests.registry.helpers.bundles import store_network
+from tests.registry.helpers.examples import EVALUATION, Examples, store_one
+
+EPS = 1e-5
+
+
+def batch_norm(x: torch.Tensor, weights: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    mean, var = weights[f"{name}.running_mean"], weights[f"{name}.running_var"]
+    return F.batch_norm(x, mean, var, weights[f"{name}.weight"], weights[f"{name}.bias"], eps=EPS)
+
+
+def test_plain_torch_code_computes_the_same(
+    registry: Registry, examples: Examples, tmp_path: Path
+) -> None:
+    made, folder = store_network(registry, examples, tmp_path), tmp_path / "hub"
+    export_huggingface(registry, "net", folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    weights = load_file(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    images = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+    stem, block, output = (
+        {
+            name.removeprefix(module["prefix"]): tensor
+            for name, tensor in weights.items()
+            if name.startswith(module["prefix"])
+        }
+        for module in config["modules"]
+    )
+    mean, std = (config["preprocessing"][name][0] for name in ("mean", "std"))
+    x = (images.float() / 255 - mean) / std
+    x = batch_norm(F.conv2d(x, stem["stem.conv.weight"], padding=1), stem, "stem.bn")
+    u, name = x.relu(), "layer1_0.body"
+    y = F.conv2d(u, block[f"{name}.conv1.weight"], padding=1)
+    y = batch_norm(y, block, f"{name}.bn1").relu()
+    y = F.conv2d(y, block[f"{name}.conv2.weight"], padding=1)
+    features = (batch_norm(y, block, f"{name}.bn2") + u).relu().mean(dim=(2, 3))
+    logits = F.linear(F.normalize(features), output["weight"], output["bias"])
+    ours = registry.networks.load(made)
+    assert torch.allclose(logits, ours(images), atol=1e-5)
+    assert config["id2label"] == {"0": "0", "1": "1", "2": "2"}
+
+
+def test_the_card_has_what_the_hub_reads(
+    registry: Registry, examples: Examples, tmp_path: Path
+) -> None:
+    store_network(registry, examples, tmp_path)
+    export_huggingface(registry, "net", tmp_path / "hub")
+    _, head, text = (tmp_path / "hub" / "README.md").read_text().split("---\n", 2)
+    metadata = yaml.safe_load(head)
+    assert "license" not in metadata
+    assert metadata["datasets"] == ["digits"]
+    assert metadata["pipeline_tag"] == "image-classification"
+    result = metadata["model-index"][0]["results"][0]
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert values["accuracy"] == EVALUATION.accuracy
+    assert result["dataset"]["name"] == "digits"
+    assert "| `hidden.1.` | Hidden module net.hidden-2: layer1.0 of resnet18" in text
+    code = text.partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(code.replace('"model.safetensors"', repr(str(tmp_path / "hub/model.safetensors"))), names)
+    assert "stem.conv.weight" in names["first"]
+
+
+def test_a_folder_with_something_in_it_is_left_alone(
+    registry: Registry, examples: Examples, tmp_path: Path
+) -> None:
+    store_one(registry, examples.first())
+    (tmp_path / "hub").mkdir()
+    export_huggingface(registry, "net.hidden-1", tmp_path / "hub")
+    text = (tmp_path / "hub" / "README.md").read_text()
+    assert "pipeline_tag" not in text.split("---\n")[1], "it has no classes"
+    with pytest.raises(BundleError, match="not there yet or is empty"):
+        export_huggingface(registry, "net.hidden-1", tmp_path / "hub")
+    assert (tmp_path / "hub" / "README.md").read_text() == text
