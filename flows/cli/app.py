@@ -14,6 +14,7 @@ from modkernel.flows.cli import (
     delete,
     demo,
     deploy,
+    export,
     labels,
     maintenance,
     modules,
@@ -86,6 +87,7 @@ networks.networks.command("delete")(delete.delete_network)
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
 app.add_typer(networks.networks, name="networks", rich_help_panel=STORED)
 app.command(rich_help_panel=STORED)(networks.predict)
+app.command(rich_help_panel=STORED)(export.export)
 app.command(rich_help_panel=STORED)(maintenance.verify)
 app.command(rich_help_panel=STORED)(maintenance.repair)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from tests.flows.helpers.commands import SMALL, Done, Shell, environment, shell
@@ -209,6 +210,20 @@ def test_predict_reads_images(home: Path, modkernel: Shell) -> None:
     assert "broken.png: no image that Pillow knows; missing.png: No such file" in failed.err
     assert (none.code, none.out) == (1, "")
     assert "broken.png" in none.err
+
+
+def test_a_network_and_a_module_are_exported(home: Path, modkernel: Shell) -> None:
+    network, module = home.parent / "digits.safetensors", home.parent / "hidden.safetensors"
+    whole, hidden = modkernel.several(
+        ("export", "digits", str(network), "--to", "state-dict", "--json"),
+        ("export", "digits.hidden-1/1", str(module), "--to", "state-dict", "--json"),
+    )
+    assert whole.json["classes"] == [str(digit) for digit in range(10)]
+    assert (whole.json["of"], whole.json["examples"]) == ("digits", 32)
+    assert whole.json["bytes"] == network.stat().st_size
+    assert set(load_file(network)) > set(load_file(module))
+    assert {"mean", "std", "fc.weight"} <= set(load_file(network))
+    assert (hidden.json["classes"], hidden.json["output"]) == (None, "features")
 
 
 def test_ctrl_c_ends_a_flow_with_130_and_no_traceback(home: Path, spec: Path) -> None:
