@@ -23,6 +23,7 @@ from modkernel.flows.cli import (
     retrain,
     schema,
     search,
+    serve_network,
     servers,
     study,
     team,
@@ -88,6 +89,7 @@ app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
 app.add_typer(networks.networks, name="networks", rich_help_panel=STORED)
 app.command(rich_help_panel=STORED)(networks.predict)
 app.command(rich_help_panel=STORED)(export.export)
+app.command(rich_help_panel=STORED)(serve_network.serve_network)
 app.command(rich_help_panel=STORED)(maintenance.verify)
 app.command(rich_help_panel=STORED)(maintenance.repair)
 

@@ -90,7 +90,7 @@ finally:
     assert "IMPORTED []" in done.stdout
     for command in (
         *("demo", "train", "train-module", "compose", "baseline", "advise", "retrain", "search"),
-        *("labels", "export"),
+        *("labels", "export", "serve-network"),
         *("modules", "networks", "predict", "verify", "repair", "up", "serve", "doctor", "schema"),
     ):
         assert f"│ {command} " in done.stdout

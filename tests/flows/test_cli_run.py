@@ -6,8 +6,10 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from tests.flows.helpers.commands import SMALL, Done, Shell, environment, shell
 from tests.flows.helpers.own_packages import own_folder, searched_first
-from tests.flows.helpers.processes import ROOT
+from tests.flows.helpers.processes import ROOT, free_ports
 
 IMPOSSIBLE = SMALL.replace("mlp", "perceptron")
 SLOW = SMALL.replace("small", "slow").replace("epochs: 2", "epochs: 100000")
@@ -224,6 +226,48 @@ def test_a_network_and_a_module_are_exported(home: Path, modkernel: Shell) -> No
     assert set(load_file(network)) > set(load_file(module))
     assert {"mean", "std", "fc.weight"} <= set(load_file(network))
     assert (hidden.json["classes"], hidden.json["output"]) == (None, "features")
+
+
+def digit(home: Path, index: int) -> bytes:
+    """A real digit as the bytes of a PNG file."""
+    path = home.parent / f"served-{index}.png"
+    scaled = np.round(load_digits().images[index] * 255 / 16).astype(np.uint8)
+    Image.fromarray(scaled).save(path)
+    return path.read_bytes()
+
+
+def test_a_network_is_served(home: Path, demo: Done) -> None:
+    """As the line on stderr says; a digit is known and near, noise is far."""
+    noise = home.parent / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(noise)
+    command = [sys.executable, "-m", "modkernel.flows.cli", "serve-network", "digits"]
+    with subprocess.Popen(
+        [*command, "--port", str(free_ports(1)[0])],
+        cwd=ROOT,
+        env=environment(home),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            url = line.split()[-1]
+            assert "curl -H 'Content-Type: image/png' --data-binary @picture.png" in line
+            asked = [digit(home, 0), digit(home, 1), noise.read_bytes()]
+            zero, one, other = (invoked(url, each, "image/png")[0] for each in asked)
+            process.terminate()
+            assert process.wait(timeout=5) == -signal.SIGTERM
+        finally:
+            process.kill()
+    assert (zero["label"], one["label"]) == ("0", "1")
+    assert max(zero["distance"], one["distance"]) < 1.5 < 3 < other["distance"]
+
+
+def invoked(url: str, body: bytes, kind: str) -> Any:
+    """What a server predicts."""
+    request = urllib.request.Request(url, body, {"Content-Type": kind})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())["predictions"]
 
 
 def test_ctrl_c_ends_a_flow_with_130_and_no_traceback(home: Path, spec: Path) -> None:
