@@ -34,6 +34,7 @@ def serve_network(
     from modkernel.flows.servers.network_server import network_app, serve_app
     from modkernel.flows.servers.reach import reach_answers
     from modkernel.modules.export import describe
+    from modkernel.registry.tracking.cards import ASKED, asking
     from modkernel.reuse.answer import answering
 
     with stored() as registry:
@@ -44,12 +45,7 @@ def serve_network(
     answer = answering(network, moments)
     takes = network.stored[0].spec.preprocessing
     about = {"network": loaded.title, "distance": moments is not None, **describe(network)}
-    url = f"{reached.url(port)}/invocations"
-    example = (
-        f"curl -H 'Content-Type: image/png' --data-binary @picture.png {url}"
-        if len(takes.shape) == 3
-        else f"curl -H 'Content-Type: application/json' -d '{{\"inputs\": [[...]]}}' {url}"
-    )
+    example = asking(loaded.chain[-1].spec).replace(ASKED, reached.url(port))
     app = network_app(answer, takes, about, reached, port)
     serve_app(
         app,

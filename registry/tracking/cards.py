@@ -13,6 +13,8 @@ from modkernel.training.report import TrainReport
 
 LIMIT_CHARACTERS = 5000
 """Characters that MLflow keeps of a description."""
+ASKED = "http://127.0.0.1:8000"
+"""Where `modkernel serve-network` listens if it is not told otherwise."""
 NAMED_CLASSES = 12
 """Classes that a card names; the others are counted."""
 NAMED_ANCESTORS = 10
@@ -75,11 +77,28 @@ def module_card(
         *_needs(record, chain),
         "## Data",
         _data(spec),
+        *_use(record),
         "## Training",
         _training(report),
     ]
     card = "\n\n".join(parts)
     return card if len(card) <= LIMIT_CHARACTERS else card[: LIMIT_CHARACTERS - 2].rstrip() + " …"
+
+
+def _use(record: ModuleRecord) -> Iterator[str]:
+    if record.spec.classes is not None:
+        asked = asking(record.spec)
+        yield f"Served by `modkernel serve-network {record.short_id}`, it answers `{asked}`."
+
+
+def asking(spec: ModuleSpec) -> str:
+    """The command that asks `modkernel serve-network`, at `ASKED`."""
+    if len(spec.preprocessing.shape) == 3:
+        given = "-H 'Content-Type: image/png' --data-binary @picture.png"
+    else:
+        row = "1, 2, …"
+        given = f"""-H 'Content-Type: application/json' -d '{{"inputs": [[{row}]]}}'"""
+    return f"curl {given} {ASKED}/invocations"
 
 
 def _classes_tested(report: TrainReport) -> Iterator[str]:

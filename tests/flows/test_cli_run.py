@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from sklearn.datasets import load_digits
 from tests.flows.helpers.commands import SMALL, Done, Shell, environment, shell
 from tests.flows.helpers.own_packages import own_folder, searched_first
 from tests.flows.helpers.processes import ROOT, free_ports
+from tests.registry.helpers.servers import serving
 
 IMPOSSIBLE = SMALL.replace("mlp", "perceptron")
 SLOW = SMALL.replace("small", "slow").replace("epochs: 2", "epochs: 100000")
@@ -261,6 +264,29 @@ def test_a_network_is_served(home: Path, demo: Done) -> None:
             process.kill()
     assert (zero["label"], one["label"]) == ("0", "1")
     assert max(zero["distance"], one["distance"]) < 1.5 < 3 < other["distance"]
+    with mlflow_serving(home) as url:
+        body = {"inputs": [base64.b64encode(each).decode() for each in asked]}
+        answers = invoked(url, json.dumps(body).encode(), "application/json")
+    for ours, theirs in zip((zero, one, other), answers, strict=True):
+        assert theirs["label"] == ours["label"]
+        assert theirs["probabilities"] == pytest.approx(ours["probabilities"], abs=1e-5)
+        assert theirs["distance"] == pytest.approx(ours["distance"], rel=1e-3)
+
+
+@contextmanager
+def mlflow_serving(home: Path) -> Iterator[str]:
+    """Where MLflow's own server answers for the demo's output module."""
+    (port,) = free_ports(1)
+    command = ("models", "serve", "-m", "models:/digits.output/1", "--env-manager", "local")
+    address = f"http://127.0.0.1:{port}"
+    store = f"sqlite:///{home / 'mlflow.db'}"
+    variables = {
+        "MODKERNEL_HOME": str(home),
+        # Other tests of this process may have set the second.
+        **dict.fromkeys(("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"), store),
+    }
+    with serving([*command, "-h", "127.0.0.1", "-p", str(port)], f"{address}/ping", variables):
+        yield f"{address}/invocations"
 
 
 def invoked(url: str, body: bytes, kind: str) -> Any:
