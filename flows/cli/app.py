@@ -19,6 +19,7 @@ from modkernel.flows.cli import (
     maintenance,
     modules,
     networks,
+    predict,
     promote,
     retrain,
     schema,
@@ -87,7 +88,7 @@ modules.modules.command("delete")(delete.delete_module)
 networks.networks.command("delete")(delete.delete_network)
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
 app.add_typer(networks.networks, name="networks", rich_help_panel=STORED)
-app.command(rich_help_panel=STORED)(networks.predict)
+app.command(rich_help_panel=STORED)(predict.predict)
 app.command(rich_help_panel=STORED)(export.export)
 app.command(rich_help_panel=STORED)(serve_network.serve_network)
 app.command(rich_help_panel=STORED)(maintenance.verify)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
@@ -215,6 +217,52 @@ def test_predict_reads_images(home: Path, modkernel: Shell) -> None:
     assert "broken.png: no image that Pillow knows; missing.png: No such file" in failed.err
     assert (none.code, none.out) == (1, "")
     assert "broken.png" in none.err
+
+
+def test_predict_writes_a_row_an_example(home: Path, modkernel: Shell) -> None:
+    digits = load_digits()
+    scaled = np.round(digits.images * 255 / 16).astype(np.uint8)
+    folder = home.parent / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for index in range(300):  # More than are read at once.
+        Image.fromarray(scaled[index]).save(folder / "more" / f"{index:03}.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("")
+    arrays = home.parent / "pictures.npz"
+    np.savez(arrays, x=scaled[:300])
+    csv_file, parquet_file = home.parent / "answers.csv", home.parent / "answers.parquet"
+    none = home.parent / "none.csv"
+    of_folder, of_arrays, summary, nothing, wrong, hidden = modkernel.several(
+        ("predict", "digits", str(folder), "--output", str(csv_file)),
+        ("predict", "digits.output/1", str(arrays), "--output", str(parquet_file)),
+        ("predict", "digits", str(arrays), "--output", str(parquet_file), "--json"),
+        ("predict", "digits", str(folder / "broken.png"), "--output", str(none)),
+        ("predict", "digits", str(arrays), "--output", "answers.xlsx"),
+        ("predict", "digits.hidden-1", str(arrays)),
+    )
+    assert (of_folder.code, of_arrays.code) == (1, 0), of_arrays.err
+    assert f"{csv_file}: 300 predicted by digits" in of_folder.out
+    assert "broken.png: no image that Pillow knows" in of_folder.err
+    assert "1 file is not read" in of_folder.err
+    table = pyarrow.csv.read_csv(csv_file)
+    classes = [f"p_{digit}" for digit in range(10)]
+    assert table.column_names == ["image", "label", "probability", "distance", *classes]
+    names = [str(folder / "more" / f"{index:03}.png") for index in range(300)]
+    assert table["image"].to_pylist() == names
+    right = np.array(table["label"].to_pylist()) == digits.target[:300]
+    assert right.mean() > 0.9
+    assert np.median(table["distance"].to_numpy()) < 1
+    same = pyarrow.parquet.read_table(parquet_file)
+    assert same.column_names == table.column_names
+    assert same["image"].to_pylist() == [f"{arrays}:{index}" for index in range(300)]
+    assert list(map(int, same["label"].to_pylist())) == table["label"].to_pylist()
+    for name in ("distance", *classes):
+        np.testing.assert_allclose(same[name], table[name], rtol=1e-3, atol=1e-5)
+    assert summary.json == {"file": str(parquet_file), "predicted": 300, "unreadable": 0}
+    assert nothing.code == 1
+    assert not none.exists()
+    assert (wrong.code, hidden.code) == (2, 1)
+    assert "no output module" in hidden.err
 
 
 def test_a_network_and_a_module_are_exported(home: Path, modkernel: Shell) -> None:
