@@ -92,10 +92,15 @@ def _picture(content: bytes, takes: Preprocessing, what: str, left: int) -> tupl
         with opened as image:
             width, height = image.size
             pixels = width * height
-            if pixels > min(MOST_PIXELS, left):
+            if pixels > MOST_PIXELS:
                 raise ValueError(
-                    f"its {width} x {height} pixels are more than the {min(MOST_PIXELS, left)} "
-                    "that are read, so make it smaller"
+                    f"its {width} x {height} pixels are more than the {MOST_PIXELS} that are read, "
+                    "so make it smaller"
+                )
+            if pixels > left:
+                raise ValueError(
+                    f"its {width} x {height} pixels and those of the pictures before it are more "
+                    f"than {MOST_IN_ALL}, so send them in parts"
                 )
             check_pixels(width, height)
             check_single(image)

@@ -125,7 +125,7 @@ def test_what_is_refused(item: Any, takes: Preprocessing, sentence: str) -> None
 def test_many_large_pictures_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_IN_ALL", 3 * 64)
     assert len(read_given([PNG] * 3, GREY)) == 3
-    with pytest.raises(ImageError, match="Example 4 of 4 cannot be read: its 8 x 8 pixels"):
+    with pytest.raises(ImageError, match="Example 4 of 4 cannot be read: its 8 x 8 pixels and"):
         read_given([PNG] * 4, GREY)
     with pytest.raises(DataError, match="nothing to predict"):
         read_given([], GREY)
