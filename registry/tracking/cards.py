@@ -85,22 +85,6 @@ def module_card(
     return card if len(card) <= LIMIT_CHARACTERS else card[: LIMIT_CHARACTERS - 2].rstrip() + " …"
 
 
-def _use(record: ModuleRecord) -> Iterator[str]:
-    if record.spec.classes is not None:
-        asked = asking(record.spec)
-        yield f"Served by `modkernel serve-network {record.short_id}`, it answers `{asked}`."
-
-
-def asking(spec: ModuleSpec) -> str:
-    """The command that asks `modkernel serve-network`, at `ASKED`."""
-    if len(spec.preprocessing.shape) == 3:
-        given = "-H 'Content-Type: image/png' --data-binary @picture.png"
-    else:
-        row = "1, 2, …"
-        given = f"""-H 'Content-Type: application/json' -d '{{"inputs": [[{row}]]}}'"""
-    return f"curl {given} {ASKED}/invocations"
-
-
 def _classes_tested(report: TrainReport) -> Iterator[str]:
     found = report.evaluation
     if found is not None:
@@ -176,6 +160,22 @@ def _again(report: TrainReport) -> str:
     if report.precision == "float32" or report.threads == 1:
         return "the same weights, where processor model, torch and thread count are the same"
     return "nearly always the same weights, where processor model, torch and thread count are"
+
+
+def _use(record: ModuleRecord) -> Iterator[str]:
+    if record.spec.classes is not None:
+        asked = asking(record.spec)
+        yield f"Served by `modkernel serve-network {record.short_id}`, it answers `{asked}`."
+
+
+def asking(spec: ModuleSpec) -> str:
+    """The command that asks `modkernel serve-network`, at `ASKED`."""
+    if len(spec.preprocessing.shape) == 3:
+        given = "-H 'Content-Type: image/png' --data-binary @picture.png"
+    else:
+        row = "1, 2, …"
+        given = f"""-H 'Content-Type: application/json' -d '{{"inputs": [[{row}]]}}'"""
+    return f"curl {given} {ASKED}/invocations"
 
 
 def _labels(per_class: int | None) -> str:
