@@ -16,6 +16,7 @@ The command line prints that message and exits non-zero; it never prints a trace
     ├── ScoreError                a score that is undefined for what it was given
     ├── ObjectiveError            an objective that is undefined for its kernel
     ├── InterfaceError            modules that do not fit: shape, channels or upstream
+    ├── ExportError               a network that a form of export cannot hold, or its check failed
     ├── TrainingError             training could not go on
     │   ├── NonFiniteError        a loss or gradient that is not finite
     │   ├── ChildError            the training process died
@@ -44,6 +45,7 @@ __all__ = [
     "ClassError",
     "CutError",
     "DataError",
+    "ExportError",
     "ImageError",
     "InUseError",
     "InterfaceError",
@@ -121,6 +123,10 @@ class ObjectiveError(ModkernelError):
 
 class InterfaceError(ModkernelError):
     """Modules that do not fit together: shape, channels or upstream."""
+
+
+class ExportError(ModkernelError):
+    """A network that a form of export cannot hold, or a file that does not compute the same."""
 
 
 class TrainingError(ModkernelError):

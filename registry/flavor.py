@@ -14,21 +14,15 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-import torch
 from mlflow import MlflowClient
-from mlflow.models import Model, ModelSignature
+from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
-from mlflow.types import ColSpec, Schema, TensorSpec
 from pydantic import BaseModel, Field, ValidationError
 
 from modkernel.errors import ArtifactError
-from modkernel.kernels import make_kernel
 from modkernel.lookup import trusting
 from modkernel.modules.network import Network, assemble
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
@@ -43,15 +37,13 @@ from modkernel.registry.tracking.artifacts import (
     fetch_module,
     refuse_foreign,
 )
-from modkernel.spec import ModuleSpec
+from modkernel.registry.tracking.scoring import Predictor, measured, signature_of
 from modkernel.system.files import hash_file
 
 PACKAGES = ("modkernel", "mlflow", "torch", "torchvision", "numpy", "pydantic", "safetensors")
 PYFUNC = "python_function"
 OUR_CODE = {"loader_module": __name__, "env": {"virtualenv": "python_env.yaml"}}
 """What an MLmodel file of ours says of the code that serves it; `code` stands in none."""
-BATCH = 256
-"""Examples that a prediction passes through the network at once."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -149,17 +141,6 @@ def load_model(model_uri: str) -> Network:
         return _network(Path(folder))
 
 
-def signature_of(spec: ModuleSpec) -> ModelSignature:
-    """Raw examples in; class probabilities or features out."""
-    preprocessing = spec.preprocessing
-    takes = TensorSpec(np.dtype(preprocessing.dtype), (-1, *preprocessing.shape))
-    if spec.classes is not None:
-        gives = Schema([ColSpec("float", name) for name in spec.classes])
-    else:
-        gives = Schema([TensorSpec(np.dtype("float32"), (-1, -1))])
-    return ModelSignature(Schema([takes]), gives)
-
-
 def requirements() -> tuple[str, ...]:
     """The packages that loading needs, pinned to what is installed."""
     pinned = []
@@ -171,49 +152,15 @@ def requirements() -> tuple[str, ...]:
     return tuple(pinned)
 
 
-class Predictor:
-    """What `mlflow.pyfunc` calls: raw examples in, a table with a row an example out."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        spec = network.stored[-1].spec
-        self.kernel = make_kernel(spec.interface.kernel)
-
-    def predict(
-        self, model_input: npt.ArrayLike, params: Mapping[str, Any] | None = None
-    ) -> pd.DataFrame:
-        """Class probabilities with a column a class, or a hidden module's kernel features.
-
-        Args:
-            model_input: Raw examples [N, *shape] of the data set's dtype.
-            params: Not used.
-
-        Returns:
-            [N, C] probabilities, or [N, d]: φ(h), and h itself under a kernel without features.
-
-        Raises:
-            InterfaceError: another shape or dtype than the network takes.
-        """
-        batches = torch.from_numpy(np.array(model_input)).split(BATCH)
-        with torch.inference_mode():
-            rows = torch.cat([self._rows(batch) for batch in batches]).numpy()
-        names = self.network.classes or [f"feature_{i}" for i in range(rows.shape[1])]
-        return pd.DataFrame(rows, columns=list(names))
-
-    def _rows(self, examples: torch.Tensor) -> torch.Tensor:
-        if self.network.output is not None:
-            return self.network.predict(examples)
-        h = self.network.features(examples)
-        return self.kernel.features(h) if self.kernel.has_features else h.flatten(1)
-
-
 def _load_pyfunc(path: str) -> Predictor:
     """Called by `mlflow.pyfunc.load_model` with the folder of the model."""
     folder = Path(path)
     names = {file.name for file in folder.iterdir()} - {REGISTERED_MODEL_META_FILE_NAME}
     inner = {name: [file.name for file in folder.glob(f"{name}/*")] for name in BESIDE}
     refuse_foreign(names, f"The MLflow model in {folder}", inner)
-    return Predictor(_network(folder))
+    network = _network(folder)
+    chain = Model.load(str(folder / MLMODEL_FILE_NAME)).flavors[FLAVOR]["chain"]
+    return Predictor(network, measured(MlflowClient(), chain, network))
 
 
 def _network(folder: Path) -> Network:

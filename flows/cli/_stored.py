@@ -34,11 +34,13 @@ def catalogue() -> Catalogue:
     return Catalogue.open(Settings())
 
 
-def _module_names(incomplete: str) -> list[str]:
+def complete_modules(incomplete: str) -> list[str]:
+    """Names of modules that begin so, for the shell."""
     return [name for name in _names().modules if name.startswith(incomplete)]
 
 
-def _network_names(incomplete: str) -> list[str]:
+def complete_networks(incomplete: str) -> list[str]:
+    """Names of networks that begin so, for the shell."""
     return [name for name in _names().networks if name.startswith(incomplete)]
 
 
@@ -55,7 +57,7 @@ ModuleRef = Annotated[
     typer.Argument(
         metavar="MODULE",
         help="An id, the first six or more of its digits, NAME, NAME@ALIAS or NAME/VERSION.",
-        autocompletion=_module_names,
+        autocompletion=complete_modules,
     ),
 ]
 NetworkRef = Annotated[
@@ -63,7 +65,7 @@ NetworkRef = Annotated[
     typer.Argument(
         metavar="NETWORK",
         help="A network's name, id or first digits of its id.",
-        autocompletion=_network_names,
+        autocompletion=complete_networks,
     ),
 ]
 AnyRef = Annotated[

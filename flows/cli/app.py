@@ -15,14 +15,17 @@ from modkernel.flows.cli import (
     delete,
     demo,
     deploy,
+    export,
     labels,
     maintenance,
     modules,
     networks,
+    predict,
     promote,
     retrain,
     schema,
     search,
+    serve_network,
     servers,
     study,
     team,
@@ -86,7 +89,9 @@ modules.modules.command("delete")(delete.delete_module)
 networks.networks.command("delete")(delete.delete_network)
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)
 app.add_typer(networks.networks, name="networks", rich_help_panel=STORED)
-app.command(rich_help_panel=STORED)(networks.predict)
+app.command(rich_help_panel=STORED)(predict.predict)
+app.command(rich_help_panel=STORED)(export.export)
+app.command(rich_help_panel=STORED)(serve_network.serve_network)
 app.add_typer(bundle.bundle, name="bundle", rich_help_panel=STORED)
 app.command(rich_help_panel=STORED)(bundle.push)
 app.command(rich_help_panel=STORED)(bundle.pull)

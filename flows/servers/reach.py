@@ -94,9 +94,30 @@ def reach(settings: Settings, host: str = HOST) -> Reach:
             "whoever reaches it can change what is stored: have it ask for one (mlflow server "
             f"--app-name basic-auth), or have 'up' run it: MODKERNEL_MLFLOW_URI={own}."
         )
+    return _named(host, name, certificate, settings)
+
+
+def reach_answers(settings: Settings, host: str) -> Reach:
+    """How a server is to be reached that has no login, since it only answers.
+
+    Args:
+        settings: of the home.
+        host: as of `reach`.
+
+    Raises:
+        SettingsError: the certificate cannot be used.
+    """
+    if host in LOOPBACK:
+        return Reach()
+    name = socket.gethostname() if host in ANY else host
+    return _named(host, name, _certificate(settings), settings)
+
+
+def _named(host: str, name: str, certificate: Path | None, settings: Settings) -> Reach:
     ours = (name, *(() if host in ANY else (host,)), socket.gethostname(), socket.getfqdn())
     names = tuple(dict.fromkeys([*ours, *LOOPBACK]))
-    return Reach(host, name, names, certificate, settings.tls_key)
+    key = None if certificate is None else settings.tls_key
+    return Reach(host, name, names, certificate, key)
 
 
 def shares_mlflow(settings: Settings, reached: Reach) -> bool:

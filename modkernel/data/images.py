@@ -219,7 +219,7 @@ def _typical_size(paths: Sequence[Path]) -> float:
     return sum(path.stat().st_size for path in few if path.exists()) / len(few)
 
 
-def _check_pixels(width: int, height: int) -> None:
+def check_pixels(width: int, height: int) -> None:
     """Refuse an image that takes too much memory to decode, several of them being decoded at once.
 
     Raises:
@@ -245,7 +245,7 @@ def _try_image(path: Path, file: Path | BytesIO, use: Callable[[Image.Image], R]
         _know_heif()
     try:
         with Image.open(file) as image:
-            _check_pixels(*image.size)
+            check_pixels(*image.size)
             check_single(image)
             return use(image)
     # Pillow's decoders raise almost anything on damaged files, SyntaxError and struct.error too.

@@ -1,4 +1,4 @@
-"""Rows of a table or of arrays, as a stored network takes them for prediction."""
+"""Rows of a table, or rows or pictures of arrays, as a stored network takes them for prediction."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from modkernel.data.array_examples import as_examples
 from modkernel.data.arrays import read_arrays
 from modkernel.data.file_kinds import ARRAYS, TABLES
 from modkernel.data.findings import Finding
+from modkernel.data.images import fit_tensor
+from modkernel.data.pixels import MODES
 from modkernel.data.table_columns import encode
 from modkernel.data.tables import read_table
 from modkernel.errors import DataError
@@ -23,10 +25,11 @@ def read_rows(path: Path, takes: Preprocessing) -> tuple[Tensor, tuple[Finding, 
     Args:
         path: the file. A table has the columns that the network was trained on, in any order;
             others, such as that of the label, are not read.
-        takes: of the network; vectors.
+        takes: of the network; tables are for vectors.
 
     Returns:
-        float32 [N, d], and what a person should know, such as categories that training had not.
+        float32 [N, d], or uint8 [N, C, H, W] of the network's size; and what a person should
+        know, such as categories that training had not.
 
     Raises:
         DataError: the file cannot be read, or does not go with the network.
@@ -37,6 +40,8 @@ def read_rows(path: Path, takes: Preprocessing) -> tuple[Tensor, tuple[Finding, 
         if "x" not in arrays:
             raise DataError(f"{path} has no array 'x': give the rows to predict by that name.")
         (rows,), findings = as_examples({f"x of {path}": arrays["x"]})
+        if rows.ndim == 4 and len(takes.shape) == 3 and takes.shape[0] in MODES:
+            rows = fit_tensor(rows, takes.shape)
         return rows, findings
     if not name.endswith(TABLES):
         raise DataError(

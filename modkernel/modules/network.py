@@ -8,6 +8,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from modkernel.errors import InterfaceError
+from modkernel.kernels import make_kernel
 from modkernel.modules.output import OutputModule
 from modkernel.modules.preprocess import Normalise
 from modkernel.modules.stored import StoredModule, build_module
@@ -89,6 +90,22 @@ class Network(nn.Module):
         """
         probabilities: Tensor = self(x).softmax(dim=1)
         return probabilities
+
+    def rows(self, x: Tensor) -> Tensor:
+        """What whoever uses the network gets, a row an example, for raw examples [N, …].
+
+        Returns:
+            Class probabilities [N, C]; without an output module the last hidden module's kernel
+            features φ(h) [N, d], or h itself, flattened, under a kernel without features.
+
+        Raises:
+            InterfaceError: raw examples of another shape or dtype.
+        """
+        if self.output is not None:
+            return self.predict(x)
+        h = self.features(x)
+        kernel = make_kernel(self.stored[-1].spec.interface.kernel)
+        return kernel.features(h) if kernel.has_features else h.flatten(1)
 
 
 def check_chain(modules: Sequence[StoredModule]) -> None:

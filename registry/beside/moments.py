@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from modkernel.errors import MomentsError
+from modkernel.errors import ArtifactError, MomentsError
 from modkernel.registry.beside.base import Beside
 from modkernel.registry.records import ModuleRecord, MomentsRecord
 from modkernel.registry.sql.tables import MomentsRow, utc_now
@@ -51,6 +53,25 @@ class StoredMoments(Beside[MomentsRecord, ModuleMoments]):
         if found is None:
             raise MomentsError(none_of(record, f"the data of fingerprint {fingerprint[:12]}"))
         return self.read(record, found)
+
+    def of_training(self, chain: Sequence[ModuleRecord]) -> ModuleMoments | None:
+        """Moments of a network's last hidden module on the data that the network was trained on.
+
+        On that of its output module, else on that of the hidden module itself.
+
+        Args:
+            chain: The network's modules, first to last.
+
+        Returns:
+            None where there are none, or their bytes are gone.
+        """
+        hidden = [record for record in chain if record.kind == "hidden"]
+        for trained in reversed(chain):
+            found = self.get(hidden[-1], trained.spec.dataset.fingerprint) if hidden else None
+            if found is not None:
+                with suppress(ArtifactError):
+                    return self.read(hidden[-1], found)
+        return None
 
     def has(self, record: ModuleRecord, fingerprint: str) -> bool:
         """Whether a module has moments of the data of a fingerprint."""

@@ -13,6 +13,8 @@ from modkernel.training.report import TrainReport
 
 LIMIT_CHARACTERS = 5000
 """Characters that MLflow keeps of a description."""
+ASKED = "http://127.0.0.1:8000"
+"""Where `modkernel serve-network` listens if it is not told otherwise."""
 NAMED_CLASSES = 12
 """Classes that a card names; the others are counted."""
 NAMED_ANCESTORS = 10
@@ -75,6 +77,7 @@ def module_card(
         *_needs(record, chain),
         "## Data",
         _data(spec),
+        *_use(record),
         "## Training",
         _training(report),
     ]
@@ -157,6 +160,22 @@ def _again(report: TrainReport) -> str:
     if report.precision == "float32" or report.threads == 1:
         return "the same weights, where processor model, torch and thread count are the same"
     return "nearly always the same weights, where processor model, torch and thread count are"
+
+
+def _use(record: ModuleRecord) -> Iterator[str]:
+    if record.spec.classes is not None:
+        asked = asking(record.spec)
+        yield f"Served by `modkernel serve-network {record.short_id}`, it answers `{asked}`."
+
+
+def asking(spec: ModuleSpec) -> str:
+    """The command that asks `modkernel serve-network`, at `ASKED`."""
+    if len(spec.preprocessing.shape) == 3:
+        given = "-H 'Content-Type: image/png' --data-binary @picture.png"
+    else:
+        row = "1, 2, …"
+        given = f"""-H 'Content-Type: application/json' -d '{{"inputs": [[{row}]]}}'"""
+    return f"curl {given} {ASKED}/invocations"
 
 
 def _labels(per_class: int | None) -> str:

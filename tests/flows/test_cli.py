@@ -90,7 +90,7 @@ finally:
     assert "IMPORTED []" in done.stdout
     for command in (
         *("demo", "train", "train-module", "compose", "baseline", "advise", "retrain", "search"),
-        *("labels", "bundle", "push", "pull"),
+        *("labels", "bundle", "push", "pull", "export", "serve-network"),
         *("modules", "networks", "predict", "verify", "repair", "up", "serve", "doctor", "schema"),
     ):
         assert f"│ {command} " in done.stdout
@@ -103,6 +103,8 @@ finally:
         (("modules", "show", "nobody"), "nobody"),
         (("networks", "show", "nobody"), "nobody"),
         (("predict", "nobody", "x.png"), "nobody"),
+        (("export", "nobody", "x", "--to", "onnx"), "No module answers to 'nobody'"),
+        (("export", "nobody", "x", "--to", "pickle"), "use one of state-dict, onnx, torch-export"),
     ],
 )
 def test_an_error_is_one_sentence_on_stderr(

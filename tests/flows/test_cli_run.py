@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from tests.flows.helpers.commands import SMALL, Done, Shell, environment, shell
 from tests.flows.helpers.own_packages import own_folder, searched_first
-from tests.flows.helpers.processes import ROOT
+from tests.flows.helpers.processes import ROOT, free_ports
+from tests.registry.helpers.servers import serving
 
 IMPOSSIBLE = SMALL.replace("mlp", "perceptron")
 SLOW = SMALL.replace("small", "slow").replace("epochs: 2", "epochs: 100000")
@@ -209,6 +217,131 @@ def test_predict_reads_images(home: Path, modkernel: Shell) -> None:
     assert "broken.png: no image that Pillow knows; missing.png: No such file" in failed.err
     assert (none.code, none.out) == (1, "")
     assert "broken.png" in none.err
+
+
+def test_predict_writes_a_row_an_example(home: Path, modkernel: Shell) -> None:
+    digits = load_digits()
+    scaled = np.round(digits.images * 255 / 16).astype(np.uint8)
+    folder = home.parent / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for index in range(300):  # More than are read at once.
+        Image.fromarray(scaled[index]).save(folder / "more" / f"{index:03}.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("")
+    arrays = home.parent / "pictures.npz"
+    np.savez(arrays, x=scaled[:300])
+    csv_file, parquet_file = home.parent / "answers.csv", home.parent / "answers.parquet"
+    none = home.parent / "none.csv"
+    of_folder, of_arrays, summary, nothing, wrong, hidden = modkernel.several(
+        ("predict", "digits", str(folder), "--output", str(csv_file)),
+        ("predict", "digits.output/1", str(arrays), "--output", str(parquet_file)),
+        ("predict", "digits", str(arrays), "--output", str(parquet_file), "--json"),
+        ("predict", "digits", str(folder / "broken.png"), "--output", str(none)),
+        ("predict", "digits", str(arrays), "--output", "answers.xlsx"),
+        ("predict", "digits.hidden-1", str(arrays)),
+    )
+    assert (of_folder.code, of_arrays.code) == (1, 0), of_arrays.err
+    assert f"{csv_file}: 300 predicted by digits" in of_folder.out
+    assert "broken.png: no image that Pillow knows" in of_folder.err
+    assert "1 file is not read" in of_folder.err
+    table = pyarrow.csv.read_csv(csv_file)
+    classes = [f"p_{digit}" for digit in range(10)]
+    assert table.column_names == ["image", "label", "probability", "distance", *classes]
+    names = [str(folder / "more" / f"{index:03}.png") for index in range(300)]
+    assert table["image"].to_pylist() == names
+    right = np.array(table["label"].to_pylist()) == digits.target[:300]
+    assert right.mean() > 0.9
+    assert np.median(table["distance"].to_numpy()) < 1
+    same = pyarrow.parquet.read_table(parquet_file)
+    assert same.column_names == table.column_names
+    assert same["image"].to_pylist() == [f"{arrays}:{index}" for index in range(300)]
+    assert list(map(int, same["label"].to_pylist())) == table["label"].to_pylist()
+    for name in ("distance", *classes):
+        np.testing.assert_allclose(same[name], table[name], rtol=1e-3, atol=1e-5)
+    assert summary.json == {"file": str(parquet_file), "predicted": 300, "unreadable": 0}
+    assert nothing.code == 1
+    assert not none.exists()
+    assert (wrong.code, hidden.code) == (2, 1)
+    assert "no output module" in hidden.err
+
+
+def test_a_network_and_a_module_are_exported(home: Path, modkernel: Shell) -> None:
+    network, module = home.parent / "digits.safetensors", home.parent / "hidden.safetensors"
+    whole, hidden = modkernel.several(
+        ("export", "digits", str(network), "--to", "state-dict", "--json"),
+        ("export", "digits.hidden-1/1", str(module), "--to", "state-dict", "--json"),
+    )
+    assert whole.json["classes"] == [str(digit) for digit in range(10)]
+    assert (whole.json["of"], whole.json["examples"]) == ("digits", 32)
+    assert whole.json["bytes"] == network.stat().st_size
+    assert set(load_file(network)) > set(load_file(module))
+    assert {"mean", "std", "fc.weight"} <= set(load_file(network))
+    assert (hidden.json["classes"], hidden.json["output"]) == (None, "features")
+
+
+def digit(home: Path, index: int) -> bytes:
+    """A real digit as the bytes of a PNG file."""
+    path = home.parent / f"served-{index}.png"
+    scaled = np.round(load_digits().images[index] * 255 / 16).astype(np.uint8)
+    Image.fromarray(scaled).save(path)
+    return path.read_bytes()
+
+
+def test_a_network_is_served(home: Path, demo: Done) -> None:
+    """As the line on stderr says; a digit is known and near, noise is far."""
+    noise = home.parent / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(noise)
+    command = [sys.executable, "-m", "modkernel.flows.cli", "serve-network", "digits"]
+    with subprocess.Popen(
+        [*command, "--port", str(free_ports(1)[0])],
+        cwd=ROOT,
+        env=environment(home),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            url = line.split()[-1]
+            assert "curl -H 'Content-Type: image/png' --data-binary @picture.png" in line
+            asked = [digit(home, 0), digit(home, 1), noise.read_bytes()]
+            zero, one, other = (invoked(url, each, "image/png")[0] for each in asked)
+            process.terminate()
+            assert process.wait(timeout=5) == -signal.SIGTERM
+        finally:
+            process.kill()
+    assert (zero["label"], one["label"]) == ("0", "1")
+    assert max(zero["distance"], one["distance"]) < 1.5 < 3 < other["distance"]
+    with mlflow_serving(home) as url:
+        body = {"inputs": [base64.b64encode(each).decode() for each in asked]}
+        answers = invoked(url, json.dumps(body).encode(), "application/json")
+    for ours, theirs in zip((zero, one, other), answers, strict=True):
+        assert theirs["label"] == ours["label"]
+        assert theirs["probabilities"] == pytest.approx(ours["probabilities"], abs=1e-5)
+        assert theirs["distance"] == pytest.approx(ours["distance"], rel=1e-3)
+
+
+@contextmanager
+def mlflow_serving(home: Path) -> Iterator[str]:
+    """Where MLflow's own server answers for the demo's output module."""
+    (port,) = free_ports(1)
+    command = ("models", "serve", "-m", "models:/digits.output/1", "--env-manager", "local")
+    address = f"http://127.0.0.1:{port}"
+    store = f"sqlite:///{home / 'mlflow.db'}"
+    variables = {
+        "MODKERNEL_HOME": str(home),
+        # Other tests of this process may have set the second.
+        **dict.fromkeys(("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"), store),
+    }
+    with serving([*command, "-h", "127.0.0.1", "-p", str(port)], f"{address}/ping", variables):
+        yield f"{address}/invocations"
+
+
+def invoked(url: str, body: bytes, kind: str) -> Any:
+    """What a server predicts."""
+    request = urllib.request.Request(url, body, {"Content-Type": kind})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())["predictions"]
 
 
 def test_ctrl_c_ends_a_flow_with_130_and_no_traceback(home: Path, spec: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from modkernel.data.broken import Broken
 from modkernel.errors import DataError, InterfaceError
 from modkernel.flows.cli._options import dataset_above, dataset_fields
-from modkernel.flows.cli.networks import predict_images
+from modkernel.flows.cli.predict import answers_to
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.plans import datasets
 from modkernel.flows.runtime import shared
@@ -74,11 +75,15 @@ def test_size_and_range_of_a_stored_module(registry: Registry, tmp_path: Path) -
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     paths = [root / "0" / "0.png", broken, root / "1" / "0.png", tmp_path / "missing.png"]
-    found, unread = predict_images(network, paths)
-    assert [one["image"] for one in found] == [str(paths[0]), str(paths[2])]
+    found: list[Any] = []
+    predicted, unread = answers_to(
+        network, None, paths, lambda *some: found.extend(zip(*some, strict=True))
+    )
+    assert predicted == 2
+    assert [name for name, _ in found] == [str(paths[0]), str(paths[2])]
     assert [one.path for one in unread] == [broken, paths[3]]
     assert all(isinstance(one, Broken) for one in unread)
-    assert found[0]["probabilities"] != found[1]["probabilities"]
+    assert found[0][1]["probabilities"] != found[1][1]["probabilities"]
 
     before, moved = datasets.describe(registry, own), tmp_path / "moved"
     root.rename(moved)

@@ -40,6 +40,10 @@ def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples
     assert "| accuracy_all_labels&emsp; | 0.9 |" in lines
     assert "| worst_class_accuracy&emsp; | 0.5 |" in lines
     assert "Worst class 'b': 2 of 4." in lines
+    assert (
+        f"Served by `modkernel serve-network {records[-1].short_id}`, it answers `curl -H "
+        "'Content-Type: image/png' --data-binary @picture.png http://127.0.0.1:8000/invocations`."
+    ) in lines
     assert chain[-1].spec.dataset.fingerprint in card
 
 

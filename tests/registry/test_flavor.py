@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import base64
 import json
 import shutil
+import urllib.error
 import urllib.request
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from modkernel.errors import ArtifactError, InterfaceError
 from modkernel.kernels import make_kernel
@@ -18,6 +22,10 @@ from modkernel.modules.network import assemble
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
+from modkernel.reuse.distance import distance_from
+from modkernel.reuse.moments import ModuleMoments, accumulate
+from modkernel.reuse.moments_file import write_moments
+from tests.modkernel.helpers.stored_examples import FACTS
 from tests.registry.conftest import free_port
 from tests.registry.helpers.examples import Examples, store_chain, store_one
 from tests.registry.helpers.servers import mlflow_server, serving
@@ -41,6 +49,17 @@ def uri(record: ModuleRecord) -> str:
     return f"models:/{record.name}/{record.version}"
 
 
+def by_class(table: pd.DataFrame) -> Any:
+    """Probabilities [N, C] out of an answer."""
+    return np.array([list(one.values()) for one in table["probabilities"]], dtype=np.float32)
+
+
+def png(pixels: Any) -> str:
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
 def pyfunc_predict(model_uri: str, raw: Any) -> Any:
     return mlflow.pyfunc.load_model(model_uri).predict(raw)
 
@@ -62,9 +81,11 @@ class TestPyfunc:
     ) -> None:
         registry.promotions.promote("net.output", "champion", 1)
         table = pyfunc_predict("models:/net.output@champion", RAW)
-        assert list(table.columns) == ["0", "1", "2"]
-        np.testing.assert_array_equal(table.to_numpy(), expected)
-        np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-6)
+        assert list(table.columns) == ["label", "probability", "probabilities", "distance"]
+        np.testing.assert_array_equal(by_class(table), expected)
+        assert list(table["label"]) == [str(best) for best in expected.argmax(axis=1)]
+        np.testing.assert_array_equal(table["probability"], expected.max(axis=1))
+        assert table["distance"].isna().all()
 
     @pytest.mark.usefixtures("registry")
     def test_a_hidden_module_gives_its_kernel_features(
@@ -77,22 +98,46 @@ class TestPyfunc:
         assert table.columns[0] == "feature_0"
         np.testing.assert_array_equal(table.to_numpy(), phi.numpy())
 
-    def test_tables_of_flattened_examples(
-        self, records: tuple[ModuleRecord, ...], expected: Any
+    def test_pictures_as_base64(self, records: tuple[ModuleRecord, ...], expected: Any) -> None:
+        texts = [png(image[0]) for image in RAW]
+        for given in (np.array(texts), pd.DataFrame({"image": texts})):
+            table = pyfunc_predict(uri(records[-1]), given)
+            np.testing.assert_allclose(by_class(table), expected, rtol=1e-6)
+
+    def test_the_distance_comes_from_the_moments_beside_the_hidden_module(
+        self, registry: Registry, records: tuple[ModuleRecord, ...], tmp_path: Path
     ) -> None:
-        table = pd.DataFrame({"image": [list(map(int, image.ravel())) for image in RAW]})
-        predicted = pyfunc_predict(uri(records[-1]), table)
-        np.testing.assert_allclose(predicted.to_numpy(), expected, rtol=1e-6)
+        network = registry.networks.load(registry.networks.add("net", [r.id for r in records]))
+        phi = make_kernel(records[1].spec.interface.kernel).features(
+            network.features(torch.from_numpy(RAW))
+        )
+        labels = torch.tensor([0, 0, 1, 1, 1])
+        part = accumulate([(phi, labels)], FACTS.classes, FACTS.fingerprint)
+        moments = ModuleMoments(records[1].id, part, part, seconds=1.0)
+        write_moments(tmp_path / "moments", moments)
+        registry.moments.store(records[1], tmp_path / "moments")
+        distance = distance_from(moments)(phi)
+        table = pyfunc_predict(uri(records[-1]), RAW)
+        np.testing.assert_allclose(table["distance"], distance, rtol=1e-4)
+        found = registry.moments.of_training(records)
+        assert found is not None
+        assert torch.equal(found.train.sums, part.sums)
+        # Those of another module, in its place, are not believed.
+        (file,) = (kept_folder(registry, records[1]) / "moments").iterdir()
+        write_moments(file, ModuleMoments(records[0].id, part, part, seconds=1.0))
+        assert pyfunc_predict(uri(records[-1]), RAW)["distance"].isna().all()
 
     def test_more_examples_than_a_batch(self, records: tuple[ModuleRecord, ...]) -> None:
         many = np.repeat(RAW, 60, axis=0)
-        table = pyfunc_predict(uri(records[-1]), many)
-        assert len(table) == 300
-        np.testing.assert_allclose(table.iloc[0], table.iloc[299 - 299 % 60 - 240], rtol=1e-5)
+        rows = by_class(pyfunc_predict(uri(records[-1]), many))
+        assert len(rows) == 300
+        np.testing.assert_allclose(rows[0], rows[299 - 299 % 60 - 240], rtol=1e-5)
 
-    def test_another_shape_is_refused(self, records: tuple[ModuleRecord, ...]) -> None:
-        with pytest.raises(mlflow.MlflowException, match="does not match expected shape"):
-            pyfunc_predict(uri(records[-1]), RAW[:, :, :4])
+    def test_what_is_no_picture_is_refused(self, records: tuple[ModuleRecord, ...]) -> None:
+        with pytest.raises(mlflow.MlflowException, match="Example 1 of 5 has numbers other than"):
+            pyfunc_predict(uri(records[-1]), RAW / 255)
+        with pytest.raises(mlflow.MlflowException, match="text that is no base64"):
+            pyfunc_predict(uri(records[-1]), np.array(["../secret.png"]))
 
 
 @pytest.mark.parametrize("position", [0, 2])
@@ -216,16 +261,25 @@ def test_mlflow_serves_a_stored_network(
     }
     address = f"http://127.0.0.1:{port}"
     with serving(command.split(), f"{address}/ping", environment):
-        request = urllib.request.Request(
-            f"{address}/invocations",
-            json.dumps({"inputs": RAW.tolist()}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            predictions = json.loads(answer.read())["predictions"]
-    np.testing.assert_allclose(
-        [[row[name] for name in "012"] for row in predictions], expected, rtol=1e-5
+        for inputs in (RAW.tolist(), [png(image[0]) for image in RAW]):
+            answers = ask(address, {"inputs": inputs})["predictions"]
+            found = [list(one["probabilities"].values()) for one in answers]
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+            assert [one["label"] for one in answers] == [str(i) for i in expected.argmax(axis=1)]
+        records_of = [{"image": png(RAW[0, 0])}]
+        (one,) = ask(address, {"dataframe_records": records_of})["predictions"]
+        assert one["label"] == answers[0]["label"]
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            ask(address, {"inputs": ["../secret.png"]})
+        assert "text that is no base64" in refused.value.read().decode()
+
+
+def ask(address: str, body: Any) -> Any:
+    request = urllib.request.Request(
+        f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
 
 
 @pytest.mark.servers

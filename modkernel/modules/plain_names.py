@@ -1,0 +1,60 @@
+"""The tensors of a network under names that say nothing of modules: those of plain torch code.
+
+A backbone that is cut into modules has its names as if it were whole, and a ResNet those of
+`torchvision.models.resnet`, so that torchvision's own class, or one written by hand, loads them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from modkernel.backbones.resnet import RESNETS
+from modkernel.modules.network import Network
+from modkernel.spec import HiddenModuleSpec
+
+OUTPUT = "fc"
+"""What the output module's tensors begin with, as the last layer of torchvision's networks."""
+_RESNET = (
+    (re.compile(r"^stem\.(conv|bn)\."), r"\g<1>1."),
+    (re.compile(r"\.body\."), "."),
+    (re.compile(r"\.shortcut\.conv\."), ".downsample.0."),
+    (re.compile(r"\.shortcut\.bn\."), ".downsample.1."),
+)
+
+
+def plain_tensors(network: Network) -> dict[str, Tensor]:
+    """A network's live tensors by plain names, in the order in which an example meets them.
+
+    `mean` and `std` are the preprocessing's (of vectors `low` and `high` too, where there are
+    bounds), then come the blocks of the backbone, and `fc.weight`, `fc.bias` (`fc.centres` under a
+    gaussian kernel) of the output module. Blocks of several backbones begin with `hidden-K.`.
+    """
+    preprocess = network.preprocess
+    named = {"mean": preprocess.mean, "std": preprocess.std}
+    if preprocess.spec.bounds is not None:
+        named |= {"low": preprocess.low, "high": preprocess.high}
+    specs = [s.spec for s in network.stored if isinstance(s.spec, HiddenModuleSpec)]
+    blocks = [block for spec in specs for block in spec.blocks]
+    whole = len({spec.backbone.digest() for spec in specs}) <= 1 and len(set(blocks)) == len(blocks)
+    for number, (spec, module) in enumerate(zip(specs, network.hidden, strict=True), start=1):
+        prefix = "" if whole else f"hidden-{number}."
+        tensors = module.state_dict()
+        named |= {prefix + name: tensors[key] for key, name in _of_blocks(spec, tuple(tensors))}
+    if network.output is not None:
+        named |= {f"{OUTPUT}.{key}": t for key, t in network.output.state_dict().items()}
+    return named
+
+
+def _of_blocks(spec: HiddenModuleSpec, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Keys of a hidden module's state dict, each with its plain name."""
+    blocks = {block.replace(".", "_"): block for block in spec.blocks}
+    for key in keys:
+        child, _, rest = key.partition(".")
+        name = f"{blocks[child]}.{rest}"
+        if spec.backbone.name in RESNETS:
+            for pattern, plain in _RESNET:
+                name = pattern.sub(plain, name)
+        yield key, name
