@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
-from modkernel.flows.cli._stored import complete_modules, complete_networks
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modkernel.modules.network import Network
     from modkernel.registry import ModuleRecord, Registry
-
-
-def _names(incomplete: str) -> list[str]:
-    return [*complete_networks(incomplete), *complete_modules(incomplete)]
-
-
-Ref = Annotated[
-    str,
-    typer.Argument(
-        metavar="NETWORK|MODULE",
-        help="A network's name or id; or a module, as NAME, NAME@ALIAS, NAME/VERSION or its id, "
-        "with all that it stands on.",
-        autocompletion=_names,
-    ),
-]
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,9 @@ def complete_networks(incomplete: str) -> list[str]:
     return [name for name in _names().networks if name.startswith(incomplete)]
 
 
-def _all_names(incomplete: str) -> list[str]:
-    return [*_network_names(incomplete), *_module_names(incomplete)]
+def complete_all(incomplete: str) -> list[str]:
+    """Names of networks and modules that begin so, for the shell."""
+    return [*complete_networks(incomplete), *complete_modules(incomplete)]
 
 
 def _names() -> StoredNames:
@@ -71,9 +72,10 @@ NetworkRef = Annotated[
 AnyRef = Annotated[
     str,
     typer.Argument(
-        metavar="REF",
-        help="A module (id, NAME, NAME@ALIAS, NAME/VERSION) or a network (name, id).",
-        autocompletion=_all_names,
+        metavar="NETWORK|MODULE",
+        help="A network's name or id; or a module, as NAME, NAME@ALIAS, NAME/VERSION or its id, "
+        "with all that it stands on.",
+        autocompletion=complete_all,
     ),
 ]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modkernel.flows.cli._loaded import Loaded, Ref, load
+from modkernel.flows.cli._loaded import Loaded, load
 from modkernel.flows.cli._output import Json, err, out, print_json, size
-from modkernel.flows.cli._stored import stored
+from modkernel.flows.cli._stored import AnyRef, stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ EXAMPLES = 32
 
 
 def export(
-    reference: Ref,
+    reference: AnyRef,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     to: Annotated[
         str,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modkernel.flows.cli._answer_file import Write, answer_file, check_name
-from modkernel.flows.cli._loaded import Ref, load
+from modkernel.flows.cli._loaded import load
 from modkernel.flows.cli._output import Json, err, out, percent, print_json, print_table
-from modkernel.flows.cli._stored import stored
+from modkernel.flows.cli._stored import AnyRef, stored
 
 if TYPE_CHECKING:
     from modkernel.data.broken import Broken
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    reference: Ref,
+    reference: AnyRef,
     files: Annotated[
         list[Path],
         typer.Argument(

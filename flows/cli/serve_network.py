@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from modkernel.flows.cli._loaded import Ref, load
+from modkernel.flows.cli._loaded import load
 from modkernel.flows.cli._output import err
-from modkernel.flows.cli._stored import stored
+from modkernel.flows.cli._stored import AnyRef, stored
 
 
 def serve_network(
-    reference: Ref,
+    reference: AnyRef,
     host: Annotated[
         str,
         typer.Option(
