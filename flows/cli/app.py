@@ -10,6 +10,7 @@ import typer
 from modkernel.flows.cli import (
     advise,
     bundle,
+    compare,
     compose,
     data,
     delete,
@@ -83,7 +84,10 @@ app.command(rich_help_panel=UNATTENDED)(servers.serve)
 app.add_typer(team.team, name="team", rich_help_panel=UNATTENDED)
 app.command(rich_help_panel=UNATTENDED)(team.worker)
 
-for command in (promote.promote, promote.demote, promote.rollback, promote.history):
+for command in (
+    *(compare.compare, compare.graph),
+    *(promote.promote, promote.demote, promote.rollback, promote.history),
+):
     modules.modules.command()(command)
 modules.modules.command("delete")(delete.delete_module)
 networks.networks.command("delete")(delete.delete_network)

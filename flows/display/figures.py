@@ -40,6 +40,19 @@ def objective_curve(report: TrainReport) -> bytes:
     return png(figure)
 
 
+def objectives_figure(reports: Sequence[tuple[str, TrainReport]]) -> bytes:
+    """What several modules maximised by epoch, each by its name, on one pair of axes."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, report in reports:
+        epochs = [line.epoch for line in report.history]
+        axes.plot(epochs, [line.objective for line in report.history], label=name)
+    axes.set(xlabel="epoch", ylabel="objective")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return png(figure)
+
+
 def evaluation_figure(evaluation: OutputEvaluation, classes: Sequence[str]) -> bytes:
     """The confusion matrix beside the accuracies by number of labels."""
     figure = Figure(figsize=(9, 4), layout="constrained")

@@ -1,0 +1,57 @@
+"""Stored modules beside one another, and drawn on one another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from modkernel.registry import Registry, Settings
+from tests.flows.helpers.commands import several
+from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    with Registry.open(Settings(home=folder / "home")) as registry:
+        examples = Examples(folder / "trained")
+        records = store_chain(registry, examples.chain())
+        registry.networks.add("a<b", [one.id for one in records], EVALUATION)
+        store_one(registry, examples.first(seed=3))
+    return folder / "home"
+
+
+def test_what_differs_and_the_drawings(home: Path, tmp_path: Path) -> None:
+    png, svg, part = (tmp_path / name for name in ("c.png", "all.svg", "part.svg"))
+    pair = ("net.hidden-1/1", "net.hidden-1/2")
+    differ, drawn, table, alone, graph, of = several(
+        home,
+        ("modules", "compare", *pair, "--json"),
+        ("modules", "compare", *pair, "--picture", str(png)),
+        ("modules", "compare", "net.hidden-1/1", "net.hidden-2", "net.output"),
+        ("modules", "compare", "net.output"),
+        ("modules", "graph", str(svg)),
+        ("modules", "graph", str(part), "--of", "net.hidden-1/2"),
+    )
+    assert differ.json["seed"] == ["0", "3"]
+    assert drawn.code == 0
+    assert png.read_bytes().startswith(b"\x89PNG")
+    for shown in ("net.hidden-2/1", "75.00 %", "accuracy"):
+        assert shown in table.out
+    assert alone.code == 2
+    assert (graph.code, of.code) == (0, 0)
+    boxes = texts(svg)
+    assert sum("net.hidden-1/" in box for box in boxes) == 2
+    assert {"net.hidden-2/1", "net.output/1", "a<b"} < {*boxes}
+    assert json.dumps(boxes).count("75.0 %") == 2
+    boxes = [
+        text.text or "" for text in ElementTree.parse(part).iter() if text.tag.endswith("text")
+    ]
+    assert [box for box in boxes if "/" in box] == ["net.hidden-1/2"]
+
+
+def texts(svg: Path) -> list[str]:
+    return [one.text or "" for one in ElementTree.parse(svg).iter() if one.tag.endswith("text")]
