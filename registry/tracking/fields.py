@@ -15,6 +15,8 @@ from modkernel.training.report import TrainReport
 if TYPE_CHECKING:
     from modkernel.data import DatasetInfo
 
+RECIPE_TAG = "recipe_digest"
+"""Tag of runs and versions: what decided the training."""
 DIGEST_CHARACTERS = 36
 """MLflow keeps this much of a data set's digest; the source holds the whole fingerprint."""
 

@@ -14,7 +14,6 @@ from modkernel.modules.stored import StoredModule
 from modkernel.registry import Registry, Settings, saga
 from modkernel.registry.bundles.take_in import import_bundle
 from modkernel.registry.bundles.write import export_bundle
-from modkernel.registry.tracking.runs import figures_of
 from modkernel.reuse.task import parse_task
 from tests.modkernel.helpers.stored_examples import FACTS
 from tests.registry.conftest import POSTGRES_PARAM
