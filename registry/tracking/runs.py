@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import (
-    DatasetInput,
     LoggedModelInput,
     Metric,
-    Param,
     Run,
     ViewType,
 )
@@ -38,6 +36,8 @@ from modkernel.registry.tracking.experiments import (
 from modkernel.registry.tracking.fields import (
     RECIPE_TAG,
     dataset_input,
+    log_dataset,
+    log_params,
     numbers,
     parameters_of,
 )
@@ -53,8 +53,6 @@ SOURCE = "modkernel"
 """By which our runs are known among others'."""
 FIGURES = "figures"
 """Folder of a run's pictures."""
-BATCH_PARAMETERS = 100
-"""Parameters that MLflow takes at once."""
 BATCH_METRICS = 1000
 """Metrics that MLflow takes at once."""
 
@@ -115,8 +113,8 @@ class Runs:
         if resumed is not None:
             return resumed
         run_id = _create(client, experiment_id, name, tags)
-        _log_params(client, run_id, parameters_of(spec))
-        _log_dataset(client, run_id, dataset_input(spec.dataset, dataset))
+        log_params(client, run_id, parameters_of(spec))
+        log_dataset(client, run_id, dataset_input(spec.dataset, dataset))
         return run_id
 
     @speaks_with_mlflow
@@ -160,7 +158,7 @@ class Runs:
                 "hidden modules": str(len(spec.hidden)),
                 "seed": str(spec.seed),
             }
-            _log_params(client, run_id, values)
+            log_params(client, run_id, values)
             client.log_dict(run_id, spec.model_dump(mode="json"), "network.json")
         return run_id
 
@@ -187,7 +185,7 @@ class Runs:
         if resumed is not None:
             return resumed
         run_id = _create(client, experiment_id, name, tags)
-        _log_params(client, run_id, parameters)
+        log_params(client, run_id, parameters)
         client.log_dict(run_id, spec.model_dump(mode="json"), "study.json")
         return run_id
 
@@ -337,10 +335,10 @@ class Runs:
         """
         run = self.client.get_run(run_id)
         new = {key: value for key, value in params.items() if key not in run.data.params}
-        _log_params(self.client, run_id, new)
+        log_params(self.client, run_id, new)
         inputs = run.inputs
         if inputs is None or not inputs.dataset_inputs:
-            _log_dataset(self.client, run_id, dataset_input(facts, None))
+            log_dataset(self.client, run_id, dataset_input(facts, None))
         known = {model.model_id for model in inputs.model_inputs} if inputs else set()
         unknown = [LoggedModelInput(model) for model in models if model not in known]
         if unknown:
@@ -400,18 +398,3 @@ def _resume(
 def _create(client: MlflowClient, experiment_id: str, name: str, tags: dict[str, str]) -> str:
     run = client.create_run(experiment_id, tags=tags | {MLFLOW_SOURCE_NAME: SOURCE}, run_name=name)
     return str(run.info.run_id)
-
-
-def _log_params(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:
-    params = [Param(key, value) for key, value in values.items()]
-    for start in range(0, len(params), BATCH_PARAMETERS):
-        client.log_batch(run_id, params=params[start : start + BATCH_PARAMETERS])
-
-
-def _log_dataset(client: MlflowClient, run_id: str, dataset: DatasetInput) -> None:
-    try:
-        client.log_inputs(run_id, datasets=[dataset])
-    except MlflowException:
-        # Another run of the experiment wrote the same data set's row between MLflow's look and its
-        # write: now that it is there, it is found.
-        client.log_inputs(run_id, datasets=[dataset])
