@@ -56,6 +56,7 @@ def search_modules(spec: SearchSpec) -> SearchResult:
     fork_server().start()
     registry = open_registry()
     plan = plan_search(registry, spec)
+    registry.networks.check_names(spec.name, _names(spec))
     emit(Planned(tuple(_names(spec))))
     stages: list[tuple[CandidateResult, ...]] = []
     beam: Sequence[Entry] = ()
@@ -96,7 +97,8 @@ class _Run:
         """Start the run, unless it is there or nothing is to be done."""
         if self.id is None:
             recipe = f"search {self._spec.canonical_json()}"
-            run = network_run(self._registry, self._spec.name, recipe, is_done)
+            name, dataset = self._spec.name, self._spec.dataset.name
+            run = network_run(self._registry, name, dataset, recipe, is_done)
             self.id = self._stack.enter_context(run)
 
 

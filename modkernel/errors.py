@@ -6,6 +6,7 @@ The command line prints that message and exits non-zero; it never prints a trace
     ModkernelError
     ├── SpecError                 a spec asks for something that cannot be
     │   ├── UnknownNameError      a name that is not in a table
+    │   ├── NameTakenError        a name that something of another kind has
     │   └── CutError              a cut that the backbone does not allow
     ├── DataError                 data that is missing, unreadable or unfit
     │   ├── ClassError            unknown classes, or fewer than two of them
@@ -52,6 +53,7 @@ __all__ = [
     "LabelBudgetError",
     "ModkernelError",
     "MomentsError",
+    "NameTakenError",
     "NonFiniteError",
     "NotAllowedError",
     "NotFoundError",
@@ -83,6 +85,10 @@ class UnknownNameError(SpecError):
     def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
         self.kind, self.name, self.allowed = kind, name, tuple(allowed)
         super().__init__(f"Unknown {kind} '{name}': use one of {', '.join(self.allowed)}.")
+
+
+class NameTakenError(SpecError):
+    """A name for a network that a module has, or the other way round."""
 
 
 class CutError(SpecError):

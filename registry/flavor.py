@@ -14,30 +14,32 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from mlflow import MlflowClient
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
-from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 from pydantic import BaseModel, Field, ValidationError
 
 from modkernel.errors import ArtifactError
 from modkernel.lookup import trusting
 from modkernel.modules.network import Network, assemble
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
-from modkernel.registry.records import ModuleRecord
+from modkernel.registry.records import ModuleRecord, NetworkRecord, network_id
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.artifacts import (
     BESIDE,
+    FILES,
     FLAVOR,
     MODEL_FILES,
+    NETWORK_FILES,
     check_listed,
     download,
     fetch_module,
     refuse_foreign,
 )
 from modkernel.registry.tracking.scoring import Predictor, measured, signature_of
+from modkernel.spec import ModuleSpec
 from modkernel.system.files import hash_file
 
 PACKAGES = ("modkernel", "mlflow", "torch", "torchvision", "numpy", "pydantic", "safetensors")
@@ -65,6 +67,14 @@ class _Configuration(BaseModel):
     chain: tuple[_Pinned, ...]
 
 
+class _NetworkConfiguration(BaseModel):
+    """The same of a network, which holds no module itself."""
+
+    network_id: Sha256
+    network: str
+    chain: tuple[_Pinned, ...] = Field(min_length=1)
+
+
 def save_model(
     path: str,
     mlflow_model: Model | None = None,
@@ -82,24 +92,70 @@ def save_model(
         chain: The modules it stands on, first to last, without itself.
         written: Called with the sha256 of every file by its name, at the end.
     """
-    model = mlflow_model or Model()
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS_FILE, SPEC_FILE):
         shutil.copyfile(stored.folder / name, folder / name)
+    own = {
+        "module_id": stored.id,
+        "weights_sha256": stored.weights_sha256,
+        "spec_sha256": stored.spec_sha256,
+    }
+    _save(folder, mlflow_model or Model(), stored.spec, own, chain)
+    written({name: hash_file(folder / name) for name in MODEL_FILES})
+
+
+def save_network(
+    path: str,
+    mlflow_model: Model | None = None,
+    *,
+    network: NetworkRecord,
+    chain: Sequence[ModuleRecord],
+    written: Callable[[Mapping[str, str]], None] = lambda files: None,
+) -> None:
+    """Write a network as an MLflow model: the names and hashes of its modules, not their bytes.
+
+    Args:
+        path: Folder to make.
+        mlflow_model: MLflow's metadata, filled in and saved here.
+        network: The network.
+        chain: Its modules, first to last.
+        written: Called with the sha256 of every file by its name, at the end.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {"network_id": network.id, "network": network.name}
+    _save(folder, mlflow_model or Model(), chain[-1].spec, own, chain)
+    written({name: hash_file(folder / name) for name in NETWORK_FILES})
+
+
+def _save(
+    folder: Path,
+    model: Model,
+    spec: ModuleSpec,
+    own: Mapping[str, str],
+    chain: Sequence[ModuleRecord],
+) -> None:
+    """Write what the models of modules and of networks have both.
+
+    Args:
+        folder: The model's.
+        model: MLflow's metadata.
+        spec: Of the module that gives the answer.
+        own: The flavor's configuration, without the chain.
+        chain: The modules that are fetched when the model is loaded.
+    """
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements()))
     (folder / "python_env.yaml").write_text(
         f"python: {platform.python_version()}\n"
         "build_dependencies:\n- pip\ndependencies:\n- -r requirements.txt\n"
     )
-    model.signature = signature_of(stored.spec)
+    model.signature = signature_of(spec)
     # What mlflow.pyfunc.add_to_model writes, without the second that importing it takes.
     model.add_flavor(PYFUNC, **OUR_CODE, python_version=platform.python_version())
     model.add_flavor(
         FLAVOR,
-        module_id=stored.id,
-        weights_sha256=stored.weights_sha256,
-        spec_sha256=stored.spec_sha256,
+        **own,
         chain=[
             {
                 "module_id": record.id,
@@ -111,13 +167,12 @@ def save_model(
         ],
     )
     model.save(str(folder / MLMODEL_FILE_NAME))
-    written({name: hash_file(folder / name) for name in MODEL_FILES})
 
 
 def load_model(model_uri: str) -> Network:
-    """The network up to a module, such as 'models:/digits.output@champion', by our own loader.
+    """A network, or the one up to a module, such as 'models:/digits@champion', by our own loader.
 
-    Only the three files of the flavor are read. Nothing is unpickled, and no code that the stored
+    Only the files of the flavor are read. Nothing is unpickled, and no code that the stored
     configuration names is run: a model with other code or files than ours is refused.
 
     Raises:
@@ -128,17 +183,22 @@ def load_model(model_uri: str) -> Network:
     """
     client = MlflowClient()
     check_listed(client, model_uri, f"The MLflow model {model_uri}")
-    with tempfile.TemporaryDirectory() as folder:
-        for name in (MLMODEL_FILE_NAME, WEIGHTS_FILE, SPEC_FILE):
-            try:
-                local = download(client, f"{model_uri}/{name}", Path(folder))
-            except ArtifactError as error:
-                raise ArtifactError(
-                    f"MLflow has no {name} of {model_uri}: check the reference ('modkernel modules "
-                    "list')."
-                ) from error
-            shutil.move(local, Path(folder) / name)
-        return _network(Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _bring(client, model_uri, MLMODEL_FILE_NAME, folder)
+        if not _is_network(_configuration(folder)):
+            for name in FILES:
+                _bring(client, model_uri, name, folder)
+        return _network(folder)
+
+
+def _bring(client: MlflowClient, model_uri: str, name: str, folder: Path) -> None:
+    try:
+        shutil.move(download(client, f"{model_uri}/{name}", folder), folder / name)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"MLflow has no {name} of {model_uri}: check the reference ('modkernel modules list')."
+        ) from error
 
 
 def requirements() -> tuple[str, ...]:
@@ -155,7 +215,7 @@ def requirements() -> tuple[str, ...]:
 def _load_pyfunc(path: str) -> Predictor:
     """Called by `mlflow.pyfunc.load_model` with the folder of the model."""
     folder = Path(path)
-    names = {file.name for file in folder.iterdir()} - {REGISTERED_MODEL_META_FILE_NAME}
+    names = [file.name for file in folder.iterdir()]
     inner = {name: [file.name for file in folder.glob(f"{name}/*")] for name in BESIDE}
     refuse_foreign(names, f"The MLflow model in {folder}", inner)
     network = _network(folder)
@@ -163,7 +223,8 @@ def _load_pyfunc(path: str) -> Predictor:
     return Predictor(network, measured(MlflowClient(), chain, network))
 
 
-def _network(folder: Path) -> Network:
+def _configuration(folder: Path) -> dict[str, Any]:
+    """The flavor's part of a model's MLmodel file, which names no code but ours."""
     flavors = Model.load(str(folder / MLMODEL_FILE_NAME)).flavors
     conf = flavors.get(FLAVOR)
     if not isinstance(conf, dict):
@@ -177,15 +238,35 @@ def _network(folder: Path) -> Network:
             "This MLflow model's MLmodel file names code that modkernel did not write: 'modkernel "
             "repair' stores the module again without it."
         )
+    return conf
+
+
+def _is_network(conf: Mapping[str, Any]) -> bool:
+    return NetworkRecord.tag in conf
+
+
+def _network(folder: Path) -> Network:
+    conf = _configuration(folder)
+    known: _Configuration | _NetworkConfiguration
     try:
-        known = _Configuration.model_validate(conf)
+        if _is_network(conf):
+            known = _NetworkConfiguration.model_validate(conf)
+        else:
+            known = _Configuration.model_validate(conf)
     except ValidationError as error:
         raise ArtifactError(
             f"This MLflow model's configuration has {error.error_count()} fields that modkernel "
             "did not write: use a model that 'modkernel modules list' shows."
         ) from None
+    top: list[StoredModule] = []
+    if isinstance(known, _Configuration):
+        top.append(read_module(folder, known.weights_sha256, known.spec_sha256))
+    elif known.network_id != network_id(known.network, [one.module_id for one in known.chain]):
+        raise ArtifactError(
+            f"The MLflow model of network {known.network} names other modules than the network "
+            "has: 'modkernel repair' stores it again."
+        )
     client = MlflowClient()
-    own = read_module(folder, known.weights_sha256, known.spec_sha256)
     with tempfile.TemporaryDirectory() as temporary:
         chain = [
             fetch_module(
@@ -197,4 +278,4 @@ def _network(folder: Path) -> Network:
             for entry in known.chain
         ]
         with trusting(Settings().trusted_packages):
-            return assemble([*chain, own])
+            return assemble([*chain, *top])

@@ -19,8 +19,11 @@ from modkernel.registry.beside.moments import StoredMoments
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.find import ModuleQuery, find_modules
+from modkernel.registry.sql.names import refuse_taken
 from modkernel.registry.sql.tables import ModuleRow
 from modkernel.registry.tracking import artifacts
+from modkernel.registry.tracking.tags import CLOSED_FORM
+from modkernel.registry.upkeep import pages
 from modkernel.reuse.moments_file import MOMENTS_FILE
 from modkernel.spec import DatasetSpec, Shape
 from modkernel.training.report import TrainReport
@@ -64,6 +67,7 @@ class Modules:
             restored = saga.restore(self.backends, now)
             if restored.state != "READY":
                 return None
+            pages.module_moved(self.backends, restored)
             for beside in self.beside:
                 for _ in beside.fix(restored):
                     pass
@@ -96,6 +100,7 @@ class Modules:
 
         Raises:
             SpecError: the name cannot be a registered model's.
+            NameTakenError: a network has it.
             ArtifactError: the files are missing, altered or not a module's.
             NotFoundError: the upstream is not in the registry.
             StoreError: the database or MLflow failed; storing again resumes from there.
@@ -107,6 +112,7 @@ class Modules:
         stored = read_module(folder)
         record = self._ready(stored.id)
         if record is None:
+            refuse_taken(self.backends.database, modules=[name])
             with self.backends.wait_for_claim(stored.id).renewed():
                 record = self._ready(stored.id)  # another process may have stored it meanwhile
                 if record is None:
@@ -114,6 +120,7 @@ class Modules:
                     record = saga.finish(self.backends, begun, figures or {})
                     if run_id is None:
                         self.backends.runs.finish(record.run_id or "")
+                    pages.module_moved(self.backends, record)
         measured = folder / MOMENTS_FILE
         if measured.is_file():
             self.moments.store(record, measured)
@@ -171,6 +178,20 @@ class Modules:
             saga.modules_cache(self.backends),
             (record.id, record.weights_sha256, record.spec_sha256),
         )
+
+    def tell_accuracy(self, record: ModuleRecord, accuracy: float) -> None:
+        """Keep the accuracy of a closed-form output module on a hidden module, for its page.
+
+        Args:
+            record: The hidden module.
+            accuracy: Of the module's own data set, on validation examples, in [0, 1].
+        """
+        if record.metrics.get(CLOSED_FORM) == accuracy:
+            return
+        metrics = record.metrics | {CLOSED_FORM: accuracy}
+        pages.module_page(self.backends, saga.update(self.backends, record, metrics=metrics))
+        if record.run_id is not None:
+            self.backends.runs.log_metrics(record.run_id, {f"final.{CLOSED_FORM}": accuracy})
 
     def report(self, record: ModuleRecord) -> TrainReport:
         """How a module was trained."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,19 +12,20 @@ from modkernel.modules.network import Network, assemble, check_chain
 from modkernel.modules.stored import StoredModule
 from modkernel.registry.backends import Backends
 from modkernel.registry.modules import Modules
-from modkernel.registry.records import EvaluationRecord, ModuleRecord, NetworkRecord
+from modkernel.registry.records import (
+    EvaluationRecord,
+    ModuleRecord,
+    NetworkRecord,
+    network_id,
+)
 from modkernel.registry.sql import networks as rows
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
+from modkernel.registry.sql.names import refuse_taken
 from modkernel.registry.sql.tables import EvaluationRow, NetworkModuleRow, NetworkRow, utc_now
+from modkernel.registry.upkeep import network_versions, pages
 from modkernel.spec import DatasetFacts, NetworkSpec
 from modkernel.training.report import OutputEvaluation
-
-
-def network_id(name: str, module_ids: Sequence[str]) -> str:
-    """SHA-256 over a name and the ordered ids of the modules: equal compositions, equal id."""
-    text = json.dumps({"modules": list(module_ids), "name": name}, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -43,25 +42,30 @@ class Networks:
         evaluation: OutputEvaluation | None = None,
         run_id: str | None = None,
         spec: NetworkSpec | None = None,
+        figures: Mapping[str, bytes] | None = None,
     ) -> NetworkRecord:
         """Record a composition and pin its modules; one that is there under the name is used.
 
         Either way the name means this network from now on. An evaluation that differs from the
-        newest one is added to the network's history.
+        newest one is added to the network's history. It becomes a version of the registered model
+        of its name in MLflow; where that fails, adding it again, or a repair, completes it.
 
         Args:
             name: Of the network.
             module_ids: First hidden module first.
             evaluation: How its output module did.
-            run_id: Its MLflow run, parent of its modules'.
+            run_id: Its MLflow run, parent of its modules'; one is made if it has none.
             spec: What it was trained from.
+            figures: Pictures for its card, bytes by file name ('network.png').
 
         Raises:
+            NameTakenError: modules have the name.
             NotFoundError: a module is not in the registry, or not ready.
             InterfaceError: the modules do not stand on one another; the message names the
                 position.
         """
         database = self.backends.database
+        refuse_taken(database, networks=[name])
         modules = [queries.required(database, module_id) for module_id in module_ids]
         check_chain([_pinned(module) for module in modules])
         identity = network_id(name, module_ids)
@@ -90,10 +94,40 @@ class Networks:
                 row.members = list(_members(modules))
             else:
                 row.made_again_at = utc_now()
+                row.run_id = row.run_id or run_id
+            before = rows.record_of(row)
             if evaluation is not None:
                 _add_evaluation(row, evaluation, modules[-1].spec.dataset)
             session.flush()
-            return rows.record_of(row)
+            network = rows.record_of(row)
+        return self._completed(network, figures or {}, network.evaluation != before.evaluation)
+
+    def _completed(
+        self, network: NetworkRecord, figures: Mapping[str, bytes], is_news: bool
+    ) -> NetworkRecord:
+        """A recorded network with its version in MLflow, whose page tells what is new."""
+        if network.version is not None:
+            if is_news and network.run_id is not None and network.evaluation is not None:
+                self.backends.runs.log_metrics(network.run_id, network.evaluation.metrics())
+                pages.network_page(self.backends, network)
+            return network
+        with self.backends.wait_for_claim(network.id).renewed():
+            now = rows.by_id(self.backends.database, network.id)
+            if now is None or now.version is not None:  # another process was faster
+                return now or network
+            return network_versions.complete(self.backends, now, figures)
+
+    def check_names(self, name: str, modules: Sequence[str]) -> None:
+        """Look whether names are free, before anything is trained.
+
+        Args:
+            name: Of a network.
+            modules: Of the modules that are trained for it.
+
+        Raises:
+            NameTakenError: modules have the network's name, or a network has a module's.
+        """
+        refuse_taken(self.backends.database, networks=[name], modules=modules)
 
     def find(self, name: str | None = None) -> tuple[NetworkRecord, ...]:
         """All networks, or those of a name, oldest first."""

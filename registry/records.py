@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,8 +31,34 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModuleRecord(Record):
+class VersionRecord(Record):
+    """What is a version of a registered model in MLflow: a module, or a network."""
+
+    tag: ClassVar[str]
+    """Of its MLflow models and versions: its value there is the id."""
+
+    id: str
+    name: str
+    version: int | None
+    run_id: str | None
+    model_id: str | None
+    files: dict[str, str] | None
+
+    @property
+    def short_id(self) -> str:
+        """The first twelve digits of the id, as people quote it."""
+        return self.id[:12]
+
+    @property
+    def source(self) -> str:
+        """What its version in MLflow names as its source."""
+        return f"models:/{self.model_id}"
+
+
+class ModuleRecord(VersionRecord):
     """One stored module."""
+
+    tag: ClassVar[str] = "module_id"
 
     id: str = Field(description="SHA-256 over the weights' and the spec's digests, in hex.")
     name: str = Field(description="Registered model in MLflow, e.g. 'cifar10.hidden-1'.")
@@ -50,11 +78,6 @@ class ModuleRecord(Record):
     files: dict[str, str] | None = Field(
         description="SHA-256 of every file of its MLflow model by name; none before there is one."
     )
-
-    @property
-    def short_id(self) -> str:
-        """The first twelve digits of the id, as people quote it."""
-        return self.id[:12]
 
 
 def needs(modules: Iterable[ModuleRecord]) -> dict[str, str]:
@@ -120,21 +143,46 @@ class EvaluationRecord(Record):
     created_at: datetime = Field(description="UTC.")
 
 
-class NetworkRecord(Record):
+def network_id(name: str, module_ids: Sequence[str]) -> str:
+    """SHA-256 over a name and the ordered ids of the modules: equal compositions, equal id."""
+    text = json.dumps({"modules": list(module_ids), "name": name}, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class NetworkRecord(VersionRecord):
     """One composition: which modules, by id and hashes, in order."""
 
+    tag: ClassVar[str] = "network_id"
+
     id: str = Field(description="SHA-256 over the name and the modules' ids, in hex.")
-    name: str
+    name: str = Field(description="Registered model in MLflow.")
+    version: int | None = Field(description="Version of that model; none before it is made.")
     module_ids: tuple[str, ...] = Field(description="First hidden module first.")
     created_at: datetime = Field(description="UTC.")
     run_id: str | None = Field(description="The network's MLflow run, parent of its modules'.")
+    model_id: str | None = Field(description="MLflow model, which names the modules.")
+    files: dict[str, str] | None = Field(
+        description="SHA-256 of every file of its MLflow model by name; none before there is one."
+    )
     evaluation: OutputEvaluation | None = Field(description="The newest one.")
     spec: dict[str, Any] | None = Field(description="The network spec it was made from.")
 
-    @property
-    def short_id(self) -> str:
-        """The first twelve digits of the id, as people quote it."""
-        return self.id[:12]
+
+class Named(Record):
+    """What a card links to: a version of a module or of a network."""
+
+    id: str
+    name: str
+    version: int | None
+
+
+class Uses(Record):
+    """What stands on a module, and which networks have it; of each the oldest few."""
+
+    modules: tuple[Named, ...] = ()
+    n_modules: int = 0
+    networks: tuple[Named, ...] = ()
+    n_networks: int = 0
 
 
 class PromotionRecord(Record):
@@ -190,11 +238,13 @@ class Problem(Record):
         "deleted",
         "artifact",
         "version",
+        "page",
         "lost",
         "moments",
         "ground_truth",
     ]
     module_id: str | None = Field(description="None where it is a network.")
+    network_id: str | None = Field(None, description="None where it is a module.")
     name: str
     message: str
 
@@ -203,9 +253,20 @@ class Action(Record):
     """Something that `Registry.repair` did."""
 
     kind: Literal[
-        "finished", "undone", "deleted", "restored", "registered", "lost", "dropped", "closed"
+        "finished",
+        "undone",
+        "deleted",
+        "restored",
+        "registered",
+        "rewritten",
+        "lost",
+        "dropped",
+        "closed",
     ]
-    module_id: str | None = Field(description="None where it is an MLflow run or experiment.")
+    module_id: str | None = Field(
+        description="None where it is a network, or an MLflow run or experiment."
+    )
+    network_id: str | None = Field(None, description="None where it is no network.")
     name: str
     message: str
 

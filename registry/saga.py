@@ -19,9 +19,9 @@ from modkernel.registry.sql import queries
 from modkernel.registry.sql.find import traits_of
 from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow
 from modkernel.registry.tracking import artifacts
+from modkernel.registry.tracking.cards import module_card
 from modkernel.registry.tracking.fields import metrics_of
-from modkernel.registry.tracking.models import source_of
-from modkernel.registry.tracking.runs import network_of
+from modkernel.registry.tracking.tags import module_tags
 from modkernel.spec import DatasetSpec
 from modkernel.training.report import TrainReport
 
@@ -126,7 +126,12 @@ def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
             record = update(backends, record, files=dict(files))
 
         stored = bytes_at_hand(backends, record)
-        intact = models.log(record, stored, chain, flavor, written)
+        intact = models.log(
+            record,
+            record.kind,
+            flavor.save_model,
+            {"stored": stored, "chain": chain, "written": written},
+        )
         check(backends, intact, record)
     artifacts.flush_model(backends.client, intact)
     return update(backends, record, model_id=intact)
@@ -140,11 +145,10 @@ def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     """
     models, stale = backends.models, []
     for version in models.versions(record):
-        if version.source == source_of(record):  # a search leaves out its model_id
+        if version.source == record.source:  # a search leaves out its model_id
             return update(backends, record, version=int(version.version))
         stale.append(version)
-    chain = queries.chain(backends.database, record.id)[:-1]
-    made = models.add_version(record, chain, report_of(backends, record.id))
+    made = models.add_version(record, *page_of(backends, record))
     for version in stale:
         models.replace_version(version, made)
     set_now = models.aliases(record.name)
@@ -152,6 +156,15 @@ def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
         if module_id == record.id and alias not in set_now:
             models.set_alias(record.name, alias, int(made.version))
     return update(backends, record, version=int(made.version))
+
+
+def page_of(backends: Backends, record: ModuleRecord) -> tuple[dict[str, str], str]:
+    """The tags and the card of a module's version, as they are now."""
+    chain = queries.chain(backends.database, record.id)[:-1]
+    uses = queries.uses(backends.database, record.id)
+    figures = backends.runs.figures(record.run_id or "")
+    card = module_card(record, chain, report_of(backends, record.id), figures, uses)
+    return module_tags(record, chain, uses), card
 
 
 def restore(backends: Backends, record: ModuleRecord) -> ModuleRecord:
@@ -203,8 +216,9 @@ def bytes_at_hand(backends: Backends, record: ModuleRecord) -> StoredModule:
 
 def _left_behind(backends: Backends, record: ModuleRecord) -> Path:
     """Where MLflow kept a model's files: it leaves them there when it forgets the model."""
-    network = backends.settings.artifact_root / network_of(record.name)
-    return network / "models" / (record.model_id or "none") / "artifacts"
+    kept = f"models/{record.model_id or 'none'}/artifacts"
+    found = backends.settings.artifact_root.glob(f"*/{kept}")
+    return next(found, backends.settings.artifact_root / kept)
 
 
 def is_intact(backends: Backends, model_id: str, record: ModuleRecord) -> bool:

@@ -17,6 +17,8 @@ from matplotlib.ticker import MaxNLocator
 
 from modkernel.training.report import OutputEvaluation, TrainReport
 
+WIDTH = 8
+"""Inches, of 100 pixels: MLflow's page cuts off what is wider beside its assistant."""
 NAMED_CLASSES = 20
 """A confusion matrix of more classes than this has no names at its sides."""
 MAPPED_CLASSES = 12
@@ -55,7 +57,7 @@ def objectives_figure(reports: Sequence[tuple[str, TrainReport]]) -> bytes:
 
 def evaluation_figure(evaluation: OutputEvaluation, classes: Sequence[str]) -> bytes:
     """The confusion matrix beside the accuracies by number of labels."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_confusion(left, evaluation, classes)
     _draw_accuracies(right, evaluation)
@@ -71,7 +73,7 @@ def network_figure(
     curves = [(name, report) for name, report in reports if report.history]
     panels = len(curves) + (2 if evaluation is not None else 0)
     rows = max(1, math.ceil(panels / 2))
-    figure = Figure(figsize=(9, 3.6 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4 * rows), layout="constrained")
     axes = figure.subplots(rows, 2, squeeze=False).flatten()
     if evaluation is not None:
         _draw_confusion(axes[0], evaluation, classes)

@@ -32,7 +32,11 @@ def ending_with(registry: Registry, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def network_run(
-    registry: Registry, name: str, recipe: NetworkSpec | str, is_done: Callable[[], bool]
+    registry: Registry,
+    name: str,
+    dataset: str,
+    recipe: NetworkSpec | str,
+    is_done: Callable[[], bool],
 ) -> Iterator[str | None]:
     """The parent run of a network's modules, or none where nothing is to be trained.
 
@@ -41,6 +45,7 @@ def network_run(
     Args:
         registry: has the run.
         name: of the network.
+        dataset: name of its data set.
         recipe: what it is made from, or words that tell this: a run that died with the same ones
             is resumed.
         is_done: whether nothing is to be trained; asked again after a wait.
@@ -55,7 +60,7 @@ def network_run(
         return
     with renewed(held):
         spec = recipe if isinstance(recipe, NetworkSpec) else None
-        run_id = registry.runs.start_network(name, spec, key)
+        run_id = registry.runs.start_network(name, dataset, spec, key)
         with ending_with(registry, run_id):
             yield run_id
 

@@ -109,6 +109,7 @@ def _score(
     weights, bias = ridge_head(moments.train)
     confusion = head_confusion(weights, bias, features.validation, features.validation_labels)
     found = evaluation_from(confusion)
+    registry.modules.tell_accuracy(record, found.accuracy)
     classes = moments.train.classes
     return CandidateScore(found.accuracy, found.balanced_accuracy, worst_of(found, classes))
 

@@ -32,7 +32,7 @@ def study_run(registry: Registry, plan: StudyPlan) -> Iterator[StudyRun]:
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
     def finished() -> str | None:
-        return registry.runs.find_finished(spec.name, digest) if _is_done(registry, plan) else None
+        return registry.runs.find_finished(digest) if _is_done(registry, plan) else None
 
     held = claim_unless(registry, digest, finished, tells_who_is_waited_for(spec.name))
     if not isinstance(held, Claim):
@@ -41,6 +41,7 @@ def study_run(registry: Registry, plan: StudyPlan) -> Iterator[StudyRun]:
     with renewed(held):
         run_id = registry.runs.start_study(
             spec.name,
+            spec.dataset.name,
             spec,
             digest,
             {

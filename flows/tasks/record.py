@@ -29,11 +29,23 @@ def record_network(
         began: `time.perf_counter()` at the flow's start.
         spec: what it was trained from; none for a composition.
     """
+    from modkernel.flows.display.figures import network_figure
+
     records = [registry.modules.resolve(module.id) for module in modules]
     reports = [registry.modules.report(record) for record in records]
     evaluation = reports[-1].evaluation
+    figure = network_figure(
+        [(record.name, report) for record, report in zip(records, reports, strict=True)],
+        evaluation,
+        records[-1].spec.classes or (),
+    )
     network = registry.networks.add(
-        name, [record.id for record in records], evaluation, run_id, spec
+        name,
+        [record.id for record in records],
+        evaluation,
+        run_id,
+        spec,
+        {"network.png": figure},
     )
     result = NetworkResult(
         id=network.id,
@@ -45,16 +57,5 @@ def record_network(
         seconds=time.perf_counter() - began,
         run_id=network.run_id,
     )
-    from modkernel.flows.display.figures import network_figure
-
-    figure = network_figure(
-        [(record.name, report) for record, report in zip(records, reports, strict=True)],
-        evaluation,
-        records[-1].spec.classes or (),
-    )
-    if run_id is not None:
-        registry.runs.log_figures(run_id, {"network.png": figure})
-        if evaluation is not None:
-            registry.runs.log_metrics(run_id, evaluation.metrics())
     show_network(result, figure)
     return result

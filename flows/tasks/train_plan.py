@@ -35,13 +35,15 @@ def train_network_of(
         recipe: the network's spec, or words that tell what it is made from; see `network_run`.
         began: `time.perf_counter()` at the flow's start.
     """
+    registry.networks.check_names(name, plan.names)
     emit(Planned(plan.names))
 
     def done() -> bool:
         return is_done(registry, name, plan)
 
     kept = [ModuleResult.of(record, registry.modules.report(record), True) for record in plan.kept]
-    with network_run(registry, name, recipe, done) as run_id:
+    dataset = plan.steps[-1].dataset.name
+    with network_run(registry, name, dataset, recipe, done) as run_id:
         modules = [*kept, *train_in_order(plan, run_id)]
         spec = recipe if isinstance(recipe, NetworkSpec) else None
         return record_network(registry, name, modules, run_id, began, spec)

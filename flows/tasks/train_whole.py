@@ -59,7 +59,7 @@ def train_whole(
         digest,
         name,
         "training",
-        find=lambda: registry.baselines.find(spec.name, digest),
+        find=lambda: registry.baselines.find(digest),
         make=train,
         work=partial(
             work_of,

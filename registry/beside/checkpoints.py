@@ -25,7 +25,7 @@ from modkernel.registry.backends import Backends
 from modkernel.registry.sql import queries
 from modkernel.registry.tracking import artifacts
 from modkernel.registry.tracking.errors import speaks_with_mlflow
-from modkernel.registry.tracking.runs import RECIPE_TAG
+from modkernel.registry.tracking.fields import RECIPE_TAG
 from modkernel.spec import Spec
 from modkernel.system.files import copy_file, hash_file
 from modkernel.training.checkpoint import Position, position_of

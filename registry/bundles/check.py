@@ -32,7 +32,7 @@ from modkernel.registry.bundles.manifest import (
     parse_json,
     read_json,
 )
-from modkernel.registry.networks import network_id
+from modkernel.registry.records import network_id
 from modkernel.reuse.moments_file import read_moments
 from modkernel.system.files import hash_file
 from modkernel.training.report import TrainReport

@@ -137,11 +137,15 @@ def _store_network(
         return registry.networks.resolve(entry.id), False
     except NotFoundError:
         pass
-    run_id = registry.runs.start_network(entry.name, entry.spec, entry.id)
-    registry.runs.log_figures(run_id, checked.figures)
-    if entry.evaluation is not None:
-        registry.runs.log_metrics(run_id, entry.evaluation.metrics())
-    ids = [module.id for module in modules]
-    record = registry.networks.add(entry.name, ids, entry.evaluation, run_id, entry.spec)
+    dataset = modules[-1].spec.dataset.name
+    run_id = registry.runs.start_network(entry.name, dataset, entry.spec, entry.id)
+    record = registry.networks.add(
+        entry.name,
+        [module.id for module in modules],
+        entry.evaluation,
+        run_id,
+        entry.spec,
+        checked.figures,
+    )
     registry.runs.finish(run_id)
     return record, True

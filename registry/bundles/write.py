@@ -32,7 +32,6 @@ from modkernel.registry.bundles.signing import PrivateKey, signature_of
 from modkernel.registry.records import ModuleRecord, NetworkRecord
 from modkernel.registry.registry import Registry
 from modkernel.registry.tracking.cards import module_card
-from modkernel.registry.tracking.runs import figures_of
 from modkernel.spec import DatasetSpec, NetworkSpec
 from modkernel.system.files import hash_file, written_whole
 
@@ -187,9 +186,9 @@ def _network(record: NetworkRecord) -> NetworkEntry:
 
 def _figures(registry: Registry, run_id: str | None, folder: str) -> Iterator[tuple[str, bytes]]:
     """Pictures of an MLflow run; none of one that is gone: what they show is in the report."""
-    if run_id is None or not registry.runs.has(run_id):
+    if run_id is None:
         return
-    for path in figures_of(registry.backends.client, run_id):
+    for path in registry.runs.figures(run_id):
         name = f"{folder}/{PurePosixPath(path).name}"
         if largest(name) is not None:
             yield name, registry.runs.read_file(run_id, path)

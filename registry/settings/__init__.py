@@ -76,6 +76,13 @@ class Settings(BaseSettings):
         default_factory=lambda known: known["home"] / "artifacts",
         description="Folder of MLflow's artifacts.",
     )
+    experiment: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="MLflow experiment of all runs, such as a project's name; the name of each "
+        "run's data set if left out.",
+    )
     data_root: Path = Field(
         default_factory=lambda known: known["home"] / "data",
         description="Folder of torchvision's data sets.",

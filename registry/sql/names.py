@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from modkernel.errors import NameTakenError
 from modkernel.registry.records import StoredNames
 from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import ModuleRow, NetworkModuleRow, NetworkRow, PromotionRow
@@ -25,6 +27,37 @@ def stored_names(database: Database) -> StoredNames:
     with database.reading() as session:
         return StoredNames(
             modules=_modules(session), networks=_networks(session), stages=_stages(session)
+        )
+
+
+def refuse_taken(
+    database: Database, networks: Sequence[str] = (), modules: Sequence[str] = ()
+) -> None:
+    """Look whether names are free: a network and a module cannot be the same registered model.
+
+    Args:
+        database: The registry's.
+        networks: Names that networks are to have.
+        modules: Names that modules are to have.
+
+    Raises:
+        NameTakenError: one is not.
+    """
+    by_modules = select(ModuleRow.name).where(ModuleRow.name.in_(networks)).limit(1)
+    by_networks = select(NetworkRow.name).where(NetworkRow.name.in_(modules)).limit(1)
+    with database.reading() as session:
+        module = session.scalars(by_modules).first() if networks else None
+        network = session.scalars(by_networks).first() if modules else None
+    if module is not None:
+        raise NameTakenError(
+            f"A network cannot be named '{module}': stored modules have that name, and both would "
+            "be versions of one registered model in MLflow. Choose another name."
+        )
+    if network is not None:
+        raise NameTakenError(
+            f"A module cannot be named '{network}': a network has that name, and both would be "
+            "versions of one registered model in MLflow. Choose another name for the network that "
+            "the module is trained for."
         )
 
 

@@ -63,6 +63,13 @@ def resolve(database: Database, reference: str) -> NetworkRecord:
         return record_of(found[0])
 
 
+def by_id(database: Database, network_id: str) -> NetworkRecord | None:
+    """The network of an id."""
+    with database.reading() as session:
+        row = session.get(NetworkRow, network_id)
+        return None if row is None else record_of(row)
+
+
 def members(database: Database, network: NetworkRecord) -> tuple[ModuleRecord, ...]:
     """The modules of a network, first to last.
 
@@ -113,9 +120,12 @@ def record_of(row: NetworkRow) -> NetworkRecord:
     return NetworkRecord(
         id=row.id,
         name=row.name,
+        version=row.version,
         module_ids=tuple(member.module_id for member in row.members),
         created_at=row.created_at,
         run_id=row.run_id,
+        model_id=row.model_id,
+        files=row.files,
         evaluation=None if newest is None else OutputEvaluation.model_validate_json(newest),
         spec=None if row.spec is None else json.loads(row.spec),
     )

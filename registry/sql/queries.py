@@ -1,19 +1,31 @@
-"""Rows to records: what the registry knows about modules."""
+"""Rows to records: what the registry knows about modules and networks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from difflib import get_close_matches
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from modkernel.errors import AmbiguousError, NotFoundError
-from modkernel.registry.records import ModuleRecord
+from modkernel.registry.records import ModuleRecord, Named, Uses
 from modkernel.registry.sql.engine import Database
-from modkernel.registry.sql.tables import LineageRow, ModuleRow, NetworkRow, PromotionRow
+from modkernel.registry.sql.tables import (
+    InterfaceRow,
+    LineageRow,
+    ModuleRow,
+    NetworkModuleRow,
+    NetworkRow,
+    PromotionRow,
+)
 from modkernel.spec import Shape, parse_module_spec
+
+LINKED = 5
+"""Others of a kind that a card links to."""
 
 PREFIX = re.compile(r"[0-9a-f]{6,64}")
 FORMS = "an id or at least 6 digits of it, NAME, NAME@ALIAS or NAME/VERSION"
@@ -94,12 +106,47 @@ def last_targets(database: Database, name: str) -> dict[str, str | None]:
         return {row.alias: row.module_id for row in session.scalars(query)}
 
 
-def network_runs(database: Database) -> tuple[tuple[str, str], ...]:
-    """Name and MLflow run of every network that has one, oldest first."""
-    query = select(NetworkRow).where(NetworkRow.run_id.is_not(None))
+def count_older(database: Database, module_id: str, age: datetime) -> int:
+    """How many networks have a module that were made before a time."""
+    query = (
+        select(func.count())
+        .select_from(NetworkModuleRow)
+        .join(NetworkRow)
+        .where(
+            NetworkModuleRow.module_id == module_id,
+            NetworkRow.created_at < age,
+            NetworkRow.version.is_not(None),
+        )
+    )
     with database.reading() as session:
-        rows = session.scalars(query.order_by(NetworkRow.created_at))
-        return tuple((row.name, row.run_id or "") for row in rows)
+        return session.scalar(query) or 0
+
+
+def uses(database: Database, module_id: str) -> Uses:
+    """What stands directly on a module, and which networks have it, of those with a version."""
+    above = (
+        select(ModuleRow.id, ModuleRow.name, ModuleRow.version)
+        .join(InterfaceRow)
+        .where(InterfaceRow.upstream == module_id, ModuleRow.state == "READY")
+    )
+    having = (
+        select(NetworkRow.id, NetworkRow.name, NetworkRow.version)
+        .join(NetworkModuleRow)
+        .where(NetworkModuleRow.module_id == module_id, NetworkRow.version.is_not(None))
+    )
+    with database.reading() as session:
+        modules, n_modules = _oldest(session, above, ModuleRow.created_at)
+        networks, n_networks = _oldest(session, having, NetworkRow.created_at)
+    return Uses(modules=modules, n_modules=n_modules, networks=networks, n_networks=n_networks)
+
+
+def _oldest(
+    session: Session, query: Select[*tuple[Any, ...]], age: Any
+) -> tuple[tuple[Named, ...], int]:
+    """The oldest few of what a query finds, and how much it finds."""
+    found = session.execute(query.order_by(age).limit(LINKED))
+    named = tuple(Named(id=row.id, name=row.name, version=row.version) for row in found)
+    return named, session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
 def lineage_ids(session: Session, upstream: str) -> Sequence[str]:

@@ -194,6 +194,9 @@ class NetworkRow(Base):
     made_again_at: Mapped[datetime | None] = mapped_column(UtcTime)
     run_id: Mapped[str | None] = mapped_column(String(64))
     spec: Mapped[str | None] = mapped_column(Text)
+    version: Mapped[int | None] = mapped_column(Integer)
+    model_id: Mapped[str | None] = mapped_column(String(64))
+    files: Mapped[dict[str, str] | None] = mapped_column(JSON)
 
     members: Mapped[list[NetworkModuleRow]] = relationship(order_by="NetworkModuleRow.position")
     evaluations: Mapped[list[EvaluationRow]] = relationship(order_by="EvaluationRow.id")

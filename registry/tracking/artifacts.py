@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import MLMODEL_FILE_NAME, Model
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
 from modkernel.errors import ArtifactError, NotFoundError, StoreError
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
@@ -32,8 +33,10 @@ FLAVOR = "modkernel"
 """Name of our part of an MLmodel file."""
 FILES = (WEIGHTS_FILE, SPEC_FILE)
 """What a module is: all else can be written again from it."""
-MODEL_FILES = (MLMODEL_FILE_NAME, "requirements.txt", "python_env.yaml", *FILES)
-"""All files of an MLflow model of ours, but for those in folders."""
+NETWORK_FILES = (MLMODEL_FILE_NAME, "requirements.txt", "python_env.yaml")
+"""All files of an MLflow model of a network."""
+MODEL_FILES = (*NETWORK_FILES, *FILES)
+"""All files of an MLflow model of a module, but for those in folders."""
 BESIDE = {
     "moments": re.compile(r"[0-9A-Za-z_-]{1,128}\.safetensors"),
     "ground_truth": re.compile(r"[0-9a-f]{64}\.json"),
@@ -174,12 +177,14 @@ def check_listed(client: MlflowClient, uri: str, where: str) -> None:
 def refuse_foreign(names: Iterable[str], where: str, inner: Mapping[str, Iterable[str]]) -> None:
     """Check that all that lies in a model's folder, and in the folders in it, is ours.
 
+    MLflow itself notes there under which name and version a model was loaded.
+
     Raises:
         ArtifactError: something else is among it.
     """
     foreign = sorted(
         [
-            *(set(names) - {*MODEL_FILES, *BESIDE}),
+            *(set(names) - {*MODEL_FILES, *BESIDE, REGISTERED_MODEL_META_FILE_NAME}),
             *(
                 f"{folder}/{name}"
                 for folder, files in inner.items()

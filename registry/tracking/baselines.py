@@ -28,9 +28,9 @@ class Baselines:
 
     runs: Runs
 
-    def find(self, name: str, digest: str) -> Baseline | None:
-        """The finished baseline of a recipe among the runs of a network, if there is one."""
-        run_id = self.runs.find_finished(name, digest)
+    def find(self, digest: str) -> Baseline | None:
+        """The finished baseline of a recipe, if there is one."""
+        run_id = self.runs.find_finished(digest)
         if run_id is None:
             return None
         content = self.runs.read_file(run_id, REPORT)
@@ -38,7 +38,7 @@ class Baselines:
 
     def start_run(self, name: str, spec: NetworkSpec, digest: str) -> str:
         """The MLflow run of a baseline, resumed if it died. Returns its id."""
-        return self.runs.start_network(name, spec, digest, kind="baseline")
+        return self.runs.start_network(name, spec.dataset.name, spec, digest, kind="baseline")
 
     def store(self, run_id: str, report: TrainReport, figures: Mapping[str, bytes]) -> Baseline:
         """Put a report and pictures on a baseline's run; it is found once the run is finished."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from urllib.parse import quote
 
 from modkernel.lookup import TRUST_VARIABLE, package_of
-from modkernel.registry.records import ModuleRecord, needs
-from modkernel.registry.tracking.markdown import plain
+from modkernel.registry.records import ModuleRecord, Named, Uses, needs
+from modkernel.registry.tracking.markdown import figure, link, plain, table
 from modkernel.spec import ModuleSpec, OutputModuleSpec, Shape
 from modkernel.training.report import TrainReport
 
@@ -17,8 +16,10 @@ ASKED = "http://127.0.0.1:8000"
 """Where `modkernel serve-network` listens if it is not told otherwise."""
 NAMED_CLASSES = 12
 """Classes that a card names; the others are counted."""
-NAMED_ANCESTORS = 10
+NAMED_ANCESTORS = 8
 """Rows of a card's lineage; those in the middle are counted."""
+NOWHERE = Uses()
+"""Of a module that nothing uses."""
 
 
 def sentence(name: str, spec: ModuleSpec) -> str:
@@ -42,6 +43,7 @@ def module_card(
     chain: Sequence[ModuleRecord],
     report: TrainReport,
     figures: Iterable[str] = (),
+    uses: Uses = NOWHERE,
 ) -> str:
     """The card as markdown of at most 5,000 characters.
 
@@ -50,19 +52,17 @@ def module_card(
         chain: The modules it stands on, first to last, without itself.
         report: How it was trained.
         figures: Paths of pictures among the artifacts of the module's run.
+        uses: What stands on it, and which networks have it.
     """
     spec = record.spec
     parts = [sentence(record.name, spec), f"Module id `{record.id}`."]
-    parts += [
-        f"![{path}](get-artifact?path={quote(path, safe='')}&run_uuid={record.run_id})"
-        for path in figures
-    ]
+    parts += [figure(path, record.run_id) for path in figures]
     parts += [
         "## Measured",
-        _table(("metric", "value"), [(k, f"{v:.6g}") for k, v in record.metrics.items()]),
+        table(("metric", "value"), [(k, f"{v:.6g}") for k, v in record.metrics.items()]),
         *_classes_tested(report),
         "## Interface",
-        _table(
+        table(
             ("", "shape of one example"),
             [
                 ("raw data", f"{_shape(spec.preprocessing.shape)} {spec.preprocessing.dtype}"),
@@ -74,6 +74,7 @@ def module_card(
         "upstream below and on no other.",
         "## Lineage",
         _lineage(record, chain),
+        *_uses(uses),
         *_needs(record, chain),
         "## Data",
         _data(spec),
@@ -81,8 +82,32 @@ def module_card(
         "## Training",
         _training(report),
     ]
-    card = "\n\n".join(parts)
+    return fitted(parts)
+
+
+def fitted(parts: Iterable[str]) -> str:
+    """The parts of a card, cut off where MLflow would not take more."""
+    spaced: list[str] = []
+    for part in parts:
+        # MLflow leaves nothing between a table and what comes next.
+        if spaced and spaced[-1].startswith("|") and part.startswith(("## ", "![")):
+            spaced.append("&nbsp;")
+        spaced.append(part)
+    card = "\n\n".join(spaced)
     return card if len(card) <= LIMIT_CHARACTERS else card[: LIMIT_CHARACTERS - 2].rstrip() + " …"
+
+
+def linked(found: Sequence[Named], count: int) -> str:
+    """Links to the versions of some things, of which there are so many."""
+    names = ", ".join(link(one.name, one.version) for one in found)
+    return f"{names} and {count - len(found)} more" if count > len(found) else names
+
+
+def _uses(uses: Uses) -> Iterator[str]:
+    if uses.n_modules:
+        yield f"Modules that stand on it: {linked(uses.modules, uses.n_modules)}."
+    if uses.n_networks:
+        yield f"Networks that have it: {linked(uses.networks, uses.n_networks)}."
 
 
 def _classes_tested(report: TrainReport) -> Iterator[str]:
@@ -95,7 +120,7 @@ def _needs(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> Iterator[str]
     found = needs((*chain, record))
     if found:
         yield "## Needs from outside"
-        yield _table(
+        yield table(
             ("package", "import path", ""),
             [(package_of(path), f"`{path}`", what) for path, what in found.items()],
         )
@@ -105,17 +130,21 @@ def _needs(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> Iterator[str]
 def _lineage(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> str:
     rows = [("0", "preprocessing", f"`{record.spec.preprocessing.digest()[:12]}`")]
     rows += [
-        (str(position), _version(member), f"`{member.short_id}`")
+        (
+            str(position),
+            _this(member) if member is record else link(member.name, member.version),
+            f"`{member.short_id}`",
+        )
         for position, member in enumerate((*chain, record), start=1)
     ]
     if len(rows) > NAMED_ANCESTORS:
         ends = NAMED_ANCESTORS // 2
         rows = [*rows[:ends], ("…", f"{len(rows) - 2 * ends} more", ""), *rows[-ends:]]
-    return _table(("position", "module", "id"), rows)
+    return table(("position", "module", "id"), rows)
 
 
-def _version(record: ModuleRecord) -> str:
-    return record.name if record.version is None else f"{record.name} version {record.version}"
+def _this(record: ModuleRecord) -> str:
+    return f"{plain(record.name)} (this module)"
 
 
 def _data(spec: ModuleSpec) -> str:
@@ -144,7 +173,7 @@ def _training(report: TrainReport) -> str:
         ("peak memory", "not measured" if memory is None else f"{memory / 2**20:.0f} MiB"),
         ("recipe digest", f"`{report.recipe_digest}`"),
     ]
-    return _table(("", "value"), rows)
+    return table(("", "value"), rows)
 
 
 def _device(report: TrainReport) -> str:
@@ -186,13 +215,3 @@ def _labels(per_class: int | None) -> str:
 
 def _shape(shape: Shape) -> str:
     return "×".join(map(str, shape))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [_row(head), _row(["---"] * len(head), gap=""), *map(_row, rows)]
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str], gap: str = "&emsp;") -> str:
-    # MLflow sets columns with nothing between them.
-    return f"| {f'{gap} | '.join(cells)} |"

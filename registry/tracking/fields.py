@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+from mlflow.exceptions import MlflowException
 
 from modkernel.spec import DatasetFacts, ModuleSpec
 from modkernel.training.report import TrainReport
@@ -15,6 +17,10 @@ from modkernel.training.report import TrainReport
 if TYPE_CHECKING:
     from modkernel.data import DatasetInfo
 
+RECIPE_TAG = "recipe_digest"
+"""Tag of runs and versions: what decided the training."""
+BATCH_PARAMETERS = 100
+"""Parameters that MLflow takes at once."""
 DIGEST_CHARACTERS = 36
 """MLflow keeps this much of a data set's digest; the source holds the whole fingerprint."""
 
@@ -68,3 +74,20 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
     for key, inner in value.items():
         flat |= _flatten(inner, f"{prefix}.{key}" if prefix else key)
     return flat
+
+
+def log_params(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:
+    """Log parameters of a run, however many."""
+    params = [Param(key, value) for key, value in values.items()]
+    for start in range(0, len(params), BATCH_PARAMETERS):
+        client.log_batch(run_id, params=params[start : start + BATCH_PARAMETERS])
+
+
+def log_dataset(client: MlflowClient, run_id: str, dataset: DatasetInput) -> None:
+    """Log a data set as an input of a run."""
+    try:
+        client.log_inputs(run_id, datasets=[dataset])
+    except MlflowException:
+        # Another run of the experiment wrote the same data set's row between MLflow's look and its
+        # write: now that it is there, it is found.
+        client.log_inputs(run_id, datasets=[dataset])

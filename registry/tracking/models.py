@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
+from types import SimpleNamespace
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -14,23 +15,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from modkernel.errors import NotFoundError, SpecError
-from modkernel.modules.stored import StoredModule
-from modkernel.registry.records import ModuleRecord
+from modkernel.registry.records import ModuleRecord, VersionRecord
 from modkernel.registry.settings import Settings
-from modkernel.registry.tracking.cards import module_card, sentence
-from modkernel.registry.tracking.errors import UNFIT, first_line, speaks_with_mlflow
-from modkernel.registry.tracking.runs import (
-    RECIPE_TAG,
-    Doomed,
-    doomed_experiment,
-    experiment,
-    figures_of,
-    network_of,
-)
-from modkernel.training.report import TrainReport
+from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, speaks_with_mlflow
+from modkernel.registry.tracking.experiments import Doomed, doomed_experiment
+from modkernel.registry.tracking.fields import RECIPE_TAG
 
-MODULE_TAG = "module_id"
-"""Tag of every model and version of ours."""
+MODULE_TAG = ModuleRecord.tag
+"""Tag of every model and version of a module."""
 PAGE_MODELS = 100
 """Registered models that one answer of MLflow holds."""
 
@@ -43,10 +35,13 @@ class Models:
     settings: Settings
 
     @speaks_with_mlflow
-    def logged(self, record: ModuleRecord) -> tuple[str, ...]:
-        """Ids of the MLflow models that were made for a module, finished or not."""
-        found = self.client.search_logged_models([self._experiment(record)], _tagged(record))
-        return tuple(str(model.model_id) for model in found)
+    def logged(self, record: VersionRecord) -> tuple[str, ...]:
+        """Ids of the MLflow models that were made for it, finished or not, beside its run."""
+        found = self._experiment(record)
+        if found is None:
+            return ()
+        models = self.client.search_logged_models([found], _tagged(record))
+        return tuple(str(model.model_id) for model in models)
 
     @speaks_with_mlflow
     def doomed(self, model_id: str) -> Doomed | None:
@@ -61,20 +56,18 @@ class Models:
     @speaks_with_mlflow
     def log(
         self,
-        record: ModuleRecord,
-        stored: StoredModule,
-        chain: Sequence[ModuleRecord],
-        flavor: ModuleType,
-        written: Callable[[Mapping[str, str]], None],
+        record: VersionRecord,
+        kind: str,
+        save: Callable[..., None],
+        what: Mapping[str, Any],
     ) -> str:
-        """Write a module into a new MLflow model, whose id is returned.
+        """Write a module or a network into a new MLflow model beside its run; gives its id.
 
         Args:
-            record: The module.
-            stored: Its files.
-            chain: The modules it stands on, first to last, without itself.
-            flavor: Writes the model's files.
-            written: Called with their sha256 by name, before they are in MLflow's store.
+            record: The module or network, which has a run.
+            kind: Its kind, for people.
+            save: Writes the model's files, given their folder, MLflow's metadata and `what`.
+            what: For `save`.
         """
         # These two know the tracking URI of the process only; and Model.log alone would put the
         # model into MLflow's default experiment.
@@ -83,17 +76,15 @@ class Models:
             name=record.name.replace(".", "-"),
             source_run_id=record.run_id,
             experiment_id=self._experiment(record),
-            tags={MODULE_TAG: record.id, "kind": record.kind},
+            tags={record.tag: record.id, "kind": kind},
         )
         Model.log(
             artifact_path=None,
             name=model.name,
-            flavor=flavor,
+            flavor=SimpleNamespace(save_model=save),
             run_id=record.run_id,
             model_id=model.model_id,
-            stored=stored,
-            chain=chain,
-            written=written,
+            **what,
         )
         return str(model.model_id)
 
@@ -103,33 +94,64 @@ class Models:
         self.client.log_model_artifact(model_id, file, folder)
 
     @speaks_with_mlflow
-    def versions(self, record: ModuleRecord) -> tuple[ModelVersion, ...]:
-        """The versions of the registered model that are tagged with a module's id."""
+    def versions(self, record: VersionRecord) -> tuple[ModelVersion, ...]:
+        """The versions of the registered model that are tagged with its id."""
         return tuple(
             self.client.search_model_versions(f"name = '{record.name}' and {_tagged(record)}")
         )
 
     @speaks_with_mlflow
     def add_version(
-        self, record: ModuleRecord, chain: Sequence[ModuleRecord], report: TrainReport
+        self, record: VersionRecord, tags: Mapping[str, str], description: str
     ) -> ModelVersion:
-        """Register a module's MLflow model as a version of its name, with its card."""
-        assert record.run_id is not None
-        self._ensure_name(record)
-        return self.client.create_model_version(
+        """Register its MLflow model as a version of its name, which is made if there is none.
+
+        Args:
+            record: The module or network, which has a run and an MLflow model.
+            tags: What it is found by, beside its id.
+            description: Its card, of which the first line is the registered model's.
+        """
+        try:
+            self.client.create_registered_model(
+                record.name,
+                tags={key: tags[key] for key in tags if key != RECIPE_TAG},
+                description=description.partition("\n")[0],
+            )
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        made = self.client.create_model_version(
             record.name,
-            source=source_of(record),
+            source=record.source,
             run_id=record.run_id,
             model_id=record.model_id,
-            tags={
-                MODULE_TAG: record.id,
-                RECIPE_TAG: record.recipe_digest,
-                "kind": record.kind,
-                "dataset": record.spec.dataset.name,
-                "upstream": record.spec.interface.upstream,
-            },
-            description=module_card(record, chain, report, figures_of(self.client, record.run_id)),
+            tags={record.tag: record.id, **tags},
+            description=description,
         )
+        self._tell_name(made, tags)
+        return made
+
+    @speaks_with_mlflow
+    def describe(
+        self, record: VersionRecord, tags: Mapping[str, str], description: str | None = None
+    ) -> None:
+        """Bring a version's card and tags to what they are now; what is so already stays.
+
+        The tags come last: where they are right, the card is.
+
+        Raises:
+            NotFoundError: MLflow has no such version.
+        """
+        number = str(record.version)
+        with _none_where_unfit():
+            found = self.client.get_model_version(record.name, number)
+        if description is not None and found.description != description:
+            self.client.update_model_version(record.name, number, description)
+        changed = {key: value for key, value in tags.items() if found.tags.get(key) != value}
+        if changed:
+            self._tell_name(found, changed)
+        for key, value in changed.items():
+            self.client.set_model_version_tag(record.name, number, key, value)
 
     @speaks_with_mlflow
     def replace_version(self, old: ModelVersion, new: ModelVersion) -> None:
@@ -208,24 +230,25 @@ class Models:
         """Remove an alias of a registered model, if it has it."""
         self.client.delete_registered_model_alias(name, alias)
 
-    def _experiment(self, record: ModuleRecord) -> str:
-        return experiment(self.client, self.settings, network_of(record.name))
+    def _tell_name(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Give a registered model the tags of its newest version: MLflow's page searches those."""
+        name = self.client.get_registered_model(version.name)
+        if any(int(one.version) > int(version.version) for one in name.latest_versions):
+            return
+        for key, value in tags.items():
+            if key != RECIPE_TAG and name.tags.get(key) != value:
+                self.client.set_registered_model_tag(version.name, key, value)
 
-    def _ensure_name(self, record: ModuleRecord) -> None:
+    def _experiment(self, record: VersionRecord) -> str | None:
+        """The experiment of its run, where its model is; none without a run."""
+        if record.run_id is None:
+            return None
         try:
-            self.client.create_registered_model(
-                record.name,
-                tags={"network": network_of(record.name), "kind": record.kind},
-                description=sentence(record.name, record.spec),
-            )
+            return str(self.client.get_run(record.run_id).info.experiment_id)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            if error.error_code != ABSENT:
                 raise
-
-
-def source_of(record: ModuleRecord) -> str:
-    """What a version of a module's MLflow model names as its source."""
-    return f"models:/{record.model_id}"
+            return None
 
 
 @contextmanager
@@ -239,8 +262,8 @@ def _none_where_unfit() -> Iterator[None]:
         raise NotFoundError(f"MLflow has no such thing: {first_line(error)}.") from error
 
 
-def _tagged(record: ModuleRecord) -> str:
-    return f"tags.{MODULE_TAG} = '{record.id}'"
+def _tagged(record: VersionRecord) -> str:
+    return f"tags.{record.tag} = '{record.id}'"
 
 
 def _numbers(aliases: Mapping[str, str]) -> dict[str, int]:

@@ -17,7 +17,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, speaks_with_mlflow
-from modkernel.registry.tracking.runs import DELETED, SOURCE, all_pages
+from modkernel.registry.tracking.experiments import DELETED
+from modkernel.registry.tracking.runs import SOURCE, all_pages
 
 Kind = Literal["model", "run"]
 HARD_DELETE = {"model": "_hard_delete_logged_model", "run": "_hard_delete_run"}

@@ -11,15 +11,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, Metric, Param, Run, ViewType
+from mlflow.entities import (
+    LoggedModelInput,
+    Metric,
+    Run,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+)
 
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.errors import ABSENT, speaks_with_mlflow
-from modkernel.registry.tracking.fields import dataset_input, numbers, parameters_of
-from modkernel.spec import ModuleSpec, NetworkSpec, Spec
+from modkernel.registry.tracking.experiments import (
+    DELETED,
+    Doomed,
+    doomed_experiment,
+    experiment,
+)
+from modkernel.registry.tracking.fields import (
+    RECIPE_TAG,
+    dataset_input,
+    log_dataset,
+    log_params,
+    numbers,
+    parameters_of,
+)
+from modkernel.spec import DatasetFacts, ModuleSpec, NetworkSpec, Spec
 
 if TYPE_CHECKING:
     from modkernel.data import DatasetInfo
@@ -27,17 +49,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
-RECIPE_TAG = "recipe_digest"
 SOURCE = "modkernel"
 """By which our runs are known among others'."""
 FIGURES = "figures"
 """Folder of a run's pictures."""
-BATCH_PARAMETERS = 100
-"""Parameters that MLflow takes at once."""
 BATCH_METRICS = 1000
 """Metrics that MLflow takes at once."""
-DELETED = "deleted"
-"""Stage of a run or experiment that a person deleted, until `mlflow gc` takes it."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +65,6 @@ class RunningRun:
     name: str
     recipe: str
     """Digest of its recipe, on which whoever works in it holds a claim."""
-
-
-@dataclass(frozen=True)
-class Doomed:
-    """A run or an experiment that is deleted in MLflow: the next `mlflow gc` takes it for good."""
-
-    kind: Literal["experiment", "run"]
-    id: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name} ({self.id[:12]})"
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Runs:
         """The run of a module's training.
 
         Args:
-            name: Registered name of the module; its network's name is the experiment's.
+            name: Registered name of the module.
             spec: The module's spec.
             parent_run_id: The network's run.
             dataset: Adds the numbers of examples to the data set input.
@@ -95,22 +100,28 @@ class Runs:
             The run's id.
         """
         client = self.client
-        experiment_id = experiment(client, self.settings, network_of(name))
-        tags = {"kind": spec.kind, "module": name, RECIPE_TAG: spec.digest()}
+        experiment_id = experiment(client, self.settings, spec.dataset.name)
+        tags = {
+            "kind": spec.kind,
+            "module": name,
+            "network": network_of(name),
+            RECIPE_TAG: spec.digest(),
+        }
         if parent_run_id is not None:
             tags[MLFLOW_PARENT_RUN_ID] = parent_run_id
-        resumed = _resume(client, experiment_id, tags)
+        resumed = _resume(client, experiment_id, name, tags)
         if resumed is not None:
             return resumed
         run_id = _create(client, experiment_id, name, tags)
-        _log_params(client, run_id, parameters_of(spec))
-        _log_dataset(client, run_id, dataset_input(spec.dataset, dataset))
+        log_params(client, run_id, parameters_of(spec))
+        log_dataset(client, run_id, dataset_input(spec.dataset, dataset))
         return run_id
 
     @speaks_with_mlflow
     def start_network(
         self,
         name: str,
+        dataset: str,
         spec: NetworkSpec | None = None,
         digest: str | None = None,
         *,
@@ -120,6 +131,7 @@ class Runs:
 
         Args:
             name: The network's name.
+            dataset: Name of its data set.
             spec: What it is trained from; none for a composition.
             digest: Of the recipe; the spec's if left out. Without either, a run is always new.
             kind: `network`, parent of its modules' runs, or `baseline`.
@@ -128,16 +140,16 @@ class Runs:
             The run's id.
         """
         client = self.client
-        experiment_id = experiment(client, self.settings, name)
-        tags: dict[str, str] = {"kind": kind}
+        experiment_id = experiment(client, self.settings, dataset)
+        tags: dict[str, str] = {"kind": kind, "network": name}
         if digest is None and spec is not None:
             digest = spec.digest()
+        shown = name if kind == "network" else f"{name}.{kind}"
         if digest is not None:
             tags[RECIPE_TAG] = digest
-            resumed = _resume(client, experiment_id, tags)
+            resumed = _resume(client, experiment_id, shown, tags)
             if resumed is not None:
                 return resumed
-        shown = name if kind == "network" else f"{name}.{kind}"
         run_id = _create(client, experiment_id, shown, tags)
         if spec is not None:
             values = {
@@ -146,16 +158,19 @@ class Runs:
                 "hidden modules": str(len(spec.hidden)),
                 "seed": str(spec.seed),
             }
-            _log_params(client, run_id, values)
+            log_params(client, run_id, values)
             client.log_dict(run_id, spec.model_dump(mode="json"), "network.json")
         return run_id
 
     @speaks_with_mlflow
-    def start_study(self, name: str, spec: Spec, digest: str, parameters: Mapping[str, str]) -> str:
+    def start_study(
+        self, name: str, dataset: str, spec: Spec, digest: str, parameters: Mapping[str, str]
+    ) -> str:
         """The run of a transfer study, parent of its modules' runs.
 
         Args:
             name: The study's name.
+            dataset: Name of its data set.
             spec: What it was asked for.
             digest: Of all that decides its result.
             parameters: What its page shows.
@@ -164,20 +179,21 @@ class Runs:
             The run's id.
         """
         client = self.client
-        experiment_id = experiment(client, self.settings, name)
-        tags = {"kind": "study", RECIPE_TAG: digest}
-        resumed = _resume(client, experiment_id, tags)
+        experiment_id = experiment(client, self.settings, dataset)
+        tags = {"kind": "study", "network": name, RECIPE_TAG: digest}
+        resumed = _resume(client, experiment_id, name, tags)
         if resumed is not None:
             return resumed
         run_id = _create(client, experiment_id, name, tags)
-        _log_params(client, run_id, parameters)
+        log_params(client, run_id, parameters)
         client.log_dict(run_id, spec.model_dump(mode="json"), "study.json")
         return run_id
 
     @speaks_with_mlflow
-    def find_finished(self, name: str, digest: str) -> str | None:
-        """Id of the newest finished run of a recipe, in the experiment of a name."""
-        run = _find(self.client, experiment(self.client, self.settings, name), digest, "=")
+    def find_finished(self, digest: str) -> str | None:
+        """Id of the newest finished run of a recipe, in whatever experiment it is."""
+        everywhere = all_pages(self.client.search_experiments)
+        run = _find(self.client, [one.experiment_id for one in everywhere], digest, "=")
         return None if run is None else str(run.info.run_id)
 
     @speaks_with_mlflow
@@ -292,53 +308,61 @@ class Runs:
             return Path(self.client.download_artifacts(run_id, name, folder)).read_bytes()
 
     @speaks_with_mlflow
+    def figures(self, run_id: str) -> tuple[str, ...]:
+        """Paths of a run's pictures among its artifacts; none where there is no such run."""
+        if not self.has(run_id):
+            return ()
+        files = self.client.list_artifacts(run_id, FIGURES)
+        return tuple(file.path for file in files if not file.is_dir)
+
+    @speaks_with_mlflow
+    def describe_network(
+        self,
+        run_id: str,
+        facts: DatasetFacts,
+        params: Mapping[str, str],
+        models: Sequence[str],
+        note: str,
+    ) -> None:
+        """Say on a network's run what it is made of; what the run says already stays.
+
+        Args:
+            run_id: The run.
+            facts: Of its data set, which becomes an input.
+            params: By name, as runs are compared.
+            models: MLflow's ids of the models of all its modules, which become inputs.
+            note: What its page says, as markdown.
+        """
+        run = self.client.get_run(run_id)
+        new = {key: value for key, value in params.items() if key not in run.data.params}
+        log_params(self.client, run_id, new)
+        inputs = run.inputs
+        if inputs is None or not inputs.dataset_inputs:
+            log_dataset(self.client, run_id, dataset_input(facts, None))
+        known = {model.model_id for model in inputs.model_inputs} if inputs else set()
+        unknown = [LoggedModelInput(model) for model in models if model not in known]
+        if unknown:
+            self.client.log_inputs(run_id, models=unknown)
+        if run.data.tags.get(MLFLOW_RUN_NOTE) != note:
+            self.client.set_tag(run_id, MLFLOW_RUN_NOTE, note)
+
+    @speaks_with_mlflow
     def finish(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         """End the run."""
         self.client.set_terminated(run_id, status)
 
 
-def figures_of(client: MlflowClient, run_id: str) -> tuple[str, ...]:
-    """Paths of a run's pictures."""
-    return tuple(file.path for file in client.list_artifacts(run_id, FIGURES) if not file.is_dir)
-
-
-def experiment(client: MlflowClient, settings: Settings, name: str) -> str:
-    """Id of the experiment, made if there is none, brought back if it was deleted."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        # Fixed at creation: the default would depend on where a server is started later.
-        remote = settings.mlflow_uri.startswith("http")
-        location = None if remote else (settings.artifact_root / name).as_uri()
-        try:
-            return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return experiment(client, settings, name)  # another process was faster
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
-
-
-def doomed_experiment(client: MlflowClient, experiment_id: str) -> Doomed | None:
-    """An experiment, if it is deleted."""
-    found = client.get_experiment(experiment_id)
-    if found.lifecycle_stage != DELETED:
-        return None
-    return Doomed("experiment", experiment_id, found.name)
-
-
 def network_of(name: str) -> str:
-    """Name of the network in a module's registered name: the experiment's name."""
+    """Name of the network in a module's registered name."""
     network, _, part = name.rpartition(".")
     return network if network and part else name
 
 
 def _find(
-    client: MlflowClient, experiment_id: str, digest: str, finished: Literal["=", "!="]
+    client: MlflowClient, experiments: list[str], digest: str, finished: Literal["=", "!="]
 ) -> Run | None:
     found = client.search_runs(
-        [experiment_id],
+        experiments,
         f"tags.{RECIPE_TAG} = '{digest}' and attributes.status {finished} 'FINISHED'",
         run_view_type=ViewType.ACTIVE_ONLY,
         max_results=1,
@@ -358,12 +382,14 @@ def all_pages(search: Callable[..., PagedList[T]]) -> list[T]:
             return found
 
 
-def _resume(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> str | None:
-    run = _find(client, experiment_id, tags[RECIPE_TAG], "!=")
+def _resume(
+    client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]
+) -> str | None:
+    run = _find(client, [experiment_id], tags[RECIPE_TAG], "!=")
     if run is None:
         return None
     run_id = str(run.info.run_id)
-    client.update_run(run_id, status="RUNNING")
+    client.update_run(run_id, status="RUNNING", name=name)
     for key, value in tags.items():
         client.set_tag(run_id, key, value)
     return run_id
@@ -372,18 +398,3 @@ def _resume(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -
 def _create(client: MlflowClient, experiment_id: str, name: str, tags: dict[str, str]) -> str:
     run = client.create_run(experiment_id, tags=tags | {MLFLOW_SOURCE_NAME: SOURCE}, run_name=name)
     return str(run.info.run_id)
-
-
-def _log_params(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:
-    params = [Param(key, value) for key, value in values.items()]
-    for start in range(0, len(params), BATCH_PARAMETERS):
-        client.log_batch(run_id, params=params[start : start + BATCH_PARAMETERS])
-
-
-def _log_dataset(client: MlflowClient, run_id: str, dataset: DatasetInput) -> None:
-    try:
-        client.log_inputs(run_id, datasets=[dataset])
-    except MlflowException:
-        # Another run of the experiment wrote the same data set's row between MLflow's look and its
-        # write: now that it is there, it is found.
-        client.log_inputs(run_id, datasets=[dataset])

@@ -25,6 +25,7 @@ from modkernel.registry.sql.tables import (
     NetworkModuleRow,
     NetworkRow,
 )
+from modkernel.registry.upkeep import pages
 
 NAMED = 8
 """How many of those that stand on a module are named."""
@@ -53,13 +54,20 @@ class Deletion:
         )
 
     def network(self, network: NetworkRecord) -> None:
-        """Delete a network, with its evaluations and its run; its modules stay."""
+        """Delete a network, with what it has in MLflow and its evaluations; its modules stay."""
+        backends = self.backends
+        for model_id in backends.models.logged(network):
+            backends.discard("model", model_id, network.name)
+        for version in backends.models.versions(network):
+            backends.models.delete_version(version)
+        backends.remains.delete_name_without_versions(network.name)
         if network.run_id is not None:
-            self.backends.discard("run", network.run_id, network.name)
+            backends.discard("run", network.run_id, network.name)
         with self.backends.database.writing() as session:
             for table in (NetworkModuleRow, EvaluationRow):
                 session.execute(delete(table).where(table.network_id == network.id))
             session.execute(delete(NetworkRow).where(NetworkRow.id == network.id))
+        pages.network_changed(backends, network)
 
     def module(self, module: ModuleRecord) -> None:
         """Delete a module that nothing stands on; wait while another process works on it.
@@ -92,6 +100,9 @@ class Deletion:
                 session.delete(row)
                 session.flush()
                 _set_accuracy(session, module.spec.interface.upstream)
+        below = queries.by_id(backends.database, module.spec.interface.upstream)
+        if below is not None:
+            pages.module_page(backends, below)
 
     def _height(self, module: ModuleRecord) -> tuple[int, str]:
         return len(queries.chain(self.backends.database, module.id)), module.id

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow.entities.model_registry import ModelVersion
 from sqlalchemy import select
 
 from modkernel.errors import ArtifactError, NotFoundError
@@ -23,8 +24,10 @@ from modkernel.registry.sql.tables import (
     NetworkModuleRow,
     NetworkRow,
 )
+from modkernel.registry.tracking.experiments import Doomed
 from modkernel.registry.tracking.models import MODULE_TAG
-from modkernel.registry.tracking.runs import Doomed, RunningRun, RunStatus
+from modkernel.registry.tracking.runs import RunningRun, RunStatus
+from modkernel.registry.upkeep import network_repair, pages
 from modkernel.registry.upkeep.delete import Deletion
 
 
@@ -42,7 +45,7 @@ class Repair:
         """
         database = self.backends.database
         for record in queries.in_state(database, "PENDING"):
-            if not claims.is_held(self.backends.database, record.id):
+            if not claims.is_held(database, record.id):
                 yield _problem(
                     "unfinished",
                     record,
@@ -60,16 +63,12 @@ class Repair:
             yield from self._of_ready(record)
         for record in queries.in_state(database, "LOST"):
             yield _problem("lost", record, "is lost: its bytes are nowhere. Train it again.")
-        for name, run_id in queries.network_runs(database):
-            doomed = self.backends.runs.doomed(run_id)
-            if doomed is not None:
-                message = f"Network {name}: {_named(doomed)}"
-                yield Problem(kind="deleted", module_id=None, name=name, message=message)
+        yield from network_repair.problems(self.backends)
 
     def fix(self, problem: Problem) -> Iterator[Action]:
         """What was done about a problem; nothing while another process works on its module."""
         if problem.module_id is None:
-            yield from self._bring_back_networks(problem.name)
+            yield from network_repair.fix(self.backends, problem)
             return
         claim = claims.take(
             self.backends.database,
@@ -83,6 +82,7 @@ class Repair:
             record = queries.by_id(self.backends.database, problem.module_id)
             if record is None:
                 return
+            before = record.version
             if record.state == "LOST":
                 if saga.is_intact(self.backends, record.model_id or "", record):
                     record = saga.update(self.backends, record, state="READY")
@@ -97,17 +97,22 @@ class Repair:
             elif problem.kind == "deleted":
                 doomed = self._doomed(record)
                 if doomed is not None:
-                    yield self._bring_back(doomed, record.id, record.name)
+                    yield self._bring_back(doomed, record)
             elif problem.kind == "artifact":
                 yield self._restore(record)
             elif problem.kind == "version":
                 old, record = record, saga.renew_run(self.backends, record)
                 record = saga.ensure_version(self.backends, record)
                 yield _action("registered", record, f"is {self._version_of(record, old)}.")
+            elif problem.kind == "page":
+                pages.module_page(self.backends, record)
+                yield _action("rewritten", record, "has an up-to-date page in MLflow.")
             # Its MLflow model may be another by now.
             ready = queries.by_id(self.backends.database, record.id)
             if ready is not None and ready.state == "READY":
                 yield from self._fix_beside(ready)
+                if ready.version != before:
+                    pages.module_moved(self.backends, ready)
 
     def _of_ready(self, record: ModuleRecord) -> Iterator[Problem]:
         doomed = self._doomed(record)
@@ -118,13 +123,16 @@ class Repair:
         except ArtifactError as error:
             yield _problem("artifact", record, f"is not as it was stored: {error}")
             return
-        if not self._has_version(record):
+        found = self._version(record)
+        if found is None:
             yield _problem(
                 "version",
                 record,
                 f"has no version {record.version} in MLflow any more: 'modkernel repair' registers "
                 "it again, under a new number.",
             )
+        elif not saga.page_of(self.backends, record)[0].items() <= found.tags.items():
+            yield _problem("page", record, pages.OUTDATED.strip())
         for beside in self.beside:
             for kept in beside.of(record):
                 if not beside.is_intact(record, kept):
@@ -177,16 +185,11 @@ class Repair:
                 doomed = self.backends.models.doomed(record.model_id)
         return doomed
 
-    def _bring_back(self, doomed: Doomed, module_id: str | None, name: str) -> Action:
+    def _bring_back(self, doomed: Doomed, record: ModuleRecord) -> Action:
         self.backends.runs.bring_back(doomed)
+        name = record.name
         message = f"MLflow's {doomed} was deleted, but {name} needs it: it is back."
-        return Action(kind="restored", module_id=module_id, name=name, message=message)
-
-    def _bring_back_networks(self, name: str) -> Iterator[Action]:
-        for network, run_id in queries.network_runs(self.backends.database):
-            doomed = self.backends.runs.doomed(run_id) if network == name else None
-            if doomed is not None:
-                yield self._bring_back(doomed, None, name)
+        return Action(kind="restored", module_id=record.id, name=name, message=message)
 
     def _undo(self, record: ModuleRecord) -> None:
         models = self.backends.models
@@ -210,12 +213,13 @@ class Repair:
             else:
                 session.delete(row)
 
-    def _has_version(self, record: ModuleRecord) -> bool:
+    def _version(self, record: ModuleRecord) -> ModelVersion | None:
+        """A module's version in MLflow; none where the number is another's or nobody's."""
         try:
-            version = self.backends.models.version(record.name, str(record.version))
+            found = self.backends.models.version(record.name, str(record.version))
         except NotFoundError:
-            return False
-        return bool(version.tags.get(MODULE_TAG) == record.id)
+            return None
+        return found if found.tags.get(MODULE_TAG) == record.id else None
 
 
 def _named(doomed: Doomed) -> str:

@@ -46,14 +46,14 @@ from tests.flows.helpers.specs import hidden, tiny
 def test_a_run_that_died_is_resumed_where_there_is_no_spec(registry: Registry) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        network_run(registry, "net", "compose this", lambda: False) as died,
+        network_run(registry, "net", "digits", "compose this", lambda: False) as died,
     ):
         raise KeyboardInterrupt
-    with network_run(registry, "net", "compose that", lambda: False) as other:
+    with network_run(registry, "net", "digits", "compose that", lambda: False) as other:
         assert other != died
-    with network_run(registry, "net", "compose this", lambda: False) as again:
+    with network_run(registry, "net", "digits", "compose this", lambda: False) as again:
         assert again == died
-    with network_run(registry, "net", "compose this", lambda: False) as new:
+    with network_run(registry, "net", "digits", "compose this", lambda: False) as new:
         assert new not in (died, other)
 
 
@@ -112,6 +112,12 @@ def test_a_network_is_trained_once_and_then_reused(registry: Registry) -> None:
     assert card.startswith("Hidden module once.hidden-1")
     assert "data:image/png;base64" in card
     assert "| once.output | 1 |" in markdown("network-once")
+    page = client.get_model_version("once", "1")
+    assert page.description.startswith("Network once: 2 hidden modules of ")
+    assert f"figures%2Fnetwork.png&run_uuid={first.run_id}" in page.description
+    parent = client.get_run(first.run_id or "")
+    assert parent.data.metrics["accuracy"] == first.evaluation.accuracy
+    assert len(parent.inputs.model_inputs) == len(first.modules)
 
     runs = len(client.search_runs([run.info.experiment_id]))
     events.clear()
@@ -247,8 +253,9 @@ def test_a_typed_error_of_a_child_reaches_the_caller(registry: Registry) -> None
         train_network(spec)
     assert type(caught.value).__name__ == "NonFiniteError"
     client = registry.backends.client
-    experiment = client.get_experiment_by_name("nan")
-    statuses = {run.info.status for run in client.search_runs([experiment.experiment_id])}
+    experiment = client.get_experiment_by_name("digits")
+    runs = client.search_runs([experiment.experiment_id], "tags.network = 'nan'")
+    statuses = {run.info.status for run in runs}
     assert statuses == {"FAILED"}
 
 
@@ -278,8 +285,10 @@ def test_maintenance_follows_promotions_and_repairs_altered_bytes(registry: Regi
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     repairs = maintenance().repairs
     # The weights and the moments, also of the module above: it names where MLflow keeps the first.
-    assert [action.kind for action in repairs] == ["restored"] * 4
-    assert [action.name for action in repairs] == ["kept.hidden-1"] * 2 + ["kept.hidden-2"] * 2
+    # So does the network.
+    assert [action.kind for action in repairs] == ["restored"] * 5
+    names = ["kept.hidden-1"] * 2 + ["kept.hidden-2"] * 2 + ["kept"]
+    assert [action.name for action in repairs] == names
     assert registry.verify() == ()
     assert registry.modules.resolve(f"{first.name}@champion").id == first.id
 

@@ -77,8 +77,8 @@ def assert_stored_once(
         steps = [m.step for m in client.get_metric_history(module.run_id or "", "objective")]
         epochs = len(registry.modules.report(registry.modules.resolve(module.id)).history)
         assert sorted(steps) == list(range(1, epochs + 1))
-    experiment = client.get_experiment_by_name(name)
-    runs = client.search_runs([experiment.experiment_id])
+    experiment = client.get_experiment_by_name("digits")
+    runs = client.search_runs([experiment.experiment_id], f"tags.network = '{name}'")
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
     assert not registry.verify()
 

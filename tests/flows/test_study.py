@@ -215,8 +215,9 @@ def test_a_killed_study_is_resumed(registry: Registry, tmp_path: Path) -> None:
         assert len(client.search_model_versions(f"name = '{record.name}'")) == 1
         steps = [m.step for m in client.get_metric_history(record.run_id or "", "objective")]
         assert sorted(steps) == list(range(1, 61)), "every epoch once"
-    experiment = client.get_experiment_by_name("killed")
-    runs = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
+    experiment = client.get_experiment_by_name("digits")
+    found = client.search_runs([experiment.experiment_id], "tags.network = 'killed'")
+    runs = {run.info.run_id: run for run in found}
     assert runs.keys() == {result.run_id, *(record.run_id for record in registry.modules.find())}
     assert runs[result.run_id].info.status == "FINISHED"
     assert not registry.verify()

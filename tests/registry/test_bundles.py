@@ -14,7 +14,6 @@ from modkernel.modules.stored import StoredModule
 from modkernel.registry import Registry, Settings, saga
 from modkernel.registry.bundles.take_in import import_bundle
 from modkernel.registry.bundles.write import export_bundle
-from modkernel.registry.tracking.runs import figures_of
 from modkernel.reuse.task import parse_task
 from tests.modkernel.helpers.stored_examples import FACTS
 from tests.registry.conftest import POSTGRES_PARAM
@@ -86,7 +85,7 @@ def test_all_that_belongs_to_a_module_comes_along(
     training, validation = other.examples.of(record.spec.dataset) or ()
     assert (training.tolist(), validation.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7])
     client, run_id = other.backends.client, record.run_id or ""
-    assert figures_of(client, run_id) == ("figures/objective.png",)
+    assert other.runs.figures(run_id) == ("figures/objective.png",)
     assert other.runs.read_file(run_id, "figures/objective.png") == PICTURE
     assert client.get_run(run_id).info.status == "FINISHED"
     assert [m.value for m in client.get_metric_history(run_id, "objective")] == [0.25, 0.5]

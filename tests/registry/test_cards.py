@@ -32,10 +32,13 @@ def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples
         f"figures/a b.png](get-artifact?path=figures%2Fa%20b.png&run_uuid={records[-1].run_id})"
         in card
     )
-    assert f"| 1&emsp; | net.hidden-1 version 1&emsp; | `{records[0].id[:12]}` |" in lines
+    below = (
+        "[net.hidden-1 version 1](#/models/net.hidden-1/versions/1?workflowType=machine_learning)"
+    )
+    assert f"| 1&emsp; | {below}&emsp; | `{records[0].id[:12]}` |" in lines
     assert "| device&emsp; | cpu, float32, 2 threads |" in lines
     assert any(line.startswith("| trained again&emsp; | the same weights, where") for line in lines)
-    assert f"| 3&emsp; | net.output version 1&emsp; | `{records[2].id[:12]}` |" in lines
+    assert f"| 3&emsp; | net.output (this module)&emsp; | `{records[2].id[:12]}` |" in lines
     assert "| raw data&emsp; | 1×8×8 uint8 |" in lines
     assert "| accuracy_all_labels&emsp; | 0.9 |" in lines
     assert "| worst_class_accuracy&emsp; | 0.5 |" in lines

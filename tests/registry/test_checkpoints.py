@@ -46,9 +46,9 @@ def checkpoint(folder: Path, epoch: int, step: int = 0) -> Path:
 
 @pytest.fixture
 def run_id(registry: Registry, examples: Examples, request: pytest.FixtureRequest) -> str:
-    return registry.runs.start_module(
-        f"net-{crc32(request.node.name.encode())}.hidden-1", examples.first().spec
-    )
+    # One of the same recipe would be resumed.
+    spec = examples.first().spec.changed(seed=crc32(request.node.name.encode()))
+    return registry.runs.start_module("net.hidden-1", spec)
 
 
 def stored_files(files: Path, run_id: str) -> list[Path]:
@@ -117,12 +117,12 @@ def test_a_damaged_one_is_passed_over_and_the_newest_whole_one_is_used(
 
 
 def test_those_left_behind_of_what_is_stored_are_swept(
-    registry: Registry, run_id: str, examples: Examples, server: tuple[str, Path], tmp_path: Path
+    registry: Registry, examples: Examples, server: tuple[str, Path], tmp_path: Path
 ) -> None:
-    store = registry.checkpoints
+    store, stored = registry.checkpoints, examples.first()
+    run_id = registry.runs.start_module("swept.hidden-1", stored.spec)
     store.store(run_id, checkpoint(tmp_path, 1))
     assert store.sweep() == ()
-    stored = examples.first()
     registry.modules.store(stored.folder, name="swept.hidden-1", report=report_of(stored))
     assert registry.backends.client.get_run(run_id).info.run_name in store.sweep()
     assert stored_files(server[1], run_id) == []

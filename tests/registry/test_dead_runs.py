@@ -23,7 +23,7 @@ def test_a_run_without_a_live_claim_is_closed(
     claim = registry.claim(digest, "there:7")
     assert claim is not None
     if kind == "network":
-        run_id = registry.runs.start_network("net", digest=digest)
+        run_id = registry.runs.start_network("net", "digits", digest=digest)
     else:
         run_id = registry.runs.start_module("net.hidden-1", spec)
     with claim.renewed():
@@ -38,7 +38,7 @@ def test_a_run_without_a_live_claim_is_closed(
 
 def test_a_claim_that_nobody_renews_keeps_no_run_open(registry: Registry) -> None:
     assert registry.claim(DIGEST, "dead:7") is not None
-    run_id = registry.runs.start_network("net", digest=DIGEST)
+    run_id = registry.runs.start_network("net", "digits", digest=DIGEST)
     assert registry.repair() == (), "its lease still runs"
     while not (actions := registry.repair()):
         pass

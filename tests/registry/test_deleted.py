@@ -11,7 +11,6 @@ import pytest
 
 from modkernel.registry import ModuleRecord, Registry, Settings, saga
 from modkernel.registry.flavor import load_model
-from modkernel.registry.tracking.runs import network_of
 from modkernel.reuse.moments_file import MOMENTS_FILE
 from tests.registry.helpers.examples import (
     EVALUATION,
@@ -50,9 +49,9 @@ def gc(settings: Settings) -> None:
 
 def delete_experiment(registry: Registry, record: ModuleRecord) -> str:
     client = registry.backends.client
-    found = client.get_experiment_by_name(network_of(record.name))
-    client.delete_experiment(found.experiment_id)
-    return str(found.experiment_id)
+    found = str(client.get_run(record.run_id).info.experiment_id)
+    client.delete_experiment(found)
+    return found
 
 
 def kinds(registry: Registry) -> dict[str, str]:
@@ -64,7 +63,7 @@ def test_what_gc_will_take_is_named_and_brought_back(
     registry: Registry, chain: tuple[ModuleRecord, ...]
 ) -> None:
     client = registry.backends.client
-    run_id = registry.runs.start_network("again")
+    run_id = registry.runs.start_network("again", "digits")
     registry.runs.finish(run_id)
     registry.networks.add("again", [record.id for record in chain], EVALUATION, run_id)
     client.delete_run(chain[1].run_id)
@@ -73,8 +72,8 @@ def test_what_gc_will_take_is_named_and_brought_back(
     assert all("next 'mlflow gc' takes it" in problem.message for problem in registry.verify())
     assert [action.kind for action in registry.repair()] == ["restored"] * 2
     delete_experiment(registry, chain[0])
-    assert set(kinds(registry)) == {record.name for record in chain}
-    assert "MLflow's experiment net (1) is deleted" in registry.verify()[0].message
+    assert set(kinds(registry)) == {"again", *(record.name for record in chain)}
+    assert "MLflow's experiment digits (1) is deleted" in registry.verify()[0].message
     assert [action.kind for action in registry.repair()] == ["restored"]
     assert (registry.verify(), registry.repair()) == ((), ())
     gc(registry.settings)

@@ -20,7 +20,7 @@ from modkernel.errors import ArtifactError, InterfaceError
 from modkernel.kernels import make_kernel
 from modkernel.modules.network import assemble
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE
-from modkernel.registry import ModuleRecord, Registry, Settings
+from modkernel.registry import ModuleRecord, NetworkRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
 from modkernel.reuse.distance import distance_from
 from modkernel.reuse.moments import ModuleMoments, accumulate
@@ -45,7 +45,7 @@ def expected(examples: Examples) -> Any:
     return assemble(examples.chain()).predict(torch.from_numpy(RAW)).numpy()
 
 
-def uri(record: ModuleRecord) -> str:
+def uri(record: ModuleRecord | NetworkRecord) -> str:
     return f"models:/{record.name}/{record.version}"
 
 
@@ -251,10 +251,11 @@ def test_a_hostile_chain_reaches_no_folder_outside(
 @pytest.mark.servers
 @pytest.mark.timeout(180)
 def test_mlflow_serves_a_stored_network(
-    settings: Settings, records: tuple[ModuleRecord, ...], expected: Any
+    registry: Registry, records: tuple[ModuleRecord, ...], expected: Any
 ) -> None:
-    port = free_port()
-    command = f"models serve -m {uri(records[-1])} --env-manager local -h 127.0.0.1 -p {port}"
+    settings, port = registry.settings, free_port()
+    network = registry.networks.add("net", [record.id for record in records])
+    command = f"models serve -m {uri(network)} --env-manager local -h 127.0.0.1 -p {port}"
     environment = {
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -297,4 +298,8 @@ def test_a_chain_goes_through_an_mlflow_server(
             np.testing.assert_array_equal(predicted, expected)
             network = load_model(uri(records[-1]))
             np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)), expected)
+            made = registry.networks.add("net", [record.id for record in records])
+            network = load_model(uri(made))
+            np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)), expected)
+            assert registry.verify() == ()
         assert len(list((tmp_path / "far").rglob(WEIGHTS_FILE))) == 3

@@ -21,7 +21,7 @@ def any_registry(any_settings: Settings) -> Any:
 def test_a_composition_pins_its_modules(any_registry: Registry, examples: Examples) -> None:
     records = store_chain(any_registry, examples.chain())
     spec = NetworkSpec(name="net")
-    run_id = any_registry.runs.start_network("net", spec)
+    run_id = any_registry.runs.start_network("net", "digits", spec)
     ids = [record.id for record in records]
     made = any_registry.networks.add("net", ids, EVALUATION, run_id, spec)
     assert made.module_ids == tuple(ids)

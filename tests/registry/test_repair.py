@@ -18,8 +18,9 @@ from mlflow.models import Model
 from modkernel.errors import StoreError
 from modkernel.modules.stored import StoredModule, read_module
 from modkernel.registry import Registry, Settings, saga
+from modkernel.registry.tracking.fields import RECIPE_TAG
 from modkernel.registry.tracking.models import MODULE_TAG
-from modkernel.registry.tracking.runs import RECIPE_TAG, Runs
+from modkernel.registry.tracking.runs import Runs
 from tests.registry.helpers.examples import Examples, report_of, store_chain, store_one
 from tests.registry.helpers.processes import start
 from tests.registry.test_store import alter, kept_folder, versions
@@ -177,8 +178,9 @@ def test_what_is_lost_is_not_reused_and_comes_back_when_trained_again(
     assert registry.modules.find_ready(records[0].recipe_digest) is None
     trained_again = examples.first()
     assert store_one(registry, trained_again).id == records[0].id
-    # Those above name the MLflow model below them, which is another now.
-    assert [action.name for action in registry.repair()] == [r.name for r in records[1:]]
+    # Those above, and the network, name the MLflow model below them, which is another now.
+    restored = [action.name for action in registry.repair()]
+    assert restored == [*(record.name for record in records[1:]), "net"]
     assert registry.verify() == ()
     assert [member.state for member in registry.networks.members(network)] == ["READY"] * 3
 
@@ -261,7 +263,7 @@ def test_a_run_is_marked_failed_when_its_module_is_undone(
     with Registry.open(settings) as registry:
         registry.repair()
         client = registry.backends.client
-        experiment = client.get_experiment_by_name("net")
+        experiment = client.get_experiment_by_name("digits")
         runs = client.search_runs([experiment.experiment_id])
         assert [run.info.status for run in runs] == ["FAILED"]
     assert report_of(stored).recipe_digest == runs[0].data.tags[RECIPE_TAG]

@@ -132,8 +132,16 @@ def test_the_version_page_tells_what_the_module_is(registry: Registry, examples:
         "module_id": stored.id,
         "recipe_digest": stored.spec.digest(),
         "kind": "hidden",
+        "network": "net",
         "dataset": "digits",
-        "upstream": stored.spec.preprocessing.id,
+        "classes": "0, 1, 2",
+        "backbone": "resnet18",
+        "blocks": "stem",
+        "kernel": "relu_avgpool",
+        "objective": "anchor_contrastive",
+        "labels": "all",
+        "upstream": "data",
+        "used_by": "0 networks",
     }
     assert version.description.startswith("Hidden module net.hidden-1: stem of resnet18, trained ")
     picture = f"get-artifact?path=figures%2Fobjective.png&run_uuid={run_id}"
@@ -142,12 +150,10 @@ def test_the_version_page_tells_what_the_module_is(registry: Registry, examples:
     assert Path(path).read_bytes() == PICTURE
 
 
-def test_the_files_lie_in_the_networks_own_experiment(
-    registry: Registry, examples: Examples
-) -> None:
+def test_the_files_lie_in_the_data_sets_experiment(registry: Registry, examples: Examples) -> None:
     record = store_one(registry, examples.first())
     folder = kept_folder(registry, record)
-    assert folder.is_relative_to(registry.settings.artifact_root / "net")
+    assert folder.is_relative_to(registry.settings.artifact_root / "digits")
     names = {path.name for path in folder.iterdir()}
     assert names == {WEIGHTS_FILE, SPEC_FILE, "MLmodel", "requirements.txt", "python_env.yaml"}
     requirements = (folder / "requirements.txt").read_text().split()

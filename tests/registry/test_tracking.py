@@ -23,7 +23,7 @@ def run(registry: Registry, run_id: str) -> Any:
 
 
 def test_a_run_tells_what_decided_the_training(registry: Registry, spec: Any) -> None:
-    parent = registry.runs.start_network("net", NetworkSpec(name="net"))
+    parent = registry.runs.start_network("net", "digits", NetworkSpec(name="net"))
     run_id = registry.runs.start_module(NAME, spec, parent)
     seen = run(registry, run_id)
     assert seen.info.run_name == NAME
@@ -35,7 +35,7 @@ def test_a_run_tells_what_decided_the_training(registry: Registry, spec: Any) ->
     assert params["interface.takes"] == "1, 8, 8"
     assert (params["blocks"], params["seed"]) == ("stem", "0")
     experiment = registry.backends.client.get_experiment(seen.info.experiment_id)
-    assert experiment.name == "net"
+    assert experiment.name == "digits"
     assert run(registry, parent).info.experiment_id == experiment.experiment_id
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_died_is_resumed(registry: Registry, spec: Any) -> None:
     run_id = registry.runs.start_module(NAME, spec)
     assert registry.runs.start_module(NAME, spec) == run_id
     registry.runs.finish(run_id, "FAILED")
-    parent = registry.runs.start_network("net")
+    parent = registry.runs.start_network("net", "digits")
     assert registry.runs.start_module(NAME, spec, parent) == run_id
     assert run(registry, run_id).info.status == "RUNNING"
     assert run(registry, run_id).data.tags["mlflow.parentRunId"] == parent
@@ -86,11 +86,11 @@ def test_a_run_that_died_is_resumed(registry: Registry, spec: Any) -> None:
 
 
 def test_a_composition_that_died_is_resumed(registry: Registry) -> None:
-    run_id = registry.runs.start_network("net", digest="d" * 64)
-    assert registry.runs.start_network("net", digest="d" * 64) == run_id
-    assert registry.runs.start_network("net", digest="e" * 64) != run_id
+    run_id = registry.runs.start_network("net", "digits", digest="d" * 64)
+    assert registry.runs.start_network("net", "digits", digest="d" * 64) == run_id
+    assert registry.runs.start_network("net", "digits", digest="e" * 64) != run_id
     registry.runs.finish(run_id)
-    assert registry.runs.start_network("net", digest="d" * 64) != run_id
+    assert registry.runs.start_network("net", "digits", digest="d" * 64) != run_id
 
 
 def test_an_experiment_that_a_person_deleted_comes_back(registry: Registry, spec: Any) -> None:
@@ -108,8 +108,8 @@ def test_a_baseline_is_found_once_its_run_is_finished(
     run_id = registry.baselines.start_run("net", spec, digest)
     assert registry.baselines.start_run("net", spec, digest) == run_id
     kept = registry.baselines.store(run_id, report, {"curve.png": b"picture"})
-    assert registry.baselines.find("net", digest) is None
+    assert registry.baselines.find(digest) is None
     registry.runs.finish(run_id)
-    assert registry.baselines.find("net", digest) == kept
-    assert registry.baselines.find("net", "e" * 64) is None
-    assert registry.runs.start_network("net", spec) != run_id
+    assert registry.baselines.find(digest) == kept
+    assert registry.baselines.find("e" * 64) is None
+    assert registry.runs.start_network("net", "digits", spec) != run_id

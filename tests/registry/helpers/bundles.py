@@ -49,7 +49,7 @@ def store_network(registry: Registry, examples: Examples, folder: Path) -> Netwo
     part = np.arange(9, dtype=np.int64)
     registry.examples.remember(ExampleDigests(FACTS.fingerprint, part[:6], part[6:8], part[8:]))
     spec = NetworkSpec(name="net", dataset=DATASET)
-    run_id = registry.runs.start_network("net", spec)
+    run_id = registry.runs.start_network("net", "digits", spec)
     registry.runs.log_figures(run_id, {"network.png": PICTURE})
     registry.runs.finish(run_id)
     ids = [record.id for record in records]

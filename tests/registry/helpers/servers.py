@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -36,22 +37,25 @@ def serving(command: list[str], health: str, environment: dict[str, str]) -> Ite
     """A real server as a child process, until it answers and then until the block ends."""
     # MLflow looks for uvicorn on the path, as it is in an activated environment.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *command],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        while not _answers(health):
-            assert process.poll() is None, f"{command} ended"
-            time.sleep(0.2)
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        print(process.communicate()[0].decode())
+    with tempfile.TemporaryFile() as said:  # A pipe that nobody reads would fill up and stop it.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | environment,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            while not _answers(health):
+                assert process.poll() is None, f"{command} ended"
+                time.sleep(0.2)
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            said.seek(0)
+            print(said.read().decode())
 
 
 def _answers(url: str) -> bool:

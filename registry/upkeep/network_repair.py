@@ -1,0 +1,126 @@
+"""What is wrong with networks in MLflow, and what is done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from modkernel.errors import ArtifactError, NotFoundError
+from modkernel.registry.backends import Backends, this_process
+from modkernel.registry.records import Action, ModuleRecord, NetworkRecord, Problem
+from modkernel.registry.sql import claims, networks
+from modkernel.registry.tracking.experiments import Doomed
+from modkernel.registry.tracking.tags import network_tags
+from modkernel.registry.upkeep import network_versions, pages
+
+
+def problems(backends: Backends) -> Iterator[Problem]:
+    """Each problem of the networks, oldest first. Of lost modules the modules' problems tell."""
+    for network in networks.find(backends.database):
+        doomed = _doomed(backends, network)
+        if doomed is not None:
+            message = (
+                f"MLflow's {doomed} is deleted, and the next 'mlflow gc' takes it for good: "
+                "'modkernel repair' brings it back."
+            )
+            yield _problem("deleted", network, f": {message}")
+        modules = pages.members(backends, network)
+        if any(module.state != "READY" for module in modules):
+            continue
+        if network.version is None:
+            if not claims.is_held(backends.database, network.id):
+                yield _problem(
+                    "unfinished",
+                    network,
+                    " has no version in MLflow yet: 'modkernel repair' makes it.",
+                )
+            continue
+        yield from _of_version(backends, network, modules)
+
+
+def _of_version(
+    backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]
+) -> Iterator[Problem]:
+    try:
+        network_versions.check(backends, network, modules)
+    except ArtifactError as error:
+        yield _problem("artifact", network, f" is not as it was stored: {error}")
+        return
+    try:
+        found = backends.models.version(network.name, str(network.version))
+    except NotFoundError:
+        found = None
+    if found is None or found.tags.get(network.tag) != network.id:
+        yield _problem(
+            "version",
+            network,
+            f" has no version {network.version} in MLflow any more: 'modkernel repair' registers "
+            "it again, under a new number.",
+        )
+    elif not network_tags(network, modules).items() <= found.tags.items():
+        yield _problem("page", network, pages.OUTDATED)
+
+
+def fix(backends: Backends, problem: Problem) -> Iterator[Action]:
+    """What was done about a problem; nothing while another process works on the network."""
+    assert problem.network_id is not None
+    claim = claims.take(
+        backends.database, problem.network_id, this_process(), backends.settings.lease_seconds
+    )
+    if claim is None:
+        return
+    with claim.renewed():
+        network = networks.by_id(backends.database, problem.network_id)
+        if network is None:
+            return
+        if problem.kind == "deleted":
+            doomed = _doomed(backends, network)
+            if doomed is not None:
+                backends.runs.bring_back(doomed)
+                text = f": MLflow's {doomed} was deleted, but it is needed: it is back."
+                yield _action("restored", network, text)
+            return
+        if problem.kind == "page":
+            pages.network_page(backends, network)
+            yield _action("rewritten", network, "'s page in MLflow is up to date.")
+            return
+        done = network_versions.complete(backends, network, {})
+        kinds = {"unfinished": "finished", "artifact": "restored", "version": "registered"}
+        yield _action(kinds[problem.kind], done, f" is {_version_of(backends, network, done)}.")
+
+
+def _version_of(backends: Backends, before: NetworkRecord, done: NetworkRecord) -> str:
+    if before.version is None or before.version == done.version:
+        return f"version {done.version}"
+    found = backends.models.version(done.name, str(done.version))
+    aliases = ", ".join(f"@{alias}" for alias in sorted(found.aliases))
+    return f"version {done.version}, no longer version {before.version}" + (
+        f"; {aliases} means it still" if aliases else ""
+    )
+
+
+def _doomed(backends: Backends, network: NetworkRecord) -> Doomed | None:
+    """What is deleted in MLflow of what keeps a network: its experiment, or its run."""
+    doomed = None if network.run_id is None else backends.runs.doomed(network.run_id)
+    if doomed is None and network.model_id is not None:
+        with suppress(NotFoundError):  # which the check of its files tells
+            doomed = backends.models.doomed(network.model_id)
+    return doomed
+
+
+def _problem(kind: str, network: NetworkRecord, text: str) -> Problem:
+    return Problem.model_validate(_told(kind, network, text))
+
+
+def _action(kind: str, network: NetworkRecord, text: str) -> Action:
+    return Action.model_validate(_told(kind, network, text))
+
+
+def _told(kind: str, network: NetworkRecord, text: str) -> dict[str, str | None]:
+    return {
+        "kind": kind,
+        "module_id": None,
+        "network_id": network.id,
+        "name": network.name,
+        "message": f"Network {network.short_id} ({network.name}){text}",
+    }

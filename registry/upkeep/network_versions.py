@@ -1,0 +1,157 @@
+"""A network's version in MLflow: each step can be repeated, and tells how far it came.
+
+Row -> run -> figures, parameters, data, modules -> model that names the modules -> version tagged
+with the network's id. A process that dies in between leaves a row without a version; adding the
+same network again, or `Registry.repair`, resumes from what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modkernel.errors import ArtifactError
+from modkernel.registry import flavor
+from modkernel.registry.backends import Backends
+from modkernel.registry.records import ModuleRecord, NetworkRecord
+from modkernel.registry.sql import networks, queries
+from modkernel.registry.sql.tables import NetworkRow
+from modkernel.registry.tracking import artifacts
+from modkernel.registry.tracking.network_card import run_note
+from modkernel.registry.tracking.tags import facts_of, network_tags
+from modkernel.registry.upkeep import pages
+
+
+def complete(
+    backends: Backends, network: NetworkRecord, figures: Mapping[str, bytes]
+) -> NetworkRecord:
+    """The record of a network with all that it has in MLflow; what is there already stays.
+
+    Whoever calls this holds the claim on the network's id.
+
+    Args:
+        backends: Where things are.
+        network: The network.
+        figures: Pictures for its card, bytes by file name.
+
+    Raises:
+        NotFoundError: a module is not ready.
+        StoreError: the database or MLflow failed; to call it again goes on from there.
+    """
+    modules = tuple(queries.required(backends.database, one) for one in network.module_ids)
+    network = _ensure_run(backends, network, modules)
+    assert network.run_id is not None
+    backends.runs.log_figures(network.run_id, figures)
+    network = _ensure_model(backends, network, modules)
+    network = _ensure_version(backends, network, modules)
+    pages.network_changed(backends, network)
+    return network
+
+
+def check(backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]) -> None:
+    """Check a network's MLflow model: its files, and that it names the modules where they are.
+
+    Raises:
+        ArtifactError: a file is missing, altered or not ours, or a module is elsewhere by now.
+        StoreError: a file cannot be read now.
+    """
+    model_id = network.model_id or ""
+    artifacts.check_files(backends.client, model_id, network.files or {})
+    where = artifacts.location_of(backends.client, model_id)
+    artifacts.check_listed(backends.client, where, f"MLflow's model {model_id}")
+    named = artifacts.models_below(backends.client, model_id)
+    if named != tuple(module.model_id for module in modules):
+        raise ArtifactError(
+            f"MLflow's model {model_id} names the network's modules where they are no longer: "
+            "'modkernel repair' stores it again."
+        )
+
+
+def _ensure_run(
+    backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]
+) -> NetworkRecord:
+    runs, run_id, facts = backends.runs, network.run_id, modules[-1].spec.dataset
+    doomed = None if run_id is None else runs.doomed(run_id)
+    if doomed is not None:
+        runs.bring_back(doomed)
+    if run_id is None or not runs.has(run_id):
+        # Nothing was trained for it: where its flow has a run, that one is named and ends itself.
+        run_id = runs.start_network(network.name, facts.name, digest=network.id)
+        network = update(backends, network, run_id=run_id)
+        runs.finish(run_id)
+    if network.evaluation is not None:
+        runs.log_metrics(run_id, network.evaluation.metrics())
+    models = [module.model_id for module in modules if module.model_id is not None]
+    hidden = sum(module.kind == "hidden" for module in modules)
+    params = facts_of(modules) | {"hidden modules": str(hidden)}
+    runs.describe_network(run_id, facts, params, models, run_note(network, modules))
+    return network
+
+
+def _ensure_model(
+    backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]
+) -> NetworkRecord:
+    intact = None
+    for model_id in backends.models.logged(network):
+        if intact is None and _is_intact(backends, model_id, network, modules):
+            intact = model_id
+        else:
+            backends.discard("model", model_id, network.name)
+    if intact is None:
+
+        def written(files: Mapping[str, str]) -> None:
+            # Before the first byte is in MLflow's store, which others may write to.
+            nonlocal network
+            network = update(backends, network, files=dict(files))
+
+        intact = backends.models.log(
+            network,
+            "network",
+            flavor.save_network,
+            {"network": network, "chain": modules, "written": written},
+        )
+    artifacts.flush_model(backends.client, intact)
+    return update(backends, network, model_id=intact)
+
+
+def _is_intact(
+    backends: Backends,
+    model_id: str,
+    network: NetworkRecord,
+    modules: tuple[ModuleRecord, ...],
+) -> bool:
+    if network.files is None:
+        return False
+    try:
+        check(backends, network.model_copy(update={"model_id": model_id}), modules)
+    except ArtifactError:
+        return False
+    return True
+
+
+def _ensure_version(
+    backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]
+) -> NetworkRecord:
+    models, stale = backends.models, []
+    for version in models.versions(network):
+        if version.source == network.source:
+            return update(backends, network, version=int(version.version))
+        stale.append(version)
+    card = pages.card_of(backends, network, modules)
+    made = models.add_version(network, network_tags(network, modules), card)
+    for version in stale:
+        models.replace_version(version, made)
+    set_now = models.aliases(network.name)
+    for alias, target in queries.last_targets(backends.database, network.name).items():
+        if target == network.id and alias not in set_now:
+            models.set_alias(network.name, alias, int(made.version))
+    return update(backends, network, version=int(made.version))
+
+
+def update(backends: Backends, network: NetworkRecord, **changes: object) -> NetworkRecord:
+    """Set columns of a network's row."""
+    with backends.database.writing() as session:
+        row = session.get_one(NetworkRow, network.id)
+        for name, value in changes.items():
+            setattr(row, name, value)
+        session.flush()
+        return networks.record_of(row)
