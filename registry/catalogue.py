@@ -92,7 +92,12 @@ class Catalogue:
             NotFoundError: there is none.
             AmbiguousError: a prefix of several ids.
         """
-        return networks.resolve(self.database, reference)
+        if not {"@", "/"} & {*reference}:
+            return networks.resolve(self.database, reference)
+        from modkernel.registry.registry import Registry
+
+        with Registry.open(self.settings) as registry:
+            return registry.networks.resolve(reference)
 
     def members(self, network: NetworkRecord) -> tuple[ModuleRecord, ...]:
         """The modules of a network, first to last.

@@ -134,13 +134,30 @@ class Networks:
         return rows.find(self.backends.database, name)
 
     def resolve(self, reference: str) -> NetworkRecord:
-        """The network of an id, of a unique prefix of one, or the one of a name made last.
+        """The network that a reference names now.
+
+        Args:
+            reference: An id, at least 6 digits of one, NAME (the one made last under it),
+                NAME@ALIAS or NAME/VERSION.
 
         Raises:
             NotFoundError: there is none.
             AmbiguousError: a prefix of several ids.
         """
-        return rows.resolve(self.backends.database, reference)
+        name, at, alias = reference.partition("@")
+        named, slash, number = reference.partition("/")
+        if not at and not slash:
+            return rows.resolve(self.backends.database, reference)
+        models = self.backends.models
+        try:
+            version = models.version_by_alias(name, alias) if at else models.version(named, number)
+        except NotFoundError as error:
+            rows.resolve(self.backends.database, name if at else named)  # Or the name is wrong.
+            raise NotFoundError(
+                f"There is no network '{reference}' in MLflow: see its page, or write the name "
+                "alone for the one made last."
+            ) from error
+        return rows.resolve(self.backends.database, version.tags.get(NetworkRecord.tag, reference))
 
     def members(self, network: NetworkRecord) -> tuple[ModuleRecord, ...]:
         """The modules of a network, first to last.

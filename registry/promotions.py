@@ -12,13 +12,12 @@ from sqlalchemy import select, update
 
 from modkernel.errors import NotAllowedError, NotFoundError
 from modkernel.registry.backends import Backends
-from modkernel.registry.records import PromotionRecord
+from modkernel.registry.records import ModuleRecord, NetworkRecord, PromotionRecord
 from modkernel.registry.settings import Settings
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
-from modkernel.registry.sql.tables import ModuleRow, PromotionRow, utc_now
+from modkernel.registry.sql.tables import ModuleRow, NetworkRow, PromotionRow, utc_now
 from modkernel.registry.tracking.login import USER
-from modkernel.registry.tracking.models import MODULE_TAG
 
 _Key = tuple[str, str]
 """Name of a registered model, and an alias of it."""
@@ -52,7 +51,7 @@ class Promotions:
         if module_id is None:
             raise NotFoundError(
                 f"'{name}' has no version {version} that modkernel stored: see 'modkernel modules "
-                "list'."
+                "list' and 'modkernel networks list'."
             )
         return self._move(name, alias, (version, module_id), reason)
 
@@ -222,7 +221,10 @@ class Promotions:
     def _aliases(self) -> dict[_Key, _Target]:
         """What the aliases of our own models point to, as MLflow has it now."""
         with self.backends.database.reading() as session:
-            ours = set(session.scalars(select(ModuleRow.name).distinct()))
+            ours = {
+                *session.scalars(select(ModuleRow.name).distinct()),
+                *session.scalars(select(NetworkRow.name).distinct()),
+            }
         return {
             (name, alias): (version, self._module(name, version))
             for name, aliases in self.backends.models.all_aliases().items()
@@ -231,11 +233,12 @@ class Promotions:
         }
 
     def _module(self, name: str, version: int) -> str | None:
+        """Id of the module, or of the network, that a version is."""
         try:
             tags = self.backends.models.version(name, str(version)).tags
         except NotFoundError:
             return None
-        found: str | None = tags.get(MODULE_TAG)
+        found: str | None = tags.get(ModuleRecord.tag) or tags.get(NetworkRecord.tag)
         return found
 
     def _waits_for_repair(self, name: str, version: int | None, module_id: str | None) -> bool:
@@ -246,7 +249,10 @@ class Promotions:
         if version is None or module_id is None or self._module(name, version) == module_id:
             return False
         record = queries.by_id(self.backends.database, module_id)
-        return record is not None and record.state == "READY"
+        if record is not None:
+            return record.state == "READY"
+        with self.backends.database.reading() as session:
+            return session.get(NetworkRow, module_id) is not None
 
     def _record(
         self,

@@ -191,7 +191,7 @@ class PromotionRecord(Record):
     name: str
     alias: str
     version: int | None = Field(description="None: the alias was removed.")
-    module_id: str | None
+    module_id: str | None = Field(description="Of the module, or of the network.")
     before: int | None = Field(
         None, description="The version that it pointed to before; none where it was new."
     )

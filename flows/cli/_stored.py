@@ -65,7 +65,7 @@ NetworkRef = Annotated[
     str,
     typer.Argument(
         metavar="NETWORK",
-        help="A network's name, id or first digits of its id.",
+        help="A network's id, first digits of it, NAME, NAME@ALIAS or NAME/VERSION.",
         autocompletion=complete_networks,
     ),
 ]

@@ -89,6 +89,9 @@ for command in (
     *(promote.promote, promote.demote, promote.rollback, promote.history),
 ):
     modules.modules.command()(command)
+networks.networks.command("promote")(promote.promote_network)
+for command in (promote.demote, promote.rollback, promote.history):
+    networks.networks.command()(command)
 modules.modules.command("delete")(delete.delete_module)
 networks.networks.command("delete")(delete.delete_network)
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)

@@ -1,4 +1,4 @@
-"""`modules promote`, `demote`, `rollback`, `history`: aliases, and who moved them when and why."""
+"""`promote`, `demote`, `rollback`, `history` of modules and networks: who moved which alias."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modkernel.flows.cli._output import Json, err, print_json, print_table
-from modkernel.flows.cli._stored import ModuleRef, stored
+from modkernel.flows.cli._stored import ModuleRef, NetworkRef, stored
 
 if TYPE_CHECKING:
     from modkernel.registry.records import PromotionRecord
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Alias = Annotated[
     str, typer.Argument(metavar="ALIAS", help="Such as 'production'; MLflow shows it as @ALIAS.")
 ]
-ModuleName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the module.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the module or the network.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Why, for the history.")]
 
 
@@ -30,7 +30,22 @@ def promote(module: ModuleRef, alias: Alias, reason: Reason = None, json: Json =
     _show(registry.promotions.promote(record.name, alias, record.version, reason), json)
 
 
-def demote(name: ModuleName, alias: Alias, reason: Reason = None, json: Json = False) -> None:
+def promote_network(
+    network: NetworkRef, alias: Alias, reason: Reason = None, json: Json = False
+) -> None:
+    """Give a stored network an alias, which another version of it loses.
+
+    --json: as of 'modules promote'; module_id is the network's id.
+    """
+    registry = stored()
+    record = registry.networks.resolve(network)
+    if record.version is None:
+        record = registry.networks.add(record.name, record.module_ids)
+    assert record.version is not None, "what was added has a version"
+    _show(registry.promotions.promote(record.name, alias, record.version, reason), json)
+
+
+def demote(name: Name, alias: Alias, reason: Reason = None, json: Json = False) -> None:
     """Take an alias away from whichever version has it.
 
     --json: as of 'modules promote'.
@@ -38,7 +53,7 @@ def demote(name: ModuleName, alias: Alias, reason: Reason = None, json: Json = F
     _show(stored().promotions.demote(name, alias, reason), json)
 
 
-def rollback(name: ModuleName, alias: Alias, reason: Reason = None, json: Json = False) -> None:
+def rollback(name: Name, alias: Alias, reason: Reason = None, json: Json = False) -> None:
     """Give an alias back to the version that had it before.
 
     --json: as of 'modules promote'.
@@ -48,7 +63,8 @@ def rollback(name: ModuleName, alias: Alias, reason: Reason = None, json: Json =
 
 def history(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Name of the module; all if left out.")
+        str | None,
+        typer.Argument(metavar="NAME", help="Of the module or the network; all if left out."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from modkernel.errors import NotAllowedError, NotFoundError
 from modkernel.registry import Registry, Settings
-from tests.registry.helpers.examples import Examples, store_one
+from tests.registry.helpers.examples import Examples, store_chain, store_one
 
 NAME = "net.hidden-1"
 
@@ -107,3 +107,21 @@ def test_whoever_sees_it_first_the_name_of_who_moved_it_is_kept(three: Registry)
         (before, version, getpass.getuser(), f"to {version}")
         for before, version in ((None, 1), (1, 2), (2, 3), (3, 1), (1, 2), (2, 3))
     ]
+
+
+def test_networks_have_aliases_too(registry: Registry, examples: Examples) -> None:
+    records = store_chain(registry, examples.chain())
+    first, second = (
+        registry.networks.add("net", [one.id for one in records[:many]]) for many in (2, 3)
+    )
+    client = registry.backends.client
+    registry.promotions.promote("net", "live", 1, "first")
+    client.set_registered_model_alias("net", "live", "2")
+    (moved,) = registry.promotions.sync()
+    assert (moved.version, moved.module_id) == (2, second.id)
+    assert registry.networks.resolve("net@live").id == second.id
+    assert registry.networks.resolve("net/1").id == first.id
+    assert registry.promotions.rollback("net", "live").module_id == first.id
+    for wrong in ("net@no", "net/9", "no@live"):
+        with pytest.raises(NotFoundError):
+            registry.networks.resolve(wrong)
