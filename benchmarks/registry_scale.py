@@ -54,7 +54,7 @@ def main() -> None:
             ),
             "find by accuracy": lambda: found.modules(ModuleQuery(accuracy=0.999), newest=20),
             "resolve a name": lambda: found.module(name()),
-            "resolve NAME/VERSION": lambda: found.module(f"{name()}/3"),
+            "resolve NAME/VERSION": lambda: found.module(f"{name()}/1"),
             "resolve a prefix": lambda: found.module(draw.choice(ids)[:12]),
             "chain": lambda: found.chain(last),
             "what stands on it": lambda: found.standing_on(last),
