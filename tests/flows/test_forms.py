@@ -11,7 +11,12 @@ import pytest
 
 from modkernel.errors import SpecError, StoreError
 from modkernel.flows.deployments.forms import follow
-from modkernel.flows.deployments.forms.modules import compose_network, measure_modules, train_module
+from modkernel.flows.deployments.forms.modules import (
+    compose_network,
+    measure_modules,
+    promote_module,
+    train_module,
+)
 from modkernel.flows.deployments.forms.network import retrain_network, train_baseline, train_network
 from modkernel.flows.deployments.forms.schema import form_schema
 from modkernel.flows.deployments.forms.search import search_modules
@@ -41,13 +46,18 @@ FLOWS: tuple[FormFlow[..., Any], ...] = (
     search_modules,
     transfer_study,
     measure_modules,
+    promote_module,
 )
 STORED = StoredNames(
     modules=("a.hidden-1@champion", "a.hidden-1", "a.hidden-1/1"),
     networks=("a",),
     stages=("1", "output"),
 )
-REQUIRED = {"compose-network": {"hidden": "a.hidden-1"}, "retrain-network": {"network": "a"}}
+REQUIRED = {
+    "compose-network": {"hidden": "a.hidden-1"},
+    "promote-module": {"module": "a.hidden-1"},
+    "retrain-network": {"network": "a"},
+}
 every_flow = pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: str(flow.name))
 
 
@@ -75,7 +85,7 @@ def test_every_form_offers_names_as_choices() -> None:
             target = field.get("items", field)
             if target.get("type") == "string" and "enum" not in target:
                 free.setdefault(name, set()).add(flow.name)
-    assert free.keys() == {"name", "path", "labels", "tasks"}
+    assert free.keys() == {"name", "path", "labels", "tasks", "alias"}
 
 
 @every_flow
@@ -157,6 +167,7 @@ def test_the_other_forms_make_what_was_meant() -> None:
         **{"name": "digits-composed", "hidden": "a.hidden-1@champion", "seed": 0},
         **{"dataset": DatasetSpec(name="mnist"), "output": OutputSpec(method="hinge")},
         "labels": None,
+        "follow": False,
     }
     made = retrain_network.validate_parameters(
         {"network": "a", "stage": "2", "advanced": {"hidden": [{"projection": 3}]}}

@@ -38,6 +38,7 @@ NAMES = (
     "search-modules",
     "transfer-study",
     "measure-modules",
+    "promote-module",
     maintenance.NAME,
 )
 RARELY, OFTEN = timedelta(seconds=90), timedelta(seconds=8)

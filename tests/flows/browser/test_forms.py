@@ -22,6 +22,7 @@ FORMS = (
     "search-modules",
     "transfer-study",
     "measure-modules",
+    "promote-module",
 )
 FIELDS = 10
 HEIGHT = 1500
