@@ -41,8 +41,11 @@ NAMES = (
     "promote-module",
     maintenance.NAME,
 )
-RARELY, OFTEN = timedelta(seconds=90), timedelta(seconds=8)
-"""How often a run is due: once before `up` stops, and twice and more while it is off."""
+RARELY, OFTEN = timedelta(seconds=90), timedelta(seconds=20)
+"""How often a run is due: once before `up` stops, and twice and more while it is off.
+
+A run takes seconds of a processor to start: more often, they alone would fill two cores.
+"""
 PREFETCH = timedelta(seconds=10)
 """How long before its time a runner may take a run."""
 
