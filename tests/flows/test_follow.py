@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
@@ -25,11 +26,15 @@ HIDDEN = "leader.hidden-2"
 
 
 def bytes_of(registry: Registry, network: NetworkRecord) -> list[str]:
-    return [
-        hash_file(file)
-        for module in registry.networks.members(network)
-        for file in sorted(registry.modules.fetch(module).folder.iterdir())
-    ]
+    before = os.umask(0o077)  # As of a command: what is brought into the home is its user's alone.
+    try:
+        return [
+            hash_file(file)
+            for module in registry.networks.members(network)
+            for file in sorted(registry.modules.fetch(module).folder.iterdir())
+        ]
+    finally:
+        os.umask(before)
 
 
 @pytest.fixture(scope="module")
