@@ -45,7 +45,9 @@ def resolve(database: Database, reference: str) -> NetworkRecord:
         if newest is not None:
             return record_of(newest)
         if PREFIX.fullmatch(reference):
-            query = select(NetworkRow).where(NetworkRow.id.startswith(reference)).limit(3)
+            query = (
+                select(NetworkRow).where(NetworkRow.id.between(reference, f"{reference}g")).limit(3)
+            )
             found = session.scalars(query).all()
         if len(found) > 1:
             shown = ", ".join(row.id[:12] for row in found)

@@ -206,7 +206,8 @@ def standing_on(database: Database, module_id: str) -> tuple[ModuleRecord, ...]:
 
 def by_prefix(database: Database, prefix: str) -> ModuleRecord:
     """The ready module whose id begins with some digits."""
-    query = select(ModuleRow.id).where(ModuleRow.id.startswith(prefix)).limit(3)
+    # No LIKE, for which SQLite reads every row: after a hexadecimal digit nothing reaches "g".
+    query = select(ModuleRow.id).where(ModuleRow.id.between(prefix, f"{prefix}g")).limit(3)
     with database.reading() as session:
         ids = session.scalars(query).all()
     if len(ids) > 1:

@@ -89,8 +89,15 @@ def test_a_person_decides_on_a_promotion(two_versions: Up, promote: bool) -> Non
     up, alias = two_versions, f"gate-{promote}"
     up.modkernel("modules", "promote", f"{HIDDEN}/1", alias)
     with prefect_client(up.prefect, up.home) as client:
+        gate = deployment(client, "promote-module").id
+
+        def is_a_choice() -> bool:
+            form = client.read_deployment(gate).parameter_openapi_schema or {}
+            return f"{HIDDEN}/2" in form["properties"]["module"]["enum"]
+
+        wait_until(is_a_choice, 60, "the candidate is a choice")
         made = client.create_flow_run_from_deployment(
-            deployment(client, "promote-module").id,
+            gate,
             parameters={"module": f"{HIDDEN}/2", "alias": alias},
         )
 
