@@ -153,9 +153,8 @@ def _page(alias: str, candidate: Measured, present: Measured | None) -> str:
         shares = (one.accuracy, one.balanced_accuracy, one.worst_accuracy)
         return [one.module, *(f"{100 * share:.2f} %" for share in shares)]
 
-    head = ("", "module", "accuracy", "balanced", "worst class")
-    rows = [[f"**@{alias} now**", *cells(present)], ["**candidate**", *cells(candidate)]]
-    return (
-        f"{table(head, rows)}\n\nOf an output module in closed form on each, on the test part. "
-        "**Resume** this run to decide."
-    )
+    # Two columns: the dialog in which people decide is narrow.
+    head = ("", f"@{alias} now", "candidate")
+    names = ("module", "accuracy", "balanced", "worst class")
+    rows = [list(row) for row in zip(names, cells(present), cells(candidate), strict=True)]
+    return f"{table(head, rows)}\n\nOf an output module in closed form on each, on the test part."

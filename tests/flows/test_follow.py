@@ -111,7 +111,7 @@ def test_a_person_decides_on_a_promotion(two_versions: Up, promote: bool) -> Non
         (page,) = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
         )
-        for shown in (f"**@{alias} now** | {HIDDEN}/1", f"**candidate** | {HIDDEN}/2", " % "):
+        for shown in (f"@{alias} now | candidate", f"module | {HIDDEN}/1 | {HIDDEN}/2", " % "):
             assert shown in str(page.data)
         decision = {"promote": promote, "comment": "seen by me"}
         client.resume_flow_run(made.id, run_input=decision)
