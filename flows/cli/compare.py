@@ -25,6 +25,7 @@ def compare(
 
     --json: {what: [a value for each module]}, of what differs.
     """
+    from modkernel.registry import Catalogue
     from modkernel.registry.tracking.fields import parameters_of
     from modkernel.system.files import written_whole
 
@@ -33,7 +34,7 @@ def compare(
     registry = stored()
     records = [registry.modules.resolve(module) for module in modules]
     names = [f"{record.name}/{record.version}" for record in records]
-    accuracies = catalogue().accuracies(tuple(records))
+    accuracies = Catalogue(registry.settings, registry.backends.database).accuracies(tuple(records))
     facts = [
         {
             **parameters_of(record.spec),

@@ -110,13 +110,14 @@ def gc(
 def _garbage(registry: Registry) -> list[Garbage]:
     from modkernel.flows.tasks.work_folder import left_work
     from modkernel.registry.records import Garbage
+    from modkernel.system.files import folder_bytes
 
     work = [
         Garbage(
             kind="work",
             name=folder.name[:12],
             id=str(folder),
-            size_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+            size_bytes=folder_bytes(folder),
         )
         for folder in left_work(registry)
     ]

@@ -161,3 +161,8 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder, however deep."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

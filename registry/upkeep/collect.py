@@ -26,6 +26,7 @@ from modkernel.registry.sql.tables import (
 )
 from modkernel.registry.tracking.remains import Kind
 from modkernel.registry.upkeep.delete import Deletion
+from modkernel.system.files import folder_bytes
 
 ID_LENGTH = 64
 """Digits of a module's id."""
@@ -130,7 +131,7 @@ class Collector:
         folders = [saga.modules_cache(self.backends), *(cache / one.kind for one in self.beside)]
         for path in (path for folder in folders for path in sorted(folder.glob("*"))):
             if len(path.name) == ID_LENGTH and path.name not in known:
-                size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+                size = folder_bytes(path)
                 yield Garbage(kind="copy", name=path.name[:12], id=str(path), size_bytes=size)
 
     def _features(self) -> Iterator[Garbage]:
