@@ -146,6 +146,11 @@ class Promotions:
         They are news again if the block ends in an error.
         """
         first = PromotionRow.told.is_(False)
+        with self.backends.database.reading() as session:  # Asked every few seconds: no lock.
+            is_news = session.scalars(select(PromotionRow.id).where(first).limit(1)).first()
+        if is_news is None:
+            yield ()
+            return
         with self.backends.database.writing() as session:
             ids = session.scalars(
                 update(PromotionRow).where(first).values(told=True).returning(PromotionRow.id)
