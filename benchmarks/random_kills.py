@@ -36,7 +36,7 @@ GRACE = 15.0
 """Seconds after the command's end within which all its processes must have ended."""
 ALL = "all of them"
 KINDS = {
-    "modkernel.jobs.server": "fork server or child",
+    "modkernel.jobs": "fork server or child",
     "uvicorn": "Prefect's server",
     "prefect": "Prefect's server",
     "modkernel.flows.cli": "command",

@@ -7,6 +7,8 @@ import signal
 import sys
 from contextlib import suppress
 
+from modkernel.system.collector import collect_seldom
+
 PRIVATE = 0o077
 """Umask of all commands and their children: databases, weights and logs are their user's alone."""
 
@@ -21,6 +23,7 @@ def main() -> None:
     with no traceback.
     """
     os.umask(os.umask(PRIVATE) | PRIVATE)
+    collect_seldom()
     try:
         from modkernel.flows.cli.app import app
 

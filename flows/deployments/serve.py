@@ -13,7 +13,6 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.flows import Flow
 from prefect.logging import get_logger
-from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 from tzlocal import get_localzone_name
 
@@ -31,6 +30,11 @@ from modkernel.flows.deployments.of_specs.records import BY_NAME, serve_deployed
 from modkernel.flows.maintenance import HOUR, maintenance
 from modkernel.flows.module_work import module_work
 from modkernel.flows.servers.automations import install_automations
+from modkernel.flows.servers.forking_runner import (
+    POLL_SECONDS,
+    ForkingRunner,
+    forked_engines,
+)
 from modkernel.flows.servers.registration import (
     KeptDeployment,
     deployments_of_specs,
@@ -193,8 +197,10 @@ async def _kept_forms(more: Sequence[KeptDeployment]) -> AsyncIterator[list[Kept
 
 
 async def _serve_all() -> None:
-    async with _kept_forms(()) as made:
-        runner = Runner(pause_on_shutdown=False, limit=CONCURRENT_RUNS)
+    async with forked_engines(), _kept_forms(()) as made:
+        runner = ForkingRunner(
+            pause_on_shutdown=False, limit=CONCURRENT_RUNS, query_seconds=POLL_SECONDS
+        )
         for deployment in made:
             await runner.aadd_deployment(deployment)
         looking = asyncio.create_task(serve_deployed(runner, get_logger(__name__).info))

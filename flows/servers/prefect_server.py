@@ -13,13 +13,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
-from prefect.server.api.server import create_app
-from prefect.settings import get_current_settings
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
-from modkernel.registry.settings.rights import close_to_others
+from modkernel.system.collector import collect_seldom
 
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 """Names of this machine that no foreign page can take. Any port: it may be forwarded (ssh -L)."""
@@ -34,6 +30,12 @@ def guarded_app(hosts: Sequence[str] = ()) -> ASGIApp:
     Args:
         hosts: names of this machine under which others ask it.
     """
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from modkernel.registry.settings.rights import close_to_others
+
     app = create_app(final=True)
     if static := get_current_settings().server.ui.static_directory:
         close_to_others(Path(static))  # Prefect copies its page with the folders' old modes.
@@ -47,6 +49,10 @@ def main() -> None:
     parser.add_argument("--ssl-certfile")
     parser.add_argument("--ssl-keyfile")
     given = parser.parse_args()
+    collect_seldom()
+    import uvicorn
+    from prefect.settings import get_current_settings
+
     server = get_current_settings().server
     uvicorn.run(
         guarded_app(given.hosts),

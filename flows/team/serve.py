@@ -16,11 +16,11 @@ from prefect.logging import get_logger
 
 from modkernel.errors import ServiceError, SettingsError
 from modkernel.flows.runtime.our_version import OUR_VERSION
+from modkernel.flows.servers.engine_server import EngineServer
 from modkernel.flows.servers.supervisor import POLL_SECONDS, stop_signals
 from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool, missing_pools
 from modkernel.flows.team.devices import DeviceFacts, devices, named
 from modkernel.flows.team.dispatch import FLOW
-from modkernel.flows.team.engine_server import EngineServer
 from modkernel.flows.team.fit import Fit
 from modkernel.flows.team.machines import (
     HEARD_SECONDS,

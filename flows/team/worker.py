@@ -15,9 +15,9 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, Proc
 from pydantic import ValidationError
 
 from modkernel.errors import SpecError
+from modkernel.flows.servers.engine_server import engine_command
 from modkernel.flows.servers.work_pools import Pool
 from modkernel.flows.team.devices import DeviceFacts
-from modkernel.flows.team.engine_server import engine_command
 from modkernel.flows.team.fit import Fit, device_lacks
 from modkernel.flows.team.machines import machines, nobody_can
 from modkernel.flows.team.needs import Needs, paths_in, stated

@@ -155,7 +155,7 @@ class _Server:
     def _start(self, target: str) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "modkernel.jobs.server", "--target", target],
+            [sys.executable, "-P", "-m", "modkernel.jobs", "--target", target],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -1,6 +1,6 @@
 """A process that has torch loaded and forks a child for every job.
 
-`modkernel.jobs.client` starts it as `python -m modkernel.jobs.server`. It reads one JSON object a
+`modkernel.jobs.client` starts it as `python -m modkernel.jobs`. It reads one JSON object a
 line from standard input and writes one a line to standard output:
 
     {"id": 1, "work": "/folder"}    start a child there      → {"id": 1, "pid": 4711}
@@ -125,7 +125,3 @@ def _reap(children: dict[int, int]) -> None:
 def _tell(message: dict[str, Any]) -> None:
     with suppress(BrokenPipeError):  # If the flow has gone, the children are on their way.
         os.write(1, json.dumps(message).encode() + b"\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -27,7 +27,7 @@ from modkernel.flows.servers.prefect_password import prefect_password
 from modkernel.flows.servers.up import UpState, running
 from modkernel.registry import Registry, Settings
 from tests.flows.helpers.prefect_client import deployment, prefect_client
-from tests.flows.helpers.processes import ROOT, processes_of, wait_until
+from tests.flows.helpers.processes import ROOT, engines_of, processes_of, wait_until
 from tests.flows.helpers.servers import Up, get, running_up, surroundings
 from tests.flows.helpers.specs import endless, tiny
 from tests.flows.test_kills import KILLED_AFTER, assert_stored_once, epochs_reported
@@ -153,9 +153,8 @@ def test_a_run_that_crashes_again_and_again_is_given_up(up: Up) -> None:
         for begun in range(1, RESTARTS + 2):
             runs = partial(is_running, client, run.id, begun)
             wait_until(runs, 300, f"start {begun}")
-            for pid, line in processes_of(up.home).items():
-                if "prefect.engine" in line:
-                    os.kill(pid, signal.SIGKILL)
+            for pid in engines_of(up.home):
+                os.kill(pid, signal.SIGKILL)
             wait_until(lambda runs=runs: not runs(), 60, "the crash is seen")
         time.sleep(GIVEN_UP)
         ended = client.read_flow_run(run.id)

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 
 from modkernel.registry import Registry, Settings
 from tests.flows.helpers.prefect_client import deployment, prefect_client
-from tests.flows.helpers.processes import free_ports, processes_of, wait_until
+from tests.flows.helpers.processes import engines_of, free_ports, wait_until
 from tests.flows.helpers.servers import Up
 from tests.flows.helpers.specs import tiny
 from tests.flows.test_kills import assert_stored_once, epochs_reported
@@ -104,10 +104,9 @@ def killed_while_storing(home: Path, name: str) -> bool:
         while not pending():
             assert time.monotonic() < deadline, "nothing was stored"
             time.sleep(0.002)
-        for pid, line in processes_of(home).items():
-            if "prefect.engine" in line:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in engines_of(home):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         return pending()
 
 

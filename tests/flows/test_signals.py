@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
@@ -25,7 +26,7 @@ from modkernel.flows.servers.automations import RESTARTED
 from modkernel.registry import Registry, Settings
 from modkernel.spec import NetworkSpec
 from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
-from tests.flows.helpers.processes import ROOT, processes_of, wait_until
+from tests.flows.helpers.processes import ROOT, engines_of, processes_of, wait_until
 from tests.flows.helpers.servers import Up
 from tests.flows.helpers.specs import endless, tiny
 
@@ -39,6 +40,7 @@ STOP_SECONDS = 30
 machines are shared."""
 NAME = "As I like it"
 """Of a run, as a person types it."""
+FORKING = "-m modkernel.flows.servers.engines"
 START_SECONDS = 300
 """Until a first checkpoint is there, on a machine with much else to do."""
 
@@ -201,6 +203,12 @@ def check_stopped(home: Path, name: str) -> None:
             claim.release()
 
 
+def can_fork(home: Path) -> bool:
+    """Whether runs that are served are forked, and need not load everything first."""
+    lines = [line for line in processes_of(home).values() if FORKING in line]
+    return any(Path(line.split()[-1]).exists() for line in lines)
+
+
 @contextmanager
 def not_started_again(client: SyncPrefectClient) -> Iterator[None]:
     """Switch off, for a while, that a run which crashed starts again."""
@@ -252,6 +260,7 @@ def served(up: Up, client: SyncPrefectClient, spec: NetworkSpec) -> Iterator[UUI
 @pytest.mark.parametrize("how", ["cancel", pytest.param("SIGTERM", marks=pytest.mark.long)])
 def test_a_served_run_is_ended(up: Up, how: str) -> None:
     name = f"served-{how.lower()}"
+    wait_until(partial(can_fork, up.home), 120, "the process that forks runs has loaded all")
     with (
         prefect_client(up.prefect, up.home) as client,
         not_started_again(client),
@@ -259,7 +268,8 @@ def test_a_served_run_is_ended(up: Up, how: str) -> None:
     ):
         assert client.read_flow_run(run).name == NAME
         check_tasks_are_shown(client, run, name)
-        engine = {pid for pid, line in processes_of(up.home).items() if "prefect.engine" in line}
+        engine = engines_of(up.home)
+        assert all(FORKING in processes_of(up.home)[pid] for pid in engine)
         began = time.monotonic()
         if how == "cancel":
             client.set_flow_run_state(run, Cancelling())

@@ -63,6 +63,18 @@ def processes_of(home: Path) -> dict[int, str]:
     return found
 
 
+def engines_of(home: Path) -> set[int]:
+    """Processes of a home that run flows which a person or a schedule started."""
+    lines, parents = processes_of(home), processes()
+    forked = {pid for pid, line in lines.items() if "-m modkernel.flows.servers.engines" in line}
+    servers = {pid for pid in forked if parents.get(pid) not in forked}
+    return {
+        pid
+        for pid, line in lines.items()
+        if "-m prefect.engine" in line or parents.get(pid) in servers
+    }
+
+
 def leaders(home: Path, command: str) -> set[int]:
     """Processes of a home that were started by a command and lead their group."""
     found = {pid for pid, line in processes_of(home).items() if f"-m {command}" in line}

@@ -1,8 +1,8 @@
 """A process that has Prefect, torch and the flows loaded, and forks an engine for every run.
 
-A worker starts it as `python -m modkernel.flows.team.engines SOCKET`, and runs `engine_client.py`
-for each run: a small process, which Prefect watches and signals, that asks for an engine here and
-lives as long as it does. A run then begins in a second, not in ten, and what all
+Whoever serves runs starts it as `python -m modkernel.flows.servers.engines SOCKET`, and runs
+`engine_client.py` for each run: a small process, which Prefect watches and signals, that asks for
+an engine here and lives as long as it does. A run then begins in a second, not in ten, and what all
 runs import is in memory once. It never computes and never touches CUDA, so that every fork is
 sound.
 """
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from modkernel.jobs import forked
-from modkernel.jobs.server import preload
+from modkernel.system.collector import collect_seldom
 
 LOADED = ("modkernel.flows.deployments.serve", "prefect.engine", "prefect.flow_engine")
 """What every engine needs, in seconds, when it is first used."""
@@ -40,10 +40,11 @@ def main() -> None:
     """Serve until the process that started this has gone and the last engine has ended."""
     path = Path(sys.argv[1])
     _end_with_parent()
+    collect_seldom()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         for name in LOADED:
             import_module(name)
-        preload()
+        import_module("modkernel.jobs.server").preload()
         gc.collect()
         gc.freeze()  # Collections in the engines then leave the shared pages alone.
         listener.bind(str(path))

@@ -1,4 +1,4 @@
-"""Asks the server of `modkernel.flows.team.engines` for an engine, and lives as long as it does.
+"""Asks the server of `modkernel.flows.servers.engines` for an engine, and lives as long as it does.
 
 It is run by its path, without site packages, so that it starts at once: it imports nothing of ours.
 """

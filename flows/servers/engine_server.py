@@ -1,4 +1,4 @@
-"""A worker's side of the server that forks engines: starting it, and the command that uses it."""
+"""Starting the server that forks engines, and the command that uses it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ VARIABLE = "MODKERNEL_ENGINES"
 CLOSE_SECONDS = 5.0
 AGAIN_SECONDS = 5.0
 TRIES = 3
+CAN_FORK = Path("/proc/self/task").exists()
+"""Whether this system says if a process has threads, with which no fork is sound."""
 
 
 def engine_command() -> str | None:
@@ -35,7 +37,7 @@ def engine_command() -> str | None:
 
 
 class EngineServer:
-    """The server of this process's runs."""
+    """The server of this process's runs; runs begin by Prefect's own command where none can be."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="modkernel-"))
@@ -44,18 +46,18 @@ class EngineServer:
         self._deaths, self._next = 0, 0.0
 
     @property
-    def pid(self) -> int:
-        """Of its process."""
-        return self._process.pid
+    def pid(self) -> int | None:
+        """Of its process; None if there can be none."""
+        return None if self._process is None else self._process.pid
 
     @property
     def is_ready(self) -> bool:
         """Whether it has loaded all, or cannot: runs then load it for themselves."""
-        return engine_command() is not None or self._deaths > TRIES
+        return engine_command() is not None or self._process is None or self._deaths > TRIES
 
     def keep_alive(self) -> None:
         """Start it again if it has died, a while later each time."""
-        if self._process.poll() is None or time.monotonic() < self._next:
+        if self._process is None or self._process.poll() is None or time.monotonic() < self._next:
             return
         self._deaths += 1
         self._next = time.monotonic() + AGAIN_SECONDS * self._deaths
@@ -66,17 +68,20 @@ class EngineServer:
     def close(self) -> None:
         """End it; the engines that it has forked have ended before, or end by themselves."""
         os.environ.pop(VARIABLE, None)
-        self._process.terminate()
-        try:
-            self._process.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(CLOSE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        if not CAN_FORK:
+            return None
         return subprocess.Popen(
-            [sys.executable, "-m", "modkernel.flows.team.engines", os.environ[VARIABLE]],
+            [sys.executable, "-m", "modkernel.flows.servers.engines", os.environ[VARIABLE]],
             stdin=subprocess.DEVNULL,
             env=os.environ | ONE_THREAD,
         )

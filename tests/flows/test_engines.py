@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from modkernel.flows.team.engine_server import VARIABLE, EngineServer, engine_command
+from modkernel.flows.servers.engine_server import VARIABLE, EngineServer, engine_command
 from tests.flows.helpers.processes import wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.long]
