@@ -75,8 +75,8 @@ def report(what: str, ask: Callable[[], object]) -> None:
     print(f"{what:28s} p50 {statistics.median(times):6.2f} ms   p95 {p95:6.2f} ms")
 
 
-def fill(found: Catalogue, folder: Path, count: int) -> list[str]:
-    """Write rows of so many modules; their ids."""
+def fill(found: Catalogue, folder: Path, count: int, names: int = NAMES) -> list[str]:
+    """Write rows of so many modules, of so many networks' names; their ids."""
     draw, started = random.Random(1), utc_now() - timedelta(days=1000)
     specs = [stored.spec for stored in Examples(folder / "trained").chain()]
     texts = [json.loads(spec.canonical_json()) for spec in specs]
@@ -92,7 +92,7 @@ def fill(found: Catalogue, folder: Path, count: int) -> list[str]:
             )
         }
         for number in range(start, min(start + MANY, count)):
-            position, network = number % 3, number // 3 % NAMES
+            position, network = number % 3, number // 3 % names
             identity = f"{draw.getrandbits(256):064x}"
             below = [] if position == 0 else ids[-position:]
             ids.append(identity)
@@ -107,7 +107,7 @@ def fill(found: Catalogue, folder: Path, count: int) -> list[str]:
                     "id": identity,
                     "recipe_digest": f"{number:064x}",
                     "name": f"net-{network}.{part}",
-                    "version": number // 3 // NAMES + 1,
+                    "version": number // 3 // names + 1,
                     "kind": kind,
                     "state": "READY",
                     "weights_sha256": identity,
@@ -138,8 +138,19 @@ def fill(found: Catalogue, folder: Path, count: int) -> list[str]:
                 for place, member in enumerate((*below, identity), start=1)
             ]
             rows[tables.TraitRow] += [
-                {"module_id": identity, "trait": trait, "value": value}
+                {
+                    "module_id": identity,
+                    "trait": trait,
+                    "value": value,
+                    "created_at": started + timedelta(minutes=number),
+                }
                 for trait, value in (
+                    ("name", f"net-{network}.{part}"),
+                    ("kind", kind),
+                    ("upstream", interface.upstream),
+                    ("takes", "x".join(map(str, interface.takes))),
+                    ("gives", "x".join(map(str, interface.gives))),
+                    ("kernel", interface.kernel.name),
                     ("dataset", f"data {network % 50}"),
                     *(("class", f"class {(network + step) % 100}") for step in range(10)),
                 )

@@ -44,9 +44,9 @@ class Catalogue:
         """What is stored, by the names that people choose from."""
         return stored_names(self.database)
 
-    def count(self, query: ModuleQuery) -> int:
-        """How many ready modules a query finds."""
-        return count_modules(self.database, query)
+    def count(self, query: ModuleQuery, most: int | None = None) -> int:
+        """How many ready modules a query finds; after `most` it counts no further."""
+        return count_modules(self.database, query, most)
 
     def accuracies(self, modules: tuple[ModuleRecord, ...]) -> dict[str, float]:
         """By id: of an output module, or of the best output module on a hidden one."""

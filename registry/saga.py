@@ -17,7 +17,7 @@ from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.find import traits_of
-from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow
+from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow, utc_now
 from modkernel.registry.tracking import artifacts
 from modkernel.registry.tracking.cards import module_card
 from modkernel.registry.tracking.fields import metrics_of
@@ -277,7 +277,7 @@ def _relative(folder: Path, home: Path) -> str:
 
 
 def _new_row(stored: StoredModule, name: str) -> ModuleRow:
-    spec = stored.spec
+    spec, now = stored.spec, utc_now()
     return ModuleRow(
         id=stored.id,
         recipe_digest=stored.spec_sha256,
@@ -294,5 +294,6 @@ def _new_row(stored: StoredModule, name: str) -> ModuleRow:
             dtype=spec.interface.dtype,
             kernel=spec.interface.kernel.name,
         ),
-        traits=traits_of(spec),
+        created_at=now,
+        traits=traits_of(spec, name, now),
     )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 modules = typer.Typer(help="List, show and find stored modules.", no_args_is_help=True)
 
+COUNTED = 1000
+"""Modules that are counted exactly; of more it is said that there are more."""
 NAMED = 5
 """How many of the modules and networks that use one are named."""
 DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
@@ -144,8 +146,12 @@ def _print_found(query: ModuleQuery, limit: int, json: bool) -> None:
     registry = catalogue()
     found = registry.modules(query, newest=limit)
     print_records(found, json, accuracies={} if json else registry.accuracies(found))
-    if not json and len(found) == limit and (total := registry.count(query)) > limit:
-        err.print(f"These are the newest {limit} of {total}: see --limit.")
+    if not json and len(found) == limit:
+        most = max(limit, COUNTED)
+        total = registry.count(query, most + 1)
+        if total > limit:
+            all_of_them = f"more than {most}" if total > most else str(total)
+            err.print(f"These are the newest {limit} of {all_of_them}: see --limit.")
 
 
 def _counted(names: list[str]) -> str:

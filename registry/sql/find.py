@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from modkernel.registry.records import ModuleRecord, Record
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.engine import Database
-from modkernel.registry.sql.tables import InterfaceRow, ModuleRow, TraitRow
+from modkernel.registry.sql.tables import ModuleRow, TraitRow
 from modkernel.spec import ModuleSpec, Shape
 
 CHARACTERS = 255
 """Of a trait, at most; what is longer is cut."""
+FEW = 1_000
+"""Modules that are sorted by age at once; more are read in this order."""
 
 
 class ModuleQuery(Record):
@@ -56,22 +60,17 @@ def find_modules(
         newest: so many at most, of those made last.
         older_than: only what was made before this one: the page before.
     """
-    wanted = _wanted(query)
-    age = ModuleRow.created_at, ModuleRow.id
-    if older_than is not None:
-        wanted = wanted.where(tuple_(*age) < (older_than.created_at, older_than.id))
-    wanted = wanted.order_by(*(column.desc() for column in age))
-    if newest is not None:
-        wanted = wanted.limit(newest)
     with database.reading() as session:
-        return tuple(map(queries.record_of, session.scalars(wanted)))[::-1]
+        found = _newest_first(session, query, older_than).limit(newest).subquery()
+        rows = session.scalars(select(ModuleRow).join(found, found.c[0] == ModuleRow.id))
+        return tuple(sorted(map(queries.record_of, rows), key=lambda one: (one.created_at, one.id)))
 
 
-def count_modules(database: Database, query: ModuleQuery) -> int:
-    """How many ready modules a query finds."""
+def count_modules(database: Database, query: ModuleQuery, most: int | None = None) -> int:
+    """How many ready modules a query finds; after `most` it counts no further."""
     with database.reading() as session:
-        count = select(func.count()).select_from(_wanted(query).subquery())
-        return session.scalars(count).one()
+        found = _newest_first(session, query).limit(most).subquery()
+        return session.scalars(select(func.count()).select_from(found)).one()
 
 
 def accuracies(database: Database, module_ids: Sequence[str]) -> dict[str, float]:
@@ -85,17 +84,23 @@ def accuracies(database: Database, module_ids: Sequence[str]) -> dict[str, float
         }
 
 
-def traits_of(spec: ModuleSpec) -> list[TraitRow]:
-    """What a module can be looked up by, beside its columns."""
-    pairs = sorted({(trait, value[:CHARACTERS]) for trait, value in _traits(spec)})
-    return [TraitRow(trait=trait, value=value) for trait, value in pairs]
+def traits_of(spec: ModuleSpec, name: str, created_at: datetime) -> list[TraitRow]:
+    """What a module can be looked up by, beside its accuracy and its age."""
+    pairs = sorted({(trait, value[:CHARACTERS]) for trait, value in _traits(spec, name)})
+    return [TraitRow(trait=trait, value=value, created_at=created_at) for trait, value in pairs]
 
 
-def _traits(spec: ModuleSpec) -> Iterator[tuple[str, str]]:
+def _traits(spec: ModuleSpec, name: str) -> Iterator[tuple[str, str]]:
+    yield "name", name
+    yield "kind", spec.kind
+    yield "upstream", spec.interface.upstream
+    yield "takes", queries.shape_text(spec.interface.takes)
+    yield "gives", queries.shape_text(spec.interface.gives)
+    yield "kernel", spec.interface.kernel.name
     yield "dataset", spec.dataset.name
     yield "fingerprint", spec.dataset.fingerprint
-    for name in spec.classes or spec.dataset.classes:
-        yield "class", name
+    for one in spec.classes or spec.dataset.classes:
+        yield "class", one
     if spec.kind == "hidden":
         yield "backbone", spec.backbone.name
         yield "objective", spec.hidden.objective.name
@@ -103,46 +108,99 @@ def _traits(spec: ModuleSpec) -> Iterator[tuple[str, str]]:
             yield "block", block
 
 
-def _wanted(query: ModuleQuery) -> Select[ModuleRow]:
-    wanted = select(ModuleRow).where(ModuleRow.state == "READY")
-    if query.name is not None:
-        pattern = query.name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        wanted = wanted.where(
-            ModuleRow.name.like(pattern.replace("*", "%").replace("?", "_"), escape="\\")
-            if {"*", "?"} & {*query.name}
-            else ModuleRow.name == query.name
-        )
-    if query.kind is not None:
-        wanted = wanted.where(ModuleRow.kind == query.kind)
-    if query.accuracy is not None:
-        wanted = wanted.where(ModuleRow.accuracy >= query.accuracy)
-    if query.since is not None:
-        wanted = wanted.where(ModuleRow.created_at >= query.since)
-    if query.before is not None:
-        wanted = wanted.where(ModuleRow.created_at < query.before)
-    interface = {
-        InterfaceRow.upstream: query.upstream,
-        InterfaceRow.takes: None if query.takes is None else queries.shape_text(query.takes),
-        InterfaceRow.gives: None if query.gives is None else queries.shape_text(query.gives),
-        InterfaceRow.kernel: query.kernel,
+def _asked(query: ModuleQuery) -> list[tuple[str, str]]:
+    """The traits that a module must have."""
+    alone = {
+        "name": None if _is_pattern(query.name) else query.name,
+        "kind": query.kind,
+        "upstream": query.upstream,
+        "takes": None if query.takes is None else queries.shape_text(query.takes),
+        "gives": None if query.gives is None else queries.shape_text(query.gives),
+        "kernel": query.kernel,
+        "dataset": query.dataset,
+        "fingerprint": query.fingerprint,
+        "backbone": query.backbone,
+        "block": query.block,
+        "objective": query.objective,
     }
-    given = [column == value for column, value in interface.items() if value is not None]
-    if given:
-        wanted = wanted.join(InterfaceRow).where(*given)
-    traits = [
-        ("dataset", query.dataset),
-        ("fingerprint", query.fingerprint),
-        ("backbone", query.backbone),
-        ("block", query.block),
-        ("objective", query.objective),
-        *(("class", name) for name in query.classes),
+    named = [(trait, value) for trait, value in alone.items() if value is not None]
+    named += [("class", name) for name in query.classes]
+    return [(trait, value[:CHARACTERS]) for trait, value in named]
+
+
+def _newest_first(
+    session: Session, query: ModuleQuery, older_than: ModuleRecord | None = None
+) -> Select[str]:
+    """Ids of the ready modules that a query asks for.
+
+    Both databases guess badly which condition leaves fewest modules. So that one is looked for
+    first, and is the only one that the statement offers an index for: it is read from its newest
+    module on, and what else is asked is looked up for each.
+    """
+    asked = _asked(query)
+    rarest, is_accuracy = _rarest(session, asked, query.accuracy)
+    of_module = [ModuleRow.state == "READY"]
+    if query.name is not None and _is_pattern(query.name):
+        pattern = query.name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        like = pattern.replace("*", "%").replace("?", "_")
+        of_module.append(ModuleRow.name.like(like, escape="\\"))
+    if query.accuracy is not None:
+        accuracy = ModuleRow.accuracy if is_accuracy else _without_index(ModuleRow.accuracy)
+        of_module.append(accuracy >= query.accuracy)
+    age: tuple[ColumnElement[Any] | InstrumentedAttribute[datetime], InstrumentedAttribute[str]]
+    if rarest is None:
+        made = _without_index(ModuleRow.created_at) if is_accuracy else ModuleRow.created_at
+        age, where = (made, ModuleRow.id), of_module
+    else:
+        age = TraitRow.created_at, TraitRow.module_id
+        where = [TraitRow.trait == rarest[0], TraitRow.value == rarest[1]]
+    for trait, value in asked:
+        if (trait, value) != rarest:
+            other = aliased(TraitRow)
+            has = other.module_id == age[1], other.trait == trait
+            has_it = select(other.module_id).where(*has, _without_index(other.value) == value)
+            where.append(has_it.exists())
+    if rarest is not None:  # Last: the modules' rows are the slowest to come by.
+        module = select(ModuleRow.id).where(ModuleRow.id == TraitRow.module_id, *of_module)
+        where.append(module.exists())
+    if query.since is not None:
+        where.append(age[0] >= query.since)
+    if query.before is not None:
+        where.append(age[0] < query.before)
+    if older_than is not None:
+        where.append(tuple_(*age) < (older_than.created_at, older_than.id))
+    return select(age[1]).where(*where).order_by(*(column.desc() for column in age))
+
+
+def _rarest(
+    session: Session, asked: Sequence[tuple[str, str]], accuracy: float | None
+) -> tuple[tuple[str, str] | None, bool]:
+    """The trait that fewest modules have, or that the accuracy is what fewest reach."""
+    having = [
+        select(TraitRow.module_id).where(TraitRow.trait == trait, TraitRow.value == value)
+        for trait, value in asked
     ]
-    for trait, value in traits:
-        if value is not None:
-            has = select(TraitRow.module_id).where(
-                TraitRow.module_id == ModuleRow.id,
-                TraitRow.trait == trait,
-                TraitRow.value == value[:CHARACTERS],
+    if accuracy is not None:
+        having.append(select(ModuleRow.id).where(ModuleRow.accuracy >= accuracy))
+    elif len(having) < 2:
+        return (asked[0] if asked else None), False
+    counts = session.execute(
+        select(
+            *(
+                select(func.count()).select_from(one.limit(FEW).subquery()).scalar_subquery()
+                for one in having
             )
-            wanted = wanted.where(has.exists())
-    return wanted
+        )
+    ).one()
+    first = min(range(len(counts)), key=lambda place: counts[place])
+    if first < len(asked):
+        return asked[first], False
+    return None, counts[first] < FEW
+
+
+def _is_pattern(name: str | None) -> bool:
+    return name is not None and bool({"*", "?"} & {*name})
+
+
+def _without_index(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
+    return func.coalesce(column, column)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = "0007"
+SCHEMA_VERSION = "0012"
 """Newest migration; an open database must stand exactly there."""
 
 NAMING = {
@@ -66,7 +66,7 @@ class ModuleRow(Base):
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     recipe_digest: Mapped[str] = mapped_column(String(64), index=True)
-    name: Mapped[str] = mapped_column(String(255), index=True)
+    name: Mapped[str] = mapped_column(String(255))
     version: Mapped[int | None] = mapped_column(Integer)
     kind: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16))
@@ -111,7 +111,10 @@ class InterfaceRow(Base):
 
 
 class TraitRow(Base):
-    """What a person looks a module up by: a class of its data, a block, an objective and so on."""
+    """What a person looks a module up by: a class of its data, a block, an objective and so on.
+
+    With the module's age, so that an index has the modules of a trait in its order.
+    """
 
     __tablename__ = "traits"
 
@@ -120,6 +123,7 @@ class TraitRow(Base):
     )
     trait: Mapped[str] = mapped_column(String(16), primary_key=True)
     value: Mapped[str] = mapped_column(String(255), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class LineageRow(Base):
@@ -270,7 +274,22 @@ class ClaimRow(Base):
 
 
 Index("ix_modules_name_version", ModuleRow.name, ModuleRow.version)
-Index("ix_modules_created_at_id", ModuleRow.created_at, ModuleRow.id)
+Index("ix_modules_name_created_at", ModuleRow.name, ModuleRow.created_at)
+# All that a look through the modules by age asks of each: the rows themselves hold whole specs.
+Index(
+    "ix_modules_created_at_id",
+    ModuleRow.created_at,
+    ModuleRow.id,
+    ModuleRow.state,
+    ModuleRow.name,
+    ModuleRow.accuracy,
+)
 Index("ix_modules_accuracy", ModuleRow.accuracy)
-Index("ix_traits_trait_value", TraitRow.trait, TraitRow.value, TraitRow.module_id)
+Index(
+    "ix_traits_trait_value",
+    TraitRow.trait,
+    TraitRow.value,
+    TraitRow.created_at,
+    TraitRow.module_id,
+)
 Index("ix_networks_created_at_id", NetworkRow.created_at, NetworkRow.id)

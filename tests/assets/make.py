@@ -31,6 +31,7 @@ from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, w
 FOLDER = Path(__file__).parent
 RAW = torch.arange(5 * 64, dtype=torch.int64).reshape(5, 1, 8, 8).mul(37).remainder(256).byte()
 """The examples [5, 1, 8, 8] that the chain predicts."""
+TRAITS_SINCE_0012 = ("name", "kind", "upstream", "takes", "gives", "kernel")
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
         with closing(sqlite3.connect(newest)) as connection, connection:
             connection.execute("UPDATE modules SET source = '/where/it/was/trained'")
         dump(newest, SCHEMA_VERSION)
-        for version in ("0001", "0002", "0003", "0004", "0005", "0006"):
+        for version in ("0001", "0002", "0003", "0004", "0005", "0006", "0007"):
             older = Path(temporary) / f"{version}.db"
             copy_at(version, newest, older)
             dump(older, version)
@@ -78,6 +79,8 @@ def copy_at(version: str, newest: Path, target: Path) -> None:
             connection.execute(
                 f"INSERT INTO {table} ({columns}) SELECT {columns} FROM newest.{table}"
             )
+            if table == "traits" and version < "0012":
+                connection.execute(f"DELETE FROM traits WHERE trait IN {TRAITS_SINCE_0012}")
 
 
 def names_of(connection: sqlite3.Connection, table: str) -> Iterator[str]:

@@ -63,6 +63,8 @@ def test_a_stored_database_is_upgraded_and_its_network_predicts_as_before(
         assert network.evaluation == EVALUATION
         hidden, output = registry.networks.members(network)
         assert registry.modules.chain(output) == (hidden, output)
+        assert registry.modules.find(kind="hidden") == registry.modules.find("old.hidden-1")
+        assert registry.modules.find(upstream=hidden.id) == (output,)
         assert registry.modules.report(output).evaluation == EVALUATION
         predicted = registry.networks.load(network).predict(RAW)
         torch.testing.assert_close(predicted, torch.tensor(EXPECTED["probabilities"]))
