@@ -126,7 +126,6 @@ def fill(found: Catalogue, folder: Path, count: int, names: int = NAMES) -> list
             rows[tables.InterfaceRow].append(
                 {
                     "module_id": identity,
-                    "upstream": interface.upstream,
                     "takes": "x".join(map(str, interface.takes)),
                     "gives": "x".join(map(str, interface.gives)),
                     "dtype": interface.dtype,

@@ -1,4 +1,4 @@
-"""The flow that makes a network of a stored hidden module and a new output module."""
+"""The flow that makes a network of stored hidden modules and a new output module."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from modkernel.flows.runtime.results import NetworkResult
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.servers.followers import check_can_follow, follow_alias
+from modkernel.flows.specs.composition import References, Weights
 from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.lookup import is_import_path
 from modkernel.plan import check_output, check_whole
@@ -27,33 +28,39 @@ OUTPUT = OutputSpec()
 @form_flow("compose-network", flow_run_name=named("{name}"))
 def compose_network(
     name: Name,
-    hidden: str,
+    hidden: References,
     dataset: DatasetSpec | None = None,
     output: OutputSpec = OUTPUT,
     seed: int = 0,
     labels: str | None = None,
     follow: bool = False,
+    weights: Weights | None = None,
 ) -> NetworkResult:
-    """Make a network of a stored hidden module, with all that it stands on, and train its output.
+    """Make a network of stored hidden modules, with all that they stand on, and train its output.
 
-    The reference is resolved once: a later promotion does not change the network.
+    Of several modules, the output module takes the features side by side: the sum of their kernels.
+    References are resolved once: a later promotion does not change the network.
 
     Args:
         name: of the network.
-        hidden: id, name, NAME@ALIAS or NAME/VERSION of a stored hidden module.
-        dataset: what the output module tells apart; the hidden module's data if left out.
+        hidden: id, name, NAME@ALIAS or NAME/VERSION of a stored hidden module, or several.
+        dataset: what the output module tells apart; the first hidden module's data if left out.
         output: how the output module is trained, and on how many labels.
         seed: of the label draws and the order of the data.
         labels: CSV file of labels (id, class) that the output module is trained on, and no
             others; see 'modkernel labels suggest'.
         follow: compose it again whenever the alias of `hidden` moves, as long as the automation is
             there that Prefect's page shows.
+        weights: of several modules, each one's share in the sum of their kernels; 1 each if left
+            out.
 
     Raises:
         ServiceError: it is to follow, and nothing serves this flow.
-        SpecError: a file of labels and a budget of labels.
+        SpecError: a file of labels and a budget of labels, weights that are not one a module, or
+            several modules that are to follow an alias.
         DataError, ClassError: the file of labels is wrong.
-        InterfaceError: the module does not take the data, or is no hidden module.
+        InterfaceError: a module does not take the data, or is no hidden module, or several cannot
+            stand side by side.
         ModkernelError: the reference or the data are wrong; later, what ended the training.
     """
     began = time.perf_counter()
@@ -63,26 +70,33 @@ def compose_network(
                 f"A network on '{dataset.name}' cannot follow an alias: a form would make it, "
                 "which names no code."
             )
-        check_can_follow(hidden, compose_network.name)
+        if len(hidden) > 1:
+            raise SpecError(
+                f"A network on {len(hidden)} modules follows no alias: compose it on one, or "
+                "schedule the composition ('modkernel deploy'), which looks up all of them anew."
+            )
+        check_can_follow(hidden[0], compose_network.name)
     fork_server().start()
     registry = open_registry()
     registry.promotions.sync()
-    top = registry.modules.resolve(hidden)
-    check_is_hidden(top)
-    whole, info = datasets.for_chain(registry, top, dataset)
+    tops = [registry.modules.resolve(reference) for reference in hidden]
+    for top in tops:
+        check_is_hidden(top)
+    below = Below.of_records(tops, weights)
+    whole, info = datasets.for_join(registry, tops, dataset)
     if labels is None:
         check_output(output, info)
     else:
         check_whole(output)
     given = None if labels is None else datasets.check_labels(registry, whole, labels)
-    below = Below.of_record(top)
     step = output_step(f"{name}.output", output, info, seed, whole, labels=labels, given=given)
-    plan = Plan(below, (step,), kept=registry.modules.chain(top))
+    kept = registry.modules.joined_chain([top.id for top in tops])
+    plan = Plan(below, (step,), kept=kept)
     recipe = f"compose {step.spec_on(below).digest()}"
     result = train_network_of(registry, name, plan, recipe, began)
     if follow:
-        parameters = as_filled_in(name, hidden, dataset, output, seed, labels)
-        told = follow_alias(name, hidden, compose_network.name, parameters)
+        parameters = as_filled_in(name, hidden[0], dataset, output, seed, labels)
+        told = follow_alias(name, hidden[0], compose_network.name, parameters)
         emit(Note(f"Prefect's automation '{told}' composes it again when the alias moves."))
     return result
 

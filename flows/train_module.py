@@ -1,7 +1,8 @@
-"""The flow that trains one hidden module on a stored one, or on the data."""
+"""The flow that trains one hidden module on a stored one, on several, or on the data."""
 
 from __future__ import annotations
 
+from modkernel.errors import SpecError
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, hidden_step
@@ -10,6 +11,7 @@ from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.results import ModuleResult
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
+from modkernel.flows.specs.composition import References, Weights
 from modkernel.flows.tasks.train_plan import train_in_order
 from modkernel.plan import check_hidden, facts, plan_hidden
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name
@@ -22,24 +24,29 @@ HIDDEN = HiddenSpec()
 def train_module(
     name: Name,
     hidden: HiddenSpec = HIDDEN,
-    upstream: str | None = None,
+    upstream: References | None = None,
     dataset: DatasetSpec | None = None,
     backbone: BackboneSpec | None = None,
     pairs: str | None = None,
     seed: int = 0,
+    weights: Weights | None = None,
 ) -> ModuleResult:
-    """Train one hidden module on a stored hidden module, which stays as it is.
+    """Train one hidden module on a stored hidden module, or on several, which stay as they are.
+
+    On several it takes their features side by side; where all give maps of one size, and the
+    backbone is no mlp, their maps.
 
     Args:
         name: registered name, such as 'digits.hidden-3'.
         hidden: where the module ends and how it is trained.
-        upstream: id, name, NAME@ALIAS or NAME/VERSION of the module to stand on; left out, the
-            module is a first one and stands on the data.
-        dataset: what to train on; the upstream's data set if left out.
+        upstream: id, name, NAME@ALIAS or NAME/VERSION of the module to stand on, or several; left
+            out, the module is a first one and stands on the data.
+        dataset: what to train on; the first upstream's data set if left out.
         backbone: where the blocks are from; the upstream's backbone if left out, whose blocks
-            after the upstream's last one are then used.
+            after the upstream's last one are then used. On several, it is named.
         pairs: file of pairs to train on in place of class labels.
         seed: of the weights and the order of the data.
+        weights: of several upstreams, each one's share; 1 each if left out.
 
     Raises:
         ModkernelError: before anything is trained, where it cannot be; later, what ended it.
@@ -51,10 +58,16 @@ def train_module(
         info = datasets.describe(registry, dataset)
         below, start_after = Below.of_data(info), None
     else:
-        top = registry.modules.resolve(upstream)
-        dataset, info = datasets.for_chain(registry, top, dataset)
-        below = Below.of_record(top)
-        from_backbone = backbone or check_is_hidden(top).backbone
+        tops = [registry.modules.resolve(reference) for reference in upstream]
+        own = [check_is_hidden(top).backbone for top in tops]
+        if backbone is None and len(tops) > 1:
+            raise SpecError(
+                f"{len(tops)} modules side by side have no blocks left to go on with: name a "
+                "'backbone', whose blocks are set on top of them."
+            )
+        from_backbone = backbone or own[0]
+        below = Below.of_records(tops, weights, maps=from_backbone.name != "mlp")
+        dataset, info = datasets.for_join(registry, tops, dataset)
         start_after = below.last_block if backbone is None else None
     (planned,) = plan_hidden(from_backbone, [hidden], below.gives, start_after, False, "hidden")
     check_hidden([hidden], info, on_pairs=pairs is not None, where="hidden")

@@ -6,6 +6,7 @@ by `k_min` and `k_max`, which are the ideal values of a different and of a same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +19,13 @@ from modkernel.errors import InterfaceError, ObjectiveError
 from modkernel.lookup import lookup
 from modkernel.spec import KernelSpec, Shape
 
-__all__ = ["KERNELS", "Kernel", "at_least_float32", "fitting", "make_kernel", "unit_rows"]
+__all__ = ["JOINED", "KERNELS", "Kernel", "at_least_float32", "fitting", "make_kernel", "unit_rows"]
 
 AUTO = "auto"
 """Name of a kernel that follows the shape of what it compares; only plans know that shape."""
+JOINED = "joined"
+"""Name of the kernel on the features of several modules side by side: their inner product, which is
+the sum of those modules' kernels. Nobody chooses it: it is no entry of `KERNELS`."""
 SMALLEST_NORM = 1e-12
 """Rows are divided by no less than this, so that an all-zero row stays zero and finite."""
 
@@ -38,6 +42,7 @@ class Kernel:
         k_max: greatest value; the ideal of a same pair.
         activate: φ before normalisation, [N, ...] to [N, ...]; None where φ is not finite.
         sigma: width of the gaussian kernel, in units of the features.
+        joined: whether φ is taken as it is: it is several modules' already.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Kernel:
     k_max: float
     activate: Callable[[Tensor], Tensor] | None
     sigma: float = 1.0
+    joined: bool = False
 
     @property
     def has_features(self) -> bool:
@@ -53,6 +59,8 @@ class Kernel:
 
     def features(self, h: Tensor) -> Tensor:
         """φ(h) as unit rows; zero rows stay zero and send no gradient back.
+
+        Rows that are joined already are given as they are.
 
         Args:
             h: a module's output, [N, ...] ([N, C, H, W] for `relu_avgpool`).
@@ -72,7 +80,8 @@ class Kernel:
             )
         _require_batch(h)
         with torch.autocast(h.device.type, enabled=False):
-            return unit_rows(self.activate(at_least_float32(h)).flatten(1))
+            rows = self.activate(at_least_float32(h)).flatten(1)
+            return rows if self.joined else unit_rows(rows)
 
     def gram(self, a: Tensor, b: Tensor) -> Tensor:
         """Kernel values of all rows of a with all rows of b.
@@ -129,6 +138,8 @@ def make_kernel(spec: KernelSpec) -> Kernel:
     Raises:
         UnknownNameError: no kernel has that name.
     """
+    if spec.name == JOINED:
+        return Kernel(JOINED, -math.inf, math.inf, lambda rows: rows, joined=True)
     return lookup(KERNELS, spec.name, "kernel")(spec)
 
 

@@ -18,8 +18,9 @@ from modkernel.data import DatasetInfo, LabelList
 from modkernel.data.augment import augment
 from modkernel.data.label_budget import check_label_budget
 from modkernel.errors import DataError, ModkernelError, PairError, SpecError
-from modkernel.kernels import fitting, make_kernel
+from modkernel.kernels import KERNELS, fitting, make_kernel
 from modkernel.lookup import lookup
+from modkernel.modules.join import JOINED_KERNEL, joined_shape
 from modkernel.objectives.table import OBJECTIVES, make_objective
 from modkernel.pairs.repair import SMALLEST_CLASS_BATCH
 from modkernel.pairs.table import SMALLEST_PAIR_BATCH
@@ -36,6 +37,7 @@ from modkernel.spec import (
     OutputSpec,
     Preprocessing,
     Shape,
+    Upstream,
 )
 
 EACH = "hidden[{}]"
@@ -61,23 +63,28 @@ class HiddenPlan:
         return kernel.features(torch.zeros(1, *self.gives)).shape[1]
 
     def spec(
-        self, upstream: str, preprocessing: Preprocessing, dataset: DatasetFacts, seed: int
+        self,
+        upstream: str | tuple[Upstream, ...],
+        preprocessing: Preprocessing,
+        dataset: DatasetFacts,
+        seed: int,
     ) -> HiddenModuleSpec:
-        """The module's spec on a known upstream (a module id, or the preprocessing's).
+        """The module's spec on a known upstream (a module id, or the preprocessing's) or several.
 
         Raises:
             SpecError: fixed views for a module that stands on no other.
         """
-        if self.hidden.recipe.views is not None and upstream == preprocessing.id:
+        interface = Interface(
+            upstream=upstream, takes=self.takes, gives=self.gives, kernel=self.hidden.kernel
+        )
+        if self.hidden.recipe.views is not None and interface.stands_on == (preprocessing.id,):
             raise SpecError(
                 "Fixed views save running the stored modules below for every epoch, and a first "
                 "module has none below: leave 'views' out of its recipe, where fresh views cost "
                 "nothing more."
             )
         return HiddenModuleSpec(
-            interface=Interface(
-                upstream=upstream, takes=self.takes, gives=self.gives, kernel=self.hidden.kernel
-            ),
+            interface=interface,
             dataset=dataset,
             seed=seed,
             preprocessing=preprocessing,
@@ -116,6 +123,7 @@ def plan_hidden(
         _, gives = build_skeleton(backbone, blocks, takes)
         spec = asked.changed(kernel=fitting(asked.kernel, gives))
         with _naming(f"{field}.kernel"):
+            lookup(KERNELS, spec.kernel.name, "kernel")  # 'joined' is no choice.
             kernel = make_kernel(spec.kernel)
             example = torch.zeros(1, *gives)
             kernel.gram(example, example)  # Refuses a shape that the kernel cannot take.
@@ -246,36 +254,45 @@ def check_whole(output: OutputSpec) -> None:
 
 def output_spec(
     output: OutputSpec,
-    below: ModuleSpec,
-    below_id: str,
+    below: ModuleSpec | Sequence[ModuleSpec],
+    below_id: str | tuple[Upstream, ...],
     info: DatasetInfo,
     seed: int,
     kernel: KernelSpec | None = None,
     labels: LabelList | None = None,
 ) -> OutputModuleSpec:
-    """The spec of an output module on a hidden module.
+    """The spec of an output module on a hidden module, or on several side by side.
 
     Args:
         output: how it is trained.
-        below: spec of the hidden module.
-        below_id: id of the hidden module.
+        below: spec of the hidden module; of several, theirs in order.
+        below_id: id of the hidden module; of several, theirs with their weights.
         info: data it is trained on.
         seed: of label draws and order.
-        kernel: whose feature map it takes; the hidden module's if left out.
+        kernel: whose feature map it takes; the hidden module's if left out. On several there is no
+            choice: it takes the features of each under its own.
         labels: the only ones it is trained on, if they are given by hand.
+
+    Raises:
+        InterfaceError: one of several has no features.
     """
+    specs = tuple(below) if isinstance(below, Sequence) else (below,)
+    interfaces = [spec.interface for spec in specs]
+    takes = interfaces[0].gives
+    if len(specs) > 1:
+        takes, kernel = joined_shape(interfaces), JOINED_KERNEL
     classes = info.classes if labels is None else labels.classes
     known = facts(info, labels_fingerprint=None if labels is None else labels.fingerprint)
     return OutputModuleSpec(
         interface=Interface(
             upstream=below_id,
-            takes=below.interface.gives,
+            takes=takes,
             gives=(len(classes),),
-            kernel=kernel or below.interface.kernel,
+            kernel=kernel or interfaces[0].kernel,
         ),
         dataset=known,
         seed=seed,
-        preprocessing=below.preprocessing,
+        preprocessing=specs[0].preprocessing,
         output=output,
         classes=classes,
     )

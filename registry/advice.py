@@ -250,13 +250,15 @@ def _known(digests: Tensor | None, of_task: Tensor, trained: np.ndarray) -> Tens
 
 
 def _facts(record: ModuleRecord, records: Mapping[str, ModuleRecord]) -> tuple[DatasetFacts, ...]:
-    facts, below = [], record
-    while True:
-        facts.append(below.spec.dataset)
-        found = records.get(below.spec.interface.upstream)
-        if found is None:
-            return tuple(facts)
-        below = found
+    """What data a module and all that it stands on were trained on."""
+    facts, seen, waiting = [], set(), [record]
+    while waiting:
+        one = waiting.pop()
+        if one.id not in seen:
+            seen.add(one.id)
+            facts.append(one.spec.dataset)
+            waiting += [records[name] for name in one.spec.interface.stands_on if name in records]
+    return tuple(facts)
 
 
 def _takes(wanted: Preprocessing, found: Preprocessing) -> bool:

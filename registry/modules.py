@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,12 @@ class Modules:
         return references.resolve(self.backends, reference)
 
     def chain(self, record: ModuleRecord) -> tuple[ModuleRecord, ...]:
-        """The modules that a module stands on, first to last, itself last."""
+        """The modules that a module stands on, each after all that it stands on, itself last."""
         return queries.chain(self.backends.database, record.id)
+
+    def joined_chain(self, module_ids: Sequence[str]) -> tuple[ModuleRecord, ...]:
+        """The modules that several stand on, and these, each once, after all that it stands on."""
+        return queries.joined_chain(self.backends.database, module_ids)
 
     def find(
         self,

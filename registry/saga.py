@@ -7,7 +7,7 @@ module again, or `Registry.repair`, resumes from what is there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from modkernel.errors import ArtifactError, NotFoundError
@@ -45,14 +45,18 @@ def begin(
         row = session.get(ModuleRow, stored.id)
         if row is None:
             row = _new_row(stored, name)
-            under: Sequence[str] = ()
-            if spec.interface.upstream != spec.preprocessing.id:
-                under = queries.lineage_ids(session, spec.interface.upstream)
-                if not under or queries.going(session, under):
+            # What several upstreams share is there once, where the first of them has it.
+            under: dict[str, None] = {}
+            for upstream in spec.interface.stands_on:
+                if upstream == spec.preprocessing.id:
+                    continue
+                found = queries.lineage_ids(session, upstream)
+                if not found or queries.going(session, found):
                     raise NotFoundError(
-                        f"{name} stands on module {spec.interface.upstream[:12]}, which is not in "
-                        "the registry: store that one first."
+                        f"{name} stands on module {upstream[:12]}, which is not in the registry: "
+                        "store that one first."
                     )
+                under |= dict.fromkeys(found)
             row.lineage = [
                 LineageRow(position=position, member_id=member_id)
                 for position, member_id in enumerate((*under, stored.id), start=1)
@@ -68,7 +72,12 @@ def begin(
         row.run_id = run_id or row.run_id
         if report.evaluation is not None:
             row.accuracy = report.evaluation.accuracy
-            below = session.get(ModuleRow, spec.interface.upstream)
+            # What several modules reach together tells nothing of one of them.
+            below = (
+                None
+                if spec.interface.joins
+                else session.get(ModuleRow, spec.interface.stands_on[0])
+            )
             if below is not None and row.accuracy > (below.accuracy or 0):
                 below.accuracy = row.accuracy
         session.flush()
@@ -288,7 +297,6 @@ def _new_row(stored: StoredModule, name: str) -> ModuleRow:
         size_bytes=(stored.folder / WEIGHTS_FILE).stat().st_size,
         spec=spec.canonical_json(),
         interface=InterfaceRow(
-            upstream=spec.interface.upstream,
             takes=queries.shape_text(spec.interface.takes),
             gives=queries.shape_text(spec.interface.gives),
             dtype=spec.interface.dtype,

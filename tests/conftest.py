@@ -71,6 +71,7 @@ SERVED = {
         "test_flows",
         "test_image_folders",
         "test_kills",
+        "test_joins",
         "test_labels",
         "test_measure_modules",
         "test_once",

@@ -1,4 +1,4 @@
-"""`compose`: a network of a stored hidden module and a new output module."""
+"""`compose`: a network of stored hidden modules and a new output module."""
 
 from __future__ import annotations
 
@@ -23,20 +23,30 @@ Method = Literal["cross_entropy", "hinge", "ridge"]
 
 def compose(
     hidden: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="HIDDEN",
+            metavar="HIDDEN...",
             help="Stored hidden module: id or its first digits, NAME, NAME@ALIAS or NAME/VERSION. "
-            "It brings all that it stands on.",
+            "It brings all that it stands on. The features of several lie side by side.",
         ),
     ],
     name: Annotated[
         str | None,
         typer.Option(help="Name of the new network; HIDDEN-composed if left out."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W,W,...",
+            help="Of several modules, each one's share in the sum of their kernels; equal if left "
+            "out.",
+        ),
+    ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Data set to tell apart; the one HIDDEN was trained on if left out."),
+        typer.Option(
+            help="Data set to tell apart; the one the first HIDDEN was trained on if left out."
+        ),
     ] = None,
     data: Data = None,
     classes: Classes = None,
@@ -68,10 +78,11 @@ def compose(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a network of a stored hidden module and a new output module.
+    """Make a network of stored hidden modules, side by side, and a new output module.
 
     --json: as of 'train'.
     """
+    from modkernel.flows.specs.composition import Weights
     from modkernel.flows.specs.paths import stored_path
     from modkernel.flows.specs.read import validated
     from modkernel.spec import Name, OutputSpec
@@ -80,20 +91,22 @@ def compose(
     output = validated(
         OutputSpec, {"method": method, "labels_per_class": budget, "draws": draws}, "option"
     )
+    shares = None if weights is None else validated(Weights, weights.split(","), "--weights")
     fields = dataset_fields(dataset, data, image_size, channels)
     with flow_running(verbose):
         from modkernel.flows.compose_network import compose_network
         from modkernel.flows.runtime.shared import open_registry
 
         registry = open_registry()
-        top = registry.modules.resolve(hidden)
+        tops = [registry.modules.resolve(reference) for reference in hidden]
         result = compose_network(
-            name=validated(Name, name or f"{top.name}-composed", "--name"),
-            hidden=hidden if follow else top.id,
-            dataset=dataset_above(registry, top, fields, classes),
+            name=validated(Name, name or f"{tops[0].name}-composed", "--name"),
+            hidden=tuple(hidden) if follow else tuple(top.id for top in tops),
+            dataset=dataset_above(registry, tops[0], fields, classes),
             output=output,
             seed=seed,
             labels=None if labels is None else stored_path(labels, Path.cwd()),
             follow=follow,
+            weights=shares,
         )
     show_network(result, json)

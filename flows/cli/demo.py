@@ -61,4 +61,4 @@ def _run_demo() -> tuple[NetworkResult, NetworkResult]:
     first = train_network(spec)
     top = [module for module in first.modules if module.kind == "hidden"][-1]
     output = OutputSpec(method="ridge", labels_per_class=1, draws=20)
-    return first, compose_network(name=f"{spec.name}-composed", hidden=top.id, output=output)
+    return first, compose_network(name=f"{spec.name}-composed", hidden=(top.id,), output=output)

@@ -11,7 +11,9 @@ from modkernel.flows.cli._output import Json, err, percent, print_json, print_ta
 from modkernel.flows.cli._stored import NEWEST, Limit, ModuleRef, catalogue, print_records
 
 if TYPE_CHECKING:
-    from modkernel.registry import ModuleQuery
+    from collections.abc import Sequence
+
+    from modkernel.registry import ModuleQuery, ModuleRecord
 
 modules = typer.Typer(help="List, show and find stored modules.", no_args_is_help=True)
 
@@ -121,7 +123,7 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
         "name": f"{record.name}/{record.version}",
         "kind": record.kind,
         "state": record.state,
-        "chain": " → ".join(f"{one.name}/{one.version}" for one in chain),
+        **_chain(record, chain),
         "takes": str(list(spec.interface.takes)),
         "gives": str(list(spec.interface.gives)),
         "kernel": spec.interface.kernel.name,
@@ -152,6 +154,20 @@ def _print_found(query: ModuleQuery, limit: int, json: bool) -> None:
         if total > limit:
             all_of_them = f"more than {most}" if total > most else str(total)
             err.print(f"These are the newest {limit} of {all_of_them}: see --limit.")
+
+
+def _chain(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> dict[str, str]:
+    """What a module stands on: a chain, or all that there is and what it takes of it."""
+    names = {one.id: f"{one.name}/{one.version}" for one in chain}
+    if not any(one.spec.interface.joins for one in chain):
+        return {"chain": " → ".join(names.values())}
+    return {
+        "stands on": ", ".join(
+            names.get(one.id, "data") + ("" if one.weight == 1 else f" (weight {one.weight:g})")
+            for one in record.spec.interface.upstream
+        ),
+        "all below": ", ".join(name for key, name in names.items() if key != record.id),
+    }
 
 
 def _counted(names: list[str]) -> str:

@@ -47,8 +47,11 @@ def train(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> None:
 def train_module(
     spec: SpecFile,
     upstream: Annotated[
-        str | None,
-        typer.Option(help="Stored hidden module to stand on: id, NAME, NAME@ALIAS, NAME/VERSION."),
+        list[str] | None,
+        typer.Option(
+            help="Stored hidden module to stand on: id, NAME, NAME@ALIAS, NAME/VERSION. Given more "
+            "than once: modules side by side, on which the spec file's backbone is set."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Its name; NETWORK.hidden-K by the spec file if left out.")
@@ -77,11 +80,12 @@ def train_module(
         from modkernel.flows.train_module import train_module as flow
 
         registry = open_registry()
-        below = registry.modules.chain(registry.modules.resolve(upstream)) if upstream else ()
+        ids = [registry.modules.resolve(reference).id for reference in upstream or ()]
+        below = registry.modules.joined_chain(ids)
         result = flow(
             name=name or f"{network.name}.hidden-{len(below) + 1}",
             hidden=network.hidden[0],
-            upstream=upstream,
+            upstream=tuple(upstream) if upstream else None,
             dataset=network.dataset if "dataset" in named else None,
             backbone=network.backbone if "backbone" in named else None,
             pairs=network.pairs,

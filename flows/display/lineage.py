@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 
 from modkernel.registry import ModuleRecord, NetworkRecord
@@ -24,19 +25,27 @@ def lineage_svg(
     """An SVG picture of modules, of what each stands on, and of the networks that end in one.
 
     Args:
-        modules: all that are drawn; one whose upstream is not among them stands at the left.
+        modules: all that are drawn; one whose upstream is not among them stands at the left, one on
+            several beside the farthest of them.
         networks: drawn beside their last module, if that is drawn.
         accuracies: by id of a module, where known.
     """
     known = {module.id: module for module in modules}
+
+    @cache
+    def farthest(module_id: str) -> tuple[int, str | None]:
+        """The column of a module, and the last of what it stands on."""
+        below = [one for one in known[module_id].spec.interface.stands_on if one in known]
+        return max(((farthest(one)[0] + 1, one) for one in below), default=(0, None))
+
     above: dict[str | None, list[ModuleRecord]] = {}
     for module in modules:
-        upstream = module.spec.interface.upstream
-        above.setdefault(upstream if upstream in known else None, []).append(module)
+        above.setdefault(farthest(module.id)[1], []).append(module)
     ending: dict[str, list[NetworkRecord]] = {}
     for network in networks:
         ending.setdefault(network.module_ids[-1], []).append(network)
     parts: list[str] = []
+    places: dict[str, tuple[int, int]] = {}
     size = [0, 0]
 
     def place(column: int, row: int) -> tuple[int, int]:
@@ -46,7 +55,7 @@ def lineage_svg(
 
     def draw(module: ModuleRecord, column: int, row: int) -> int:
         """Draw a module and all that stands on it; the first row that is free below."""
-        x, y = place(column, row)
+        x, y = places[module.id] = place(column, row)
         accuracy = accuracies.get(module.id)
         more = "" if accuracy is None else f" · {100 * accuracy:.1f} %"
         parts.append(
@@ -66,6 +75,10 @@ def lineage_svg(
     row = 0
     for module in above.get(None, ()):
         row = draw(module, 0, row)
+    for module in modules:
+        for upstream in module.spec.interface.stands_on:
+            if upstream in known and upstream != farthest(module.id)[1]:
+                parts.append(_line(*places[upstream], *places[module.id]))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" '
         'font-family="sans-serif" font-size="12">\n'

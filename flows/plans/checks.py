@@ -34,6 +34,6 @@ def check_is_hidden(record: ModuleRecord) -> HiddenModuleSpec:
     if record.spec.kind != "hidden":
         raise InterfaceError(
             f"Module {record.short_id} ({record.name}) is an output module: name the hidden module "
-            f"{record.spec.interface.upstream[:12]} under it."
+            f"{' or '.join(one[:12] for one in record.spec.interface.stands_on)} under it."
         )
     return record.spec

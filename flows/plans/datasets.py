@@ -154,6 +154,21 @@ def for_chain(
     return dataset, info
 
 
+def for_join(
+    registry: Registry, tops: Sequence[ModuleRecord], dataset: DatasetSpec | None
+) -> tuple[DatasetSpec, DatasetInfo]:
+    """The data to train on above stored modules, by default what the first was trained on itself.
+
+    Raises:
+        SpecError, DataError, InterfaceError: as of `for_chain`, of each.
+    """
+    dataset, info = for_chain(registry, tops[0], dataset)
+    for top in tops[1:]:
+        check_chain_trusted(registry, top)
+        check_fits(info, top)
+    return dataset, info
+
+
 def check_chain_trusted(registry: Registry, top: ModuleRecord) -> None:
     """Check that the code that a stored module and those under it name may be run.
 

@@ -53,8 +53,9 @@ def plan_retraining(
 
     Raises:
         NotFoundError: the network has no such stage.
-        SpecError: hidden modules for the output stage, labels for no output module, data that
-            cannot be found again, or stored modules that name code which is not trusted.
+        SpecError: hidden modules for the output stage, another stage of a network of modules side
+            by side, labels for no output module, data that cannot be found again, or stored
+            modules that name code which is not trusted.
         DataError, PairError, LabelBudgetError, InterfaceError, CutError, ObjectiveError,
         UnknownNameError: a module that cannot be trained.
     """
@@ -72,13 +73,20 @@ def plan_retraining(
             "A 'backbone' replaces no module by itself: give 'hidden', the modules that are cut "
             "from it."
         )
+    joins = any(module.spec.interface.joins for module in modules)
+    if joins and not at_output:
+        raise SpecError(
+            f"Network {network.name} ({network.short_id}) has modules side by side, of which its "
+            "output module alone is trained again (stage 'output'): train a hidden module again in "
+            "a network of its own, then compose anew with 'modkernel compose'."
+        )
     kept = tuple(modules[:first])
     # Those that are replaced by others of another backbone are not built.
     built = hidden if changes.hidden is None else hidden[: first + (changes.backbone is None)]
-    if built:
-        datasets.check_chain_trusted(registry, built[-1])
+    for module in built if joins else built[-1:]:
+        datasets.check_chain_trusted(registry, module)
     if kept:
-        below = Below.of_record(kept[-1])
+        below = _below(kept, modules[-1])
     else:
         below = Below.of_data(_data(registry, hidden[0], None, changes)[1])
     if changes.hidden is not None:
@@ -99,6 +107,20 @@ def plan_retraining(
             "labels could train: leave the labels out, or give an 'output' in --spec."
         )
     return Plan(below, tuple(steps), kept)
+
+
+def _below(kept: Sequence[ModuleRecord], old: ModuleRecord) -> Below:
+    """What the first module that is trained stands on: the last one kept, or several side by side.
+
+    Args:
+        kept: the modules that stay.
+        old: the network's last module.
+    """
+    if old.kind != OUTPUT or not old.spec.interface.joins:
+        return Below.of_record(kept[-1])
+    known = {module.id: module for module in kept}
+    upstream = old.spec.interface.upstream
+    return Below.of_records([known[one.id] for one in upstream], [one.weight for one in upstream])
 
 
 def _position(
@@ -166,7 +188,7 @@ def _again(
 
     def spec_on(below: Below) -> ModuleSpec:
         changed: dict[str, Any] = {
-            "interface": record.spec.interface.changed(upstream=below.id),
+            "interface": record.spec.interface.changed(upstream=below.upstream),
             "preprocessing": below.preprocessing,
             "dataset": facts(info, known),
         }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modkernel.data import DatasetInfo, LabelList
+from modkernel.errors import SpecError
+from modkernel.modules.join import check_join, have_equal_maps, joined_shape
 from modkernel.plan import HiddenPlan, output_spec
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import (
@@ -16,40 +19,91 @@ from modkernel.spec import (
     OutputSpec,
     Preprocessing,
     Shape,
+    Upstream,
 )
 
 
 @dataclass(frozen=True)
 class Below:
-    """What a module stands on: the data, or a module whose id is known."""
+    """What a module stands on: the data, a module whose id is known, or several side by side."""
 
-    id: str
-    """Of the module, or of the data's preprocessing."""
+    upstream: tuple[Upstream, ...]
+    """The modules, or the data's preprocessing."""
     preprocessing: Preprocessing
-    """Of the whole chain."""
+    """Of the whole chain; of several, the first one's."""
     gives: Shape
-    """What the next module takes of one example."""
+    """What the next hidden module takes of one example."""
     last_block: str | None = None
-    """Where the blocks end that the chain has used; none on the data."""
-    module: ModuleSpec | None = None
-    """None on the data."""
+    """Where the blocks end that the chain has used; none on the data or on several modules."""
+    modules: tuple[ModuleSpec, ...] = ()
+    """Those that it stands on; none on the data."""
 
     @classmethod
     def of_data(cls, info: DatasetInfo) -> Below:
         """Data, which a first module stands on."""
         preprocessing = info.preprocessing
-        return cls(preprocessing.id, preprocessing, preprocessing.shape)
+        return cls((Upstream(id=preprocessing.id),), preprocessing, preprocessing.shape)
 
     @classmethod
     def of_module(cls, module_id: str, spec: ModuleSpec) -> Below:
         """A module of this id and spec."""
         last_block = spec.blocks[-1] if spec.kind == "hidden" else None
-        return cls(module_id, spec.preprocessing, spec.interface.gives, last_block, spec)
+        upstream = (Upstream(id=module_id),)
+        return cls(upstream, spec.preprocessing, spec.interface.gives, last_block, (spec,))
 
     @classmethod
     def of_record(cls, record: ModuleRecord) -> Below:
         """A stored module."""
         return cls.of_module(record.id, record.spec)
+
+    @classmethod
+    def of_records(
+        cls,
+        records: Sequence[ModuleRecord],
+        weights: Sequence[float] | None = None,
+        maps: bool = False,
+    ) -> Below:
+        """Stored modules, side by side where they are several.
+
+        Args:
+            records: Hidden modules.
+            weights: Of each in the sum of their kernels; 1 if left out.
+            maps: Whether a hidden module takes their maps, where they have one height and width.
+
+        Raises:
+            InterfaceError: they cannot stand side by side, see `check_join`.
+            SpecError: another number of weights, or one that is not above 0.
+        """
+        named = [(f"Module {one.short_id} ({one.name})", one.spec) for one in records]
+        check_join(named)
+        if weights is not None:
+            _check_weights(weights, len(records))
+        if len(records) == 1:
+            return cls.of_record(records[0])
+        interfaces = [one.spec.interface for one in records]
+        return cls(
+            tuple(
+                Upstream(id=one.id, weight=weight)
+                for one, weight in zip(records, weights or [1.0] * len(records), strict=True)
+            ),
+            records[0].spec.preprocessing,
+            joined_shape(interfaces, maps and have_equal_maps(interfaces)),
+            modules=tuple(one.spec for one in records),
+        )
+
+
+def _check_weights(weights: Sequence[float], count: int) -> None:
+    if count == 1:
+        raise SpecError("The weight of a single module says nothing: leave 'weights' out.")
+    if len(weights) != count:
+        raise SpecError(
+            f"There are {len(weights)} weights for {count} modules: give one each, or leave "
+            "'weights' out for equal ones."
+        )
+    if not all(0 < weight < math.inf for weight in weights):
+        raise SpecError(
+            "A weight is a number above 0: leave a module out that is to have no weight."
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +156,7 @@ def hidden_step(
     """
 
     def spec_on(below: Below) -> ModuleSpec:
-        return plan.spec(below.id, below.preprocessing, facts, seed)
+        return plan.spec(below.upstream, below.preprocessing, facts, seed)
 
     return Step(name, spec_on, dataset, pairs)
 
@@ -118,7 +172,7 @@ def output_step(
     labels: str | None = None,
     given: LabelList | None = None,
 ) -> Step:
-    """An output module, to stand on a hidden one.
+    """An output module, to stand on a hidden one, or on several side by side.
 
     Args:
         name: registered name.
@@ -132,8 +186,8 @@ def output_step(
     """
 
     def spec_on(below: Below) -> ModuleSpec:
-        assert below.module is not None
-        return output_spec(output, below.module, below.id, info, seed, kernel, given)
+        assert below.modules
+        return output_spec(output, below.modules, below.upstream, info, seed, kernel, given)
 
     return Step(name, spec_on, dataset, labels=labels)
 

@@ -51,7 +51,7 @@ class SearchPlan:
             below: what it stands on: the data in the first stage.
         """
         plan = self.cut(stage, candidate, below.gives, below.last_block)
-        return plan.spec(below.id, below.preprocessing, self.facts, self.spec.seed)
+        return plan.spec(below.upstream, below.preprocessing, self.facts, self.spec.seed)
 
     def cut(
         self, stage: int, candidate: Candidate, takes: Shape, start_after: str | None

@@ -1,22 +1,45 @@
-"""What a composition is asked for in a file: a stored hidden module and a new output module."""
+"""What a composition is asked for in a file: stored hidden modules and a new output module."""
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 
 from modkernel.spec import DatasetSpec, Name, OutputSpec, Spec
 
 
+def _from_one(given: object) -> object:
+    return (given,) if isinstance(given, str) else given
+
+
+References = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_from_one, json_schema_input_type=str | tuple[str, ...]),
+    Field(min_length=1),
+]
+"""Stored modules side by side; one alone may be written as it is."""
+Weights = tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+"""Of each module's kernel in the sum of all."""
+
+
 class CompositionSpec(Spec, title="Composition"):
-    """A network of a stored hidden module, with all that it stands on, and a new output module."""
+    """A network of stored hidden modules, with all that they stand on, and a new output module."""
 
     name: Name = Field(description="Of the network.")
-    hidden: str = Field(
-        description="Stored hidden module: id, NAME, NAME@ALIAS or NAME/VERSION. Every run looks "
-        "up anew what it means: with an alias, each composes the module promoted by then."
+    hidden: References = Field(
+        description="Stored hidden module: id, NAME, NAME@ALIAS or NAME/VERSION; or a list of "
+        "several, whose features lie side by side. Every run looks up anew what it means: with an "
+        "alias, each composes the module promoted by then."
+    )
+    weights: Weights | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Of several modules, each one's share in the sum of their kernels; 1 each if "
+        "left out.",
     )
     dataset: DatasetSpec | None = Field(
-        None, description="What to tell apart; the hidden module's data if left out."
+        None, description="What to tell apart; the first hidden module's data if left out."
     )
     output: OutputSpec = Field(OutputSpec(), title="Output module")
     seed: int = Field(0, ge=0)

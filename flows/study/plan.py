@@ -139,5 +139,5 @@ def _plan_task(
     below = Below.of_data(info)
     (hidden,) = plan_hidden(spec.backbone, (spec.hidden,), below.gives, where="hidden")
     check_size(measured_classes, hidden.features)
-    module = hidden.spec(below.id, below.preprocessing, facts(info), spec.seed)
+    module = hidden.spec(below.upstream, below.preprocessing, facts(info), spec.seed)
     return StudyTask(name, task, dataset, module)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
@@ -108,15 +108,15 @@ def make_job(kind: type[J], settings: Settings, digest: str, **fields: Any) -> J
     )
 
 
-def chain_files(registry: Registry, top: ModuleRecord) -> tuple[UpstreamFiles, ...]:
-    """Where a module and all that it stands on lie, first to last, fetched and verified."""
+def chain_files(registry: Registry, chain: Iterable[ModuleRecord]) -> tuple[UpstreamFiles, ...]:
+    """Where modules lie, in their order, fetched and verified."""
     return tuple(
         UpstreamFiles(
             folder=str(stored.folder),
             weights_sha256=stored.weights_sha256,
             spec_sha256=stored.spec_sha256,
         )
-        for stored in map(registry.modules.fetch, registry.modules.chain(top))
+        for stored in map(registry.modules.fetch, chain)
     )
 
 

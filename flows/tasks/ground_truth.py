@@ -48,7 +48,7 @@ def measure_stored_ground_truth(
             ground_truth=spec,
             fingerprint=spec.fingerprint,
             dataset=dataset,
-            upstream=chain_files(registry, record),
+            upstream=chain_files(registry, chain),
             left_out=untested(registry, chain, dataset, spec.fingerprint).left_out,
         )
         run(job, partial(_follow, name))

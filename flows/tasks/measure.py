@@ -46,7 +46,7 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
             key,
             fingerprint=fingerprint,
             dataset=dataset,
-            upstream=chain_files(registry, record),
+            upstream=chain_files(registry, registry.modules.chain(record)),
         )
         run(job)
         registry.moments.store(record, job.result / MOMENTS_FILE, dataset.name)

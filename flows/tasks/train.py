@@ -61,7 +61,7 @@ def train_stored_module(
     remember(registry, dataset, module.dataset.fingerprint)
     tests = Untested()
     if module.kind == "output":
-        chain = registry.modules.chain(registry.modules.resolve(module.interface.upstream))
+        chain = registry.modules.joined_chain(module.interface.stands_on)
         tests = untested(registry, chain, dataset, module.dataset.fingerprint)
 
     def train(run: RunChild) -> ModuleRecord:
@@ -126,6 +126,4 @@ def train_stored_module(
 
 def _upstream(registry: Registry, module: ModuleSpec) -> tuple[UpstreamFiles, ...]:
     """Where the modules under this one lie, fetched and verified."""
-    if module.interface.upstream == module.preprocessing.id:
-        return ()
-    return chain_files(registry, registry.modules.resolve(module.interface.upstream))
+    return chain_files(registry, registry.modules.joined_chain(module.interface.stands_on))

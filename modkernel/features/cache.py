@@ -54,7 +54,7 @@ class FeatureKey:
     """What features are of; equal keys, equal features.
 
     Attributes:
-        module: id of the last module that the examples went through.
+        module: id of the last module that the examples went through; several with spaces between.
         data: fingerprint of the data set.
         split: the examples' split of it.
         transform: what was done before and after: `plain`, `view-3 …`, `features …`.
@@ -145,7 +145,7 @@ class FeatureCache:
         return found
 
     def files(self) -> Iterator[tuple[Path, str, int]]:
-        """Each file, the id of the module that its features are of, and its bytes."""
+        """Each file, the `FeatureKey.module` that its features are of, and its bytes."""
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             with contextlib.suppress(OSError, SafetensorError):  # Just evicted, or damaged.
                 with safe_open(path, framework="pt") as file:

@@ -55,8 +55,13 @@ def cache_entry(
     """
     if cache is None or split is None:
         return None
+    upstream = spec.interface.upstream
+    if spec.interface.joins:
+        weights = " ".join(repr(one.weight) for one in upstream)
+        shape = "x".join(map(str, spec.interface.takes))
+        transform = f"joined {shape} by {weights} {transform}"
     key = FeatureKey(
-        module=spec.interface.upstream,
+        module=" ".join(spec.interface.stands_on),
         data=spec.dataset.fingerprint,
         split=split,
         transform=transform,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,51 +11,54 @@ from torch import Tensor, nn
 from modkernel.data.sources import ExampleSource
 from modkernel.errors import InterfaceError
 from modkernel.kernels import make_kernel
-from modkernel.modules.network import check_chain
-from modkernel.modules.preprocess import Normalise
-from modkernel.modules.stored import StoredModule, build_module
+from modkernel.modules.network import Graph, check_chain
+from modkernel.modules.stored import StoredModule
 from modkernel.spec import KernelSpec, ModuleSpec
 from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 
 
-def frozen_chain(modules: Sequence[StoredModule]) -> nn.Sequential:
+def frozen_chain(modules: Sequence[StoredModule]) -> Graph:
     """Preprocessing and stored modules, frozen: raw examples [B, ...] to the last one's output.
 
     Raises:
-        InterfaceError: they are not a chain, first to last.
+        InterfaceError: they are not the last one and all that it stands on, see `check_chain`.
     """
     check_chain(modules)
-    preprocess = Normalise(modules[0].spec.preprocessing)
-    return _frozen(preprocess, map(build_module, modules))
+    return Graph(modules)
 
 
-def frozen_upstream(spec: ModuleSpec, modules: Sequence[StoredModule]) -> nn.Sequential:
+def frozen_upstream(spec: ModuleSpec, modules: Sequence[StoredModule]) -> Graph:
     """Preprocessing and stored modules below the module that `spec` describes, frozen.
 
     Maps raw examples [B, ...] to what the module takes. Eval mode, no parameter with a gradient.
 
     Raises:
-        InterfaceError: the modules are not a chain, or not the one that `spec` stands on.
+        InterfaceError: the modules are not in order, or not those that `spec` stands on.
     """
-    if modules:
-        check_chain(modules)
-        if modules[0].spec.preprocessing != spec.preprocessing:
-            raise InterfaceError(
-                "The module's preprocessing differs from that of the chain it is to stand on: "
-                "take the preprocessing of the chain's first module."
-            )
-    found = modules[-1].id if modules else spec.preprocessing.id
-    if found != spec.interface.upstream:
+    if not modules:
+        if spec.interface.stands_on != (spec.preprocessing.id,):
+            raise _other(spec, spec.preprocessing.id)
+        return Graph((), spec.interface, spec.preprocessing)
+    above = StoredModule("", spec, Path(), "", "")
+    missing = {*spec.interface.stands_on} - {one.id for one in modules}
+    if missing:
+        raise _other(spec, modules[-1].id)
+    if modules[0].spec.preprocessing != spec.preprocessing:
         raise InterfaceError(
-            f"The module stands on upstream {spec.interface.upstream[:24]}, but was given "
-            f"{found[:24]}: pass the whole chain below it, in order."
+            "The module's preprocessing differs from that of the chain it is to stand on: "
+            "take the preprocessing of the chain's first module."
         )
-    return _frozen(Normalise(spec.preprocessing), map(build_module, modules))
+    check_chain([*modules, above])
+    return Graph(modules, spec.interface)
 
 
-def _frozen(preprocess: Normalise, modules: Iterator[nn.Module]) -> nn.Sequential:
-    return nn.Sequential(preprocess, *modules).eval().requires_grad_(False)
+def _other(spec: ModuleSpec, found: str) -> InterfaceError:
+    wanted = ", ".join(one[:24] for one in spec.interface.stands_on)
+    return InterfaceError(
+        f"The module stands on upstream {wanted}, but was given {found[:24]}: pass the whole chain "
+        "below it, in order."
+    )
 
 
 class FeatureExtractor(nn.Module):

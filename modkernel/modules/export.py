@@ -110,17 +110,20 @@ def describe(network: Network) -> dict[str, Any]:
 
     Returns:
         {modules: ids, first to last; classes: in the order of the probabilities, or null; input:
-        {dtype, shape: of one example, means: in words}; preprocessing: what is done inside;
-        output: in words; kernel: of the features that the output module takes}.
+        {dtype, shape: of one example, means: in words}; preprocessing: what is done inside, of
+        several chains side by side a list; output: in words; kernel: of the features that the
+        output module takes}.
     """
     last = network.stored[-1].spec
     takes = last.preprocessing
     kernel = last.interface.kernel.model_dump(mode="json")
+    roots = {one.spec.preprocessing.id: one.spec.preprocessing for one in network.stored}
+    inside = [one.model_dump(mode="json") for one in roots.values()]
     return {
         "modules": [stored.id for stored in network.stored],
         "classes": None if network.classes is None else list(network.classes),
         "input": {"dtype": takes.dtype, "shape": list(takes.shape), "means": _meaning(network)},
-        "preprocessing": takes.model_dump(mode="json"),
+        "preprocessing": inside if len(inside) > 1 else inside[0],
         "output": "features" if network.classes is None else "probabilities",
         "kernel": kernel,
     }

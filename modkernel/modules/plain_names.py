@@ -13,6 +13,7 @@ from torch import Tensor
 
 from modkernel.backbones.resnet import RESNETS
 from modkernel.modules.network import Network
+from modkernel.modules.preprocess import Normalise
 from modkernel.spec import HiddenModuleSpec
 
 OUTPUT = "fc"
@@ -30,15 +31,21 @@ def plain_tensors(network: Network) -> dict[str, Tensor]:
 
     `mean` and `std` are the preprocessing's (of vectors `low` and `high` too, where there are
     bounds), then come the blocks of the backbone, and `fc.weight`, `fc.bias` (`fc.centres` under a
-    gaussian kernel) of the output module. Blocks of several backbones begin with `hidden-K.`.
+    gaussian kernel) of the output module. Blocks of several backbones, and of modules side by side,
+    begin with `hidden-K.`; of several preprocessings each begins with `input-K.`.
     """
-    preprocess = network.preprocess
-    named = {"mean": preprocess.mean, "std": preprocess.std}
-    if preprocess.spec.bounds is not None:
-        named |= {"low": preprocess.low, "high": preprocess.high}
+    named: dict[str, Tensor] = {}
+    for number, preprocess in enumerate(network.preprocess, start=1):
+        assert isinstance(preprocess, Normalise)
+        prefix = f"input-{number}." if len(network.preprocess) > 1 else ""
+        named |= {f"{prefix}mean": preprocess.mean, f"{prefix}std": preprocess.std}
+        if preprocess.spec.bounds is not None:
+            named |= {f"{prefix}low": preprocess.low, f"{prefix}high": preprocess.high}
     specs = [s.spec for s in network.stored if isinstance(s.spec, HiddenModuleSpec)]
     blocks = [block for spec in specs for block in spec.blocks]
-    whole = len({spec.backbone.digest() for spec in specs}) <= 1 and len(set(blocks)) == len(blocks)
+    one_backbone = len({spec.backbone.digest() for spec in specs}) <= 1
+    is_chain = not any(stored.spec.interface.joins for stored in network.stored)
+    whole = is_chain and one_backbone and len(set(blocks)) == len(blocks)
     for number, (spec, module) in enumerate(zip(specs, network.hidden, strict=True), start=1):
         prefix = "" if whole else f"hidden-{number}."
         tensors = module.state_dict()

@@ -31,7 +31,8 @@ class Answer(TypedDict):
     probabilities: dict[str, float]
     """Of every class, in the network's order."""
     distance: float | None
-    """From the data of its last hidden module; see `modkernel.reuse.distance`. None: not known."""
+    """From the data of its last hidden module; see `modkernel.reuse.distance`. None: not known, as
+    on several modules side by side."""
 
 
 def answering(network: Network, moments: ModuleMoments | None) -> Callable[[Tensor], list[Answer]]:
@@ -39,7 +40,8 @@ def answering(network: Network, moments: ModuleMoments | None) -> Callable[[Tens
 
     Args:
         network: With an output module.
-        moments: Of its last hidden module, or None where there are none.
+        moments: Of its last hidden module, or None where there are none; on several side by side
+            no distance is known.
 
     Returns:
         A function: raw examples to an answer each. It raises InterfaceError for another shape or
@@ -54,7 +56,7 @@ def answering(network: Network, moments: ModuleMoments | None) -> Callable[[Tens
         raise InterfaceError(
             "This network has no output module: train one on it with 'modkernel compose'."
         )
-    last = network.stored[-2] if len(network.stored) > 1 else None
+    last = network.top
     distance = None
     if moments is not None and last is not None:
         if moments.module_id != last.id:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from modkernel.spec.base import Shape as Shape
 from modkernel.spec.base import Spec as Spec
+from modkernel.spec.facts import DatasetFacts as DatasetFacts
 from modkernel.spec.fields import ClassName as ClassName
 from modkernel.spec.fields import Groups as Groups
 from modkernel.spec.fields import ImageSize as ImageSize
@@ -19,6 +20,8 @@ from modkernel.spec.fields import Label as Label
 from modkernel.spec.preprocessing import ImageReading as ImageReading
 from modkernel.spec.preprocessing import Preprocessing as Preprocessing
 from modkernel.spec.shorthand import from_count
+from modkernel.spec.upstream import Upstream as Upstream
+from modkernel.spec.upstream import Upstreams as Upstreams
 
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
@@ -290,40 +293,31 @@ class NetworkSpec(Spec, title="Network"):
     seed: int = Field(0, ge=0)
 
 
-class DatasetFacts(Spec):
-    """Which data a module was trained on."""
-
-    name: str
-    fingerprint: str
-    classes: tuple[str, ...]
-    pairs_fingerprint: str | None = None
-    labels_fingerprint: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Of the file of labels that an output module was trained on.",
-    )
-
-    def saw_validation(self, name: str, fingerprint: str) -> bool:
-        """Whether a hidden module was trained on validation examples of a data set.
-
-        A list of pairs is over training and validation examples. A choice of a set's classes has
-        another fingerprint and the same examples, so the set's name is enough.
-        """
-        return self.pairs_fingerprint is not None and (
-            self.fingerprint == fingerprint or self.name == name
-        )
-
-
 class Interface(Spec):
-    """What a module takes and gives. Equal shapes never suffice: `upstream` must match too."""
+    """What a module takes and gives. Equal shapes never suffice: `upstream` must match too.
 
-    upstream: str = Field(description="Id of the module it stands on, or of the preprocessing.")
+    On one upstream it takes what that gives; on several, their unit features side by side, each
+    times √weight, or, where it takes maps, their maps with the channels side by side.
+    """
+
+    upstream: Upstreams
     takes: Shape
     gives: Shape
     dtype: Literal["float32"] = "float32"
     kernel: KernelSpec = Field(
-        description="Hidden: what compares its outputs. Output: the features it takes."
+        description="Hidden: what compares its outputs. Output: the features it takes; 'joined' on "
+        "several modules, whose features are joined already."
     )
+
+    @property
+    def stands_on(self) -> tuple[str, ...]:
+        """Ids of the modules that it stands on, in order, or of the preprocessing."""
+        return tuple(one.id for one in self.upstream)
+
+    @property
+    def joins(self) -> bool:
+        """Whether it stands on several modules."""
+        return len(self.upstream) > 1
 
 
 class _ModuleSpec(Spec):
@@ -333,7 +327,10 @@ class _ModuleSpec(Spec):
     interface: Interface
     dataset: DatasetFacts
     seed: int
-    preprocessing: Preprocessing = Field(description="Of the whole chain, from its first module.")
+    preprocessing: Preprocessing = Field(
+        description="Of the whole chain, from its first module; on several upstreams that of the "
+        "first: each keeps its own."
+    )
 
 
 class HiddenModuleSpec(_ModuleSpec):

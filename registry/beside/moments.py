@@ -63,8 +63,11 @@ class StoredMoments(Beside[MomentsRecord, ModuleMoments]):
             chain: The network's modules, first to last.
 
         Returns:
-            None where there are none, or their bytes are gone.
+            None where there are none, or their bytes are gone; for an output module on several,
+            too, which have moments of each, and none together.
         """
+        if chain[-1].spec.interface.joins and chain[-1].kind == "output":
+            return None
         hidden = [record for record in chain if record.kind == "hidden"]
         for trained in reversed(chain):
             found = self.get(hidden[-1], trained.spec.dataset.fingerprint) if hidden else None

@@ -28,7 +28,7 @@ class ModuleQuery(Record):
     """With '*' for any characters and '?' for one."""
     kind: str | None = None
     upstream: str | None = None
-    """Id of the module, or of the preprocessing, that it stands on."""
+    """Id of a module, or of the preprocessing, that it stands on."""
     takes: Shape | None = None
     gives: Shape | None = None
     kernel: str | None = None
@@ -93,7 +93,8 @@ def traits_of(spec: ModuleSpec, name: str, created_at: datetime) -> list[TraitRo
 def _traits(spec: ModuleSpec, name: str) -> Iterator[tuple[str, str]]:
     yield "name", name
     yield "kind", spec.kind
-    yield "upstream", spec.interface.upstream
+    for below in spec.interface.stands_on:
+        yield "upstream", below
     yield "takes", queries.shape_text(spec.interface.takes)
     yield "gives", queries.shape_text(spec.interface.gives)
     yield "kernel", spec.interface.kernel.name

@@ -8,19 +8,19 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from modkernel.errors import AmbiguousError, NotFoundError
 from modkernel.registry.records import ModuleRecord, Named, Uses
 from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import (
-    InterfaceRow,
     LineageRow,
     ModuleRow,
     NetworkModuleRow,
     NetworkRow,
     PromotionRow,
+    TraitRow,
 )
 from modkernel.spec import Shape, parse_module_spec
 
@@ -88,7 +88,7 @@ def is_ready(database: Database, recipe_digest: str) -> bool:
 
 
 def chain(database: Database, module_id: str) -> tuple[ModuleRecord, ...]:
-    """The modules that a module stands on, first to last, itself last."""
+    """The modules that a module stands on, each after all that it stands on, itself last."""
     query = (
         select(ModuleRow)
         .join(LineageRow, LineageRow.member_id == ModuleRow.id)
@@ -122,12 +122,17 @@ def count_older(database: Database, module_id: str, age: datetime) -> int:
         return session.scalar(query) or 0
 
 
+def stands_on(module_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """What a trait is of those that stand on a module directly."""
+    return TraitRow.trait == "upstream", TraitRow.value == module_id
+
+
 def uses(database: Database, module_id: str) -> Uses:
     """What stands directly on a module, and which networks have it, of those with a version."""
     above = (
         select(ModuleRow.id, ModuleRow.name, ModuleRow.version)
-        .join(InterfaceRow)
-        .where(InterfaceRow.upstream == module_id, ModuleRow.state == "READY")
+        .join(TraitRow)
+        .where(*stands_on(module_id), ModuleRow.state == "READY")
     )
     having = (
         select(NetworkRow.id, NetworkRow.name, NetworkRow.version)
@@ -147,6 +152,18 @@ def _oldest(
     found = session.execute(query.order_by(age).limit(LINKED))
     named = tuple(Named(id=row.id, name=row.name, version=row.version) for row in found)
     return named, session.scalar(select(func.count()).select_from(query.subquery())) or 0
+
+
+def joined_chain(database: Database, module_ids: Sequence[str]) -> tuple[ModuleRecord, ...]:
+    """The modules that several stand on, and these, each once, after all that it stands on."""
+    found = {one.id: one for module_id in module_ids for one in chain(database, module_id)}
+    return tuple(found.values())
+
+
+def below(database: Database, record: ModuleRecord) -> tuple[ModuleRecord, ...]:
+    """The modules that a module stands on itself, in order; none on data."""
+    found = (by_id(database, upstream) for upstream in record.spec.interface.stands_on)
+    return tuple(one for one in found if one is not None)
 
 
 def lineage_ids(session: Session, upstream: str) -> Sequence[str]:

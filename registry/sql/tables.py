@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = "0012"
+SCHEMA_VERSION = "0013"
 """Newest migration; an open database must stand exactly there."""
 
 NAMING = {
@@ -103,7 +103,6 @@ class InterfaceRow(Base):
     module_id: Mapped[str] = mapped_column(
         ForeignKey("modules.id", ondelete="CASCADE"), primary_key=True
     )
-    upstream: Mapped[str] = mapped_column(String(80), index=True)
     takes: Mapped[str] = mapped_column(String(64))
     gives: Mapped[str] = mapped_column(String(64))
     dtype: Mapped[str] = mapped_column(String(16))
@@ -127,7 +126,7 @@ class TraitRow(Base):
 
 
 class LineageRow(Base):
-    """The chain under a module, itself last; position 1 is the first hidden module."""
+    """All that a module stands on, each after what that stands on, itself last; from 1."""
 
     __tablename__ = "lineage"
 

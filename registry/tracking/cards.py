@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from modkernel.lookup import TRUST_VARIABLE, package_of
+from modkernel.modules.join import takes_maps
 from modkernel.registry.records import ModuleRecord, Named, Uses, needs
 from modkernel.registry.tracking.markdown import figure, link, plain, table
-from modkernel.spec import ModuleSpec, OutputModuleSpec, Shape
+from modkernel.spec import Interface, ModuleSpec, OutputModuleSpec, Shape
 from modkernel.training.report import TrainReport
 
 LIMIT_CHARACTERS = 5000
@@ -26,10 +27,12 @@ def sentence(name: str, spec: ModuleSpec) -> str:
     """What the module is, in one plain sentence: lists show a description's first line."""
     data = plain(spec.dataset.name)
     if isinstance(spec, OutputModuleSpec):
+        count = len(spec.interface.upstream)
         return (
             f"Output module of {name.rpartition('.')[0] or name}: {len(spec.classes)} classes of "
             f"{data}, trained by {spec.output.method} on "
-            f"{_labels(spec.output.labels_per_class)}."
+            f"{_labels(spec.output.labels_per_class)}"
+            f"{f', on {count} modules side by side' if count > 1 else ''}."
         )
     blocks = spec.blocks[0] if len(spec.blocks) == 1 else f"{spec.blocks[0]} to {spec.blocks[-1]}"
     return (
@@ -70,8 +73,7 @@ def module_card(
                 ("gives", f"{_shape(spec.interface.gives)} {spec.interface.dtype}"),
             ],
         ),
-        f"Kernel: {spec.interface.kernel.name}. Equal shapes do not suffice: it works on the "
-        "upstream below and on no other.",
+        f"Kernel: {spec.interface.kernel.name}. {_upstream(spec.interface)}",
         "## Lineage",
         _lineage(record, chain),
         *_uses(uses),
@@ -83,6 +85,34 @@ def module_card(
         _training(report),
     ]
     return fitted(parts)
+
+
+def _upstream(interface: Interface) -> str:
+    if not interface.joins:
+        return "Equal shapes do not suffice: it works on the upstream below and on no other."
+    taken = "maps, channels" if takes_maps(interface) else "unit features, each times √weight,"
+    return (
+        f"It takes the {taken} side by side, of the {len(interface.upstream)} modules that it "
+        "stands on, and works on no others."
+    )
+
+
+def standing_on(chain: Sequence[ModuleRecord]) -> dict[str, str]:
+    """What each of some modules stands on, as positions among them from 1, by its id.
+
+    Nothing where all stand on the one before them, as most often.
+    """
+    if not any(one.spec.interface.joins for one in chain):
+        return {}
+    places = {one.id: position for position, one in enumerate(chain, start=1)}
+    return {
+        one.id: ", ".join(
+            f"{places.get(upstream.id, 'data')}"
+            + ("" if upstream.weight == 1 else f" (weight {upstream.weight:g})")
+            for upstream in one.spec.interface.upstream
+        )
+        for one in chain
+    }
 
 
 def fitted(parts: Iterable[str]) -> str:
@@ -128,19 +158,24 @@ def _needs(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> Iterator[str]
 
 
 def _lineage(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> str:
-    rows = [("0", "preprocessing", f"`{record.spec.preprocessing.digest()[:12]}`")]
+    below = standing_on((*chain, record))
+    rows: list[tuple[str, ...]] = []
+    if not below:  # Else each chain has its own, which its first module's page names.
+        rows.append(("0", "preprocessing", f"`{record.spec.preprocessing.digest()[:12]}`"))
     rows += [
         (
             str(position),
             _this(member) if member is record else link(member.name, member.version),
             f"`{member.short_id}`",
+            *((below[member.id],) if below else ()),
         )
         for position, member in enumerate((*chain, record), start=1)
     ]
     if len(rows) > NAMED_ANCESTORS:
         ends = NAMED_ANCESTORS // 2
-        rows = [*rows[:ends], ("…", f"{len(rows) - 2 * ends} more", ""), *rows[-ends:]]
-    return table(("position", "module", "id"), rows)
+        more = ("…", f"{len(rows) - 2 * ends} more", *[""] * (len(rows[0]) - 2))
+        rows = [*rows[:ends], more, *rows[-ends:]]
+    return table(("position", "module", "id", *(("stands on",) if below else ())), rows)
 
 
 def _this(record: ModuleRecord) -> str:

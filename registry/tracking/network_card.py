@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from modkernel.registry.records import ModuleRecord, NetworkRecord, Uses
-from modkernel.registry.tracking.cards import asking, fitted, linked
+from modkernel.registry.tracking.cards import asking, fitted, linked, standing_on
 from modkernel.registry.tracking.markdown import figure, link, plain, table
 from modkernel.registry.tracking.tags import facts_of, labels_of
 from modkernel.spec import OutputModuleSpec
@@ -27,8 +27,10 @@ def network_sentence(network: NetworkRecord, modules: Sequence[ModuleRecord]) ->
         f"{plain(facts.get('backbone', 'no backbone'))}"
     ]
     if isinstance(top, OutputModuleSpec):
+        several = len(top.interface.upstream)
         parts.append(
-            f" and an output module for {len(top.classes)} classes of {plain(top.dataset.name)}"
+            f" and an output module{f' on {several} of them side by side' * top.interface.joins} "
+            f"for {len(top.classes)} classes of {plain(top.dataset.name)}"
         )
     else:
         parts.append(f", trained on {plain(top.dataset.name)}, without an output module")
@@ -97,14 +99,22 @@ def _evaluation(found: OutputEvaluation) -> str:
 
 
 def _modules(modules: Sequence[ModuleRecord]) -> str:
+    below = standing_on(modules)
     rows = [
-        (str(position), link(module.name, module.version), _what(module), f"`{module.short_id}`")
+        (
+            str(position),
+            link(module.name, module.version),
+            _what(module),
+            f"`{module.short_id}`",
+            *((below[module.id],) if below else ()),
+        )
         for position, module in enumerate(modules, start=1)
     ]
     if len(rows) > NAMED_MODULES:
         ends = NAMED_MODULES // 2
-        rows = [*rows[:ends], ("…", f"{len(rows) - 2 * ends} more", "", ""), *rows[-ends:]]
-    return table(("position", "module", "", "id"), rows)
+        more = ("…", f"{len(rows) - 2 * ends} more", *[""] * (len(rows[0]) - 2))
+        rows = [*rows[:ends], more, *rows[-ends:]]
+    return table(("position", "module", "", "id", *(("stands on",) if below else ())), rows)
 
 
 def _what(module: ModuleRecord) -> str:

@@ -115,11 +115,11 @@ def measured(
         network: The network that they make.
 
     Returns:
-        None where there are none, or none without an output module.
+        None where there are none, without an output module, or for one on several modules.
     """
-    if network.output is None or len(network.stored) < 2:
+    hidden, last = network.top, network.stored[-1]
+    if hidden is None:
         return None
-    hidden, last = network.stored[-2:]
     model_id = next((e["model_id"] for e in chain if e["module_id"] == hidden.id), None)
     if model_id is None:
         return None

@@ -33,7 +33,7 @@ def module_tags(record: ModuleRecord, chain: Sequence[ModuleRecord], uses: Uses)
         "backbone": _distinct((*chain, record), "backbone"),
         "kernel": spec.interface.kernel.name,
         "labels": labels_of(spec),
-        "upstream": version_of(chain[-1]) if chain else "data",
+        "upstream": _upstream(record, chain),
         "used_by": f"{uses.n_networks} network{'s' * (uses.n_networks != 1)}",
     }
     if isinstance(spec, OutputModuleSpec):
@@ -44,6 +44,11 @@ def module_tags(record: ModuleRecord, chain: Sequence[ModuleRecord], uses: Uses)
     if accuracy is not None:
         tags["accuracy"] = f"{accuracy:.4f}"
     return _given(tags)
+
+
+def _upstream(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> str:
+    known = {one.id: version_of(one) for one in chain}
+    return _listed(known.get(one, "data") for one in record.spec.interface.stands_on)
 
 
 def network_tags(network: NetworkRecord, modules: Sequence[ModuleRecord]) -> dict[str, str]:

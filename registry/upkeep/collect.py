@@ -137,7 +137,7 @@ class Collector:
     def _features(self) -> Iterator[Garbage]:
         known = self._known()
         for path, module_id, size in feature_cache(self.backends.settings).files():
-            if module_id not in known:
+            if not known.issuperset(module_id.split()):
                 yield Garbage(kind="features", name=module_id[:12], id=str(path), size_bytes=size)
 
     def _known(self) -> set[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from modkernel.errors import InUseError, NotFoundError
 from modkernel.registry.backends import Backends
@@ -19,11 +19,11 @@ from modkernel.registry.records import Dependents, ModuleRecord, NetworkRecord
 from modkernel.registry.sql import networks, queries
 from modkernel.registry.sql.tables import (
     EvaluationRow,
-    InterfaceRow,
     LineageRow,
     ModuleRow,
     NetworkModuleRow,
     NetworkRow,
+    TraitRow,
 )
 from modkernel.registry.upkeep import pages
 
@@ -99,9 +99,9 @@ class Deletion:
             if row is not None:
                 session.delete(row)
                 session.flush()
-                _set_accuracy(session, module.spec.interface.upstream)
-        below = queries.by_id(backends.database, module.spec.interface.upstream)
-        if below is not None:
+                for upstream in module.spec.interface.stands_on:
+                    _set_accuracy(session, upstream)
+        for below in queries.below(backends.database, module):
             pages.module_page(backends, below)
 
     def _height(self, module: ModuleRecord) -> tuple[int, str]:
@@ -152,11 +152,15 @@ class Deletion:
 
 
 def _set_accuracy(session: Session, module_id: str) -> None:
-    """A hidden module's accuracy is that of the best output module left on it."""
+    """A hidden module's accuracy is that of the best output module left on it alone."""
+    other = aliased(TraitRow)
+    others = select(other.module_id).where(
+        other.module_id == ModuleRow.id, other.trait == "upstream", other.value != module_id
+    )
     best = (
         select(func.max(ModuleRow.accuracy))
-        .join(InterfaceRow)
-        .where(InterfaceRow.upstream == module_id, ModuleRow.kind == "output")
+        .join(TraitRow)
+        .where(*queries.stands_on(module_id), ModuleRow.kind == "output", ~others.exists())
     )
     change = update(ModuleRow).where(ModuleRow.id == module_id, ModuleRow.kind == "hidden")
     session.execute(change.values(accuracy=session.scalars(best).one()))

@@ -47,8 +47,8 @@ def module_moved(backends: Backends, record: ModuleRecord) -> None:
     Raises:
         StoreError: MLflow does not answer.
     """
-    below = queries.by_id(backends.database, record.spec.interface.upstream)
-    for other in (*((below,) if below else ()), *queries.standing_on(backends.database, record.id)):
+    below = queries.below(backends.database, record)
+    for other in (*below, *queries.standing_on(backends.database, record.id)):
         module_page(backends, other)
     for network in networks.with_modules(backends.database, [record.id]):
         network_page(backends, network)

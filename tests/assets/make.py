@@ -31,6 +31,11 @@ from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, w
 FOLDER = Path(__file__).parent
 RAW = torch.arange(5 * 64, dtype=torch.int64).reshape(5, 1, 8, 8).mul(37).remainder(256).byte()
 """The examples [5, 1, 8, 8] that the chain predicts."""
+ONCE = {
+    ("interfaces", "upstream"): "(SELECT value FROM newest.traits AS known WHERE "
+    "known.module_id = newest.interfaces.module_id AND trait = 'upstream')"
+}
+"""What a column of an older schema had, by table and name, where none has its name now."""
 TRAITS_SINCE_0012 = ("name", "kind", "upstream", "takes", "gives", "kernel")
 
 
@@ -55,7 +60,7 @@ def main() -> None:
         with closing(sqlite3.connect(newest)) as connection, connection:
             connection.execute("UPDATE modules SET source = '/where/it/was/trained'")
         dump(newest, SCHEMA_VERSION)
-        for version in ("0001", "0002", "0003", "0004", "0005", "0006", "0007"):
+        for version in ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0012"):
             older = Path(temporary) / f"{version}.db"
             copy_at(version, newest, older)
             dump(older, version)
@@ -75,9 +80,11 @@ def copy_at(version: str, newest: Path, target: Path) -> None:
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
             if table.startswith("sqlite_") or table == "modkernel_schema":
                 continue
-            columns = ", ".join(names_of(connection, table))
+            names = list(names_of(connection, table))
+            columns = ", ".join(names)
+            values = ", ".join(ONCE.get((table, name), name) for name in names)
             connection.execute(
-                f"INSERT INTO {table} ({columns}) SELECT {columns} FROM newest.{table}"
+                f"INSERT INTO {table} ({columns}) SELECT {values} FROM newest.{table}"
             )
             if table == "traits" and version < "0012":
                 connection.execute(f"DELETE FROM traits WHERE trait IN {TRAITS_SINCE_0012}")

@@ -157,18 +157,24 @@ def test_the_other_forms_make_what_was_meant() -> None:
     )
     hidden = HiddenSpec(until="layer2", recipe=Recipe(epochs=30))
     assert made == {
-        **{"name": "b", "upstream": "a.hidden-1", "hidden": hidden, "seed": 0},
-        **{"dataset": None, "backbone": None, "pairs": None},
+        **{"name": "b", "upstream": ("a.hidden-1",), "hidden": hidden, "seed": 0},
+        **{"dataset": None, "backbone": None, "pairs": None, "weights": None},
     }
     made = compose_network.validate_parameters(
         {"hidden": "a.hidden-1@champion", "dataset": "mnist", "method": "hinge"}
     )
-    assert made == {
-        **{"name": "digits-composed", "hidden": "a.hidden-1@champion", "seed": 0},
+    meant = {
+        **{"name": "digits-composed", "hidden": ("a.hidden-1@champion",), "seed": 0},
         **{"dataset": DatasetSpec(name="mnist"), "output": OutputSpec(method="hinge")},
-        "labels": None,
-        "follow": False,
+        **{"labels": None, "follow": False, "weights": None},
     }
+    assert made == meant
+    several = {"beside": ["b.hidden-1", "c.hidden-1"], "advanced": {"weights": [1, 2, 0.5]}}
+    made = compose_network.validate_parameters(
+        {"hidden": "a.hidden-1@champion", "dataset": "mnist", "method": "hinge", **several}
+    )
+    references = ("a.hidden-1@champion", "b.hidden-1", "c.hidden-1")
+    assert made == meant | {"hidden": references, "weights": (1.0, 2.0, 0.5)}
     made = retrain_network.validate_parameters(
         {"network": "a", "stage": "2", "advanced": {"hidden": [{"projection": 3}]}}
     )

@@ -100,7 +100,7 @@ def test_hidden_modules_take_the_place_of_those_from_a_stage_on(registry: Regist
     below, top, output = map(registry.modules.resolve, ids(new))
     assert below.id == old.modules[0].id
     assert (top.spec.blocks, top.spec.interface.gives) == (("linear2", "linear3"), (24,))
-    assert top.spec.interface.upstream == below.id
+    assert top.spec.interface.stands_on == (below.id,)
     assert output.spec.interface.kernel.name == "tanh"
     assert registry.networks.resolve("deep").id == old.id
 

@@ -89,7 +89,7 @@ def test_equal_shapes_do_not_suffice(tmp_path, chain):
     _, two, out = chain.stored
     twin, _ = store_hidden(tmp_path / "twin", FIRST, (1, 8, 8), PREPROCESSING.id, seed=1)
     assert twin.spec.interface == chain.stored[0].spec.interface
-    expected, found = two.spec.interface.upstream[:12], twin.id[:12]
+    expected, found = two.spec.interface.stands_on[0][:12], twin.id[:12]
     message = f"Position 2 of 3 .* was trained on upstream {expected}, but stands on {found} here"
     with pytest.raises(InterfaceError, match=message):
         assemble([twin, two, out])

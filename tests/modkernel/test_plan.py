@@ -83,7 +83,7 @@ def test_an_output_module_takes_what_the_hidden_one_gives() -> None:
     spec = output_spec(OutputSpec(), below, "below", info(), 0)
     assert spec.interface.takes == below.interface.gives
     assert spec.interface.gives == (2,)
-    assert spec.interface.upstream == "below"
+    assert spec.interface.stands_on == ("below",)
     assert spec.preprocessing == below.preprocessing
     assert spec.classes == ("a", "b")
 

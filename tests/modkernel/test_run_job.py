@@ -106,7 +106,7 @@ def test_a_hidden_job_then_an_output_job(tmp_path: Path, places: DataPlaces) -> 
     assert found is not None
     assert (found.labels, found.draws) == (20, 3)
     assert found.accuracy_all_labels > 0.9
-    assert read_module(output.result).spec.interface.upstream == hidden.id
+    assert read_module(output.result).spec.interface.stands_on == (hidden.id,)
 
 
 def test_a_baseline_job_learns_and_goes_on_where_it_stopped(

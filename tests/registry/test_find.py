@@ -14,7 +14,7 @@ from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, s
 FACTS: dict[str, Callable[[ModuleRecord], object]] = {
     "name": lambda module: module.name,
     "kind": lambda module: module.kind,
-    "upstream": lambda module: module.spec.interface.upstream,
+    "upstream": lambda module: module.spec.interface.stands_on[0],
     "takes": lambda module: module.spec.interface.takes,
     "gives": lambda module: module.spec.interface.gives,
     "kernel": lambda module: module.spec.interface.kernel.name,

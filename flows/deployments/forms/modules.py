@@ -39,12 +39,14 @@ from modkernel.flows.deployments.forms.network import (
 from modkernel.flows.measure_modules import measure_modules as _measure_modules
 from modkernel.flows.promote_module import promote_module as _promote_module
 from modkernel.flows.runtime.form_flow import Blanks, Form
+from modkernel.flows.specs.composition import CompositionSpec
 from modkernel.flows.train_module import train_module as _train_module
 from modkernel.kernels import AUTO
 from modkernel.spec import HiddenSpec, Name, NetworkSpec, OutputSpec
 
 MODULE = part(
     "Advanced",
+    weights=field_of(CompositionSpec, "weights"),
     until=field_of(HiddenSpec, "until"),
     dataset=DATASET,
     backbone=BACKBONE,
@@ -55,7 +57,10 @@ MODULE = part(
     pairs=field_of(NetworkSpec, "pairs"),
 )
 COMPOSITION = part(
-    "Advanced", dataset=DATASET, output=rest_of(OutputSpec(), "labels_per_class", "method")
+    "Advanced",
+    weights=field_of(CompositionSpec, "weights"),
+    dataset=DATASET,
+    output=rest_of(OutputSpec(), "labels_per_class", "method"),
 )
 MEASURING = part("Advanced", dataset=DATASET)
 
@@ -66,6 +71,9 @@ class ModuleForm(Form):
     name: Name = Field("digits.first", description="Of the module.")
     upstream: StoredModule | None = Field(
         None, description="Stored module to stand on; blank: a first one, on the data."
+    )
+    beside: tuple[StoredModule, ...] = Field(
+        (), description="More stored modules to stand on, side by side; choose a backbone then."
     )
     dataset: DatasetName | None = Field(
         None, description="Blank: that of upstream; digits for a first module."
@@ -85,12 +93,19 @@ class ModuleForm(Form):
         more = self.advanced
         hidden = hidden_of(self.kernel, self.objective, self.epochs, more)
         return {
-            **self.model_dump(include={"name", "upstream", "seed"}),
+            **self.model_dump(include={"name", "seed"}),
+            "upstream": self._upstream(),
+            "weights": inner(more, "weights"),
             "hidden": hidden.changed(until=inner(more, "until")),
             "dataset": dataset_of(self.dataset, self.path, more),
             "backbone": self._backbone(),
             "pairs": inner(more, "pairs"),
         }
+
+    def _upstream(self) -> tuple[str, ...] | None:
+        if self.upstream is None and self.beside:
+            raise SpecError("'beside' names more modules to stand on: choose the 'upstream', too.")
+        return None if self.upstream is None else (self.upstream, *self.beside)
 
     def _backbone(self) -> Any:
         if self.backbone is not None:
@@ -103,12 +118,15 @@ class ModuleForm(Form):
 
 
 class CompositionForm(Form):
-    """A network of a stored hidden module and a new output module."""
+    """A network of stored hidden modules and a new output module."""
 
     name: Name = Field("digits-composed", description="Of the network.")
     hidden: StoredModule = Field(
         description="Stored module, with all that it stands on. NAME@ALIAS: whatever is promoted "
         "when a run begins."
+    )
+    beside: tuple[StoredModule, ...] = Field(
+        (), description="More stored modules, whose features lie beside its own."
     )
     dataset: DatasetName | None = Field(None, description="Blank: that of the stored module.")
     path: Path = None
@@ -127,7 +145,9 @@ class CompositionForm(Form):
         """See `Form`."""
         more = self.advanced
         return {
-            **self.model_dump(include={"name", "hidden", "labels", "seed", "follow"}),
+            **self.model_dump(include={"name", "labels", "seed", "follow"}),
+            "hidden": (self.hidden, *self.beside),
+            "weights": inner(more, "weights"),
             "dataset": dataset_of(self.dataset, self.path, more),
             "output": output_of(more, labels_per_class=self.labels_per_class, method=self.method),
         }

@@ -8,7 +8,7 @@ from prefect.flows import Flow
 
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.plans import network as network_plan
-from modkernel.flows.plans.checks import check_is_hidden
+from modkernel.flows.plans.steps import Below
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.search.plan import plan_search
 from modkernel.flows.search.spec import SearchSpec
@@ -41,7 +41,8 @@ def kind_of(document: dict[Any, Any]) -> type[AnySpec]:
         return SearchSpec
     if "tasks" in document or isinstance(hidden, dict):
         return StudySpec
-    return CompositionSpec if isinstance(hidden, str) else NetworkSpec
+    of_names = isinstance(hidden, list) and hidden and isinstance(hidden[0], str)
+    return CompositionSpec if isinstance(hidden, str) or of_names else NetworkSpec
 
 
 def flow_parameters(spec: AnySpec) -> dict[str, Any]:
@@ -66,4 +67,4 @@ def check_can_be(spec: AnySpec) -> None:
             plan_study(registry, spec)
         case CompositionSpec():
             registry.promotions.sync()
-            check_is_hidden(registry.modules.resolve(spec.hidden))
+            Below.of_records(list(map(registry.modules.resolve, spec.hidden)), spec.weights)

@@ -21,8 +21,10 @@ def summary(spec: AnySpec) -> str:
         case CompositionSpec():
             data = "its own data" if spec.dataset is None else _dataset(spec.dataset)
             labels = "" if spec.labels is None else f", labels of {spec.labels}"
+            several = len(spec.hidden) > 1
             told = (
-                f"Composes the network {spec.name} of what {spec.hidden} means when a run begins, "
+                f"Composes the network {spec.name} of what {', '.join(spec.hidden)} "
+                f"mean{'' if several else 's'} when a run begins{', side by side' * several}, "
                 f"on {data}: {_output(spec.output)}{labels}"
             )
         case SearchSpec():

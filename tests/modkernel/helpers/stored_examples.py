@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from modkernel.backbones import build_hidden, output_shape
+from modkernel.modules.join import JOINED_KERNEL, joined_shape
 from modkernel.modules.output import OutputModule
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.spec import (
@@ -22,6 +24,7 @@ from modkernel.spec import (
     OutputSpec,
     Preprocessing,
     Shape,
+    Upstream,
 )
 
 PREPROCESSING = Preprocessing(shape=(1, 8, 8), dtype="uint8", mean=(0.3,), std=(0.2,))
@@ -64,9 +67,39 @@ def make_hidden(
 
 
 def store_hidden(
-    folder: Path, blocks: tuple[str, ...], takes: Shape, upstream: str, seed: int = 0
+    folder: Path,
+    blocks: tuple[str, ...],
+    takes: Shape,
+    upstream: str,
+    seed: int = 0,
+    preprocessing: Preprocessing = PREPROCESSING,
 ) -> tuple[StoredModule, nn.Module]:
     spec, module = make_hidden(blocks, takes, upstream, seed)
+    spec = spec.changed(preprocessing=preprocessing)
+    return write_module(folder, spec, module.state_dict()), module.eval()
+
+
+def store_joined_output(
+    folder: Path, below: Sequence[StoredModule], weights: Sequence[float] | None = None
+) -> tuple[StoredModule, OutputModule]:
+    """An output module on several hidden modules side by side."""
+    interface = Interface(
+        upstream=[
+            Upstream(id=one.id, weight=weight)
+            for one, weight in zip(below, weights or [1.0] * len(below), strict=True)
+        ],
+        takes=joined_shape([one.spec.interface for one in below]),
+        gives=(3,),
+        kernel=JOINED_KERNEL,
+    )
+    module = OutputModule(JOINED_KERNEL, interface.takes, 3)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        module.weight.normal_(generator=generator)
+        module.bias.normal_(generator=generator)
+    spec = output_spec(interface.takes, below[0].id, JOINED_KERNEL).changed(
+        interface=interface, preprocessing=below[0].spec.preprocessing
+    )
     return write_module(folder, spec, module.state_dict()), module.eval()
 
 

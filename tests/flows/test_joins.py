@@ -1,0 +1,86 @@
+"""Networks on several stored modules side by side, through the flows that people run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modkernel.errors import InterfaceError, SpecError
+from modkernel.flows.compose_network import compose_network
+from modkernel.flows.display.lineage import lineage_svg
+from modkernel.flows.retrain_network import retrain_network
+from modkernel.flows.train_module import train_module
+from modkernel.flows.train_network import train_network
+from modkernel.registry import Registry
+from modkernel.spec import BackboneSpec, DatasetSpec, OutputSpec
+from tests.flows.helpers.specs import hidden, tiny
+
+RIDGE = OutputSpec(method="ridge")
+TEN = DatasetSpec()
+
+
+def trained(name: str, classes: tuple[str, ...]) -> None:
+    spec = tiny(name, epochs=(2,), seed=len(name))
+    train_network(spec.changed(dataset=DatasetSpec(classes=classes), output=None))
+
+
+def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(
+    registry: Registry, tmp_path: Path
+) -> None:
+    pairs = {"a": ("0", "1"), "bb": ("2", "7"), "ccc": ("4", "9")}
+    for name, classes in pairs.items():
+        trained(name, classes)
+    references = tuple(f"{name}.hidden-1" for name in pairs)
+    single = compose_network("alone", references[0], TEN, RIDGE)
+    join = compose_network("joined", references, TEN, RIDGE)
+    assert single.evaluation is not None
+    assert join.evaluation is not None
+    assert join.evaluation.accuracy > single.evaluation.accuracy + 0.1
+    assert [module.name for module in join.modules] == [*references, "joined.output"]
+    assert [module.reused for module in join.modules] == [True, True, True, False]
+    again = compose_network("joined", references, TEN, RIDGE)
+    assert (again.id, again.trained_modules) == (join.id, 0)
+    other = compose_network("joined", references, TEN, RIDGE, weights=(1, 1, 4))
+    assert (other.id == join.id, other.trained_modules) == (False, 1), "weights make another one"
+
+    # A hidden module on the join, whose lineage has all of it.
+    top = train_module("on.all", hidden(), references, TEN, BackboneSpec(name="mlp", depth=1))
+    record = registry.modules.resolve(top.id)
+    below = [registry.modules.resolve(reference) for reference in references]
+    assert registry.modules.chain(record) == (*below, record)
+    assert record.spec.interface.takes == (48,)
+    # What is shared with one beside it comes once.
+    shared = compose_network("shared", ("on.all", "bb.hidden-1"), TEN, RIDGE)
+    assert [module.name for module in shared.modules][:-1] == [*references, "on.all"]
+
+    modules = (*below, record, registry.modules.resolve(shared.modules[-1].id))
+    drawn = lineage_svg(modules, registry.networks.find("shared"), {})
+    assert drawn.count("<rect") == 1 + 5 + 1
+    assert drawn.count("<path") == 3 + 2 + 1, "each of what stands on which, once"
+
+    retrained = retrain_network("joined", "output", output=RIDGE.changed(ridge=0.1), name="more")
+    assert [module.reused for module in retrained.modules] == [True, True, True, False]
+    spec = registry.modules.resolve(retrained.modules[-1].id).spec
+    assert [one.weight for one in spec.interface.upstream] == [1, 1, 4], "the network made last"
+    with pytest.raises(SpecError, match="side by side, of which its output module alone"):
+        retrain_network("joined", "1")
+
+    size = DatasetSpec(classes=("0", "1"), image_size=4)
+    train_network(tiny("four", epochs=(1,)).changed(dataset=size, output=None))
+    first, second, _ = references
+    for error, told, arguments in (
+        (InterfaceError, "is named twice", {"hidden": (first, first)}),
+        (InterfaceError, "is an output module", {"hidden": (first, "alone.output")}),
+        (InterfaceError, r"different shapes, .*image_size", {"hidden": (first, "four.hidden-1")}),
+        (SpecError, "3 weights for 2 modules", {"hidden": (first, second), "weights": (1, 1, 1)}),
+        (SpecError, "single module says nothing", {"hidden": first, "weights": (2,)}),
+        (SpecError, "weights", {"hidden": (first, second), "weights": (1, -1)}),
+        (SpecError, "follows no alias", {"hidden": (first, second), "follow": True}),
+    ):
+        with pytest.raises(error, match=told):
+            compose_network(**{"name": "x", "dataset": TEN, "output": RIDGE, **arguments})
+    with pytest.raises(SpecError, match="name a 'backbone'"):
+        train_module("x.hidden-2", hidden(), (first, second))
+    assert not registry.networks.find("x")
+    assert not list(registry.settings.work_dir.iterdir())
