@@ -15,8 +15,9 @@ from modkernel.flows.runtime.results import NetworkResult
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.servers.followers import check_can_follow, follow_alias
-from modkernel.flows.specs.composition import References, Weights
+from modkernel.flows.specs.composition import Aligned, References, Weights
 from modkernel.flows.tasks.train_plan import train_network_of
+from modkernel.flows.tasks.weigh import weighed
 from modkernel.lookup import is_import_path
 from modkernel.plan import check_output, check_whole
 from modkernel.spec import DatasetSpec, Name, OutputSpec
@@ -34,7 +35,7 @@ def compose_network(
     seed: int = 0,
     labels: str | None = None,
     follow: bool = False,
-    weights: Weights | None = None,
+    weights: Weights | Aligned | None = None,
 ) -> NetworkResult:
     """Make a network of stored hidden modules, with all that they stand on, and train its output.
 
@@ -51,8 +52,9 @@ def compose_network(
             others; see 'modkernel labels suggest'.
         follow: compose it again whenever the alias of `hidden` moves, as long as the automation is
             there that Prefect's page shows.
-        weights: of several modules, each one's share in the sum of their kernels; 1 each if left
-            out.
+        weights: of several modules, each one's share in the sum of their kernels; 'aligned': those
+            by which the sum tells the classes of held-out examples apart best, without modules that
+            add nothing; 1 each if left out.
 
     Raises:
         ServiceError: it is to follow, and nothing serves this flow.
@@ -61,6 +63,7 @@ def compose_network(
         DataError, ClassError: the file of labels is wrong.
         InterfaceError: a module does not take the data, or is no hidden module, or several cannot
             stand side by side.
+        ScoreError: no weights can be told from the held-out examples.
         ModkernelError: the reference or the data are wrong; later, what ended the training.
     """
     began = time.perf_counter()
@@ -82,13 +85,16 @@ def compose_network(
     tops = [registry.modules.resolve(reference) for reference in hidden]
     for top in tops:
         check_is_hidden(top)
-    below = Below.of_records(tops, weights)
+    below = Below.of_records(tops, None if isinstance(weights, str) else weights)
     whole, info = datasets.for_join(registry, tops, dataset)
     if labels is None:
         check_output(output, info)
     else:
         check_whole(output)
     given = None if labels is None else datasets.check_labels(registry, whole, labels)
+    if isinstance(weights, str):
+        tops, weights = weighed(registry, tops, whole, info)
+        below = Below.of_records(tops, weights)
     step = output_step(f"{name}.output", output, info, seed, whole, labels=labels, given=given)
     kept = registry.modules.joined_chain([top.id for top in tops])
     plan = Plan(below, (step,), kept=kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -37,9 +37,9 @@ def compose(
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="W,W,...",
-            help="Of several modules, each one's share in the sum of their kernels; equal if left "
-            "out.",
+            metavar="W,W,...|aligned",
+            help="Of several modules, each one's share in the sum of their kernels: numbers, or "
+            "'aligned' for those that held-out examples tell; equal if left out.",
         ),
     ] = None,
     dataset: Annotated[
@@ -91,7 +91,9 @@ def compose(
     output = validated(
         OutputSpec, {"method": method, "labels_per_class": budget, "draws": draws}, "option"
     )
-    shares = None if weights is None else validated(Weights, weights.split(","), "--weights")
+    shares: Any = weights
+    if weights not in (None, "aligned"):
+        shares = validated(Weights, (weights or "").split(","), "--weights")
     fields = dataset_fields(dataset, data, image_size, channels)
     with flow_running(verbose):
         from modkernel.flows.compose_network import compose_network

@@ -21,6 +21,8 @@ RECIPE_TAG = "recipe_digest"
 """Tag of runs and versions: what decided the training."""
 BATCH_PARAMETERS = 100
 """Parameters that MLflow takes at once."""
+PARAMETER_CHARACTERS = 6000
+"""MLflow takes no longer value of a parameter."""
 DIGEST_CHARACTERS = 36
 """MLflow keeps this much of a data set's digest; the source holds the whole fingerprint."""
 
@@ -29,6 +31,9 @@ def parameters_of(spec: ModuleSpec) -> dict[str, str]:
     """What decided the training, flat: 'hidden.recipe.epochs' and so on."""
     chosen = spec.model_dump(mode="json", exclude={"preprocessing", "dataset", "classes"})
     flat = _flatten(chosen) | {"dataset.name": spec.dataset.name}
+    if spec.interface.joins:
+        shown = (f"{one.id[:12]} × {one.weight:g}" for one in spec.interface.upstream)
+        flat["interface.upstream"] = ", ".join(shown)[:PARAMETER_CHARACTERS]
     return {key: text for key, text in flat.items() if text not in ("None", "")}
 
 

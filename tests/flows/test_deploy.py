@@ -144,6 +144,7 @@ def test_the_example_of_a_composition_is_one() -> None:
         SEARCH,
         STUDY,
         CompositionSpec(name="c", hidden="tiny.hidden-1@champion"),
+        CompositionSpec(name="c", hidden=("a.hidden-1", "b.hidden-1"), weights=(1, 2)),
     ],
     ids=lambda spec: type(spec).__name__,
 )

@@ -54,7 +54,11 @@ def test_a_users_error_is_one_line(up: Up) -> None:
             {"spec": {"name": "a", "hidden": [{"recipe": {"epochs": 0}}], "sede": 1}},
             r"^'spec\.hidden\[0\]\.recipe\.epochs' is 0: .*; unknown field 'spec\.sede' \(use one",
         ),
-        (compose_network, {"name": "a", "hidden": 3}, r"^'hidden' is 3, but must be text: .*\.$"),
+        (
+            compose_network,
+            {"name": "a", "hidden": 3},
+            r"^'hidden\[0\]' is 3, but must be text: .*\.$",
+        ),
     ],
 )
 def test_wrong_parameters_are_told_by_field(

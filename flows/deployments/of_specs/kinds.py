@@ -67,4 +67,5 @@ def check_can_be(spec: AnySpec) -> None:
             plan_study(registry, spec)
         case CompositionSpec():
             registry.promotions.sync()
-            Below.of_records(list(map(registry.modules.resolve, spec.hidden)), spec.weights)
+            tops = list(map(registry.modules.resolve, spec.hidden))
+            Below.of_records(tops, None if isinstance(spec.weights, str) else spec.weights)
