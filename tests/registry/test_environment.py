@@ -42,3 +42,17 @@ def test_importing_the_registry_overrides_nothing_that_a_user_set() -> None:
     chosen = {name: "false" for name in SURROUNDINGS} | {"MLFLOW_LOGGING_LEVEL": "ERROR"}
     environment, _ = after_import(**chosen)
     assert chosen.items() <= environment.items()
+
+
+def test_a_machine_without_git_is_told_nothing_of_it(tmp_path: Path) -> None:
+    ask = "import modkernel.registry; from mlflow.utils.git_utils import get_git_commit as of; "
+    environment = {"PATH": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{ask}print(of('.'))"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("None\n", "")
