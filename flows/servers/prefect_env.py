@@ -113,7 +113,8 @@ def require_prefect() -> None:
             wrong = f"refuses {CLIENT}" if CLIENT in os.environ else "asks for a password"
             raise ServiceError(
                 f"The Prefect server at {url} {wrong}: set {CLIENT} to the server's "
-                f"{OWN_SERVER}, or unset PREFECT_API_URL."
+                f"{OWN_SERVER} (of 'modkernel up': what 'prefect-password' in its home holds), "
+                "or unset PREFECT_API_URL."
             ) from None
     except URLError as error:
         # Whatever else is wrong (a certificate, ...), Prefect's own client knows better.
