@@ -44,6 +44,12 @@ def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(
     other = compose_network("joined", references, TEN, RIDGE, weights=(1, 1, 4))
     assert (other.id == join.id, other.trained_modules) == (False, 1), "weights make another one"
 
+    weighed = compose_network("weighed", references, TEN, RIDGE, weights="aligned")
+    spec = registry.modules.resolve(weighed.modules[-1].id).spec
+    weights = [one.weight for one in spec.interface.upstream]
+    assert len(weights) == len(set(weights)) > 1
+    assert sum(weights) == pytest.approx(len(weights))
+
     # A hidden module on the join, whose lineage has all of it.
     top = train_module("on.all", hidden(), references, TEN, BackboneSpec(name="mlp", depth=1))
     record = registry.modules.resolve(top.id)
