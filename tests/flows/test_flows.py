@@ -210,7 +210,7 @@ def test_a_network_from_elsewhere_is_built_on_and_adapted(
     registry: Registry, tmp_path: Path
 ) -> None:
     weights = saved(torchvision.models.resnet18(weights=None), tmp_path / "resnet18.safetensors")
-    data = DatasetSpec(name="digits", image_size=32, channels=3)
+    data = DatasetSpec(name="digits", classes=("1", "3", "5"), image_size=32, channels=3)
     (far,) = import_network(
         registry,
         "resnet18",
@@ -224,13 +224,13 @@ def test_a_network_from_elsewhere_is_built_on_and_adapted(
         compose_network("near", far.name)
     network = compose_network("near", far.name, data, OutputSpec(method="ridge"))
     assert network.evaluation is not None
-    assert network.evaluation.accuracy > 0.3
+    assert network.evaluation.accuracy > 0.5
     assert measure_modules(data, [far.name]).measured == (far.id,)
     info = datasets.info_of(registry, data)
     (ranked,) = registry.advice.rank(Task.of_classes(info.classes), info).ranked
     assert (ranked.module.id, ranked.fitted) == (far.id, False)
 
-    adapting = hidden().changed(start_from=far.name, freeze=0.5)
+    adapting = HiddenSpec(recipe=hidden().recipe, start_from=far.name, freeze=0.5)
     adapted = train_module("adapted.hidden-1", adapting, dataset=data)
     record = registry.modules.resolve(adapted.id)
     assert record.spec.kind == "hidden"
@@ -238,7 +238,7 @@ def test_a_network_from_elsewhere_is_built_on_and_adapted(
     assert record.spec.preprocessing == far.spec.preprocessing
     old, new = (load_file(registry.modules.fetch(r).folder / WEIGHTS_FILE) for r in (far, record))
     assert torch.equal(old["conv1.conv1.weight"], new["conv1.conv1.weight"])
-    last = "layer1.layer1.1.bn2.weight"
+    last = "layer1_1_add.layer1.1.bn2.weight"
     assert not torch.equal(old[last], new[last])
     assert train_module("adapted.hidden-1", adapting, dataset=data).reused
     # A chain above what it starts from is told apart, and other data are refused.
