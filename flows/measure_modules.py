@@ -99,7 +99,7 @@ def _hidden_modules(
     registry: Registry, references: Sequence[str] | None
 ) -> tuple[ModuleRecord, ...]:
     if references is None:
-        return registry.modules.find(kind="hidden")
+        return tuple(one for one in registry.modules.find() if one.kind != "output")
     records = {record.id: record for record in map(registry.modules.resolve, references)}
     for record in records.values():
         check_is_hidden(record)

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from modkernel.errors import SpecError
 from modkernel.flows.plans import datasets
+from modkernel.flows.plans.adapting import (
+    adapted,
+    below_first,
+    block_before,
+    is_first,
+    sources_of,
+)
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, hidden_step
 from modkernel.flows.runtime.events import Planned, emit
@@ -40,10 +47,12 @@ def train_module(
         name: registered name, such as 'digits.hidden-3'.
         hidden: where the module ends and how it is trained.
         upstream: id, name, NAME@ALIAS or NAME/VERSION of the module to stand on, or several; left
-            out, the module is a first one and stands on the data.
+            out, the module is a first one and stands on the data, or on what that stands on which
+            it starts from.
         dataset: what to train on; the first upstream's data set if left out.
         backbone: where the blocks are from; the upstream's backbone if left out, whose blocks
-            after the upstream's last one are then used. On several, it is named.
+            after the upstream's last one are then used. On several, it is named. Of a module that
+            starts from another, that one's.
         pairs: file of pairs to train on in place of class labels.
         seed: of the weights and the order of the data.
         weights: of several upstreams, each one's share; 1 each if left out.
@@ -53,10 +62,19 @@ def train_module(
     """
     fork_server().start()
     registry = open_registry()
+    (source,) = sources_of(registry, [hidden])
+    if source is not None:
+        spec = check_is_hidden(source)
+        backbone = backbone or spec.backbone
+        hidden = hidden.changed(until=hidden.until or spec.blocks[-1])
+        if upstream is None and not is_first(source):
+            upstream = spec.interface.stands_on
+            if spec.interface.joins:
+                weights = tuple(one.weight for one in spec.interface.upstream)
     if upstream is None:
         dataset, from_backbone = dataset or DatasetSpec(), backbone or BackboneSpec()
         info = datasets.describe(registry, dataset)
-        below, start_after = Below.of_data(info), None
+        below, start_after = below_first(info, source), None
     else:
         tops = [registry.modules.resolve(reference) for reference in upstream]
         own = [check_is_hidden(top).backbone for top in tops]
@@ -69,7 +87,10 @@ def train_module(
         below = Below.of_records(tops, weights, maps=from_backbone.name != "mlp")
         dataset, info = datasets.for_join(registry, tops, dataset)
         start_after = below.last_block if backbone is None else None
-    (planned,) = plan_hidden(from_backbone, [hidden], below.gives, start_after, False, "hidden")
+    if source is not None:
+        start_after = block_before(registry, source)
+    plans = plan_hidden(from_backbone, [hidden], below.gives, start_after, False, "hidden")
+    (planned,) = adapted(plans, [source])
     check_hidden([hidden], info, on_pairs=pairs is not None, where="hidden")
     fingerprint = pairs and datasets.check_pairs(registry, dataset, pairs, [planned.hidden])
     step = hidden_step(name, planned, facts(info, fingerprint), seed, dataset, pairs)

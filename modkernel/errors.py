@@ -29,6 +29,7 @@ The command line prints that message and exits non-zero; it never prints a trace
     │   ├── InUseError            what others stand on is not deleted
     │   └── SchemaVersionError    a database of another schema version
     ├── NotAllowedError           what others alone may do
+    ├── WeightsError              a file of weights from elsewhere that cannot be taken
     ├── BundleError               a bundle that is damaged, foreign, too large or not trusted
     ├── SettingsError             a setting, folder or port that cannot be used
     └── ServiceError              a server that died or never answered
@@ -68,6 +69,7 @@ __all__ = [
     "StoreError",
     "TrainingError",
     "UnknownNameError",
+    "WeightsError",
 ]
 
 
@@ -184,6 +186,10 @@ class NotAllowedError(ModkernelError):
 
 class BundleError(ModkernelError):
     """A bundle of modules that is damaged, foreign, too large or not trusted."""
+
+
+class WeightsError(ModkernelError):
+    """Weights from elsewhere that are no safetensors, or not those of the network they are for."""
 
 
 class SettingsError(ModkernelError):

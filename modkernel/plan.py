@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,7 +17,7 @@ from modkernel.backbones.cut import cut
 from modkernel.data import DatasetInfo, LabelList
 from modkernel.data.augment import augment
 from modkernel.data.label_budget import check_label_budget
-from modkernel.errors import DataError, ModkernelError, PairError, SpecError
+from modkernel.errors import DataError, InterfaceError, ModkernelError, PairError, SpecError
 from modkernel.kernels import KERNELS, fitting, make_kernel
 from modkernel.lookup import lookup
 from modkernel.modules.join import JOINED_KERNEL, joined_shape
@@ -53,6 +53,8 @@ class HiddenPlan:
     hidden: HiddenSpec
     takes: Shape
     gives: Shape
+    source: str | None = None
+    """Name of the stored module that it starts from, once that is known to fit."""
 
     @property
     def features(self) -> int:
@@ -72,8 +74,14 @@ class HiddenPlan:
         """The module's spec on a known upstream (a module id, or the preprocessing's) or several.
 
         Raises:
-            SpecError: fixed views for a module that stands on no other.
+            SpecError: fixed views for a module that stands on no other, or a module to start from
+                that nobody has looked up.
         """
+        if self.hidden.start_from is not None and self.source is None:
+            raise SpecError(
+                "Modules start from stored ones in 'train', 'train-module' and 'retrain' alone: "
+                "leave 'start_from' out here."
+            )
         interface = Interface(
             upstream=upstream, takes=self.takes, gives=self.gives, kernel=self.hidden.kernel
         )
@@ -92,7 +100,40 @@ class HiddenPlan:
             blocks=self.blocks,
             # Where a cut lies is told by the blocks, however the user named it.
             hidden=self.hidden.changed(until=self.blocks[-1]),
+            source=self.source,
         )
+
+    def starting_from(self, module_id: str, name: str, spec: ModuleSpec) -> HiddenPlan:
+        """The same, from the weights of a stored module.
+
+        Raises:
+            InterfaceError: that one has other blocks or shapes.
+            SpecError: the share of blocks to freeze is less than one of them.
+        """
+        mine = _described(self.backbone, self.blocks, self.takes, self.gives)
+        theirs = "an output module"
+        if spec.kind != "output":
+            interface = spec.interface
+            theirs = _described(spec.backbone, spec.blocks, interface.takes, interface.gives)
+        if spec.kind == "output" or (self.backbone, mine) != (spec.backbone, theirs):
+            raise InterfaceError(
+                f"Module {module_id[:12]} ({name}) is {theirs}, and one that starts from it must "
+                f"be of the same blocks and shapes, not {mine}: name another module in "
+                "'start_from', or its backbone and last block ('until')."
+            )
+        if self.hidden.freeze and not self.hidden.frozen(self.blocks):
+            raise SpecError(
+                f"freeze: {self.hidden.freeze:g} of {len(self.blocks)} blocks is none of them: "
+                "give a larger share, or leave it out."
+            )
+        return replace(self, hidden=self.hidden.changed(start_from=module_id), source=name)
+
+
+def _described(backbone: BackboneSpec, blocks: Sequence[str], takes: Shape, gives: Shape) -> str:
+    width = "" if backbone.width is None else f" of width {backbone.width}"
+    return (
+        f"{blocks[0]} to {blocks[-1]} of {backbone.name}{width} from {list(takes)} to {list(gives)}"
+    )
 
 
 def plan_hidden(

@@ -153,7 +153,7 @@ class Adviser:
                 MomentsRow,
                 and_(MomentsRow.module_id == ModuleRow.id, MomentsRow.fingerprint == fingerprint),
             )
-            .where(ModuleRow.kind == "hidden", ModuleRow.state == "READY")
+            .where(ModuleRow.kind != "output", ModuleRow.state == "READY")
             .order_by(ModuleRow.name, ModuleRow.created_at)
             .options(defer(ModuleRow.report))
         )

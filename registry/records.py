@@ -63,7 +63,7 @@ class ModuleRecord(VersionRecord):
     id: str = Field(description="SHA-256 over the weights' and the spec's digests, in hex.")
     name: str = Field(description="Registered model in MLflow, e.g. 'cifar10.hidden-1'.")
     version: int | None = Field(description="Version of that model; none while PENDING.")
-    kind: Literal["hidden", "output"]
+    kind: Literal["hidden", "imported", "output"]
     spec: ModuleSpec
     recipe_digest: str
     weights_sha256: str

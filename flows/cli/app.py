@@ -17,6 +17,7 @@ from modkernel.flows.cli import (
     demo,
     deploy,
     export,
+    import_network,
     labels,
     maintenance,
     modules,
@@ -92,6 +93,7 @@ for command in (
 networks.networks.command("promote")(promote.promote_network)
 for command in (promote.demote, promote.rollback, promote.history):
     networks.networks.command()(command)
+modules.modules.command("import")(import_network.import_network)
 modules.modules.command("delete")(delete.delete_module)
 networks.networks.command("delete")(delete.delete_network)
 app.add_typer(modules.modules, name="modules", rich_help_panel=STORED)

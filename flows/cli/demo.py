@@ -59,6 +59,6 @@ def _run_demo() -> tuple[NetworkResult, NetworkResult]:
 
     spec = demo_spec()
     first = train_network(spec)
-    top = [module for module in first.modules if module.kind == "hidden"][-1]
+    top = [module for module in first.modules if module.kind != "output"][-1]
     output = OutputSpec(method="ridge", labels_per_class=1, draws=20)
     return first, compose_network(name=f"{spec.name}-composed", hidden=(top.id,), output=output)

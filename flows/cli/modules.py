@@ -41,7 +41,7 @@ def find_modules(
     name: Annotated[
         str | None, typer.Option(help="Name of the module; '*' stands for any characters.")
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="hidden or output.")] = None,
+    kind: Annotated[str | None, typer.Option(help="hidden, imported or output.")] = None,
     upstream: Annotated[
         str | None, typer.Option(help="Reference of the module that it stands on.")
     ] = None,
@@ -127,21 +127,44 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
         "takes": str(list(spec.interface.takes)),
         "gives": str(list(spec.interface.gives)),
         "kernel": spec.interface.kernel.name,
-        "blocks": ", ".join(spec.blocks) if spec.kind == "hidden" else "",
+        "blocks": ", ".join(spec.blocks) if spec.kind != "output" else "",
         "objective": spec.hidden.objective.name if spec.kind == "hidden" else "",
-        "accuracy": percent(accuracy) if spec.kind == "hidden" else "",
+        "accuracy": percent(accuracy) if spec.kind != "output" else "",
         "under": _counted([f"{one.name}/{one.version}" for one in above]),
         "in networks": _counted([network.name for network in networks]),
         "needs": ", ".join(f"{path} {what}" for path, what in outside.items()),
         "classes": ", ".join(spec.classes or ()),
-        "data": f"{spec.dataset.name} ({spec.dataset.fingerprint[:12]})",
-        "seed": str(spec.seed),
+        **_origin(record),
         "weights": f"{size(record.size_bytes)}, sha256 {record.weights_sha256[:12]}",
-        "trained": f"{record.created_at:%Y-%m-%d %H:%M} UTC, {record.seconds:.1f} s",
         "MLflow run": record.run_id or "",
         **{name: f"{value:.4g}" for name, value in sorted(record.metrics.items())},
     }
     print_table(record.name, ("", ""), [(name, value) for name, value in facts.items() if value])
+
+
+def _origin(record: ModuleRecord) -> dict[str, str]:
+    """What the weights are from."""
+    spec, when = record.spec, f"{record.created_at:%Y-%m-%d %H:%M} UTC"
+    if spec.kind == "imported":
+        return {
+            "backbone": spec.backbone.name,
+            "licence": spec.origin.licence,
+            "weights file": f"sha256 {spec.origin.weights_sha256[:12]}",
+            "imported": when,
+        }
+    starts = {}
+    if spec.kind == "hidden" and spec.hidden.start_from is not None:
+        frozen = ", ".join(spec.blocks[: spec.hidden.frozen(spec.blocks)])
+        starts = {
+            "starts from": f"{spec.source} ({spec.hidden.start_from[:12]})",
+            "frozen blocks": frozen,
+        }
+    return {
+        **starts,
+        "data": f"{spec.dataset.name} ({spec.dataset.fingerprint[:12]})",
+        "seed": str(spec.seed),
+        "trained": f"{when}, {record.seconds:.1f} s",
+    }
 
 
 def _print_found(query: ModuleQuery, limit: int, json: bool) -> None:
@@ -176,8 +199,8 @@ def _counted(names: list[str]) -> str:
 
 
 def _kind(kind: str | None) -> str | None:
-    if kind not in (None, "hidden", "output"):
-        raise typer.BadParameter("use hidden or output", param_hint="--kind")
+    if kind not in (None, "hidden", "imported", "output"):
+        raise typer.BadParameter("use hidden, imported or output", param_hint="--kind")
     return kind
 
 

@@ -14,7 +14,7 @@ GAP, LINE = 60, 14
 """Between columns, and between rows."""
 CHARACTERS = 36
 """That fit into a box."""
-FILL = {"hidden": "#e8f0fe", "output": "#e6f4ea", "network": "#fef7e0"}
+FILL = {"hidden": "#e8f0fe", "imported": "#f3e8fd", "output": "#e6f4ea", "network": "#fef7e0"}
 
 
 def lineage_svg(
@@ -88,7 +88,9 @@ def lineage_svg(
 
 def _facts(module: ModuleRecord) -> str:
     spec = module.spec
-    what = spec.hidden.objective.name if spec.kind == "hidden" else "output"
+    what = spec.hidden.objective.name if spec.kind == "hidden" else spec.kind
+    if spec.kind == "hidden" and spec.source is not None:
+        what += f" from {spec.source}"
     return f"{module.short_id[:8]} · {what}"
 
 

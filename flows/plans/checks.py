@@ -5,7 +5,7 @@ from __future__ import annotations
 from modkernel.data import DatasetInfo
 from modkernel.errors import DataError, InterfaceError
 from modkernel.registry import ModuleRecord
-from modkernel.spec import HiddenModuleSpec
+from modkernel.spec import HiddenModuleSpec, ImportedModuleSpec
 
 
 def check_labelled(info: DatasetInfo, need: str) -> None:
@@ -25,13 +25,13 @@ def check_labelled(info: DatasetInfo, need: str) -> None:
         )
 
 
-def check_is_hidden(record: ModuleRecord) -> HiddenModuleSpec:
+def check_is_hidden(record: ModuleRecord) -> HiddenModuleSpec | ImportedModuleSpec:
     """The spec of a stored hidden module, on which others can stand.
 
     Raises:
         InterfaceError: it is an output module.
     """
-    if record.spec.kind != "hidden":
+    if record.spec.kind == "output":
         raise InterfaceError(
             f"Module {record.short_id} ({record.name}) is an output module: name the hidden module "
             f"{' or '.join(one[:12] for one in record.spec.interface.stands_on)} under it."

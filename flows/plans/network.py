@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from modkernel.flows.plans import datasets
-from modkernel.flows.plans.steps import Below, Plan, hidden_step, output_step
+from modkernel.flows.plans.adapting import adapted, below_first, sources_of
+from modkernel.flows.plans.steps import Plan, hidden_step, output_step
 from modkernel.plan import facts, plan_network
 from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
@@ -13,11 +14,13 @@ def plan(registry: Registry, spec: NetworkSpec) -> Plan:
     """Resolve a network, and check that all of it can be trained.
 
     Raises:
-        SpecError, DataError, PairError, ObjectiveError, InterfaceError: something cannot be.
+        SpecError, DataError, PairError, ObjectiveError, InterfaceError, NotFoundError: something
+            cannot be.
     """
     dataset, seed = spec.dataset, spec.seed
     info = datasets.describe(registry, dataset)
-    hidden = plan_network(spec, info)
+    sources = sources_of(registry, spec.hidden)
+    hidden = adapted(plan_network(spec, info), sources)
     pairs = spec.pairs and datasets.check_pairs(
         registry, dataset, spec.pairs, [module.hidden for module in hidden]
     )
@@ -28,4 +31,4 @@ def plan(registry: Registry, spec: NetworkSpec) -> Plan:
     ]
     if spec.output is not None:
         steps.append(output_step(f"{spec.name}.output", spec.output, info, seed, dataset))
-    return Plan(Below.of_data(info), tuple(steps))
+    return Plan(below_first(info, sources[0]), tuple(steps))

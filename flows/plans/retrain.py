@@ -8,6 +8,7 @@ from typing import Any
 from modkernel.data import DatasetInfo
 from modkernel.errors import NotFoundError, SpecError
 from modkernel.flows.plans import datasets
+from modkernel.flows.plans.adapting import adapted, below_first, sources_of
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, Step, hidden_step, output_step
 from modkernel.plan import check_hidden, check_output, check_whole, facts, plan_hidden
@@ -60,7 +61,7 @@ def plan_retraining(
         UnknownNameError: a module that cannot be trained.
     """
     modules = registry.networks.members(network)
-    hidden = [module for module in modules if module.kind == "hidden"]
+    hidden = [module for module in modules if module.kind != "output"]
     first = _position(network, modules, stage, changes)
     at_output = first == len(hidden)
     if at_output and (changes.hidden is not None or changes.backbone is not None):
@@ -88,7 +89,8 @@ def plan_retraining(
     if kept:
         below = _below(kept, modules[-1])
     else:
-        below = Below.of_data(_data(registry, hidden[0], None, changes)[1])
+        first_source = None if changes.hidden is None else sources_of(registry, changes.hidden)[0]
+        below = below_first(_data(registry, hidden[0], None, changes)[1], first_source)
     if changes.hidden is not None:
         steps = _replaced(registry, network, hidden, first, below, name, changes)
     else:
@@ -128,7 +130,7 @@ def _position(
 ) -> int:
     """How many modules come before a stage."""
     names = {module.name: place for place, module in enumerate(modules)}
-    places = {str(place + 1): place for place, m in enumerate(modules) if m.kind == "hidden"}
+    places = {str(place + 1): place for place, m in enumerate(modules) if m.kind != "output"}
     has_output = modules[-1].kind == OUTPUT
     if has_output or changes.output is not None:
         places[OUTPUT] = len(modules) - has_output
@@ -166,6 +168,7 @@ def _replaced(
     pairs = _pairs(registry, network, old, changes)
     check_hidden(changes.hidden, info, on_pairs=pairs is not None)
     plans = plan_hidden(backbone, changes.hidden, below.gives, start_after)
+    plans = adapted(plans, sources_of(registry, changes.hidden))
     known = pairs and datasets.check_pairs(
         registry, dataset, pairs, [plan.hidden for plan in plans]
     )
@@ -181,7 +184,13 @@ def _again(
 ) -> Step:
     """A hidden module as it was, on what is below it now and on its data as it is now."""
     dataset, info = _data(registry, record, record, changes)
-    hidden = check_is_hidden(record).hidden
+    if record.spec.kind != "hidden":
+        raise SpecError(
+            f"Module {record.short_id} ({record.name}) was not trained here, so it cannot be "
+            "trained again as it was: give 'hidden' in --spec, or begin after it."
+        )
+    hidden = record.spec.hidden
+    sources_of(registry, [hidden])  # Refuses one that starts from what is deleted.
     pairs = _pairs(registry, network, record, changes)
     check_hidden([hidden], info, on_pairs=pairs is not None)
     known = pairs and datasets.check_pairs(registry, dataset, pairs, [hidden])

@@ -47,7 +47,7 @@ class Below:
     @classmethod
     def of_module(cls, module_id: str, spec: ModuleSpec) -> Below:
         """A module of this id and spec."""
-        last_block = spec.blocks[-1] if spec.kind == "hidden" else None
+        last_block = spec.blocks[-1] if spec.kind != "output" else None
         upstream = (Upstream(id=module_id),)
         return cls(upstream, spec.preprocessing, spec.interface.gives, last_block, (spec,))
 

@@ -18,7 +18,7 @@ class ModuleResult(Spec):
     name: str
     version: int | None
     """Of the registered model in MLflow."""
-    kind: Literal["hidden", "output"]
+    kind: Literal["hidden", "imported", "output"]
     reused: bool
     """Whether it was there already and nothing was trained."""
     seconds: float

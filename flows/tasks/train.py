@@ -69,6 +69,9 @@ def train_stored_module(
         known: dict[str, Any] = {"dataset": dataset, "upstream": _upstream(registry, module)}
         job: Job
         if module.kind == "hidden":
+            if module.hidden.start_from is not None:
+                source = registry.modules.resolve(module.hidden.start_from)
+                (known["start"],) = chain_files(registry, [source])
             job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
         else:
             known |= {"left_out": tests.left_out, "seen": tests.seen}

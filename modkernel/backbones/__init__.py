@@ -8,7 +8,18 @@ from modkernel.backbones.build import (
     blocks_of,
     build_hidden,
     build_skeleton,
+    is_whole,
     output_shape,
+    traced_network,
 )
 
-__all__ = ["BACKBONES", "Block", "blocks_of", "build_hidden", "build_skeleton", "output_shape"]
+__all__ = [
+    "BACKBONES",
+    "Block",
+    "blocks_of",
+    "build_hidden",
+    "build_skeleton",
+    "is_whole",
+    "output_shape",
+    "traced_network",
+]

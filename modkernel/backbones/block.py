@@ -30,11 +30,16 @@ class Block:
         build: Makes the block for inputs of a shape (one example, without the batch dimension).
         stage: Neighbouring blocks of the same stage stay together when blocks are shared out
             evenly; a block without a stage is a stage of its own.
+        skeleton: The same with any weights or none, on any device, to load stored ones into;
+            `build` if left out.
+        also: Other names that a cut after the block may be asked for by.
     """
 
     name: str
     build: Callable[[Shape], nn.Module]
     stage: str | None = None
+    skeleton: Callable[[Shape], nn.Module] | None = None
+    also: tuple[str, ...] = ()
 
 
 def image_channels(takes: Shape, backbone: str, smallest: int = 1) -> int:

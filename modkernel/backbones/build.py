@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from modkernel.backbones.block import Block
+from modkernel.backbones.elsewhere import package_in, traced_of_package
 from modkernel.backbones.lenet import lenet5
 from modkernel.backbones.mlp import mlp
 from modkernel.backbones.resnet import RESNETS
+from modkernel.backbones.whole import Make, Traced, trace, whole_blocks
 from modkernel.errors import InterfaceError, SpecError
 from modkernel.lookup import import_object, is_import_path, lookup
 from modkernel.spec import MOST_BLOCKS, BackboneSpec, Shape
@@ -27,13 +30,17 @@ def blocks_of(spec: BackboneSpec) -> tuple[Block, ...]:
     """The named blocks of a backbone, in order.
 
     A name of the form `package.module:function` is the user's own: the function takes the
-    `BackboneSpec` (its arguments are in `spec.options`) and returns the blocks.
+    `BackboneSpec` (its arguments are in `spec.options`) and returns the blocks; or, of a `whole`
+    one, takes the options and returns a network, whose blocks are found by tracing it. So are those
+    of `torchvision/NAME` and `timm/NAME`.
 
     Raises:
         UnknownNameError: no such backbone.
         SpecError: the user's own cannot be imported or fails, or what it returns is not a
             non-empty sequence of blocks with distinct names; or options for a built-in one.
     """
+    if is_whole(spec):
+        return tuple(whole_blocks(*traced_network(spec)))
     if not is_import_path(spec.name):
         function = lookup(BACKBONES, spec.name, "backbone")
         if spec.options:
@@ -57,6 +64,42 @@ def blocks_of(spec: BackboneSpec) -> tuple[Block, ...]:
         )
     _check_blocks(spec.name, blocks)
     return blocks
+
+
+def is_whole(spec: BackboneSpec) -> bool:
+    """Whether a backbone is a whole torch network, with its classifier."""
+    return spec.whole or package_in(spec.name) is not None
+
+
+def traced_network(spec: BackboneSpec) -> tuple[Traced, Make]:
+    """A backbone that is a whole network, and what builds it again.
+
+    Raises:
+        UnknownNameError: its package has no such network.
+        SpecError: it cannot be imported, built or traced.
+    """
+    if package_in(spec.name) is not None:
+        return traced_of_package(spec)
+    if not is_import_path(spec.name):
+        raise SpecError(f"'whole' is for backbones by import path, not for '{spec.name}'.")
+    function = import_object(spec.name, "network")
+
+    def make() -> nn.Module:
+        try:
+            network = function(**spec.options)
+        except Exception as error:
+            raise SpecError(
+                f"Network '{spec.name}' failed: {type(error).__name__}: {error}. It must be a "
+                "function that takes the options, if any, and returns a torch module."
+            ) from error
+        if not isinstance(network, nn.Module):
+            raise SpecError(
+                f"Network '{spec.name}' gave a {type(network).__name__}: its function must return "
+                "a torch module."
+            )
+        return network
+
+    return trace(spec.name, make()), make
 
 
 def build_hidden(
@@ -101,6 +144,7 @@ def build_skeleton(
     with torch.device(device), torch.random.fork_rng(devices=[]):
         for name in blocks:
             block = lookup(table, name, f"block of backbone '{backbone.name}'")
+            block = replace(block, build=block.skeleton or block.build)
             built[_key(name)], takes = _build_block(block, takes)
     return nn.Sequential(built), takes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
-from modkernel.backbones import Block, blocks_of
+from modkernel.backbones import Block, blocks_of, is_whole
 from modkernel.errors import CutError
 from modkernel.spec import BackboneSpec, HiddenSpec
 
@@ -28,7 +28,7 @@ def cut(
         hidden: The hidden modules; only `until` is read.
         start_after: Cut only what comes after this block; None begins with the first block.
         to_end: Whether the last module must end at the backbone's last block; False allows to
-            train a network's first modules alone.
+            train a network's first modules alone. A whole network's last blocks may be left out.
 
     Raises:
         CutError: an unknown block, ends out of order, a last module that does not reach the last
@@ -88,7 +88,8 @@ def _cut_at(
                 f"Hidden module {module} ends at '{names[after]}', which does not come after "
                 f"'{names[before]}', where the one before it ends: the order is {_names(blocks)}."
             )
-    if to_end and positions[-1] != len(blocks) - 1:
+    # A whole network's classifier is of no use to other tasks.
+    if to_end and not is_whole(backbone) and positions[-1] != len(blocks) - 1:
         raise CutError(
             f"The last hidden module ends at '{ends[-1]}' and leaves "
             f"{_names(blocks[positions[-1] + 1 :])} to no module: "
@@ -102,7 +103,7 @@ def _cut_at(
 
 def _position(backbone: BackboneSpec, blocks: tuple[Block, ...], name: str) -> int:
     for index, block in enumerate(blocks):
-        if block.name == name:
+        if name == block.name or name in block.also:
             return index
     raise CutError(
         f"Backbone '{backbone.name}' has no block '{name}' to cut at: use one of {_names(blocks)}."

@@ -80,7 +80,7 @@ def measure(
         SettingsError: there is no room for the features, see `compute_features`.
     """
     top = modules[-1].spec
-    if top.kind != "hidden":
+    if top.kind == "output":
         raise InterfaceError("An output module's features are those of the module under it.")
     if data.train.labels is None or data.validation.labels is None:
         raise DataError(

@@ -87,6 +87,7 @@ class HiddenJob(_Job):
     kind: Literal["hidden"] = "hidden"
     module: HiddenModuleSpec
     pairs: str | None = Field(None, description="File of pairs, in place of class labels.")
+    start: UpstreamFiles | None = Field(None, description="The module that it starts from.")
 
     @property
     def fingerprint(self) -> str:

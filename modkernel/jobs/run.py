@@ -17,7 +17,15 @@ from modkernel.data import (
 from modkernel.errors import DataError, StoppedError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.measure import measure
-from modkernel.jobs.job import EndToEndJob, GroundTruthJob, HiddenJob, Job, MeasureJob, OutputJob
+from modkernel.jobs.job import (
+    EndToEndJob,
+    GroundTruthJob,
+    HiddenJob,
+    Job,
+    MeasureJob,
+    OutputJob,
+    UpstreamFiles,
+)
 from modkernel.lookup import trusting
 from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.reuse.ground_truth import GROUND_TRUTH_FILE
@@ -57,10 +65,7 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
 def _run(job: Job, progress: Progress, stop: Stop) -> None:
     work = Path(job.work)
     control = Control(checkpoints=work / "checkpoint", progress=progress, stop=stop)
-    upstream = [
-        read_module(Path(files.folder), files.weights_sha256, files.spec_sha256)
-        for files in job.upstream
-    ]
+    upstream = [_read(files) for files in job.upstream]
     arithmetic = choose_arithmetic(job.device, _recipe(job, upstream).precision)
     data = load_dataset(job.dataset, job.places, resident_limit=job.resident_limit)
     _check_data(job, data)
@@ -106,6 +111,10 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
                 (part / GROUND_TRUTH_FILE).write_text(found.model_dump_json(indent=1) + "\n")
 
 
+def _read(files: UpstreamFiles) -> StoredModule:
+    return read_module(Path(files.folder), files.weights_sha256, files.spec_sha256)
+
+
 def _check_data(job: Job, data: Dataset) -> None:
     if data.fingerprint != job.fingerprint:
         raise DataError(
@@ -137,6 +146,7 @@ def _hidden(
     control: Control,
 ) -> tuple[dict[str, Tensor], TrainReport]:
     train, validation = _pairs(job, data)
+    start = None if job.start is None else _read(job.start)
     return train_hidden(
         job.module,
         train,
@@ -145,6 +155,7 @@ def _hidden(
         arithmetic=arithmetic,
         control=control,
         cache=_cache(job),
+        start=start,
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modkernel.errors import InterfaceError
 from modkernel.kernels import JOINED, make_kernel
-from modkernel.spec import HiddenModuleSpec, Interface, KernelSpec, ModuleSpec, Preprocessing, Shape
+from modkernel.spec import Interface, KernelSpec, ModuleSpec, Preprocessing, Shape
 
 JOINED_KERNEL = KernelSpec(name=JOINED)
 """Of an output module on several modules."""
@@ -104,7 +104,7 @@ def check_join(modules: Sequence[tuple[str, ModuleSpec]]) -> None:
         )
     first, reference = modules[0]
     for name, spec in modules:
-        if not isinstance(spec, HiddenModuleSpec):
+        if spec.kind == "output":
             raise InterfaceError(
                 f"{name} is an output module: join the hidden modules under it, whose features a "
                 "new output module then takes side by side."

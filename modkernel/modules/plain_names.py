@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from modkernel.backbones import is_whole
 from modkernel.backbones.resnet import RESNETS
 from modkernel.modules.network import Network
 from modkernel.modules.preprocess import Normalise
-from modkernel.spec import HiddenModuleSpec
+from modkernel.spec import HiddenModuleSpec, ImportedModuleSpec
 
 OUTPUT = "fc"
 """What the output module's tensors begin with, as the last layer of torchvision's networks."""
@@ -41,7 +42,7 @@ def plain_tensors(network: Network) -> dict[str, Tensor]:
         named |= {f"{prefix}mean": preprocess.mean, f"{prefix}std": preprocess.std}
         if preprocess.spec.bounds is not None:
             named |= {f"{prefix}low": preprocess.low, f"{prefix}high": preprocess.high}
-    specs = [s.spec for s in network.stored if isinstance(s.spec, HiddenModuleSpec)]
+    specs = [s.spec for s in network.stored if s.spec.kind != "output"]
     blocks = [block for spec in specs for block in spec.blocks]
     one_backbone = len({spec.backbone.digest() for spec in specs}) <= 1
     is_chain = not any(stored.spec.interface.joins for stored in network.stored)
@@ -55,12 +56,15 @@ def plain_tensors(network: Network) -> dict[str, Tensor]:
     return named
 
 
-def _of_blocks(spec: HiddenModuleSpec, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _of_blocks(
+    spec: HiddenModuleSpec | ImportedModuleSpec, keys: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
     """Keys of a hidden module's state dict, each with its plain name."""
     blocks = {block.replace(".", "_"): block for block in spec.blocks}
     for key in keys:
         child, _, rest = key.partition(".")
-        name = f"{blocks[child]}.{rest}"
+        # A whole network's blocks have its names already.
+        name = rest if is_whole(spec.backbone) else f"{blocks[child]}.{rest}"
         if spec.backbone.name in RESNETS:
             for pattern, plain in _RESNET:
                 name = pattern.sub(plain, name)

@@ -18,7 +18,7 @@ from modkernel.backbones import build_skeleton
 from modkernel.errors import ArtifactError, InterfaceError
 from modkernel.lookup import check_trusted
 from modkernel.modules.output import OutputModule
-from modkernel.spec import FORMAT_VERSION, HiddenModuleSpec, ModuleSpec, Shape, parse_module_spec
+from modkernel.spec import FORMAT_VERSION, ModuleSpec, Shape, parse_module_spec
 from modkernel.system.files import hash_file, write_new, written_whole
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -146,20 +146,32 @@ def build_module(stored: StoredModule) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+def stored_weights(stored: StoredModule) -> dict[str, Tensor]:
+    """A stored module's tensors on the CPU, without building it: no code of its own is run.
+
+    Raises:
+        ArtifactError: they are missing or altered.
+    """
+    path = stored.folder / WEIGHTS_FILE
+    content = _read(path)
+    _require_digest(path, _sha256(content), stored.weights_sha256)
+    return _parse_weights(path, content)
+
+
 def check_spec_trusted(module_id: str, spec: ModuleSpec) -> None:
     """Check that the code that a stored module's spec names may be imported; nothing is.
 
     Raises:
         SpecError: it may not; see `modkernel.lookup.check_trusted`.
     """
-    if isinstance(spec, HiddenModuleSpec):
+    if spec.kind != "output":
         check_trusted(spec.backbone.name, f"The stored module {module_id[:12]} names backbone")
 
 
 def _skeleton(stored: StoredModule) -> tuple[nn.Module, Shape] | None:
     """A hidden module without weights, and what it gives; none for an output module."""
     spec = stored.spec
-    if not isinstance(spec, HiddenModuleSpec):
+    if spec.kind == "output":
         return None
     try:
         return build_skeleton(spec.backbone, spec.blocks, spec.interface.takes)

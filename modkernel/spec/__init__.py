@@ -6,19 +6,24 @@ weights: everything that decided its training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from modkernel.spec.base import Shape as Shape
 from modkernel.spec.base import Spec as Spec
+from modkernel.spec.dataset import DatasetSpec as DatasetSpec
 from modkernel.spec.facts import DatasetFacts as DatasetFacts
 from modkernel.spec.fields import ClassName as ClassName
 from modkernel.spec.fields import Groups as Groups
 from modkernel.spec.fields import ImageSize as ImageSize
 from modkernel.spec.fields import Label as Label
+from modkernel.spec.origin import Origin as Origin
 from modkernel.spec.preprocessing import ImageReading as ImageReading
 from modkernel.spec.preprocessing import Preprocessing as Preprocessing
+from modkernel.spec.recipe import ADAPTING_RATE
+from modkernel.spec.recipe import Recipe as Recipe
 from modkernel.spec.shorthand import from_count
 from modkernel.spec.upstream import Upstream as Upstream
 from modkernel.spec.upstream import Upstreams as Upstreams
@@ -39,94 +44,13 @@ Name = Annotated[
 ]
 
 
-class DatasetSpec(Spec, title="Data set"):
-    """A data set, a subset of its classes, and how it is split."""
-
-    name: str = Field(
-        "digits",
-        description="digits, mnist, fashion_mnist, cifar10, cifar100, svhn, image_folder, arrays, "
-        "table, huggingface, or the import path 'package.module:function' of your own loader.",
-    )
-    path: str | None = Field(
-        None,
-        description="Folder of image_folder or huggingface, file of arrays or a table, or a name "
-        "that each machine's data_paths gives a path.",
-    )
-    label: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Column of a table, or of a huggingface folder, that has the classes.",
-    )
-    classes: tuple[ClassName, ...] | None = Field(
-        None, description="Only these classes, by name; all of them if left out."
-    )
-    groups: Groups | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Classes joined under new names, such as "
-        '{"animal": ["cat", "dog"], "vehicle": ["car", "ship"]}; not together with classes.',
-    )
-    image_size: ImageSize | None = Field(
-        None, description="Side in pixels that images are resized to, or [height, width]."
-    )
-    channels: Literal[1, 3] | None = Field(
-        None, description="1 converts images to grey, 3 to colour; as they are if left out."
-    )
-    value_range: tuple[float, float] | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Values that become black and white in grey images of more than 8 bits; the "
-        "training images' smallest and largest if left out.",
-    )
-    background: int | None = Field(
-        None,
-        ge=0,
-        le=255,
-        exclude_if=lambda value: value is None,
-        description="Grey level that transparent images are laid on; white (255) if left out, or "
-        "another that images of nearly that colour stand out from.",
-    )
-    unlabelled: Label | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Label or class name that stands for 'no label', such as -1: its examples are "
-        "left out.",
-    )
-    validation_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Share of the training examples kept for validation."
-    )
-    test_fraction: float = Field(
-        0.2, gt=0, lt=1, description="Share kept for testing where the set has no test part."
-    )
-    split_seed: int = Field(0, ge=0, description="Seed of the split.")
-
-    @model_validator(mode="after")
-    def _check_groups(self) -> Self:
-        if self.groups is not None and self.classes is not None:
-            raise ValueError(
-                "give 'classes' or 'groups', not both: a class that is in no group is left out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_range(self) -> Self:
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise ValueError("'value_range' is [low, high] with low < high")
-        return self
-
-    def side_lengths(self) -> tuple[int, int] | None:
-        """Height and width that images are resized to, if they are."""
-        size = self.image_size
-        return (size, size) if isinstance(size, int) else size
-
-
 class BackboneSpec(Spec, title="Backbone"):
     """An ordered list of named blocks that can be cut between any two of them."""
 
     name: str = Field(
         "mlp",
         description="mlp, lenet5, resnet18, resnet34, resnet50, resnet101, resnet152, "
-        "or the import path 'package.module:function' of your own.",
+        "torchvision/NAME or timm/NAME, or the import path 'package.module:function' of your own.",
     )
     width: int | None = Field(
         None, ge=1, description="Units (mlp) or channels of the first stage; the usual if left out."
@@ -139,6 +63,12 @@ class BackboneSpec(Spec, title="Backbone"):
     )
     options: dict[str, int | float | str | bool] = Field(
         default_factory=dict, description="Arguments of your own backbone function."
+    )
+    whole: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="Your own function takes the options as its arguments and returns a whole "
+        "torch network, which may be cut wherever a single tensor passes.",
     )
 
 
@@ -173,54 +103,6 @@ class ObjectiveSpec(Spec, title="Objective"):
     )
 
 
-class Recipe(Spec):
-    """How weights are optimised."""
-
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(256, ge=2)
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = Field(0.1, gt=0, description="Peak learning rate.")
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    schedule: Literal["one_cycle", "cosine", "multistep", "constant"] = "one_cycle"
-    milestones: tuple[int, ...] = Field(
-        (), description="Epochs after which multistep divides the learning rate by ten."
-    )
-    clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient.")
-    crop_padding: int = Field(0, ge=0, description="Random crop after padding by these pixels.")
-    flip: bool = Field(False, description="Random horizontal flip.")
-    views: int | None = Field(
-        None,
-        ge=1,
-        exclude_if=lambda value: value is None,
-        description="Train on this many fixed random views of each image, computed once, in place "
-        "of fresh ones in every epoch: much faster on stored modules. It needs crop_padding or "
-        "flip. End-to-end training always takes fresh views.",
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 autocast on hardware that has it."
-    )
-
-    @property
-    def augments(self) -> bool:
-        """Whether training images are altered at random."""
-        return self.flip or self.crop_padding > 0
-
-    @model_validator(mode="after")
-    def _check_milestones(self) -> Self:
-        if (self.schedule == "multistep") != bool(self.milestones):
-            raise ValueError("milestones go with schedule 'multistep', and it needs them")
-        return self
-
-    @model_validator(mode="after")
-    def _check_views(self) -> Self:
-        if self.views is not None and not self.augments:
-            raise ValueError(
-                "views are random views of images: set crop_padding or flip too, or leave views out"
-            )
-        return self
-
-
 class HiddenSpec(Spec, title="Hidden module"):
     """One hidden module: where it ends and how it is trained."""
 
@@ -238,6 +120,38 @@ class HiddenSpec(Spec, title="Hidden module"):
     projection: int | None = Field(
         None, ge=1, description="Units of a projection head used only while training."
     )
+    start_from: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Stored module of the same blocks and shapes whose weights training starts "
+        "from, at a tenth of the usual learning rate if none is given: id, NAME, NAME@ALIAS or "
+        "NAME/VERSION.",
+    )
+    freeze: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda value: value == 0,
+        description="Share of its blocks, the first ones, that stay as start_from has them.",
+    )
+
+    @model_validator(mode="after")
+    def _slow_down(self) -> Self:
+        # A validator before would have lists for tuples, which stored specs are not read with.
+        if self.start_from is not None and "learning_rate" not in self.recipe.model_fields_set:
+            self.__dict__["recipe"] = self.recipe.changed(learning_rate=ADAPTING_RATE)
+            self.__pydantic_fields_set__.add("recipe")
+        return self
+
+    @model_validator(mode="after")
+    def _check_freeze(self) -> Self:
+        if self.freeze and self.start_from is None:
+            raise ValueError("'freeze' keeps weights that 'start_from' names: give that too")
+        return self
+
+    def frozen(self, blocks: Sequence[str]) -> int:
+        """How many of a module's blocks, the first ones, are not trained."""
+        return int(self.freeze * len(blocks) + 1e-9)  # 0.7 of 10 blocks are 7.
 
 
 class OutputSpec(Spec, title="Output module"):
@@ -339,7 +253,12 @@ class HiddenModuleSpec(_ModuleSpec):
     kind: Literal["hidden"] = "hidden"
     backbone: BackboneSpec
     blocks: tuple[str, ...] = Field(min_length=1, description="Of the backbone, in order.")
-    hidden: HiddenSpec
+    hidden: HiddenSpec = Field(description="With the id of the module that it starts from.")
+    source: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Name of the module that it starts from; that may be deleted.",
+    )
 
     @property
     def recipe(self) -> Recipe:
@@ -349,6 +268,24 @@ class HiddenModuleSpec(_ModuleSpec):
     @property
     def classes(self) -> None:
         """None: a hidden module knows no classes."""
+
+
+class ImportedModuleSpec(_ModuleSpec):
+    """What is stored beside the weights of a module of a network that was trained elsewhere."""
+
+    kind: Literal["imported"] = "imported"
+    backbone: BackboneSpec
+    blocks: tuple[str, ...] = Field(min_length=1, description="Of the backbone, in order.")
+    origin: Origin
+
+    @property
+    def recipe(self) -> Recipe:
+        """The default one: nothing is known of its training."""
+        return Recipe()
+
+    @property
+    def classes(self) -> None:
+        """None: an imported module knows no classes."""
 
 
 class OutputModuleSpec(_ModuleSpec):
@@ -364,10 +301,14 @@ class OutputModuleSpec(_ModuleSpec):
         return self.output.recipe
 
 
-ModuleSpec = Annotated[HiddenModuleSpec | OutputModuleSpec, Field(discriminator="kind")]
+ModuleSpec = Annotated[
+    HiddenModuleSpec | ImportedModuleSpec | OutputModuleSpec, Field(discriminator="kind")
+]
 """What is stored beside a module's weights, one form a kind; fully resolved."""
 
-_module_spec: TypeAdapter[HiddenModuleSpec | OutputModuleSpec] = TypeAdapter(ModuleSpec)
+_module_spec: TypeAdapter[HiddenModuleSpec | ImportedModuleSpec | OutputModuleSpec] = TypeAdapter(
+    ModuleSpec
+)
 
 
 def parse_module_spec(content: bytes | str, strict: bool = False) -> ModuleSpec:

@@ -14,7 +14,7 @@ from modkernel.control import UNWATCHED, Control
 from modkernel.data import Dataset, DatasetInfo
 from modkernel.data.augment import augment
 from modkernel.data.sources import ExampleSource
-from modkernel.errors import DataError, ObjectiveError
+from modkernel.errors import DataError, ObjectiveError, SpecError
 from modkernel.kernels import Kernel, make_kernel
 from modkernel.modules.preprocess import Normalise
 from modkernel.plan import HiddenPlan, check_output, check_tested, facts, plan_network
@@ -51,6 +51,7 @@ def baseline_key(spec: NetworkSpec, info: DatasetInfo) -> BaselineKey:
 
     Raises:
         DataError: the data set has no class labels, or nothing to test on.
+        SpecError: a module that starts from a stored one.
         ObjectiveError: the last kernel has no finite features to train a linear classifier on.
         CutError: the backbone cannot be cut as the spec says.
         UnknownNameError: a backbone or kernel that is not in its table.
@@ -70,6 +71,10 @@ def baseline_key(spec: NetworkSpec, info: DatasetInfo) -> BaselineKey:
 
 def _plan(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]:
     """The hidden modules; a baseline has no pairs, and its classifier is no output module."""
+    if any(module.start_from for module in spec.hidden):
+        raise SpecError(
+            "A baseline is trained from fresh weights: leave 'start_from' out of its modules."
+        )
     return plan_network(spec.changed(output=None, pairs=None), info)
 
 

@@ -17,7 +17,7 @@ from modkernel.features.compute import cache_entry, compute_features, gpu_share
 from modkernel.features.extractor import frozen_upstream
 from modkernel.features.sources import View
 from modkernel.kernels import Kernel
-from modkernel.modules.stored import StoredModule
+from modkernel.modules.stored import StoredModule, stored_weights
 from modkernel.objectives.table import ProxyObjective, make_objective
 from modkernel.pairs.source import PairSource
 from modkernel.spec import ModuleSpec, Recipe
@@ -149,6 +149,7 @@ def train_hidden(
     arithmetic: Arithmetic,
     control: Control = UNWATCHED,
     cache: FeatureCache | None = None,
+    start: StoredModule | None = None,
 ) -> tuple[dict[str, Tensor], TrainReport]:
     """Train the hidden module that `spec` describes, by maximising its proxy objective.
 
@@ -165,6 +166,7 @@ def train_hidden(
         arithmetic: device and number format.
         control: checkpoints, progress, stop.
         cache: stores the upstream's output of whole splits for the next module on it.
+        start: the module that the spec says it starts from.
 
     Returns:
         The module's state dict on the CPU, and the report.
@@ -175,10 +177,12 @@ def train_hidden(
         ObjectiveError: the objective is undefined for the kernel, see `make_objective`.
         NonFiniteError: the objective is not finite, see `minimise`.
         StoppedError: `control.stop` said so, see `minimise`.
-        SpecError: not the spec of a hidden module, or fixed views without an upstream.
+        SpecError: not the spec of a hidden module, fixed views without an upstream, another module
+            to start from than it says, or nothing left to train.
+        ArtifactError: the weights to start from are altered.
         SettingsError: there is no room for the upstream's output, see `compute_features`.
     """
-    problem = _problem(spec, train, validation, upstream, arithmetic, control, cache)
+    problem = _problem(spec, train, validation, upstream, arithmetic, control, cache, start)
     result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control)
     weights = {
         name.removeprefix("module."): value.cpu().contiguous()
@@ -207,6 +211,7 @@ def _problem(
     arithmetic: Arithmetic,
     control: Control,
     cache: FeatureCache | None,
+    start: StoredModule | None,
 ) -> HiddenProblem:
     """Refuse what cannot be trained; place the model and its inputs on the device."""
     if spec.kind != "hidden":
@@ -214,7 +219,13 @@ def _problem(
     recipe = spec.hidden.recipe
     if recipe.views is not None and not upstream:
         raise SpecError("Fixed views are for modules on stored ones: leave 'views' out.")
-    model, kernel = with_head(spec)
+    if spec.hidden.start_from != (None if start is None else start.id):
+        raise SpecError(
+            f"The module starts from {(spec.hidden.start_from or 'fresh weights')[:24]}, but was "
+            f"given {'none' if start is None else start.id[:12]}: pass the stored module that "
+            "hidden.start_from names by its id, or leave it out there."
+        )
+    model, kernel = with_head(spec, None if start is None else stored_weights(start))
     objective = make_objective(spec.hidden.objective, kernel)
     for part in (train, validation):
         part.pairs.check(objective.needs_same)

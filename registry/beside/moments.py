@@ -68,7 +68,7 @@ class StoredMoments(Beside[MomentsRecord, ModuleMoments]):
         """
         if chain[-1].spec.interface.joins and chain[-1].kind == "output":
             return None
-        hidden = [record for record in chain if record.kind == "hidden"]
+        hidden = [record for record in chain if record.kind != "output"]
         for trained in reversed(chain):
             found = self.get(hidden[-1], trained.spec.dataset.fingerprint) if hidden else None
             if found is not None:

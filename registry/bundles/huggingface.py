@@ -11,6 +11,7 @@ from safetensors.torch import save
 
 from modkernel.errors import BundleError
 from modkernel.lookup import import_paths, is_import_path, trusting
+from modkernel.modules.imported import ELSEWHERE
 from modkernel.modules.network import Network, assemble
 from modkernel.registry.bundles.write import chain_of, resolve
 from modkernel.registry.records import ModuleRecord, NetworkRecord
@@ -29,7 +30,7 @@ def export_huggingface(registry: Registry, reference: str, folder: Path) -> None
     """Write a network, or a module with those that it stands on, as a folder.
 
     It has the weights in one file, each module's under the prefix that `config.json` names. A
-    license is for its owner to add.
+    license is for its owner to add, but for that of imported modules.
 
     Args:
         registry: has it.
@@ -109,13 +110,16 @@ def card_of(
     """The model card: metadata that the Hub reads, then what a person wants to know."""
     spec = chain[-1].spec
     data = spec.dataset
-    known = data.name not in OWN_FILES and not is_import_path(data.name)
+    imported = [record.spec for record in chain if record.spec.kind == "imported"]
+    known = data.name not in OWN_FILES and not is_import_path(data.name) and data != ELSEWHERE
     is_image = len(chain[0].spec.preprocessing.shape) == 3
     task = f"{'image' if is_image else 'tabular'}-classification"
     metadata: dict[str, Any] = {
         "library_name": "modkernel",
         "tags": ["modkernel", "modular-training", *(["resnet"] if _is_resnet(chain) else [])],
     }
+    if imported:
+        metadata["license"] = imported[0].origin.licence
     if network.classes:
         metadata["pipeline_tag"] = task
     if known:
@@ -161,8 +165,11 @@ def _text(
     for prefix, record in zip(_prefixes(chain), chain, strict=True):
         yield f"| `{prefix}` | {sentence(record.name, record.spec)} | `{record.short_id}` |"
     yield "\n## Data\n"
-    yield f"{plain(data.name)}, fingerprint `{data.fingerprint}`, {len(data.classes)} classes: "
-    yield f"{', '.join(map(plain, data.classes))}.\n"
+    if data == ELSEWHERE:
+        yield "It is not known what the network was trained on.\n"
+    else:
+        yield f"{plain(data.name)}, fingerprint `{data.fingerprint}`, {len(data.classes)} classes: "
+        yield f"{', '.join(map(plain, data.classes))}.\n"
     if evaluation is not None:
         yield "## Evaluation\n"
         yield "| on the test part | |\n|---|---|"

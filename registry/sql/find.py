@@ -103,8 +103,9 @@ def _traits(spec: ModuleSpec, name: str) -> Iterator[tuple[str, str]]:
     for one in spec.classes or spec.dataset.classes:
         yield "class", one
     if spec.kind == "hidden":
-        yield "backbone", spec.backbone.name
         yield "objective", spec.hidden.objective.name
+    if spec.kind != "output":
+        yield "backbone", spec.backbone.name
         for block in spec.blocks:
             yield "block", block
 

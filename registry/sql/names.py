@@ -15,7 +15,7 @@ from modkernel.registry.sql.tables import ModuleRow, NetworkModuleRow, NetworkRo
 
 NEWEST = 200
 """Aliases, versions and networks that are listed at most: nobody finds one among thousands."""
-IS_HIDDEN = (ModuleRow.kind == "hidden", ModuleRow.state == "READY")
+IS_HIDDEN = (ModuleRow.kind != "output", ModuleRow.state == "READY")
 
 
 def stored_names(database: Database) -> StoredNames:
@@ -108,6 +108,6 @@ def _stages(session: Session) -> tuple[str, ...]:
     hidden = (
         select(func.max(NetworkModuleRow.position))
         .join(ModuleRow, ModuleRow.id == NetworkModuleRow.module_id)
-        .where(ModuleRow.kind == "hidden")
+        .where(ModuleRow.kind != "output")
     )
     return (*map(str, range(1, (session.scalar(hidden) or 0) + 1)), "output")

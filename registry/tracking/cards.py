@@ -8,7 +8,7 @@ from modkernel.lookup import TRUST_VARIABLE, package_of
 from modkernel.modules.join import takes_maps
 from modkernel.registry.records import ModuleRecord, Named, Uses, needs
 from modkernel.registry.tracking.markdown import figure, link, plain, table
-from modkernel.spec import Interface, ModuleSpec, OutputModuleSpec, Shape
+from modkernel.spec import HiddenModuleSpec, Interface, ModuleSpec, OutputModuleSpec, Shape
 from modkernel.training.report import TrainReport
 
 LIMIT_CHARACTERS = 5000
@@ -35,9 +35,25 @@ def sentence(name: str, spec: ModuleSpec) -> str:
             f"{f', on {count} modules side by side' if count > 1 else ''}."
         )
     blocks = spec.blocks[0] if len(spec.blocks) == 1 else f"{spec.blocks[0]} to {spec.blocks[-1]}"
+    if spec.kind == "imported":
+        return (
+            f"Imported module {name}: {plain(blocks)} of {plain(spec.backbone.name)}, trained "
+            f"elsewhere, licence {plain(spec.origin.licence)}."
+        )
     return (
         f"Hidden module {name}: {plain(blocks)} of {plain(spec.backbone.name)}, trained on {data} "
-        f"to maximise {spec.hidden.objective.name} under the {spec.interface.kernel.name} kernel."
+        f"to maximise {spec.hidden.objective.name} under the {spec.interface.kernel.name} kernel"
+        f"{_start(spec)}."
+    )
+
+
+def _start(spec: HiddenModuleSpec) -> str:
+    if spec.hidden.start_from is None:
+        return ""
+    frozen = spec.hidden.frozen(spec.blocks)
+    return (
+        f", from the weights of {plain(spec.source or '')} (`{spec.hidden.start_from[:12]}`)"
+        f"{f', of which the first {frozen} of {len(spec.blocks)} blocks were kept' * (frozen > 0)}"
     )
 
 
@@ -81,8 +97,7 @@ def module_card(
         "## Data",
         _data(spec),
         *_use(record),
-        "## Training",
-        _training(report),
+        *_training(record, report),
     ]
     return fitted(parts)
 
@@ -183,6 +198,11 @@ def _this(record: ModuleRecord) -> str:
 
 
 def _data(spec: ModuleSpec) -> str:
+    if spec.kind == "imported":
+        return (
+            f"Not known here. The weights are from a file with the sha256 "
+            f"`{spec.origin.weights_sha256}`, licence {plain(spec.origin.licence)}."
+        )
     facts = spec.dataset
     shown = ", ".join(plain(name[:40]) for name in facts.classes[:NAMED_CLASSES])
     more = len(facts.classes) - NAMED_CLASSES
@@ -195,7 +215,9 @@ def _data(spec: ModuleSpec) -> str:
     return " ".join(lines)
 
 
-def _training(report: TrainReport) -> str:
+def _training(record: ModuleRecord, report: TrainReport) -> Iterator[str]:
+    if record.kind == "imported":
+        return
     memory = report.peak_memory_bytes
     rows = [
         ("examples", str(report.examples)),
@@ -208,7 +230,8 @@ def _training(report: TrainReport) -> str:
         ("peak memory", "not measured" if memory is None else f"{memory / 2**20:.0f} MiB"),
         ("recipe digest", f"`{report.recipe_digest}`"),
     ]
-    return table(("", "value"), rows)
+    yield "## Training"
+    yield table(("", "value"), rows)
 
 
 def _device(report: TrainReport) -> str:

@@ -123,7 +123,8 @@ def _what(module: ModuleRecord) -> str:
         labels = labels_of(spec)
         return f"{spec.output.method}, {'all labels' if labels == 'all' else f'labels: {labels}'}"
     blocks = spec.blocks[0] if len(spec.blocks) == 1 else f"{spec.blocks[0]} to {spec.blocks[-1]}"
-    return f"{plain(blocks)}, {spec.hidden.objective.name}"
+    how = "imported" if spec.kind == "imported" else spec.hidden.objective.name
+    return f"{plain(blocks)}, {how}"
 
 
 def _sharing(

@@ -39,7 +39,12 @@ def module_tags(record: ModuleRecord, chain: Sequence[ModuleRecord], uses: Uses)
     if isinstance(spec, OutputModuleSpec):
         tags["method"] = spec.output.method
     else:
-        tags |= {"blocks": _listed(spec.blocks), "objective": spec.hidden.objective.name}
+        tags["blocks"] = _listed(spec.blocks)
+    if spec.kind == "hidden":
+        tags["objective"] = spec.hidden.objective.name
+        tags["starts_from"] = spec.source or ""
+    if spec.kind == "imported":
+        tags["licence"] = spec.origin.licence
     accuracy = record.metrics.get("accuracy", record.metrics.get(CLOSED_FORM))
     if accuracy is not None:
         tags["accuracy"] = f"{accuracy:.4f}"
@@ -96,12 +101,14 @@ def version_of(record: ModuleRecord) -> str:
 
 
 def labels_of(spec: ModuleSpec) -> str:
-    """On which labels a module was trained."""
+    """On which labels a module was trained; empty where that is not known."""
     if spec.dataset.labels_fingerprint is not None:
         return "a file of labels"
     if isinstance(spec, OutputModuleSpec):
         count = spec.output.labels_per_class
         return "all" if count is None else f"{count} per class"
+    if spec.kind == "imported":
+        return ""
     return "all" if spec.dataset.pairs_fingerprint is None else "a file of pairs"
 
 
@@ -123,7 +130,7 @@ def _distinct(modules: Sequence[ModuleRecord], what: str) -> str:
         names = {
             "backbone": spec.backbone.name,
             "kernel": spec.interface.kernel.name,
-            "objective": spec.hidden.objective.name,
+            "objective": spec.hidden.objective.name if spec.kind == "hidden" else spec.kind,
         }
         found.append(names[what])
     return _listed(dict.fromkeys(found))

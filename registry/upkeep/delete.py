@@ -162,5 +162,5 @@ def _set_accuracy(session: Session, module_id: str) -> None:
         .join(TraitRow)
         .where(*queries.stands_on(module_id), ModuleRow.kind == "output", ~others.exists())
     )
-    change = update(ModuleRow).where(ModuleRow.id == module_id, ModuleRow.kind == "hidden")
+    change = update(ModuleRow).where(ModuleRow.id == module_id, ModuleRow.kind != "output")
     session.execute(change.values(accuracy=session.scalars(best).one()))

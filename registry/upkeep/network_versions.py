@@ -81,7 +81,7 @@ def _ensure_run(
     if network.evaluation is not None:
         runs.log_metrics(run_id, network.evaluation.metrics())
     models = [module.model_id for module in modules if module.model_id is not None]
-    hidden = sum(module.kind == "hidden" for module in modules)
+    hidden = sum(module.kind != "output" for module in modules)
     params = facts_of(modules) | {"hidden modules": str(hidden)}
     runs.describe_network(run_id, facts, params, models, run_note(network, modules))
     return network

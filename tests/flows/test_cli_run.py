@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import torchvision
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
 from tests.flows.helpers.commands import SMALL, Done, Shell, environment, shell
@@ -366,3 +367,26 @@ def test_ctrl_c_ends_a_flow_with_130_and_no_traceback(home: Path, spec: Path) ->
             process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+def test_a_network_from_elsewhere_is_imported(modkernel: Shell, home: Path) -> None:
+    weights = home.parent / "resnet18.safetensors"
+    save_file(torchvision.models.resnet18(weights=None).state_dict(), weights)
+    command = (
+        *("modules", "import", "resnet18", "--name", "far", "--cut", "layer1,layer2"),
+        *("--weights", str(weights), "--image-size", "32", "--json"),
+    )
+    unlicensed = modkernel(*command)
+    assert unlicensed.code == 1
+    assert "--licence" in unlicensed.err
+    found = modkernel(*command, "--licence", "bsd-3-clause").json
+    assert [one["new"] for one in found["modules"]] == [True, True]
+    assert [one["name"] for one in found["modules"]] == ["far.hidden-1", "far.hidden-2"]
+    assert "layer3.0.conv1.weight" in found["left_out"]
+    again = modkernel(*command, "--licence", "bsd-3-clause").json
+    assert [(one["id"], one["new"]) for one in again["modules"]] == [
+        (one["id"], False) for one in found["modules"]
+    ]
+    shown = modkernel("modules", "show", "far.hidden-2", COLUMNS="200").out
+    assert "torchvision/resnet18" in shown
+    assert "bsd-3-clause" in shown

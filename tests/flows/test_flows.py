@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torchvision
 from prefect.client.orchestration import get_client
+from safetensors.torch import load_file
 
 from modkernel.data import DataPlaces, load_dataset
 from modkernel.errors import (
@@ -24,13 +27,18 @@ from modkernel.errors import (
 )
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.maintenance import maintenance
+from modkernel.flows.measure_modules import measure_modules
+from modkernel.flows.plans import datasets
 from modkernel.flows.runtime.events import EpochDone, Event, Planned, StateChanged, watch
 from modkernel.flows.runtime.mlflow_runs import network_run
 from modkernel.flows.train_baseline import train_baseline
 from modkernel.flows.train_module import train_module
 from modkernel.flows.train_network import train_network
+from modkernel.modules.stored import WEIGHTS_FILE
 from modkernel.registry import Registry
+from modkernel.registry.bundles.elsewhere import Images, import_network
 from modkernel.registry.saga import update
+from modkernel.reuse.task import Task
 from modkernel.spec import (
     BackboneSpec,
     DatasetSpec,
@@ -41,6 +49,7 @@ from modkernel.spec import (
     OutputSpec,
 )
 from tests.flows.helpers.specs import hidden, tiny
+from tests.modkernel.test_imported import saved
 
 
 def test_a_run_that_died_is_resumed_where_there_is_no_spec(registry: Registry) -> None:
@@ -195,6 +204,49 @@ def test_modules_are_trained_one_on_another(registry: Registry) -> None:
     assert train_module("chain.hidden-2", hidden(), upstream=first.id).reused
     with pytest.raises(CutError):
         train_module("chain.hidden-3", hidden(), upstream="chain.hidden-2")
+
+
+def test_a_network_from_elsewhere_is_built_on_and_adapted(
+    registry: Registry, tmp_path: Path
+) -> None:
+    weights = saved(torchvision.models.resnet18(weights=None), tmp_path / "resnet18.safetensors")
+    data = DatasetSpec(name="digits", classes=("1", "3", "5"), image_size=32, channels=3)
+    (far,) = import_network(
+        registry,
+        "resnet18",
+        "far",
+        ["layer1"],
+        weights=weights,
+        licence="bsd-3-clause",
+        images=Images((32, 32)),
+    ).modules
+    with pytest.raises(SpecError, match="give 'dataset'"):
+        compose_network("near", far.name)
+    network = compose_network("near", far.name, data, OutputSpec(method="ridge"))
+    assert network.evaluation is not None
+    assert network.evaluation.accuracy > 0.5
+    assert measure_modules(data, [far.name]).measured == (far.id,)
+    info = datasets.info_of(registry, data)
+    (ranked,) = registry.advice.rank(Task.of_classes(info.classes), info).ranked
+    assert (ranked.module.id, ranked.fitted) == (far.id, False)
+
+    adapting = HiddenSpec(recipe=hidden().recipe, start_from=far.name, freeze=0.5)
+    adapted = train_module("adapted.hidden-1", adapting, dataset=data)
+    record = registry.modules.resolve(adapted.id)
+    assert record.spec.kind == "hidden"
+    assert record.spec.hidden.start_from == far.id
+    assert record.spec.preprocessing == far.spec.preprocessing
+    old, new = (load_file(registry.modules.fetch(r).folder / WEIGHTS_FILE) for r in (far, record))
+    assert torch.equal(old["conv1.conv1.weight"], new["conv1.conv1.weight"])
+    last = "layer1_1_add.layer1.1.bn2.weight"
+    assert not torch.equal(old[last], new[last])
+    assert train_module("adapted.hidden-1", adapting, dataset=data).reused
+    # A chain above what it starts from is told apart, and other data are refused.
+    with pytest.raises(InterfaceError, match="image_size"):
+        train_module("adapted.hidden-1", adapting, dataset=DatasetSpec())
+    wide = tiny("wide").changed(hidden=(adapting,))
+    with pytest.raises(InterfaceError, match="same blocks"):
+        train_network(wide)
 
 
 def test_a_baseline_is_trained_once(registry: Registry) -> None:
