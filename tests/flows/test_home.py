@@ -146,7 +146,8 @@ def test_a_server_that_wants_another_password_is_one_sentence(
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{server.server_port}/api"
         if sent is not None:
             os.environ["PREFECT_API_AUTH_STRING"] = sent
-        with pytest.raises(ServiceError, match=f"{said}: set PREFECT_API_AUTH_STRING to .* 'prefect-password' "):
+        remedy = "set PREFECT_API_AUTH_STRING to .* 'prefect-password' "
+        with pytest.raises(ServiceError, match=f"{said}: {remedy}"):
             require_prefect()
         os.environ["PREFECT_API_KEY"] = "another way to log in"
         require_prefect()
