@@ -1,21 +1,29 @@
-"""A network that follows an alias is composed again when somebody moves the alias in MLflow."""
+"""An alias that a person moves: by clicks in MLflow, and by a decision on Prefect's page.
+
+A network that follows it is composed again, and nobody asks for that.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import time
+from pathlib import Path
+from uuid import UUID
 
 import pytest
-from mlflow import MlflowClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from playwright.sync_api import Page, expect
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 
-from modkernel.flows.compose_network import as_filled_in
-from modkernel.flows.deployments.forms.modules import CompositionForm
 from modkernel.registry import NetworkRecord, Registry, Settings
-from modkernel.spec import DatasetSpec, OutputSpec, Recipe
 from modkernel.system.files import hash_file
+from tests.flows.browser.page import (
+    Shoot,
+    browser_page,
+    log_in,
+    open_model_version,
+    set_alias,
+)
 from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up
@@ -46,9 +54,12 @@ def two_versions(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Up:
     return up
 
 
+@pytest.mark.browser
 @pytest.mark.servers
 @pytest.mark.timeout(600)
-def test_moving_an_alias_in_mlflow_composes_what_follows_it(two_versions: Up) -> None:
+def test_an_alias_moved_by_clicks_composes_what_follows_it(
+    two_versions: Up, tmp_path: Path
+) -> None:
     up = two_versions
     promoted = up.modkernel("modules", "promote", f"{HIDDEN}/1", "best", "--reason", "the first")
     assert (promoted["version"], promoted["reason"]) == (1, "the first")
@@ -58,8 +69,10 @@ def test_moving_an_alias_in_mlflow_composes_what_follows_it(two_versions: Up) ->
         (first,) = registry.networks.find("follower")
         before = bytes_of(registry, first)
         newer = registry.modules.resolve(f"{HIDDEN}/2")
-        # What MLflow's page asks its server.
-        MlflowClient(up.mlflow).set_registered_model_alias(HIDDEN, "best", "2")
+        with browser_page(tmp_path) as (page, shoot):
+            open_model_version(page, up.mlflow, HIDDEN, 2)
+            set_alias(page, "best", shoot)
+            shoot("alias-moved")
         began = time.monotonic()
         wait_until(
             lambda: len(registry.networks.find("follower")) == 2,
@@ -82,70 +95,65 @@ def test_moving_an_alias_in_mlflow_composes_what_follows_it(two_versions: Up) ->
             client.delete_automation(automation.id)
 
 
+def ask_for_decision(client: SyncPrefectClient, alias: str) -> UUID:
+    """A run of the gate for version 2 that waits for a decision."""
+    gate = deployment(client, "promote-module").id
+
+    def is_a_choice() -> bool:
+        form = client.read_deployment(gate).parameter_openapi_schema or {}
+        return f"{HIDDEN}/2" in form["properties"]["module"]["enum"]
+
+    wait_until(is_a_choice, 60, "the candidate is a choice")
+    asked = {"module": f"{HIDDEN}/2", "alias": alias}
+    run = client.create_flow_run_from_deployment(gate, parameters=asked).id
+
+    def waits() -> bool:
+        state = client.read_flow_run(run).state
+        assert state is None or not state.is_final(), state
+        return state is not None and state.name == "Suspended"
+
+    wait_until(waits, 300, "the run waits for a decision")
+    return run
+
+
+def decide(page: Page, up: Up, run: UUID, promote: bool, shoot: Shoot) -> None:
+    """Look at what the gate shows on the run's page, and answer it with a comment."""
+    log_in(page, up.prefect, up.password)
+    page.goto(f"{up.prefect}/v2/runs/flow-run/{run}")
+    expect(page.get_by_text("Suspended").first).to_be_visible()
+    shoot("gate-waits")
+    page.locator("main button[aria-haspopup='menu']").first.click()
+    page.get_by_role("menuitem", name="Resume").click()
+    dialog = page.get_by_role("dialog")
+    for shown in (f"{HIDDEN}/1", f"{HIDDEN}/2", "worst class"):
+        expect(dialog.get_by_role("cell", name=shown)).to_be_visible()
+    if promote:
+        dialog.get_by_role("switch").click()
+    dialog.get_by_role("textbox").last.fill("seen by me")
+    shoot("gate-dialog")
+    dialog.get_by_role("button", name="Resume").click()
+    dialog.wait_for(state="hidden")
+    shoot("gate-decided")
+
+
+@pytest.mark.browser
 @pytest.mark.servers
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("promote", [False, True])
-def test_a_person_decides_on_a_promotion(two_versions: Up, promote: bool) -> None:
+def test_a_person_decides_on_a_promotion(two_versions: Up, promote: bool, tmp_path: Path) -> None:
     up, alias = two_versions, f"gate-{promote}"
     up.modkernel("modules", "promote", f"{HIDDEN}/1", alias)
     with prefect_client(up.prefect, up.home) as client:
-        gate = deployment(client, "promote-module").id
-
-        def is_a_choice() -> bool:
-            form = client.read_deployment(gate).parameter_openapi_schema or {}
-            return f"{HIDDEN}/2" in form["properties"]["module"]["enum"]
-
-        wait_until(is_a_choice, 60, "the candidate is a choice")
-        made = client.create_flow_run_from_deployment(
-            gate,
-            parameters={"module": f"{HIDDEN}/2", "alias": alias},
-        )
-
-        def waits() -> bool:
-            state = client.read_flow_run(made.id).state
-            assert state is None or not state.is_final(), state
-            return state is not None and state.name == "Suspended"
-
-        wait_until(waits, 120, "the run waits for a decision")
-        key = f"promotion-leader-hidden-2-{alias.lower()}"
-        (page,) = client.read_artifacts(
-            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
-        )
-        for shown in (f"@{alias} now | candidate", f"module | {HIDDEN}/1 | {HIDDEN}/2", " % "):
-            assert shown in str(page.data)
-        decision = {"promote": promote, "comment": "seen by me"}
-        client.resume_flow_run(made.id, run_input=decision)
-        assert wait_for_end(client, made.id).state_type == StateType.COMPLETED
+        run = ask_for_decision(client, alias)
+        with browser_page(tmp_path) as (page, shoot):
+            decide(page, up, run, promote, shoot)
+            assert wait_for_end(client, run).state_type == StateType.COMPLETED
+            page.reload()
+            expect(page.get_by_text("Completed").first).to_be_visible()
+            shoot("gate-done")
     with Registry.open(Settings(home=up.home)) as registry:
         moves = [one for one in registry.promotions.history(HIDDEN) if one.alias == alias]
         assert [(one.version, one.reason) for one in moves] == [
             (1, None),
             *([(2, "seen by me")] if promote else []),
         ]
-
-
-@pytest.mark.parametrize(
-    ("dataset", "output"),
-    [
-        (None, OutputSpec()),
-        (DatasetSpec(), OutputSpec(method="ridge", labels_per_class=1, draws=3)),
-        (
-            DatasetSpec(name="image_folder", path="/data/p", classes=("a", "b"), image_size=(8, 6)),
-            OutputSpec(recipe=Recipe(epochs=3, optimizer="adam"), minimum_steps=7),
-        ),
-    ],
-)
-def test_what_a_follower_is_made_of_again_is_what_it_was_made_of(
-    dataset: DatasetSpec | None, output: OutputSpec
-) -> None:
-    values = as_filled_in("net", "a@b", dataset, output, 0, None)
-    again = CompositionForm.model_validate(json.loads(json.dumps(values))).parameters()
-    assert again == {
-        "name": "net",
-        "hidden": "a@b",
-        "dataset": dataset,
-        "output": output,
-        "seed": 0,
-        "labels": None,
-        "follow": False,
-    }
