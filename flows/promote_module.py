@@ -106,6 +106,8 @@ def promote_module(module: str, alias: str, dataset: DatasetSpec | None = None) 
         assert candidate.version is not None, "what is ready has a version"
         why = decided.comment or f"accuracy {figures.accuracy:.4f}"
         registry.promotions.promote(candidate.name, alias, candidate.version, why)
+    now = figures.module if decided.promote else "what it did"
+    emit(Note(f"{candidate.name}@{alias} means {now}: {decided.comment or 'no comment'}."))
     return PromotionResult(
         alias=alias,
         candidate=figures,

@@ -12,17 +12,13 @@ from sqlalchemy import select, update
 
 from modkernel.errors import NotAllowedError, NotFoundError
 from modkernel.registry.backends import Backends
-from modkernel.registry.records import ModuleRecord, NetworkRecord, PromotionRecord
+from modkernel.registry.records import PromotionRecord
 from modkernel.registry.settings import Settings
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
 from modkernel.registry.sql.tables import ModuleRow, NetworkRow, PromotionRow, utc_now
 from modkernel.registry.tracking.login import USER
-
-_Key = tuple[str, str]
-"""Name of a registered model, and an alias of it."""
-_Target = tuple[int | None, str | None]
-"""Version and module that an alias points to; none of both where it was removed."""
+from modkernel.registry.tracking.models import Alias, Target
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Promotions:
             NotAllowedError: the alias is protected, and whoever asks may not move it.
             SpecError: MLflow does not take the alias.
         """
-        module_id = self._module(name, version)
+        module_id = self.backends.models.stored_as(name, version)
         if module_id is None:
             raise NotFoundError(
                 f"'{name}' has no version {version} that modkernel stored: see 'modkernel modules "
@@ -76,7 +72,7 @@ class Promotions:
         now = self._now(name, alias)
         targets = [(one.version, one.module_id) for one in self.history(name) if one.alias == alias]
         # A roll-back of a roll-back goes on to what was there before both.
-        first = targets.index((now, self._module(name, now)))
+        first = targets.index((now, self.backends.models.stored_as(name, now)))
         before = [one for one in targets[:first] if one[0] is not None]
         if not before:
             raise NotFoundError(
@@ -84,7 +80,7 @@ class Promotions:
                 f"'modkernel modules history {name}'."
             )
         version, module_id = before[-1]
-        if version is None or self._module(name, version) != module_id:
+        if version is None or self.backends.models.stored_as(name, version) != module_id:
             raise NotFoundError(
                 f"Version {version} of '{name}', which '{alias}' pointed to before, is gone: "
                 "promote another one."
@@ -130,7 +126,7 @@ class Promotions:
         query = select(PromotionRow).order_by(PromotionRow.id)
         if name is not None:
             query = query.where(PromotionRow.name == name)
-        last: dict[_Key, int | None] = {}
+        last: dict[Alias, int | None] = {}
         found = []
         with self.backends.database.reading() as session:
             for row in session.scalars(query):
@@ -168,7 +164,7 @@ class Promotions:
         with self.backends.database.reading() as session:
             return tuple(_record(row, None) for row in session.scalars(query))
 
-    def _move(self, name: str, alias: str, target: _Target, reason: str | None) -> PromotionRecord:
+    def _move(self, name: str, alias: str, target: Target, reason: str | None) -> PromotionRecord:
         who = self.check_may_move(alias)
         # What was moved by hand before is in the history first, and nobody's.
         self.sync()
@@ -189,7 +185,7 @@ class Promotions:
                 session.execute(change.values(who=who, reason=reason))
         return next(p for p in reversed(self.history(name)) if p.alias == alias)
 
-    def _newest(self, name: str, alias: str) -> tuple[int, _Target]:
+    def _newest(self, name: str, alias: str) -> tuple[int, Target]:
         """Serial and target of what an alias was last seen to point to."""
         newest = (
             select(PromotionRow)
@@ -223,35 +219,24 @@ class Promotions:
             )
         return who
 
-    def _aliases(self) -> dict[_Key, _Target]:
+    def _aliases(self) -> dict[Alias, Target]:
         """What the aliases of our own models point to, as MLflow has it now."""
         with self.backends.database.reading() as session:
             ours = {
                 *session.scalars(select(ModuleRow.name).distinct()),
                 *session.scalars(select(NetworkRow.name).distinct()),
             }
-        return {
-            (name, alias): (version, self._module(name, version))
-            for name, aliases in self.backends.models.all_aliases().items()
-            if name in ours
-            for alias, version in aliases.items()
-        }
-
-    def _module(self, name: str, version: int) -> str | None:
-        """Id of the module, or of the network, that a version is."""
-        try:
-            tags = self.backends.models.version(name, str(version)).tags
-        except NotFoundError:
-            return None
-        found: str | None = tags.get(ModuleRecord.tag) or tags.get(NetworkRecord.tag)
-        return found
+        found = self.backends.models.all_aliases()
+        return {key: target for key, target in found.items() if key[0] in ours}
 
     def _waits_for_repair(self, name: str, version: int | None, module_id: str | None) -> bool:
         """Whether an alias went with the version it pointed to, which a repair registers again.
 
         Deleting a version in MLflow deletes its aliases: nobody removed them.
         """
-        if version is None or module_id is None or self._module(name, version) == module_id:
+        if version is None or module_id is None:
+            return False
+        if self.backends.models.stored_as(name, version) == module_id:
             return False
         record = queries.by_id(self.backends.database, module_id)
         if record is not None:
@@ -261,9 +246,9 @@ class Promotions:
 
     def _record(
         self,
-        key: _Key,
+        key: Alias,
         serial: int,
-        target: _Target,
+        target: Target,
         who: str | None = None,
         reason: str | None = None,
     ) -> bool:

@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 SERVED = {
     "up": (
         "browser/test_cancel",
+        "browser/test_follow",
         "browser/test_forms",
         "browser/test_schedule",
         "browser/test_search_and_study",
@@ -58,7 +59,6 @@ SERVED = {
         "test_deploy",
         "test_error_lines",
         "test_faults_while_storing",
-        "test_follow",
         "test_form_choices",
         "test_security",
         "test_signals",

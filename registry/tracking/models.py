@@ -13,9 +13,13 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersionTag, SqlRegisteredModelAlias
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+from sqlalchemy import and_, select
 
 from modkernel.errors import NotFoundError, SpecError
-from modkernel.registry.records import ModuleRecord, VersionRecord
+from modkernel.registry.records import ModuleRecord, NetworkRecord, VersionRecord
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, speaks_with_mlflow
 from modkernel.registry.tracking.experiments import Doomed, doomed_experiment
@@ -25,6 +29,11 @@ MODULE_TAG = ModuleRecord.tag
 """Tag of every model and version of a module."""
 PAGE_MODELS = 100
 """Registered models that one answer of MLflow holds."""
+
+Alias = tuple[str, str]
+"""Name of a registered model, and an alias of it."""
+Target = tuple[int | None, str | None]
+"""Version that an alias points to, and the module or network that it is; none where removed."""
 
 
 @dataclass(frozen=True)
@@ -197,16 +206,31 @@ class Models:
             return _numbers(self.client.get_registered_model(name).aliases)
 
     @speaks_with_mlflow
-    def all_aliases(self) -> dict[str, dict[str, int]]:
-        """Versions by alias, of every registered model by its name."""
-        found: dict[str, dict[str, int]] = {}
+    def all_aliases(self) -> dict[Alias, Target]:
+        """What each alias of every registered model points to."""
+        store = self.client._get_registry_client().store
+        if isinstance(store, SqlAlchemyStore):
+            return _stored_aliases(store)
+        found: dict[Alias, Target] = {}
         token = None
         while True:
             page = self.client.search_registered_models(max_results=PAGE_MODELS, page_token=token)
-            found |= {model.name: _numbers(model.aliases) for model in page}
+            for model in page:
+                tags = {int(one.version): one.tags for one in model.latest_versions}
+                for alias, version in _numbers(model.aliases).items():
+                    known = tags.get(version)
+                    target = self.stored_as(model.name, version) if known is None else _ours(known)
+                    found[model.name, alias] = version, target
             token = page.token
             if not token:
                 return found
+
+    def stored_as(self, name: str, version: int) -> str | None:
+        """Id of the module, or of the network, that a version is; none where it is none of ours."""
+        try:
+            return _ours(self.version(name, str(version)).tags)
+        except NotFoundError:
+            return None
 
     @speaks_with_mlflow
     def set_alias(self, name: str, alias: str, version: int) -> None:
@@ -260,6 +284,33 @@ def _none_where_unfit() -> Iterator[None]:
         if error.error_code != UNFIT:
             raise
         raise NotFoundError(f"MLflow has no such thing: {first_line(error)}.") from error
+
+
+def _stored_aliases(store: SqlAlchemyStore) -> dict[Alias, Target]:
+    """All aliases, from MLflow's own tables.
+
+    Its client gives them with all else that it knows of each name, which takes many seconds where
+    there are thousands.
+    """
+    alias: Any = SqlRegisteredModelAlias  # MLflow does not tell the types of its columns.
+    tag: Any = SqlModelVersionTag
+    is_its = and_(
+        tag.workspace == alias.workspace,
+        tag.name == alias.name,
+        tag.version == alias.version,
+        tag.key.in_((ModuleRecord.tag, NetworkRecord.tag)),
+    )
+    query = (
+        select(alias.name, alias.alias, alias.version, tag.value)
+        .outerjoin(tag, is_its)
+        .where(alias.workspace == DEFAULT_WORKSPACE_NAME)
+    )
+    with store.ManagedSessionMaker() as session:
+        return {(row[0], row[1]): (int(row[2]), row[3]) for row in session.execute(query)}
+
+
+def _ours(tags: Mapping[str, str]) -> str | None:
+    return tags.get(ModuleRecord.tag) or tags.get(NetworkRecord.tag)
 
 
 def _tagged(record: VersionRecord) -> str:

@@ -77,6 +77,7 @@ class Collector:
         if keep is None:
             return
         aliases = self.backends.models.all_aliases()
+        promoted = {(name, version) for (name, _), (version, _) in aliases.items()}
         place = func.row_number().over(
             partition_by=ModuleRow.name, order_by=(ModuleRow.created_at.desc(), ModuleRow.id)
         )
@@ -91,7 +92,7 @@ class Collector:
         )
         with self.backends.database.reading() as session:
             for row in session.scalars(old):
-                if row.version not in aliases.get(row.name, {}).values():
+                if (row.name, row.version) not in promoted:
                     yield Garbage(
                         kind="version",
                         name=f"{row.name}/{row.version}",
@@ -148,10 +149,9 @@ class Collector:
         module = queries.by_id(self.backends.database, module_id)
         if module is None or module.state != "READY":
             return
-        aliases = self.backends.models.all_aliases().get(module.name, {})
-        if module.version in aliases.values():
-            return
         try:
+            if module.version in self.backends.models.aliases(module.name).values():
+                return
             Deletion(self.backends).module(module)
         except (InUseError, NotFoundError):  # Since the look.
             return

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
 
 from modkernel.errors import NotFoundError
 from modkernel.registry import Catalogue, ModuleQuery, ModuleRecord, Registry, Settings
+from modkernel.registry.sql import find
+from modkernel.registry.sql.tables import ModuleRow
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
 
 FACTS: dict[str, Callable[[ModuleRecord], object]] = {
@@ -28,13 +30,16 @@ HIDDEN: dict[str, Callable[[ModuleRecord], object]] = {
 }
 
 
-def test_each_question_is_answered_as_python_would(
-    any_settings: Settings, examples: Examples
-) -> None:
-    with Registry.open(any_settings) as registry:
-        stored = [*store_chain(registry, examples.chain())]
-        stored += [store_one(registry, examples.first(seed), f"other_{seed}") for seed in (1, 2)]
-    found = Catalogue.open(any_settings)
+@pytest.fixture
+def registry(any_settings: Settings) -> Iterator[Registry]:
+    with Registry.open(any_settings) as opened:
+        yield opened
+
+
+def test_each_question_is_answered_as_python_would(registry: Registry, examples: Examples) -> None:
+    stored = [*store_chain(registry, examples.chain())]
+    stored += [store_one(registry, examples.first(seed), f"other_{seed}") for seed in (1, 2)]
+    found = Catalogue.open(registry.settings)
     assert found.modules(ModuleQuery()) == tuple(stored)
     for field, fact in FACTS.items():
         for module in stored:
@@ -62,27 +67,46 @@ def test_each_question_is_answered_as_python_would(
     found.database.close()
 
 
-def test_pages_are_all_modules_once(settings: Settings, examples: Examples) -> None:
-    with Registry.open(settings) as registry:
-        stored = [
-            store_one(registry, examples.first(seed), f"net-{seed % 2}.hidden-1")
-            for seed in range(5)
-        ]
-    found = Catalogue.open(settings)
-    pages: list[ModuleRecord] = []
-    page = found.modules(ModuleQuery(), newest=2)
-    while page:
-        pages[:0] = page
-        page = found.modules(ModuleQuery(), newest=2, older_than=page[0])
-    assert pages == stored
+@pytest.mark.parametrize("few", [1, 1000])
+def test_pages_are_all_that_is_found_once(
+    registry: Registry, examples: Examples, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "FEW", few)
+    stored = [
+        store_one(registry, examples.first(seed), f"net-{seed % 2}.hidden-1") for seed in range(5)
+    ]
+    with registry.backends.database.writing() as session:
+        for place, one in enumerate(stored):
+            session.get_one(ModuleRow, one.id).accuracy = place / 10
+    found = Catalogue.open(registry.settings)
+    even, good = {"name": stored[0].name}, {"accuracy": 0.1}
+    for asked, expected in (
+        ({}, stored),
+        ({"kind": "hidden"}, stored),
+        (even, stored[::2]),
+        ({"name": "net-?.*"}, stored),
+        (good, stored[1:]),
+        (good | {"kind": "hidden"}, stored[1:]),
+        (good | {"name": "*-0.*"}, stored[2::2]),
+        (good | even | {"dataset": stored[0].spec.dataset.name}, stored[2::2]),
+        (good | {"accuracy": 0.5}, []),
+    ):
+        query = ModuleQuery.model_validate(asked)
+        pages: list[ModuleRecord] = []
+        page = found.modules(query, newest=2)
+        while page:
+            pages[:0] = page
+            page = found.modules(query, newest=2, older_than=page[0])
+        assert pages == expected, asked
+        assert found.count(query, most=3) == min(3, len(expected))
     found.database.close()
 
 
 def test_accuracy_is_of_the_best_output_module_on_it(
-    registry: Registry, settings: Settings, examples: Examples
+    registry: Registry, examples: Examples
 ) -> None:
     first, second, output = store_chain(registry, examples.chain())
-    found = Catalogue.open(settings)
+    found = Catalogue.open(registry.settings)
     known = {second.id: EVALUATION.accuracy, output.id: EVALUATION.accuracy}
     assert found.accuracies((first, second, output)) == known
     assert found.modules(ModuleQuery(accuracy=0.75)) == (second, output)
@@ -90,13 +114,11 @@ def test_accuracy_is_of_the_best_output_module_on_it(
     found.database.close()
 
 
-def test_references_are_those_of_the_registry(
-    registry: Registry, settings: Settings, examples: Examples
-) -> None:
+def test_references_are_those_of_the_registry(registry: Registry, examples: Examples) -> None:
     first, second, output = store_chain(registry, examples.chain())
     network = registry.networks.add("net", [one.id for one in (first, second, output)], EVALUATION)
     registry.promotions.promote(first.name, "best", 1)
-    found = Catalogue.open(settings)
+    found = Catalogue.open(registry.settings)
     for reference in (first.id, first.id[:8], first.name, f"{first.name}/1", f"{first.name}@best"):
         assert found.module(reference) == first == registry.modules.resolve(reference)
     for reference in ("no", "net.hidden-1/7", "net.hidden-1/x", f"{first.name}@worst"):

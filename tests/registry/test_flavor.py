@@ -302,4 +302,18 @@ def test_a_chain_goes_through_an_mlflow_server(
             network = load_model(uri(made))
             np.testing.assert_array_equal(network.predict(torch.from_numpy(RAW)), expected)
             assert registry.verify() == ()
+            client = registry.backends.client
+            client.set_registered_model_alias("net", "live", "1")
+            client.set_registered_model_alias(records[0].name, "best", "1")
+            with Registry.open(settings) as there:  # Asks the server's database itself.
+                there.backends.client.create_registered_model("of-others")
+                there.backends.client.create_model_version("of-others", "file:///nowhere")
+                client.set_registered_model_alias("of-others", "best", "1")
+                asked = registry.backends.models.all_aliases()
+                assert there.backends.models.all_aliases() == asked
+            assert asked == {
+                ("net", "live"): (1, made.id),
+                (records[0].name, "best"): (1, records[0].id),
+                ("of-others", "best"): (1, None),
+            }
         assert len(list((tmp_path / "far").rglob(WEIGHTS_FILE))) == 3

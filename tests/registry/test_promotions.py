@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import getpass
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from modkernel.errors import NotAllowedError, NotFoundError
 from modkernel.registry import Registry, Settings
+from modkernel.registry.records import PromotionRecord
 from tests.registry.helpers.examples import Examples, store_chain, store_one
 
 NAME = "net.hidden-1"
+
+
+@pytest.fixture
+def registry(any_settings: Settings) -> Iterator[Registry]:
+    with Registry.open(any_settings) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -66,10 +75,10 @@ def test_back_and_further_back(three: Registry) -> None:
         three.promotions.rollback(NAME, "best")
 
 
-def test_a_protected_alias_is_moved_by_those_who_may(three: Registry, settings: Settings) -> None:
+def test_a_protected_alias_is_moved_by_those_who_may(three: Registry) -> None:
     me = getpass.getuser()
     three.promotions.promote(NAME, "production", 1)
-    others = settings.model_copy(
+    others = three.settings.model_copy(
         update={"protected_aliases": ("production:anna", "production:otto")}
     )
     with Registry.open(others) as registry:
@@ -80,7 +89,7 @@ def test_a_protected_alias_is_moved_by_those_who_may(three: Registry, settings: 
             with pytest.raises(NotAllowedError, match=f"{me} may not .* ask one of anna, otto"):
                 move()
         assert registry.promotions.promote(NAME, "staging", 2).version == 2
-    mine = settings.model_copy(
+    mine = three.settings.model_copy(
         update={"protected_aliases": ("production:anna", f"production:{me}")}
     )
     with Registry.open(mine) as registry:
@@ -125,3 +134,28 @@ def test_networks_have_aliases_too(registry: Registry, examples: Examples) -> No
     for wrong in ("net@no", "net/9", "no@live"):
         with pytest.raises(NotFoundError):
             registry.networks.resolve(wrong)
+
+
+def test_each_move_is_news_to_one_asker_and_again_if_he_fails(three: Registry) -> None:
+    client = three.backends.client
+    for version in ("1", "2"):
+        client.set_registered_model_alias(NAME, "best", version)
+        three.promotions.sync()
+    with suppress(ZeroDivisionError), three.promotions.news() as moves:
+        with three.promotions.news() as meanwhile:
+            assert meanwhile == ()
+        raise ZeroDivisionError
+    three.promotions.demote(NAME, "best")
+    given: list[PromotionRecord] = []
+
+    def ask() -> None:
+        with Registry.open(three.settings) as other, other.promotions.news() as moves:
+            given.extend(moves)
+
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join()
+    assert [one.version for one in moves] == [1, 2]
+    assert [one.version for one in given] == [1, 2, None]

@@ -1,0 +1,106 @@
+"""How long one look for aliases that people moved in MLflow takes, at 10,000 versions.
+
+    python -m benchmarks.alias_poll [--versions 10000] [--names 2000]
+
+MLflow's own database is filled directly: every version with the tags and the card of a module, and
+an alias on every tenth name. The poll is `Promotions.sync`, which `modkernel up` does every 15
+seconds, as most of them are: nothing moved. Then one alias is moved, and seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks.registry_scale import fill
+from modkernel.registry import Catalogue, ModuleQuery, Registry, Settings
+from modkernel.registry.records import ModuleRecord
+
+TAGS = {f"tag-{number}": f"value of {number}" for number in range(18)}
+"""As many as `module_tags` gives a module."""
+CARD = "Hidden module of a benchmark.\n" + 40 * "| one | of | its | lines |\n"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--versions", type=int, default=10_000)
+    arguments.add_argument("--names", type=int, default=2_000)
+    arguments.add_argument("--rounds", type=int, default=5)
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="alias-poll-") as folder:
+        settings = Settings(home=Path(folder, "home"))
+        found = Catalogue.open(settings)
+        fill(found, Path(folder), given.versions, given.names // 3)
+        modules = found.modules(ModuleQuery())
+        found.database.close()
+        with Registry.open(settings) as registry:
+            aliases = fill_mlflow(settings.home / "mlflow.db", modules)
+            began = time.perf_counter()
+            assert len(registry.promotions.sync()) == aliases
+            print(f"{len(modules)} versions of {len({one.name for one in modules})} names")
+            print(f"first look, {aliases} aliases recorded: {time.perf_counter() - began:.2f} s")
+            times = []
+            for _ in range(given.rounds):
+                began = time.perf_counter()
+                assert registry.promotions.sync() == ()
+                times.append(time.perf_counter() - began)
+            print(
+                f"nothing moved: median {statistics.median(times):.2f} s, most {max(times):.2f} s"
+            )
+            name = modules[0].name
+            registry.backends.models.set_alias(name, "moved", 1)
+            began = time.perf_counter()
+            (moved,) = registry.promotions.sync()
+            assert (moved.name, moved.version) == (name, 1)
+            print(f"one moved: {time.perf_counter() - began:.3f} s")
+
+
+def fill_mlflow(database: Path, modules: tuple[ModuleRecord, ...]) -> int:
+    """Register modules in MLflow's database; how many aliases there are."""
+    names = sorted({module.name for module in modules})
+    with closing(sqlite3.connect(database)) as connection, connection:
+
+        def write(table: str, columns: str, rows: Iterator[tuple[object, ...]]) -> None:
+            marks = ", ".join("?" * (columns.count(",") + 2))
+            connection.executemany(
+                f"INSERT INTO {table} (workspace, {columns}) VALUES ({marks})",
+                (("default", *row) for row in rows),
+            )
+
+        write("registered_models", "name, creation_time", ((name, 1) for name in names))
+        write(
+            "registered_model_tags",
+            "name, key, value",
+            ((name, key, value) for name in names for key, value in TAGS.items()),
+        )
+        write(
+            "model_versions",
+            "name, version, creation_time, current_stage, status, description",
+            ((one.name, one.version, 1, "None", "READY", CARD) for one in modules),
+        )
+        write(
+            "model_version_tags",
+            "name, version, key, value",
+            (
+                (one.name, one.version, key, value)
+                for one in modules
+                for key, value in {**TAGS, ModuleRecord.tag: one.id}.items()
+            ),
+        )
+        aliased = names[::10]
+        write(
+            "registered_model_aliases",
+            "name, alias, version",
+            ((name, "champion", 1) for name in aliased),
+        )
+    return len(aliased)
+
+
+if __name__ == "__main__":
+    main()
