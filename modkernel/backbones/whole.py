@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -146,9 +147,17 @@ def _ends(graph: fx.Graph) -> Iterator[tuple[list[str], fx.Node]]:
         # Parameters are at hand everywhere.
         if node.op in ("get_attr", "output"):
             continue
-        if node in names and not needed and last_use[node] > position:
+        alone = node in names and not needed and last_use[node] > position
+        if alone and not _gives_several(node):
             yield [path for path in _paths(names[node]) if last[path] is node], node
         needed.add(node)
+
+
+def _gives_several(node: fx.Node) -> bool:
+    """Whether it gives a tuple, as 'chunk' does: no network takes the first example by itself."""
+    return any(
+        user.target is operator.getitem and isinstance(user.args[1], int) for user in node.users
+    )
 
 
 def _paths(name: str) -> list[str]:

@@ -50,6 +50,8 @@ class Tiny(nn.Module):
     def forward(self, x: Tensor, unused: Tensor | None = None) -> Tensor:
         h = self.stem(x)
         h = (self.body(h) + h) * self.scale + self.offset
+        first, second = h.chunk(2, 1)  # Of two tensors: no place for a cut.
+        h = torch.cat((second, first), 1)
         if unused is not None:
             h = h + unused
         if self.training:
@@ -127,7 +129,7 @@ def test_any_network_is_cut_where_one_tensor_passes(tmp_path, tiny):
     network, path = tiny
     names = [block.name for block in blocks_of(TINY)]
     # Between 'stem' and the sum, what the stem gave is needed beside what comes after it.
-    assert names == ["stem", "add", "mul", "add_1", "mean", "fc"]
+    assert names == ["stem", "add", "mul", "add_1", "cat", "mean", "fc"]
     made = write(tmp_path, path, "stem", "mean")
     with trusting([TINY.name]):
         assembled = assemble(made.modules)
