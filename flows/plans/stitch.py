@@ -27,12 +27,12 @@ def check_parents(lower: ModuleRecord, upper: ModuleRecord) -> None:
             f"{shown} is a stitch itself: name the module that it has a copy of, "
             f"{spec.upper_id[:12]}."
         )
-    if spec.interface.upstream == spec.preprocessing.id:
+    if spec.interface.stands_on == (spec.preprocessing.id,):
         raise InterfaceError(
             f"{shown} stands on the data itself, so nothing can come under it: name a module that "
             "stands on another one, or compose a network on it as it is."
         )
-    if lower.id in (spec.interface.upstream, upper.id):
+    if lower.id in (*spec.interface.stands_on, upper.id):
         fits = "is its own upstream" if lower.id != upper.id else "is the same module"
         raise InterfaceError(
             f"{shown} needs no stitch: {lower.name} {fits}. Compose a network on {upper.name}, or "

@@ -79,7 +79,7 @@ def train_stored_module(
                 (known["start"],) = chain_files(registry, [source])
             job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
         elif module.kind == "stitch":
-            upper = chain_files(registry, registry.modules.resolve(module.upper_id))
+            upper = chain_files(registry, registry.modules.joined_chain([module.upper_id]))
             job = make_job(
                 StitchJob, settings, digest, module=module, upper=upper, force=force, **known
             )

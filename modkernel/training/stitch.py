@@ -19,7 +19,7 @@ from modkernel.control import UNWATCHED, Control
 from modkernel.data.sources import ExampleSource
 from modkernel.errors import DataError, InterfaceError
 from modkernel.features.compute import compute_features
-from modkernel.features.extractor import frozen_chain, frozen_upstream
+from modkernel.features.extractor import frozen_upstream
 from modkernel.features.sources import Features, Picked, in_order
 from modkernel.kernels import Kernel, make_kernel
 from modkernel.modules.stitch import MapOfMaps, MapOfVectors, Stitch, make_map
@@ -196,7 +196,10 @@ def fit_stitch(
         placed = arithmetic.place(chain)
         return compute_features(placed, picked, arithmetic, stop=control.stop)
 
-    x, y = outputs(frozen_upstream(spec, lower)), outputs(frozen_chain(upper[:-1]))
+    x, y = (
+        outputs(frozen_upstream(spec, lower)),
+        outputs(frozen_upstream(upper[-1].spec, upper[:-1])),
+    )
     copy = build_module(upper[-1])
     kernel = make_kernel(spec.interface.kernel)
     at_home = Targets(arithmetic.place(copy), kernel).eval()

@@ -211,11 +211,14 @@ def _untrained(
                 reset()
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.momentum = None  # A mean over all batches.
-    arithmetic.place(chain).train()
+                part.train()  # A frozen chain as a whole stays in eval mode.
+    arithmetic.place(chain)
     rows = torch.randperm(len(examples), generator=generator_for("untrained"))[:NORMED]
     for raw in examples.batches(rows.split(NORMED_TOGETHER), arithmetic.device):
         chain(arithmetic.arrange(raw))
-    return chain.eval()
+    for part in chain.modules():
+        part.training = False
+    return chain
 
 
 def _kernels_of(module: StoredModule) -> tuple[KernelSpec, ...]:
