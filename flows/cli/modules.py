@@ -41,9 +41,7 @@ def find_modules(
     name: Annotated[
         str | None, typer.Option(help="Name of the module; '*' stands for any characters.")
     ] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="hidden, imported, stitch or output.")
-    ] = None,
+    kind: Annotated[str | None, typer.Option(help="hidden, imported, stitch or output.")] = None,
     upstream: Annotated[
         str | None, typer.Option(help="Reference of the module that it stands on.")
     ] = None,

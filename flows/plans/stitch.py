@@ -57,7 +57,7 @@ def stitch_spec(
             f"'{info.name}' has {info.n_train}: give more; they need no labels."
         )
     spec = check_is_hidden(upper)
-    assert spec.kind == "hidden"
+    assert spec.kind != "stitch"
     return StitchModuleSpec(
         interface=Interface(
             upstream=lower.id,

@@ -353,9 +353,7 @@ ModuleSpec = Annotated[
 
 _module_spec: TypeAdapter[
     HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec | OutputModuleSpec
-] = TypeAdapter(
-    ModuleSpec
-)
+] = TypeAdapter(ModuleSpec)
 
 
 def parse_module_spec(content: bytes | str, strict: bool = False) -> ModuleSpec:
