@@ -17,6 +17,7 @@ The command line prints that message and exits non-zero; it never prints a trace
     ├── ScoreError                a score that is undefined for what it was given
     ├── ObjectiveError            an objective that is undefined for its kernel
     ├── InterfaceError            modules that do not fit: shape, channels or upstream
+    ├── StitchError               a stitch that is not worth storing
     ├── ExportError               a network that a form of export cannot hold, or its check failed
     ├── TrainingError             training could not go on
     │   ├── NonFiniteError        a loss or gradient that is not finite
@@ -65,6 +66,7 @@ __all__ = [
     "ServiceError",
     "SettingsError",
     "SpecError",
+    "StitchError",
     "StoppedError",
     "StoreError",
     "TrainingError",
@@ -131,6 +133,10 @@ class ObjectiveError(ModkernelError):
 
 class InterfaceError(ModkernelError):
     """Modules that do not fit together: shape, channels or upstream."""
+
+
+class StitchError(ModkernelError):
+    """A stitch that is not worth storing; the message has its figures."""
 
 
 class ExportError(ModkernelError):

@@ -251,12 +251,13 @@ def _known(digests: Tensor | None, of_task: Tensor, trained: np.ndarray) -> Tens
 
 def _facts(record: ModuleRecord, records: Mapping[str, ModuleRecord]) -> tuple[DatasetFacts, ...]:
     """What data a module and all that it stands on were trained on."""
-    facts, seen, waiting = [], set(), [record]
+    facts: list[DatasetFacts] = []
+    seen, waiting = set(), [record]
     while waiting:
         one = waiting.pop()
         if one.id not in seen:
             seen.add(one.id)
-            facts.append(one.spec.dataset)
+            facts.extend(one.spec.learnt_from)
             waiting += [records[name] for name in one.spec.interface.stands_on if name in records]
     return tuple(facts)
 

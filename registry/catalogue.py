@@ -79,6 +79,15 @@ class Catalogue:
         """The modules that stand on a module, however far above, oldest first."""
         return queries.standing_on(self.database, module.id)
 
+    def copies(self, module: ModuleRecord) -> tuple[ModuleRecord, ...]:
+        """The stitches that have a copy of a module, oldest first."""
+        return self.modules(ModuleQuery(copy_of=module.id))
+
+    def by_id(self, module_id: str) -> ModuleRecord | None:
+        """The ready module of an id, if there is one."""
+        found = queries.by_id(self.database, module_id)
+        return found if found is not None and found.state == "READY" else None
+
     def networks(
         self, name: str | None = None, newest: int | None = None
     ) -> tuple[NetworkRecord, ...]:

@@ -63,7 +63,7 @@ class ModuleRecord(VersionRecord):
     id: str = Field(description="SHA-256 over the weights' and the spec's digests, in hex.")
     name: str = Field(description="Registered model in MLflow, e.g. 'cifar10.hidden-1'.")
     version: int | None = Field(description="Version of that model; none while PENDING.")
-    kind: Literal["hidden", "imported", "output"]
+    kind: Literal["hidden", "imported", "stitch", "output"]
     spec: ModuleSpec
     recipe_digest: str
     weights_sha256: str
@@ -181,8 +181,13 @@ class Uses(Record):
 
     modules: tuple[Named, ...] = ()
     n_modules: int = 0
+    stitches: tuple[Named, ...] = ()
+    """That have a copy of it."""
+    n_stitches: int = 0
     networks: tuple[Named, ...] = ()
     n_networks: int = 0
+    upper: Named | None = None
+    """Of a stitch: the module that it has a copy of, while that is stored."""
 
 
 class PromotionRecord(Record):

@@ -80,6 +80,7 @@ SERVED = {
         "test_seen",
         "test_team_init",
         "test_shared_checkpoints",
+        "test_stitch",
         "test_study",
         "test_trust",
     ),

@@ -29,6 +29,7 @@ from modkernel.flows.cli import (
     search,
     serve_network,
     servers,
+    stitch,
     study,
     team,
     train,
@@ -74,6 +75,7 @@ app.add_typer(data.data, name="data", rich_help_panel=TRAINING)
 app.command(rich_help_panel=REUSE)(advise.advise)
 app.add_typer(labels.labels, name="labels", rich_help_panel=REUSE)
 app.command(rich_help_panel=REUSE)(retrain.retrain)
+app.command(rich_help_panel=REUSE)(stitch.stitch)
 app.command(rich_help_panel=REUSE)(search.search)
 app.command(rich_help_panel=REUSE)(study.study)
 

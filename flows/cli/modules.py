@@ -13,7 +13,7 @@ from modkernel.flows.cli._stored import NEWEST, Limit, ModuleRef, catalogue, pri
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modkernel.registry import ModuleQuery, ModuleRecord
+    from modkernel.registry import Catalogue, ModuleQuery, ModuleRecord
 
 modules = typer.Typer(help="List, show and find stored modules.", no_args_is_help=True)
 
@@ -41,7 +41,7 @@ def find_modules(
     name: Annotated[
         str | None, typer.Option(help="Name of the module; '*' stands for any characters.")
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="hidden, imported or output.")] = None,
+    kind: Annotated[str | None, typer.Option(help="hidden, imported, stitch or output.")] = None,
     upstream: Annotated[
         str | None, typer.Option(help="Reference of the module that it stands on.")
     ] = None,
@@ -127,10 +127,12 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
         "takes": str(list(spec.interface.takes)),
         "gives": str(list(spec.interface.gives)),
         "kernel": spec.interface.kernel.name,
+        "copy of": _copied(registry, record),
         "blocks": ", ".join(spec.blocks) if spec.kind != "output" else "",
         "objective": spec.hidden.objective.name if spec.kind == "hidden" else "",
         "accuracy": percent(accuracy) if spec.kind != "output" else "",
         "under": _counted([f"{one.name}/{one.version}" for one in above]),
+        "stitched as": _counted([f"{one.name}/{one.version}" for one in registry.copies(record)]),
         "in networks": _counted([network.name for network in networks]),
         "needs": ", ".join(f"{path} {what}" for path, what in outside.items()),
         "classes": ", ".join(spec.classes or ()),
@@ -193,14 +195,24 @@ def _chain(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> dict[str, str
     }
 
 
+def _copied(registry: Catalogue, record: ModuleRecord) -> str:
+    """What a stitch has a copy of."""
+    if record.spec.kind != "stitch":
+        return ""
+    upper = registry.by_id(record.spec.upper_id)
+    if upper is None:
+        return f"{record.spec.upper_id[:12]}, which is no longer stored"
+    return f"{upper.name}/{upper.version}"
+
+
 def _counted(names: list[str]) -> str:
     shown = ", ".join(names[-NAMED:])
     return f"{shown} and {len(names) - NAMED} older" if len(names) > NAMED else shown
 
 
 def _kind(kind: str | None) -> str | None:
-    if kind not in (None, "hidden", "imported", "output"):
-        raise typer.BadParameter("use hidden, imported or output", param_hint="--kind")
+    if kind not in (None, "hidden", "imported", "stitch", "output"):
+        raise typer.BadParameter("use hidden, imported, stitch or output", param_hint="--kind")
     return kind
 
 

@@ -21,6 +21,7 @@ from modkernel.flows.deployments.forms.modules import (
     compose_network,
     measure_modules,
     promote_module,
+    stitch_modules,
     train_module,
 )
 from modkernel.flows.deployments.forms.network import retrain_network, train_baseline, train_network
@@ -68,6 +69,11 @@ def deployments(names: StoredNames | None = None) -> tuple[KeptDeployment, ...]:
             compose_network,
             "Make a network of a stored hidden module, with all that it stands on, and train a "
             "new output module.",
+        ),
+        _deployment(
+            stitch_modules,
+            "Set a copy of a stored hidden module on one that it was not trained on, by a small "
+            "map that is fitted to examples without labels.",
         ),
         _deployment(
             promote_module,

@@ -14,7 +14,13 @@ GAP, LINE = 60, 14
 """Between columns, and between rows."""
 CHARACTERS = 36
 """That fit into a box."""
-FILL = {"hidden": "#e8f0fe", "imported": "#f3e8fd", "output": "#e6f4ea", "network": "#fef7e0"}
+FILL = {
+    "hidden": "#e8f0fe",
+    "imported": "#f3e8fd",
+    "stitch": "#fce8f0",
+    "output": "#e6f4ea",
+    "network": "#fef7e0",
+}
 
 
 def lineage_svg(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from modkernel.data import DatasetInfo
 from modkernel.errors import DataError, InterfaceError
 from modkernel.registry import ModuleRecord
-from modkernel.spec import HiddenModuleSpec, ImportedModuleSpec
+from modkernel.spec import HiddenModuleSpec, ImportedModuleSpec, StitchModuleSpec
 
 
 def check_labelled(info: DatasetInfo, need: str) -> None:
@@ -25,8 +25,10 @@ def check_labelled(info: DatasetInfo, need: str) -> None:
         )
 
 
-def check_is_hidden(record: ModuleRecord) -> HiddenModuleSpec | ImportedModuleSpec:
-    """The spec of a stored hidden module, on which others can stand.
+def check_is_hidden(
+    record: ModuleRecord,
+) -> HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec:
+    """The spec of a stored hidden module or stitch, on which others can stand.
 
     Raises:
         InterfaceError: it is an output module.

@@ -184,6 +184,11 @@ def _again(
 ) -> Step:
     """A hidden module as it was, on what is below it now and on its data as it is now."""
     dataset, info = _data(registry, record, record, changes)
+    if record.spec.kind == "stitch":
+        raise SpecError(
+            f"Module {record.short_id} ({record.name}) is a stitch, which is not trained again: "
+            "make one on the new module with 'modkernel stitch', or retrain from a stage above it."
+        )
     if record.spec.kind != "hidden":
         raise SpecError(
             f"Module {record.short_id} ({record.name}) was not trained here, so it cannot be "

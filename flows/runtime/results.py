@@ -6,9 +6,9 @@ from typing import Literal
 
 from modkernel.registry import ModuleRecord
 from modkernel.spec import Spec
-from modkernel.training.report import OutputEvaluation, TrainReport
+from modkernel.training.report import OutputEvaluation, StitchFigures, TrainReport
 
-__all__ = ["BaselineResult", "ModuleResult", "NetworkResult"]
+__all__ = ["BaselineResult", "ModuleResult", "NetworkResult", "StitchResult"]
 
 
 class ModuleResult(Spec):
@@ -18,7 +18,7 @@ class ModuleResult(Spec):
     name: str
     version: int | None
     """Of the registered model in MLflow."""
-    kind: Literal["hidden", "imported", "output"]
+    kind: Literal["hidden", "imported", "stitch", "output"]
     reused: bool
     """Whether it was there already and nothing was trained."""
     seconds: float
@@ -46,6 +46,13 @@ class ModuleResult(Spec):
             peak_memory_bytes=report.peak_memory_bytes,
             run_id=record.run_id,
         )
+
+
+class StitchResult(ModuleResult):
+    """A stitch, made or found."""
+
+    stitch: StitchFigures | None
+    """What it is worth."""
 
 
 class NetworkResult(Spec):

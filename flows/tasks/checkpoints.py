@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 
 from modkernel.errors import StoppedError, StoreError
 from modkernel.flows.runtime.events import Note, emit
-from modkernel.jobs.job import EndToEndJob, HiddenJob, Job
+from modkernel.jobs.job import EndToEndJob, HiddenJob, Job, StitchJob
 from modkernel.jobs.slots import hold
 from modkernel.registry import Registry
 from modkernel.training.checkpoint import FILE, Position, position_of
@@ -39,7 +39,9 @@ def shared_checkpoints(registry: Registry, run_id: str, job: Job, label: str) ->
         job: trains it.
         label: what it is called in notes.
     """
-    if not registry.checkpoints.are_shared or not isinstance(job, HiddenJob | EndToEndJob):
+    if not registry.checkpoints.are_shared or not isinstance(
+        job, HiddenJob | StitchJob | EndToEndJob
+    ):
         yield
         return
     sender = _Sender(registry, run_id, Path(job.work, "checkpoint", FILE), label)

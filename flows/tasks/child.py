@@ -33,6 +33,7 @@ from modkernel.jobs.job import (
     Job,
     MeasureJob,
     OutputJob,
+    StitchJob,
     UpstreamFiles,
 )
 from modkernel.jobs.slots import gpus
@@ -41,7 +42,7 @@ from modkernel.registry import ModuleRecord, Registry, Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
-J = TypeVar("J", HiddenJob, OutputJob, EndToEndJob, MeasureJob, GroundTruthJob)
+J = TypeVar("J", HiddenJob, StitchJob, OutputJob, EndToEndJob, MeasureJob, GroundTruthJob)
 
 Follow = Callable[[ChildEvent], None]
 

@@ -40,7 +40,9 @@ def untested(
     Raises:
         DataError: the data are missing or unfit.
     """
-    if all(record.spec.dataset.fingerprint == fingerprint for record in chain):
+    if all(
+        facts.fingerprint == fingerprint for record in chain for facts in record.spec.learnt_from
+    ):
         return Untested()
     digests = example_digests(dataset, registry.settings.places)
     count = len(digests.test)

@@ -8,6 +8,7 @@ from typing import Any
 from prefect.logging import get_run_logger
 
 from modkernel.data import describe_dataset
+from modkernel.errors import StitchError
 from modkernel.flows.display import artifacts
 from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.runtime.results import ModuleResult
@@ -17,12 +18,13 @@ from modkernel.flows.tasks.epochs import training
 from modkernel.flows.tasks.once import RunChild, once
 from modkernel.flows.tasks.seen import Untested, remember, untested
 from modkernel.flows.tasks.work import work_of
-from modkernel.jobs.job import HiddenJob, Job, OutputJob, UpstreamFiles
+from modkernel.flows.tasks.work_folder import remove_work
+from modkernel.jobs.job import HiddenJob, Job, OutputJob, StitchJob, UpstreamFiles
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import DatasetSpec, ModuleSpec
 
-OUTPUT_PASSES = 2
-"""Times that an output module's examples pass through what it stands on: training, and testing."""
+FEW_PASSES = 2
+"""Times that the examples of an output module, or of a stitch, pass through what it stands on."""
 
 
 @runs_child("{name}")
@@ -35,6 +37,7 @@ def train_stored_module(
     label: str | None = None,
     labels: str | None = None,
     below: ModuleResult | None = None,
+    force: bool = False,
 ) -> ModuleResult:
     """Have a module trained and stored, unless one with the same recipe is stored already.
 
@@ -47,9 +50,11 @@ def train_stored_module(
         label: what it is called in progress, where several of one name are trained at once.
         labels: file of labels to train an output module on.
         below: the module that it stands on, where the spec does not name it.
+        force: store a stitch even if it is not worth it.
 
     Raises:
         ChildError: the child failed, or died twice.
+        StitchError: a stitch that is not worth storing; nothing of it is left.
         ModkernelError: what ended training or storing.
     """
     from modkernel.flows.display.figures import module_figures
@@ -73,6 +78,11 @@ def train_stored_module(
                 source = registry.modules.resolve(module.hidden.start_from)
                 (known["start"],) = chain_files(registry, [source])
             job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
+        elif module.kind == "stitch":
+            upper = chain_files(registry, registry.modules.joined_chain([module.upper_id]))
+            job = make_job(
+                StitchJob, settings, digest, module=module, upper=upper, force=force, **known
+            )
         else:
             known |= {"left_out": tests.left_out, "seen": tests.seen}
             job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)
@@ -92,30 +102,34 @@ def train_stored_module(
                 pairs=pairs,
             )
 
-    record, trained = once(
+    work = partial(
+        work_of,
         registry,
-        digest,
-        label,
-        "training",
-        find=lambda: registry.modules.find_ready(digest),
-        make=train,
-        work=partial(
-            work_of,
-            registry,
-            "train",
-            dataset,
-            module.dataset.fingerprint,
-            passes=module.recipe.epochs if module.kind == "hidden" else OUTPUT_PASSES,
-            like=name,
-            name=name,
-            module=module,
-            dataset=dataset,
-            pairs=pairs,
-            parent_run_id=parent_run_id,
-            label=label,
-            labels=labels,
-        ),
+        "train",
+        dataset,
+        module.dataset.fingerprint,
+        passes=module.recipe.epochs if module.kind == "hidden" else FEW_PASSES,
+        like=name,
+        name=name,
+        module=module,
+        dataset=dataset,
+        pairs=pairs,
+        parent_run_id=parent_run_id,
+        label=label,
+        labels=labels,
+        force=force,
     )
+
+    def find() -> ModuleRecord | None:
+        return registry.modules.find_ready(digest)
+
+    try:
+        record, trained = once(
+            registry, digest, label, "training", find=find, make=train, work=work
+        )
+    except StitchError:
+        remove_work(registry, digest)  # Nobody goes on with it.
+        raise
     report = registry.modules.report(record)
     log.info("%s: %s, module %s.", label, "stored" if trained else "reused", record.short_id)
     artifacts.show_module(

@@ -10,7 +10,7 @@ from modkernel.data.cache_files import read_json
 from modkernel.registry import Registry
 from modkernel.registry.backends import this_process
 
-RESUMED = ("hidden", "end_to_end")
+RESUMED = ("hidden", "stitch", "end_to_end")
 """Kinds of jobs that leave checkpoints."""
 
 

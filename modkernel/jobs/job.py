@@ -21,7 +21,14 @@ from pydantic import Field, TypeAdapter
 from modkernel.data.places import DataPlaces
 from modkernel.errors import ChildError
 from modkernel.reuse.ground_truth import GroundTruthSpec
-from modkernel.spec import DatasetSpec, HiddenModuleSpec, NetworkSpec, OutputModuleSpec, Spec
+from modkernel.spec import (
+    DatasetSpec,
+    HiddenModuleSpec,
+    NetworkSpec,
+    OutputModuleSpec,
+    Spec,
+    StitchModuleSpec,
+)
 
 Device = Literal["auto", "cpu", "cuda"]
 LEFT_OUT = (
@@ -95,6 +102,22 @@ class HiddenJob(_Job):
         return self.module.dataset.fingerprint
 
 
+class StitchJob(_Job):
+    """Fit a stitch, judge it, and measure it."""
+
+    kind: Literal["stitch"] = "stitch"
+    module: StitchModuleSpec
+    upper: tuple[UpstreamFiles, ...] = Field(
+        description="The whole chain of the module that it has a copy of, in order."
+    )
+    force: bool = Field(False, description="Leave it even if it is not worth storing.")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data that the job was planned on."""
+        return self.module.dataset.fingerprint
+
+
 class OutputJob(_Job):
     """Train an output module."""
 
@@ -137,12 +160,13 @@ class GroundTruthJob(_Job):
 
 
 Job = Annotated[
-    HiddenJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob, Field(discriminator="kind")
+    HiddenJob | StitchJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob,
+    Field(discriminator="kind"),
 ]
 """What a child process trains or measures, on what, and where it leaves the result."""
 
-_job: TypeAdapter[HiddenJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob] = TypeAdapter(
-    Job
+_job: TypeAdapter[HiddenJob | StitchJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob] = (
+    TypeAdapter(Job)
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from modkernel.jobs.job import (
     Job,
     MeasureJob,
     OutputJob,
+    StitchJob,
     UpstreamFiles,
 )
 from modkernel.lookup import trusting
@@ -39,6 +41,8 @@ from modkernel.training.ground_truth import measure_ground_truth
 from modkernel.training.hidden import PairData
 from modkernel.training.inputs import class_pairs, given_labels, labelled_data, listed_pairs
 from modkernel.training.output import GivenLabels, LabelledData
+from modkernel.training.stitch import fit_stitch
+from modkernel.training.stitch_guard import check_worth, judge_stitch
 
 REPORT = "report.json"
 
@@ -65,7 +69,7 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
 def _run(job: Job, progress: Progress, stop: Stop) -> None:
     work = Path(job.work)
     control = Control(checkpoints=work / "checkpoint", progress=progress, stop=stop)
-    upstream = [_read(files) for files in job.upstream]
+    upstream = _read_chain(job.upstream)
     arithmetic = choose_arithmetic(job.device, _recipe(job, upstream).precision)
     data = load_dataset(job.dataset, job.places, resident_limit=job.resident_limit)
     _check_data(job, data)
@@ -76,15 +80,15 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
                 weights, report = _hidden(job, data, upstream, arithmetic, control)
                 stored = write_module(part, job.module, weights)
                 _write_report(part, report)
-                if data.train.labels is not None:
-                    try:
-                        _measure(job, [*upstream, stored], data, arithmetic, stop, part)
-                    except StoppedError:
-                        raise
-                    except Exception as error:  # It is trained all the same, and must not be lost.
-                        (part / MOMENTS_FILE).unlink(missing_ok=True)
-                        why = str(error) or type(error).__name__
-                        progress({"event": "note", "text": f"The module is not measured: {why}"})
+                _measure_new(job, [*upstream, stored], data, arithmetic, control, part)
+            case StitchJob():
+                weights, report, upper = _stitch(job, data, upstream, arithmetic, control)
+                stored = write_module(part, job.module, weights)
+                figures = judge_stitch(upstream, upper, stored, data, arithmetic, stop)
+                if not job.force:
+                    check_worth(figures)
+                _write_report(part, report.changed(stitch=figures))
+                _measure_new(job, [*upstream, stored], data, arithmetic, control, part)
             case OutputJob():
                 weights, report = _output(job, data, upstream, arithmetic, control)
                 write_module(part, job.module, weights)
@@ -128,7 +132,7 @@ def _recipe(job: Job, upstream: list[StoredModule]) -> Recipe:
     match job:
         case EndToEndJob():
             return job.network.hidden[-1].recipe
-        case HiddenJob() | OutputJob():
+        case HiddenJob() | StitchJob() | OutputJob():
             return job.module.recipe
         case MeasureJob() | GroundTruthJob():
             return upstream[-1].spec.recipe
@@ -168,6 +172,26 @@ def _pairs(job: HiddenJob, data: Dataset) -> tuple[PairData, PairData]:
     train, validation, found = listed_pairs(data, job.dataset, job.pairs, job.places)
     _check_same("pairs", job.pairs, found, planned)
     return train, validation
+
+
+def _stitch(
+    job: StitchJob,
+    data: Dataset,
+    upstream: list[StoredModule],
+    arithmetic: Arithmetic,
+    control: Control,
+) -> tuple[dict[str, Tensor], TrainReport, list[StoredModule]]:
+    upper = _read_chain(job.upper)
+    weights, report = fit_stitch(
+        job.module, data.train.examples, upstream, upper, arithmetic=arithmetic, control=control
+    )
+    return weights, report, upper
+
+
+def _read_chain(chain: Sequence[UpstreamFiles]) -> list[StoredModule]:
+    return [
+        read_module(Path(files.folder), files.weights_sha256, files.spec_sha256) for files in chain
+    ]
 
 
 def _output(
@@ -231,6 +255,27 @@ def _check_same(what: str, path: str, found: str, planned: str | None) -> None:
             f"The {what} in {path} have changed since this training was planned: run the command "
             "again, so that it is planned again."
         )
+
+
+def _measure_new(
+    job: Job,
+    modules: list[StoredModule],
+    data: Dataset,
+    arithmetic: Arithmetic,
+    control: Control,
+    folder: Path,
+) -> None:
+    """Measure a module that was just trained, on labelled data; it is there all the same if not."""
+    if data.train.labels is None:
+        return
+    try:
+        _measure(job, modules, data, arithmetic, control.stop, folder)
+    except StoppedError:
+        raise
+    except Exception as error:
+        (folder / MOMENTS_FILE).unlink(missing_ok=True)
+        why = str(error) or type(error).__name__
+        control.progress({"event": "note", "text": f"The module is not measured: {why}"})
 
 
 def _measure(

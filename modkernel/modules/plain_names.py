@@ -15,8 +15,10 @@ from modkernel.backbones import is_whole
 from modkernel.backbones.resnet import RESNETS
 from modkernel.modules.network import Network
 from modkernel.modules.preprocess import Normalise
-from modkernel.spec import HiddenModuleSpec, ImportedModuleSpec
+from modkernel.spec import HiddenModuleSpec, ImportedModuleSpec, StitchModuleSpec
 
+MAP, COPY = "map.linear.", "upper."
+"""What a stitch's keys begin with."""
 OUTPUT = "fc"
 """What the output module's tensors begin with, as the last layer of torchvision's networks."""
 _RESNET = (
@@ -33,7 +35,8 @@ def plain_tensors(network: Network) -> dict[str, Tensor]:
     `mean` and `std` are the preprocessing's (of vectors `low` and `high` too, where there are
     bounds), then come the blocks of the backbone, and `fc.weight`, `fc.bias` (`fc.centres` under a
     gaussian kernel) of the output module. Blocks of several backbones, and of modules side by side,
-    begin with `hidden-K.`; of several preprocessings each begins with `input-K.`.
+    begin with `hidden-K.`; of several preprocessings each begins with `input-K.`. So do those of a
+    network with a stitch, where `map` is what comes before the copied blocks.
     """
     named: dict[str, Tensor] = {}
     for number, preprocess in enumerate(network.preprocess, start=1):
@@ -45,7 +48,9 @@ def plain_tensors(network: Network) -> dict[str, Tensor]:
     specs = [s.spec for s in network.stored if s.spec.kind != "output"]
     blocks = [block for spec in specs for block in spec.blocks]
     one_backbone = len({spec.backbone.digest() for spec in specs}) <= 1
-    is_chain = not any(stored.spec.interface.joins for stored in network.stored)
+    is_chain = not any(
+        stored.spec.interface.joins or stored.spec.kind == "stitch" for stored in network.stored
+    )
     whole = is_chain and one_backbone and len(set(blocks)) == len(blocks)
     for number, (spec, module) in enumerate(zip(specs, network.hidden, strict=True), start=1):
         prefix = "" if whole else f"hidden-{number}."
@@ -57,12 +62,15 @@ def plain_tensors(network: Network) -> dict[str, Tensor]:
 
 
 def _of_blocks(
-    spec: HiddenModuleSpec | ImportedModuleSpec, keys: tuple[str, ...]
+    spec: HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec, keys: tuple[str, ...]
 ) -> Iterator[tuple[str, str]]:
     """Keys of a hidden module's state dict, each with its plain name."""
     blocks = {block.replace(".", "_"): block for block in spec.blocks}
     for key in keys:
-        child, _, rest = key.partition(".")
+        if spec.kind == "stitch" and key.startswith(MAP):
+            yield key, f"map.{key.removeprefix(MAP)}"
+            continue
+        child, _, rest = key.removeprefix(COPY if spec.kind == "stitch" else "").partition(".")
         # A whole network's blocks have its names already.
         name = rest if is_whole(spec.backbone) else f"{blocks[child]}.{rest}"
         if spec.backbone.name in RESNETS:

@@ -18,6 +18,7 @@ from modkernel.backbones import build_skeleton
 from modkernel.errors import ArtifactError, InterfaceError
 from modkernel.lookup import check_trusted
 from modkernel.modules.output import OutputModule
+from modkernel.modules.stitch import stitch_skeleton
 from modkernel.spec import FORMAT_VERSION, ModuleSpec, Shape, parse_module_spec
 from modkernel.system.files import hash_file, write_new, written_whole
 
@@ -118,7 +119,8 @@ def build_module(stored: StoredModule) -> nn.Module:
     within `modkernel.lookup.trusting` alone.
 
     Returns:
-        A sequence of blocks for a hidden module, an `OutputModule` for an output module.
+        A sequence of blocks for a hidden module, a `Stitch` for a stitch, an `OutputModule` for an
+        output module.
 
     Raises:
         ArtifactError: the weights are missing or altered, or are not those of the module that the
@@ -174,6 +176,8 @@ def _skeleton(stored: StoredModule) -> tuple[nn.Module, Shape] | None:
     if spec.kind == "output":
         return None
     try:
+        if spec.kind == "stitch":
+            return stitch_skeleton(spec)
         return build_skeleton(spec.backbone, spec.blocks, spec.interface.takes)
     except InterfaceError as error:
         raise _unbuildable(stored, error) from error

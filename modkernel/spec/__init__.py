@@ -25,6 +25,7 @@ from modkernel.spec.preprocessing import Preprocessing as Preprocessing
 from modkernel.spec.recipe import ADAPTING_RATE
 from modkernel.spec.recipe import Recipe as Recipe
 from modkernel.spec.shorthand import from_count
+from modkernel.spec.stitch import StitchSpec as StitchSpec
 from modkernel.spec.upstream import Upstream as Upstream
 from modkernel.spec.upstream import Upstreams as Upstreams
 
@@ -246,6 +247,11 @@ class _ModuleSpec(Spec):
         "first: each keeps its own."
     )
 
+    @property
+    def learnt_from(self) -> tuple[DatasetFacts, ...]:
+        """All data that its weights were fitted to."""
+        return (self.dataset,)
+
 
 class HiddenModuleSpec(_ModuleSpec):
     """What is stored beside a hidden module's weights. Its digest is the recipe digest."""
@@ -288,6 +294,44 @@ class ImportedModuleSpec(_ModuleSpec):
         """None: an imported module knows no classes."""
 
 
+class StitchModuleSpec(_ModuleSpec):
+    """What is stored beside a stitch's weights. Its digest is the recipe digest.
+
+    A stitch is a map and, on it, a copy of a hidden module that was trained on another upstream.
+    """
+
+    kind: Literal["stitch"] = "stitch"
+    upper: HiddenModuleSpec | ImportedModuleSpec = Field(
+        discriminator="kind", description="Of the module that it has a copy of."
+    )
+    upper_id: str = Field(description="Id of that module.")
+    stitch: StitchSpec
+
+    @property
+    def learnt_from(self) -> tuple[DatasetFacts, ...]:
+        """The map's, and the copy's."""
+        return (self.dataset, self.upper.dataset)
+
+    @property
+    def backbone(self) -> BackboneSpec:
+        """What the blocks of the copy are of."""
+        return self.upper.backbone
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Of the copy."""
+        return self.upper.blocks
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the map was fitted."""
+        return self.stitch.recipe
+
+    @property
+    def classes(self) -> None:
+        """None: a stitch knows no classes."""
+
+
 class OutputModuleSpec(_ModuleSpec):
     """What is stored beside an output module's weights. Its digest is the recipe digest."""
 
@@ -302,13 +346,14 @@ class OutputModuleSpec(_ModuleSpec):
 
 
 ModuleSpec = Annotated[
-    HiddenModuleSpec | ImportedModuleSpec | OutputModuleSpec, Field(discriminator="kind")
+    HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec | OutputModuleSpec,
+    Field(discriminator="kind"),
 ]
 """What is stored beside a module's weights, one form a kind; fully resolved."""
 
-_module_spec: TypeAdapter[HiddenModuleSpec | ImportedModuleSpec | OutputModuleSpec] = TypeAdapter(
-    ModuleSpec
-)
+_module_spec: TypeAdapter[
+    HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec | OutputModuleSpec
+] = TypeAdapter(ModuleSpec)
 
 
 def parse_module_spec(content: bytes | str, strict: bool = False) -> ModuleSpec:

@@ -115,6 +115,58 @@ class OutputEvaluation(Spec):
         }
 
 
+class StitchFigures(Spec):
+    """What a stitch is worth on examples that it was not fitted to, beside its parents.
+
+    Accuracies in [0, 1] are of closed-form output modules on few labels, means over draws; none
+    where the data have no labels.
+    """
+
+    explained: float
+    """Share of the variance of UPPER's features that the stitch's have."""
+    held_out: int
+    """Examples that it was judged on."""
+    labels_per_class: int | None = None
+    draws: int | None = None
+    accuracy: float | None = None
+    """On the stitch."""
+    lower: float | None = None
+    """On LOWER alone."""
+    untrained: float | None = None
+    """On LOWER alone with untrained weights."""
+    upper: float | None = None
+    """On UPPER with its own upstream."""
+    gain_error: float | None = None
+    """Standard error of `accuracy` - `lower`."""
+    lower_error: float | None = None
+    """Standard error of `lower` - `untrained`."""
+    kept: float | None = None
+    """Share of what UPPER's accuracy is above chance that the stitch's is."""
+    objection: str | None = None
+    """Why it is not worth storing; none where it is."""
+
+    @property
+    def text(self) -> str:
+        """The figures, as sentences."""
+        features = f"{self.explained:.1%} of the variance of UPPER's features is explained."
+        if self.accuracy is None or self.lower is None or self.upper is None:
+            return f"On {self.held_out} held-out examples {features}"
+        return (
+            f"With {self.labels_per_class} labels per class (mean of {self.draws} draws, "
+            f"{self.held_out} held-out examples) an output module reaches {self.accuracy:.1%} on "
+            f"the stitch, {self.lower:.1%} on LOWER alone (standard error of the difference "
+            f"{self.gain_error:.1%}), {self.untrained:.1%} on LOWER with untrained weights and "
+            f"{self.upper:.1%} on UPPER with its own upstream, of which {self.kept:.1%} is kept "
+            f"above chance; {features}"
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers that stitches are compared by, by name."""
+        told = {"explained", "accuracy", "lower", "untrained", "upper", "kept"}
+        values = self.model_dump(include=told)
+        return {f"stitch.{name}": value for name, value in values.items() if value is not None}
+
+
 class TrainReport(Spec):
     """How one module, or one baseline, was trained."""
 
@@ -134,3 +186,5 @@ class TrainReport(Spec):
     peak_memory_bytes: int | None = None
     """Of the training process, where one was started for it."""
     evaluation: OutputEvaluation | None = None
+    stitch: StitchFigures | None = None
+    """Of a stitch: what it is worth."""

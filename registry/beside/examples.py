@@ -71,8 +71,7 @@ class SeenExamples:
         """
         trained, validated = np.zeros(len(examples), bool), np.zeros(len(examples), bool)
         by, unknown = [], []
-        for module in modules:
-            facts = module.spec.dataset
+        for module, facts in ((one, facts) for one in modules for facts in one.spec.learnt_from):
             if facts.fingerprint == fingerprint:
                 continue
             found = self.of(facts)

@@ -205,7 +205,7 @@ def _prefixes(chain: Sequence[ModuleRecord]) -> list[str]:
 
 def _is_resnet(chain: Sequence[ModuleRecord]) -> bool:
     spec = chain[0].spec
-    return spec.kind == "hidden" and spec.backbone.name.startswith("resnet")
+    return spec.kind != "output" and spec.backbone.name.startswith("resnet")
 
 
 def _evaluation(

@@ -40,6 +40,8 @@ class ModuleQuery(Record):
     backbone: str | None = None
     block: str | None = None
     objective: str | None = None
+    copy_of: str | None = None
+    """Id of the module that it, a stitch, has a copy of."""
     accuracy: float | None = None
     """At least; of a hidden module, that of the best output module that stands on it."""
     since: datetime | None = None
@@ -102,12 +104,15 @@ def _traits(spec: ModuleSpec, name: str) -> Iterator[tuple[str, str]]:
     yield "fingerprint", spec.dataset.fingerprint
     for one in spec.classes or spec.dataset.classes:
         yield "class", one
+    if spec.kind == "output":
+        return
+    yield "backbone", spec.backbone.name
+    for block in spec.blocks:
+        yield "block", block
     if spec.kind == "hidden":
         yield "objective", spec.hidden.objective.name
-    if spec.kind != "output":
-        yield "backbone", spec.backbone.name
-        for block in spec.blocks:
-            yield "block", block
+    if spec.kind == "stitch":
+        yield queries.COPY_OF, spec.upper_id
 
 
 def _asked(query: ModuleQuery) -> list[tuple[str, str]]:
@@ -124,6 +129,7 @@ def _asked(query: ModuleQuery) -> list[tuple[str, str]]:
         "backbone": query.backbone,
         "block": query.block,
         "objective": query.objective,
+        queries.COPY_OF: query.copy_of,
     }
     named = [(trait, value) for trait, value in alone.items() if value is not None]
     named += [("class", name) for name in query.classes]

@@ -24,6 +24,8 @@ from modkernel.registry.sql.tables import (
 )
 from modkernel.spec import Shape, parse_module_spec
 
+COPY_OF = "copy of"
+"""Trait of a stitch: the id of the module that it has a copy of."""
 LINKED = 5
 """Others of a kind that a card links to."""
 
@@ -128,11 +130,26 @@ def stands_on(module_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]
 
 
 def uses(database: Database, module_id: str) -> Uses:
-    """What stands directly on a module, and which networks have it, of those with a version."""
+    """What stands directly on a module, has a copy of it, or is a network that has it.
+
+    Of these, those with a version; and, of a stitch, the module that it has a copy of.
+    """
     above = (
         select(ModuleRow.id, ModuleRow.name, ModuleRow.version)
         .join(TraitRow)
         .where(*stands_on(module_id), ModuleRow.state == "READY")
+    )
+    copies = (
+        select(ModuleRow.id, ModuleRow.name, ModuleRow.version)
+        .join(TraitRow)
+        .where(TraitRow.trait == COPY_OF, TraitRow.value == module_id, ModuleRow.state == "READY")
+    )
+    of = (
+        select(ModuleRow.id, ModuleRow.name, ModuleRow.version)
+        .join(TraitRow, TraitRow.value == ModuleRow.id)
+        .where(
+            TraitRow.trait == COPY_OF, TraitRow.module_id == module_id, ModuleRow.state == "READY"
+        )
     )
     having = (
         select(NetworkRow.id, NetworkRow.name, NetworkRow.version)
@@ -141,8 +158,18 @@ def uses(database: Database, module_id: str) -> Uses:
     )
     with database.reading() as session:
         modules, n_modules = _oldest(session, above, ModuleRow.created_at)
+        stitches, n_stitches = _oldest(session, copies, ModuleRow.created_at)
         networks, n_networks = _oldest(session, having, NetworkRow.created_at)
-    return Uses(modules=modules, n_modules=n_modules, networks=networks, n_networks=n_networks)
+        (upper, _) = _oldest(session, of, ModuleRow.created_at)
+    return Uses(
+        modules=modules,
+        n_modules=n_modules,
+        stitches=stitches,
+        n_stitches=n_stitches,
+        networks=networks,
+        n_networks=n_networks,
+        upper=upper[0] if upper else None,
+    )
 
 
 def _oldest(

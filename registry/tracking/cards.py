@@ -34,6 +34,12 @@ def sentence(name: str, spec: ModuleSpec) -> str:
             f"{_labels(spec.output.labels_per_class)}"
             f"{f', on {count} modules side by side' if count > 1 else ''}."
         )
+    if spec.kind == "stitch":
+        return (
+            f"Stitch {name}: a map onto a copy of module {spec.upper_id[:12]} "
+            f"({plain(', '.join(spec.blocks))} of {plain(spec.backbone.name)}), fitted to examples "
+            f"of {data} without labels."
+        )
     blocks = spec.blocks[0] if len(spec.blocks) == 1 else f"{spec.blocks[0]} to {spec.blocks[-1]}"
     if spec.kind == "imported":
         return (
@@ -80,6 +86,7 @@ def module_card(
         "## Measured",
         table(("metric", "value"), [(k, f"{v:.6g}") for k, v in record.metrics.items()]),
         *_classes_tested(report),
+        *_worth(report),
         "## Interface",
         table(
             ("", "shape of one example"),
@@ -92,6 +99,7 @@ def module_card(
         f"Kernel: {spec.interface.kernel.name}. {_upstream(spec.interface)}",
         "## Lineage",
         _lineage(record, chain),
+        *_copied(spec, uses),
         *_uses(uses),
         *_needs(record, chain),
         "## Data",
@@ -151,8 +159,27 @@ def linked(found: Sequence[Named], count: int) -> str:
 def _uses(uses: Uses) -> Iterator[str]:
     if uses.n_modules:
         yield f"Modules that stand on it: {linked(uses.modules, uses.n_modules)}."
+    if uses.n_stitches:
+        yield f"Stitches that have a copy of it: {linked(uses.stitches, uses.n_stitches)}."
     if uses.n_networks:
         yield f"Networks that have it: {linked(uses.networks, uses.n_networks)}."
+
+
+def _copied(spec: ModuleSpec, uses: Uses) -> Iterator[str]:
+    if spec.kind == "stitch":
+        upper = uses.upper
+        shown = "which is no longer stored" if upper is None else link(upper.name, upper.version)
+        yield f"It has a copy of module `{spec.upper_id[:12]}`: {shown}."
+
+
+def _worth(report: TrainReport) -> Iterator[str]:
+    found = report.stitch
+    if found is None:
+        return
+    yield "## Worth as a stitch"
+    if found.objection is not None:
+        yield f"**Kept against advice (--force): {plain(found.objection)}**"
+    yield plain(found.text)
 
 
 def _classes_tested(report: TrainReport) -> Iterator[str]:

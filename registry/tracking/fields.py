@@ -54,6 +54,8 @@ def metrics_of(report: TrainReport) -> dict[str, float]:
         values |= {"objective": best.objective, "validation": best.validation}
     if report.evaluation is not None:
         values |= report.evaluation.metrics()
+    if report.stitch is not None:
+        values |= report.stitch.metrics()
     return numbers(values)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from modkernel.registry.records import ModuleRecord, NetworkRecord, Uses
 from modkernel.registry.tracking.cards import asking, fitted, linked, standing_on
 from modkernel.registry.tracking.markdown import figure, link, plain, table
-from modkernel.registry.tracking.tags import facts_of, labels_of
+from modkernel.registry.tracking.tags import facts_of, labels_of, objective_of
 from modkernel.spec import OutputModuleSpec
 from modkernel.training.report import OutputEvaluation
 
@@ -123,8 +123,7 @@ def _what(module: ModuleRecord) -> str:
         labels = labels_of(spec)
         return f"{spec.output.method}, {'all labels' if labels == 'all' else f'labels: {labels}'}"
     blocks = spec.blocks[0] if len(spec.blocks) == 1 else f"{spec.blocks[0]} to {spec.blocks[-1]}"
-    how = "imported" if spec.kind == "imported" else spec.hidden.objective.name
-    return f"{plain(blocks)}, {how}"
+    return f"{plain(blocks)}, {objective_of(spec)}"
 
 
 def _sharing(

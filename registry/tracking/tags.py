@@ -7,7 +7,13 @@ from collections.abc import Iterable, Sequence
 from modkernel.registry.records import ModuleRecord, NetworkRecord, Uses
 from modkernel.registry.tracking.fields import RECIPE_TAG
 from modkernel.registry.tracking.runs import network_of
-from modkernel.spec import ModuleSpec, OutputModuleSpec
+from modkernel.spec import (
+    HiddenModuleSpec,
+    ImportedModuleSpec,
+    ModuleSpec,
+    OutputModuleSpec,
+    StitchModuleSpec,
+)
 
 LIMIT_CHARACTERS = 2000
 """Of a tag's value; of longer ones the last names are left out."""
@@ -45,6 +51,8 @@ def module_tags(record: ModuleRecord, chain: Sequence[ModuleRecord], uses: Uses)
         tags["starts_from"] = spec.source or ""
     if spec.kind == "imported":
         tags["licence"] = spec.origin.licence
+    if uses.upper is not None:
+        tags["copy_of"] = f"{uses.upper.name}/{uses.upper.version}"
     accuracy = record.metrics.get("accuracy", record.metrics.get(CLOSED_FORM))
     if accuracy is not None:
         tags["accuracy"] = f"{accuracy:.4f}"
@@ -112,6 +120,11 @@ def labels_of(spec: ModuleSpec) -> str:
     return "all" if spec.dataset.pairs_fingerprint is None else "a file of pairs"
 
 
+def objective_of(spec: HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec) -> str:
+    """What a module without classes was trained for, in a word."""
+    return spec.hidden.objective.name if spec.kind == "hidden" else spec.kind
+
+
 def _given(tags: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
@@ -130,7 +143,7 @@ def _distinct(modules: Sequence[ModuleRecord], what: str) -> str:
         names = {
             "backbone": spec.backbone.name,
             "kernel": spec.interface.kernel.name,
-            "objective": spec.hidden.objective.name if spec.kind == "hidden" else spec.kind,
+            "objective": objective_of(spec),
         }
         found.append(names[what])
     return _listed(dict.fromkeys(found))

@@ -103,6 +103,7 @@ class Deletion:
                     _set_accuracy(session, upstream)
         for below in queries.below(backends.database, module):
             pages.module_page(backends, below)
+        pages.copies_changed(backends, module)
 
     def _height(self, module: ModuleRecord) -> tuple[int, str]:
         return len(queries.chain(self.backends.database, module.id)), module.id

@@ -10,6 +10,7 @@ from modkernel.registry import saga
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord, NetworkRecord
 from modkernel.registry.sql import networks, queries
+from modkernel.registry.sql.find import ModuleQuery, find_modules
 from modkernel.registry.sql.queries import LINKED
 from modkernel.registry.tracking.network_card import network_card
 from modkernel.registry.tracking.tags import network_tags
@@ -50,8 +51,18 @@ def module_moved(backends: Backends, record: ModuleRecord) -> None:
     below = queries.below(backends.database, record)
     for other in (*below, *queries.standing_on(backends.database, record.id)):
         module_page(backends, other)
+    copies_changed(backends, record)
     for network in networks.with_modules(backends.database, [record.id]):
         network_page(backends, network)
+
+
+def copies_changed(backends: Backends, record: ModuleRecord) -> None:
+    """Bring the pages up to date of what a module has a copy of, and of what has a copy of it."""
+    spec = record.spec
+    upper = queries.by_id(backends.database, spec.upper_id) if spec.kind == "stitch" else None
+    copies = find_modules(backends.database, ModuleQuery(copy_of=record.id))
+    for other in (*((upper,) if upper else ()), *copies):
+        module_page(backends, other)
 
 
 def module_page(backends: Backends, record: ModuleRecord) -> None:

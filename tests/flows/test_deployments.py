@@ -55,6 +55,7 @@ def test_every_flow_has_a_deployment_with_a_form(prefect_server: str) -> None:
         "search-modules",
         "transfer-study",
         "measure-modules",
+        "stitch-modules",
         "promote-module",
         MAINTENANCE,
     }

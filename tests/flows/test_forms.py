@@ -15,6 +15,7 @@ from modkernel.flows.deployments.forms.modules import (
     compose_network,
     measure_modules,
     promote_module,
+    stitch_modules,
     train_module,
 )
 from modkernel.flows.deployments.forms.network import retrain_network, train_baseline, train_network
@@ -46,6 +47,7 @@ FLOWS: tuple[FormFlow[..., Any], ...] = (
     search_modules,
     transfer_study,
     measure_modules,
+    stitch_modules,
     promote_module,
 )
 STORED = StoredNames(
@@ -56,6 +58,7 @@ STORED = StoredNames(
 REQUIRED = {
     "compose-network": {"hidden": "a.hidden-1"},
     "promote-module": {"module": "a.hidden-1"},
+    "stitch-modules": {"lower": "a.hidden-1", "upper": "a.hidden-1/1"},
     "retrain-network": {"network": "a"},
 }
 every_flow = pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: str(flow.name))

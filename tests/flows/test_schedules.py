@@ -38,6 +38,7 @@ NAMES = (
     "search-modules",
     "transfer-study",
     "measure-modules",
+    "stitch-modules",
     "promote-module",
     maintenance.NAME,
 )

@@ -27,6 +27,7 @@ from modkernel.flows.deployments.forms.fields import (
     output_of,
     part,
     rest_of,
+    whole,
 )
 from modkernel.flows.deployments.forms.network import (
     BACKBONE,
@@ -37,9 +38,11 @@ from modkernel.flows.deployments.forms.network import (
     hidden_of,
 )
 from modkernel.flows.measure_modules import measure_modules as _measure_modules
-from modkernel.flows.promote_module import promote_module as _promote_module
 from modkernel.flows.runtime.form_flow import Blanks, Form
 from modkernel.flows.specs.composition import CompositionSpec
+from modkernel.flows.stored_modules.promote_module import promote_module as _promote_module
+from modkernel.flows.stored_modules.stitch_modules import STITCH
+from modkernel.flows.stored_modules.stitch_modules import stitch_modules as _stitch_modules
 from modkernel.flows.train_module import train_module as _train_module
 from modkernel.kernels import AUTO
 from modkernel.spec import HiddenSpec, Name, NetworkSpec, OutputSpec
@@ -62,6 +65,7 @@ COMPOSITION = part(
     dataset=DATASET,
     output=rest_of(OutputSpec(), "labels_per_class", "method"),
 )
+STITCHING = part("Advanced", dataset=DATASET, fit=rest_of(STITCH, "examples"))
 MEASURING = part("Advanced", dataset=DATASET)
 
 
@@ -190,7 +194,35 @@ class PromotionForm(Form):
         }
 
 
+class StitchForm(Form):
+    """Which stored module is set on which, and what the map between them is fitted to."""
+
+    name: Name = Field("digits-stitched", description="Of the new module.")
+    lower: StoredModule = Field(description="Stored module to stand on.")
+    upper: StoredModule = Field(
+        description="Stored module, trained on another one, of which a copy is set on it."
+    )
+    dataset: DatasetName | None = Field(None, description="Blank: that of the lower module.")
+    path: Path = None
+    examples: int = Field(
+        STITCH.examples, ge=20, description="Training examples it is fitted to, without labels."
+    )
+    force: bool = Field(False, description="Keep it even if it is not worth it.")
+    seed: int = Field(0, ge=0, description="Of the examples and their order.")
+    advanced: Annotated[Blanks | None, Folded(STITCHING)] = None
+
+    def parameters(self) -> dict[str, Any]:
+        """See `Form`."""
+        more = self.advanced
+        return {
+            **self.model_dump(include={"name", "lower", "upper", "force", "seed"}),
+            "dataset": dataset_of(self.dataset, self.path, more),
+            "stitch": whole(STITCH, inner(more, "fit"), "advanced.fit", examples=self.examples),
+        }
+
+
 train_module = _train_module.filled_in_by(ModuleForm, __name__)
 compose_network = _compose_network.filled_in_by(CompositionForm, __name__)
 measure_modules = _measure_modules.filled_in_by(MeasuringForm, __name__)
 promote_module = _promote_module.filled_in_by(PromotionForm, __name__)
+stitch_modules = _stitch_modules.filled_in_by(StitchForm, __name__)

@@ -22,6 +22,7 @@ FORMS = (
     "search-modules",
     "transfer-study",
     "measure-modules",
+    "stitch-modules",
     "promote-module",
 )
 FIELDS = 10

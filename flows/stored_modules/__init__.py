@@ -1,0 +1,1 @@
+"""Flows on single stored modules: promote one, set one on another."""

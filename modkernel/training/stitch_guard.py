@@ -1,0 +1,258 @@
+"""Whether a stitch is worth storing: what it gives on held-out data, beside its parents.
+
+Even noise can be stitched: a map that is fitted to UPPER's features makes them of whatever LOWER
+gives ("Functional alignment can mislead", ICML 2025). So LOWER must be better than the same blocks
+with untrained weights, which a LOWER that was trained on noise is not; the stitch must be better
+than LOWER alone; and it must keep most of what UPPER is worth at home. All is judged with few
+labels, since that is what stored modules are for: with all of them, LOWER alone is often as good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from modkernel.control import Stop, never_stop
+from modkernel.data import Dataset
+from modkernel.data.label_budget import draw_labels
+from modkernel.data.sources import ExampleSource
+from modkernel.errors import StitchError
+from modkernel.features.compute import compute_features
+from modkernel.features.extractor import frozen_chain, make_extractor
+from modkernel.features.measure import pick
+from modkernel.features.sources import Picked
+from modkernel.kernels import make_kernel
+from modkernel.modules.stored import StoredModule
+from modkernel.spec import KernelSpec, OutputSpec
+from modkernel.system.precision import Arithmetic
+from modkernel.system.seeding import generator_for, seeded
+from modkernel.training.heads import fit_ridge, predict_heads
+from modkernel.training.report import StitchFigures
+from modkernel.training.stitch import Targets
+
+LABELS_PER_CLASS = 10
+DRAWS = 20
+"""Of that many labels; every figure is the mean over them."""
+POOL_PER_CLASS = 100
+"""Training examples of a class that labels are drawn from, at most."""
+HELD_OUT_PER_CLASS = 200
+"""Validation examples of a class that are tested on, at most."""
+HELD_OUT = 1000
+"""Validation examples that features are compared on, at most, where there are no labels."""
+STANDARD_ERRORS = 2.0
+"""That the stitch must be better than LOWER alone by."""
+LEAST_KEPT = 0.95
+"""Of UPPER's accuracy at home, above chance. Fashion-MNIST, LeNet-5: 0.97 and more on a LOWER of
+the same data, at most 0.93 on one that was trained on noise, 0.87 on an untrained one."""
+LEAST_EXPLAINED = 0.9
+"""Of the variance of UPPER's features, where there are no labels. Likewise 0.95 on a LOWER of the
+same data, 0.89 on one that was trained on noise, 0.84 on an untrained one."""
+NORMED, NORMED_TOGETHER = 512, 128
+"""Examples that give an untrained LOWER its statistics."""
+SIDE = 4
+"""LOWER's maps are looked at in squares, too, of which there are so many a side at least."""
+OUTPUT = OutputSpec(method="ridge")
+
+
+def judge_stitch(
+    lower: Sequence[StoredModule],
+    upper: Sequence[StoredModule],
+    stitch: StoredModule,
+    data: Dataset,
+    arithmetic: Arithmetic,
+    stop: Stop = never_stop,
+) -> StitchFigures:
+    """What a stitch is worth on validation examples, beside LOWER alone and UPPER at home.
+
+    With class labels: accuracies of ridge output modules on `LABELS_PER_CLASS` labels a class, the
+    mean of `DRAWS` draws that are the same for all. LOWER alone, trained or not, is the better of
+    two: under its own kernel, and, where it gives maps, under one that keeps where in the map a
+    feature is.
+
+    Args:
+        lower: the chain that the stitch stands on.
+        upper: the chain of the module that it has a copy of.
+        stitch: the stitch, as it is written.
+        data: labelled or not.
+        arithmetic: device and number format.
+        stop: asked before every batch.
+
+    Raises:
+        StoppedError: `stop` said so.
+        SettingsError: there is no room for the features, see `compute_features`.
+    """
+    chain = [*lower, stitch]
+    explained, compared = _explained(chain, upper, data, arithmetic, stop)
+    labels, held = data.train.labels, data.validation_part()
+    count = len(data.classes)
+    fewest = 0 if labels is None else int(torch.bincount(labels, minlength=count).min())
+    if labels is None or held.labels is None or not fewest:
+        return _judged(StitchFigures(explained=explained, held_out=compared))
+    pool = pick(labels, data, "stitch", POOL_PER_CLASS)
+    tested = pick(held.labels, data, "stitch validation", HELD_OUT_PER_CLASS)
+    known, truth = labels[pool], held.labels[tested]
+    per_class = min(LABELS_PER_CLASS, fewest)
+    chosen = draw_labels(known, count, per_class, DRAWS, stitch.spec.seed)
+
+    def right(frozen: nn.Module, kernel: KernelSpec) -> Tensor:
+        """Which held-out examples each draw's output module gets right, float64 [D, n]."""
+        extractor = make_extractor(frozen, kernel, data.train.examples, 0, arithmetic)
+
+        def features(source: ExampleSource, rows: Tensor) -> Tensor:
+            found = compute_features(extractor, Picked(source, rows), arithmetic, stop=stop)
+            return found.values.float().cpu()
+
+        phi, seen = features(data.train.examples, pool), features(held.examples, tested)
+        fit = fit_ridge(phi, known, chosen, count, OUTPUT)
+        return (predict_heads(fit, seen) == truth).double()
+
+    def best(frozen: nn.Module) -> Tensor:
+        """The same of LOWER, under the kernel that is better."""
+        found = (right(frozen, kernel) for kernel in _kernels_of(lower[-1]))
+        return max(found, key=lambda one: float(one.mean()))
+
+    kernel = stitch.spec.interface.kernel
+    ours = right(arithmetic.place(frozen_chain(chain)), kernel)
+    home = right(arithmetic.place(frozen_chain(upper)), kernel)
+    alone = best(arithmetic.place(frozen_chain(lower)))
+    bare = best(_untrained(lower, data.train.examples, arithmetic))
+    return _judged(
+        StitchFigures(
+            explained=explained,
+            held_out=len(tested),
+            labels_per_class=per_class,
+            draws=DRAWS,
+            accuracy=float(ours.mean()),
+            lower=float(alone.mean()),
+            upper=float(home.mean()),
+            untrained=float(bare.mean()),
+            gain_error=standard_error(ours - alone),
+            lower_error=standard_error(alone - bare),
+            kept=kept_above_chance(float(ours.mean()), float(home.mean()), count),
+        )
+    )
+
+
+def check_worth(figures: StitchFigures) -> None:
+    """Refuse a stitch that is not worth storing.
+
+    Raises:
+        StitchError: it is not; the message has the figures.
+    """
+    if figures.objection is not None:
+        raise StitchError(
+            f"The stitch is not worth storing: {figures.objection} {figures.text} Build on LOWER "
+            "alone or on UPPER with its own upstream, take other modules, or keep it all the same "
+            "with --force."
+        )
+
+
+def standard_error(difference: Tensor) -> float:
+    """Of the mean of differences [D, n] over draws of labels and held-out examples, both random."""
+    draws, examples = difference.shape
+    variances = [
+        float(difference.mean(0).var(correction=1)) / examples if examples > 1 else 0.0,
+        float(difference.mean(1).var(correction=1)) / draws if draws > 1 else 0.0,
+    ]
+    return math.sqrt(sum(variances))
+
+
+def kept_above_chance(accuracy: float, home: float, classes: int) -> float:
+    """Share of what an accuracy at home is above chance that another one has; 0 if it is not."""
+    chance = 1 / classes
+    return max(0.0, (accuracy - chance) / (home - chance)) if home > chance else 0.0
+
+
+def objection_to(figures: StitchFigures) -> str | None:
+    """Why a stitch of these figures is not worth storing, as a sentence; None where it is."""
+    accuracy, lower, bare = figures.accuracy, figures.lower, figures.untrained
+    if accuracy is None or lower is None or bare is None:
+        if figures.explained < LEAST_EXPLAINED:
+            return (
+                f"UPPER's features do not come out on it, of whose variance {LEAST_EXPLAINED:.0%} "
+                "must be explained."
+            )
+        return None
+    if lower - bare <= STANDARD_ERRORS * (figures.lower_error or 0):
+        return (
+            "LOWER is no better than with untrained weights, so it knows nothing of these data, as "
+            "if it had been trained on noise: whatever the stitch gives is learnt by the map."
+        )
+    if accuracy - lower <= STANDARD_ERRORS * (figures.gain_error or 0):
+        return (
+            "it is no better than LOWER alone, than which it must be better by more than "
+            f"{STANDARD_ERRORS:g} standard errors."
+        )
+    if figures.kept is not None and figures.kept < LEAST_KEPT:
+        return (
+            "it keeps too little of what UPPER is worth at home, above chance, of which "
+            f"{LEAST_KEPT:.0%} is asked."
+        )
+    return None
+
+
+def _judged(figures: StitchFigures) -> StitchFigures:
+    return figures.changed(objection=objection_to(figures))
+
+
+@torch.no_grad()
+def _untrained(
+    lower: Sequence[StoredModule], examples: ExampleSource, arithmetic: Arithmetic
+) -> nn.Module:
+    """The chain of LOWER with initial weights; its norms have the statistics of some examples."""
+    chain = frozen_chain(lower)
+    with seeded(0, "untrained"):
+        for part in chain.modules():
+            reset = getattr(part, "reset_parameters", None)
+            if reset is not None:
+                reset()
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.momentum = None  # A mean over all batches.
+                part.train()  # A frozen chain as a whole stays in eval mode.
+    arithmetic.place(chain)
+    rows = torch.randperm(len(examples), generator=generator_for("untrained"))[:NORMED]
+    for raw in examples.batches(rows.split(NORMED_TOGETHER), arithmetic.device):
+        chain(arithmetic.arrange(raw))
+    for part in chain.modules():
+        part.training = False
+    return chain
+
+
+def _kernels_of(module: StoredModule) -> tuple[KernelSpec, ...]:
+    """The kernels that a module alone is judged under."""
+    own, gives = module.spec.interface.kernel, module.spec.interface.gives
+    if len(gives) != 3:
+        return (own,)
+    pool = max(1, min(gives[1:]) // SIDE)
+    return (own, KernelSpec(name="relu_avgpool", pool=pool))
+
+
+def _explained(
+    chain: Sequence[StoredModule],
+    upper: Sequence[StoredModule],
+    data: Dataset,
+    arithmetic: Arithmetic,
+    stop: Stop,
+) -> tuple[float, int]:
+    """Share of the variance of UPPER's features that the stitch's have, on held-out examples.
+
+    1 - Σ‖φ - φ*‖² / Σ‖φ* - mean φ*‖², and the number of examples.
+    """
+    held = data.validation_part().examples
+    drawn = torch.randperm(len(held), generator=generator_for("stitch", data.fingerprint))
+    rows = drawn[:HELD_OUT].sort().values
+    kernel = make_kernel(upper[-1].spec.interface.kernel)
+
+    def features(modules: Sequence[StoredModule]) -> Tensor:
+        frozen: nn.Module = Targets(arithmetic.place(frozen_chain(modules)), kernel).eval()
+        found = compute_features(frozen, Picked(held, rows), arithmetic, stop=stop)
+        return found.values.double()
+
+    ours, home = features(chain), features(upper)
+    spread = (home - home.mean(0)).square().sum()
+    if not spread > 0:
+        return 0.0, len(rows)
+    return float(1 - (ours - home).square().sum() / spread), len(rows)
