@@ -13,8 +13,10 @@ from torch import Tensor
 from modkernel.data import DatasetInfo
 from modkernel.errors import InterfaceError, MomentsError, ScoreError, SpecError
 from modkernel.features.measure import MeasuredFeatures, measured_features
+from modkernel.kernels import make_kernel
 from modkernel.lookup import trusting
 from modkernel.modules.cost import Cost, hidden_cost
+from modkernel.modules.join import other_examples
 from modkernel.registry.advice.records import JoinStep, LeftOut, Together
 from modkernel.registry.advice.shelf import Candidate, Shelf, known, not_cached, saw_pairs_of
 from modkernel.registry.backends import feature_cache
@@ -40,8 +42,8 @@ class _Asked:
 def choose_together(shelf: Shelf, task: Task, data: DatasetInfo, most: int, score: str) -> Together:
     """Choose the modules to join for a task, at most so many; see `reuse.joint.choose`.
 
-    A module is left out where its features of these examples are not in the cache ('features'),
-    or where it may have seen the held-out examples ('pairs', 'seen').
+    A module is left out where it cannot stand beside others ('interface'), where its features of
+    these examples are not in the cache ('features'), or where it may have seen the held-out examples ('pairs', 'seen').
 
     Raises:
         ClassError: the task does not fit the classes of the data.
@@ -96,6 +98,10 @@ def _usable(
     usable, numbers, first = list[Candidate](), 0, None
     seen: dict[frozenset[DatasetFacts], LeftOut | None] = {}
     for one in candidates:
+        misfit = _misfit(one.record, data)
+        if misfit is not None:
+            left_out.append(LeftOut(module=one.record, reason="interface", message=misfit))
+            continue
         found = measured_features(cache, one.record.id, data.fingerprint)
         if found is None or (first is not None and not _same_examples(first, found)):
             left_out.append(_gone(one.record))
@@ -118,6 +124,17 @@ def _usable(
     sides = side[first.train_labels]
     rows = max(FEWEST_ROWS, NUMBERS // numbers)
     return usable, Sample.of(sides, side[first.validation_labels], rows), int((sides >= 0).sum())
+
+
+def _misfit(record: ModuleRecord, data: DatasetInfo) -> str | None:
+    """Why a module cannot stand beside others that take the data, if it cannot."""
+    name = f"Module {record.short_id} ({record.name})"
+    differing = other_examples(record.spec.preprocessing, data.preprocessing)
+    if differing is not None:
+        return f"{name} and '{data.name}' {differing}"
+    if not make_kernel(record.spec.interface.kernel).has_features:
+        return f"{name} has a kernel without features to lie beside those of others."
+    return None
 
 
 def _same_examples(one: MeasuredFeatures, other: MeasuredFeatures) -> bool:
