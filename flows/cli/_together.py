@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modkernel.registry import JoinStep, Together
 
 UNUSED = {
-    "interface": "made for other examples",
+    "interface": "that cannot stand beside others on these data",
     "features": "without cached features of these data",
     "pairs": "that may have seen the held-out examples",
     "seen": "that have seen held-out examples",

@@ -15,9 +15,10 @@ NoAccuracy = Literal["features", "pairs", "seen", "score"]
 """Why a module has no accuracy: its measured features are not cached any more; a list of pairs let
 it see the held-out examples; it was trained on all of them; they are too few."""
 WhyLeftOut = Literal["interface", "moments", "score", "features", "pairs", "seen"]
-"""Why a module is in no ranking, or not among those that are joined: it takes other examples; it
-was not measured on these data; the score is undefined for it; its measured features are not cached
-any more; a list of pairs let it see the held-out examples; it was trained on some of them."""
+"""Why a module is in no ranking, or not among those that are joined: it takes other examples, or
+cannot stand beside others; it was not measured on these data; the score is undefined for it; its
+measured features are not cached any more; a list of pairs let it see the held-out examples; it was
+trained on some of them."""
 
 
 class Ranked(Record):

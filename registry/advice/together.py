@@ -43,7 +43,8 @@ def choose_together(shelf: Shelf, task: Task, data: DatasetInfo, most: int, scor
     """Choose the modules to join for a task, at most so many; see `reuse.joint.choose`.
 
     A module is left out where it cannot stand beside others ('interface'), where its features of
-    these examples are not in the cache ('features'), or where it may have seen the held-out examples ('pairs', 'seen').
+    these examples are not in the cache ('features'), or where it may have seen the held-out
+    examples ('pairs', 'seen').
 
     Raises:
         ClassError: the task does not fit the classes of the data.

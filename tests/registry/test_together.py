@@ -11,11 +11,13 @@ from modkernel.data import ExampleDigests
 from modkernel.errors import ScoreError
 from modkernel.features.cache import FeatureKey
 from modkernel.registry import ModuleRecord, Registry
+from modkernel.registry.advice.together import _misfit
 from modkernel.registry.backends import feature_cache
 from modkernel.reuse.joint import joint_moments
 from modkernel.reuse.scores import reusability
 from modkernel.reuse.task import parse_task
-from tests.modkernel.helpers.stored_examples import FACTS
+from modkernel.spec import ImageReading, KernelSpec
+from tests.modkernel.helpers.stored_examples import FACTS, PREPROCESSING
 from tests.registry.helpers.examples import Examples, store_chain, store_one
 from tests.registry.test_advice import BASE, CLASSES, info
 
@@ -87,3 +89,15 @@ def test_modules_that_may_have_seen_held_out_examples_are_not_joined(
     registry.examples.remember(trained)
     with pytest.raises(ScoreError, match="no stored module to join"):
         registry.advice.together(TASK, info(), 2)
+
+
+def test_modules_that_cannot_stand_beside_others_are_told(
+    registry: Registry, examples: Examples
+) -> None:
+    record = store_one(registry, examples.first(), "one.hidden-1")
+    assert _misfit(record, info()) is None
+    interface = record.spec.interface.changed(kernel=KernelSpec(name="gaussian"))
+    gaussian = record.model_copy(update={"spec": record.spec.changed(interface=interface)})
+    assert "without features" in (_misfit(gaussian, info()) or "")
+    light = PREPROCESSING.changed(reading=ImageReading(background=0))
+    assert "read image files in different ways" in (_misfit(record, info(light)) or "")
