@@ -58,7 +58,8 @@ def print_together(found: Together, options: Mapping[str, object]) -> None:
     out.print(
         f"Chosen from {found.candidates} modules in {found.seconds:.1f} s, fitted in closed form "
         f"to {sample} training examples. What each brings is told by {found.judging} held-out "
-        "examples that took no part in the choice.",
+        "examples that took no part in the choice; a module is joined while it lowers their "
+        "squared error by two standard errors.",
         soft_wrap=True,
     )
     if found.refused is not None:
