@@ -8,7 +8,7 @@ import torch
 
 from modkernel.backbones import build_skeleton
 from modkernel.modules.stored import check_spec_trusted
-from modkernel.spec import HiddenModuleSpec
+from modkernel.spec import HiddenModuleSpec, ImportedModuleSpec
 
 __all__ = ["Cost", "hidden_cost"]
 
@@ -31,7 +31,7 @@ class Cost:
         )
 
 
-def hidden_cost(module_id: str, spec: HiddenModuleSpec) -> Cost:
+def hidden_cost(module_id: str, spec: HiddenModuleSpec | ImportedModuleSpec) -> Cost:
     """What a hidden module itself costs, without those under it; its weights are not needed.
 
     A user's own backbone is imported within `modkernel.lookup.trusting` alone.

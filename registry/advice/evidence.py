@@ -98,7 +98,7 @@ def _of_network(rows: Sequence[ModuleRow], text: str) -> Mapping[tuple[str, ...]
     if len(members) < 2 or len(facts) > 1:
         return {}
     evaluation = OutputEvaluation.model_validate_json(text)
-    hidden = [one for one in members if one[0].kind == "hidden"]
+    hidden = [one for one in members if one[0].kind != "output"]
     accuracy = evaluation.balanced_accuracy_all_labels
     return _evidence(hidden, accuracy, len(evaluation.per_class))
 
@@ -108,8 +108,9 @@ def _evidence(
 ) -> Mapping[tuple[str, ...], Evidence]:
     """Of hidden modules, first to last, each with its report; by their ids."""
     specs = [record.spec for record, _ in members if isinstance(record.spec, HiddenModuleSpec)]
-    on_pairs = any(spec.dataset.pairs_fingerprint is not None for spec in specs)
-    if len(specs) != len(members) or not specs or on_pairs:
+    # Trained on pairs, or from another module's weights, it is no module of the recipe alone.
+    other = any(spec.dataset.pairs_fingerprint or spec.hidden.start_from for spec in specs)
+    if len(specs) != len(members) or not specs or other:
         return {}
     report = json.loads(members[0][1])
     if not report.get("examples"):

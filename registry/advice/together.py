@@ -24,7 +24,7 @@ from modkernel.registry.records import ModuleRecord
 from modkernel.reuse.joint import Features, Sample, Step, choose, joint_moments
 from modkernel.reuse.scores import reusability
 from modkernel.reuse.task import Task
-from modkernel.spec import DatasetFacts, HiddenModuleSpec
+from modkernel.spec import DatasetFacts
 
 NUMBERS = 2**26
 """Features of all candidates together that are chosen on, which bounds time and memory."""
@@ -204,7 +204,7 @@ def _cost(shelf: Shelf, path: Sequence[Candidate]) -> Cost | None:
     total = Cost(0, 0, 0)
     with trusting(shelf.backends.settings.trusted_packages):
         for record in modules.values():
-            if not isinstance(record.spec, HiddenModuleSpec):
+            if record.spec.kind == "output":
                 return None
             try:
                 total += hidden_cost(record.id, record.spec)
