@@ -66,21 +66,28 @@ def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
             at_once,
         )
         _results(
-            [partial(measure_stored_module.submit, module.id, plan.union) for module in modules],
+            [
+                partial(measure_stored_module.submit, module.id, part.union)
+                for module in modules
+                for part in plan.parts
+            ],
             at_once,
         )
-        evaluated = _results(
+        found = _results(
             [
                 partial(
                     measure_stored_ground_truth.submit,
                     name,
-                    plan.ground_truth(task, module.id),
-                    plan.union,
+                    plan.ground_truth(task, number, module.id),
+                    part.union,
                 )
                 for (name, task), module in zip(named, modules, strict=True)
+                for number, part in enumerate(plan.parts)
             ],
             at_once,
         )
+        count = len(plan.parts)
+        evaluated = [found[at : at + count] for at in range(0, len(found), count)]
         result = assemble_result(registry, plan, modules, evaluated, folder, run.id, began)
         figures = study_figures(result)
         files = files_of(result, figures)

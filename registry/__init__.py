@@ -7,18 +7,21 @@ from modkernel.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     # Imported when first used: what wants the settings alone does not wait for MLflow.
+    from modkernel.registry.advice.records import Advice as Advice
+    from modkernel.registry.advice.records import JoinStep as JoinStep
+    from modkernel.registry.advice.records import LeftOut as LeftOut
+    from modkernel.registry.advice.records import NewModule as NewModule
+    from modkernel.registry.advice.records import Ranked as Ranked
+    from modkernel.registry.advice.records import Together as Together
     from modkernel.registry.beside.examples import Seen as Seen
     from modkernel.registry.catalogue import Catalogue as Catalogue
     from modkernel.registry.records import Action as Action
-    from modkernel.registry.records import Advice as Advice
     from modkernel.registry.records import EvaluationRecord as EvaluationRecord
-    from modkernel.registry.records import LeftOut as LeftOut
     from modkernel.registry.records import ModuleRecord as ModuleRecord
     from modkernel.registry.records import MomentsRecord as MomentsRecord
     from modkernel.registry.records import NetworkRecord as NetworkRecord
     from modkernel.registry.records import Problem as Problem
     from modkernel.registry.records import PromotionRecord as PromotionRecord
-    from modkernel.registry.records import Ranked as Ranked
     from modkernel.registry.records import StoredNames as StoredNames
     from modkernel.registry.registry import Registry as Registry
     from modkernel.registry.settings import Settings as Settings

@@ -11,18 +11,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from modkernel.lookup import import_paths, is_import_path
-from modkernel.reuse.task import Task
 from modkernel.spec import ModuleSpec
-from modkernel.training.report import ClassRecall, OutputEvaluation
+from modkernel.training.report import OutputEvaluation
 
 State = Literal["PENDING", "READY", "LOST", "DELETING"]
 """PENDING: being stored. READY: usable. LOST: its bytes are gone or altered, its history stays.
 DELETING: a person deleted it, and it is not yet gone everywhere."""
-
-
-NoAccuracy = Literal["features", "pairs", "seen", "score"]
-"""Why a module has no accuracy: its measured features are not cached any more; a list of pairs let
-it see the held-out examples; it was trained on all of them; they are too few."""
 
 
 class Record(BaseModel):
@@ -274,57 +268,3 @@ class Action(Record):
     network_id: str | None = Field(None, description="None where it is no network.")
     name: str
     message: str
-
-
-class Ranked(Record):
-    """A module that can be built on for a task, and how good that promises to be."""
-
-    module: ModuleRecord
-    score: float = Field(description="Larger is better; comparable within one answer.")
-    interval: tuple[float, float] | None = Field(
-        description="5 % and 95 % quantiles of the score over resampled examples, where few "
-        "examples make it unsure."
-    )
-    accuracy: float | None = Field(
-        description="Of a closed-form output module on held-out examples; none if not computed."
-    )
-    balanced_accuracy: float | None = Field(
-        description="Mean over the task's sides of each one's accuracy."
-    )
-    worst_class: ClassRecall | None = Field(description="The task's side of least accuracy.")
-    reason: NoAccuracy | None = Field(
-        description="Why one that was looked at closely has no accuracy."
-    )
-    message: str | None = Field(description="The same, as a sentence.")
-    own: bool = Field(
-        description="Trained on this very task, as far as is known: of a part of a folder or a "
-        "file it is not."
-    )
-    seen: int = Field(
-        0,
-        description="Held-out examples of the task that it or a module under it was trained on, as "
-        "part of another data set; the accuracy leaves them out.",
-    )
-    fitted: bool = Field(
-        description="Trained on some of these very examples, as far as is known: the score is "
-        "taken on what the module was fitted to."
-    )
-
-
-class LeftOut(Record):
-    """A module that is not ranked, and why."""
-
-    module: ModuleRecord
-    reason: Literal["interface", "moments", "score"]
-    message: str
-
-
-class Advice(Record):
-    """Stored modules ranked for a task, best first."""
-
-    task: Task
-    dataset: str = Field(description="Name of the whole data set.")
-    fingerprint: str
-    score: str
-    ranked: tuple[Ranked, ...]
-    left_out: tuple[LeftOut, ...]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from modkernel.registry.advice import Adviser
+from modkernel.registry.advice.ranking import Adviser
 from modkernel.registry.backends import Backends
 from modkernel.registry.beside.checkpoints import Checkpoints
 from modkernel.registry.beside.examples import SeenExamples

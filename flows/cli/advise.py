@@ -5,16 +5,21 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 import typer
 
+from modkernel.flows.cli._new_module import new_sentence
 from modkernel.flows.cli._options import Channels, Classes, Data, ImageSize, dataset_fields
 from modkernel.flows.cli._output import Json, out, percent, print_json, print_table
 from modkernel.flows.cli._run_flow import Verbose, flow_running
+from modkernel.flows.cli._together import print_together
 
 if TYPE_CHECKING:
-    from modkernel.registry import Advice, LeftOut, Ranked
+    from modkernel.data import DatasetInfo
+    from modkernel.flows.measure_modules import NotMeasured
+    from modkernel.registry import Advice, LeftOut, Ranked, Registry, Together
+    from modkernel.reuse.task import Task
     from modkernel.spec import DatasetSpec
 
 Row = TypeVar("Row", "Ranked", "LeftOut")
@@ -47,6 +52,14 @@ def advise(
         str | None, typer.Option(help="Score to rank by; the best one known if left out.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Modules to show and to look at closely.")] = 10,
+    together: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="K",
+            help="Also choose up to K modules to join; what each brings.",
+        ),
+    ] = None,
     stored_only: Annotated[
         bool, typer.Option("--stored-only", help="Measure no module: rank those that are measured.")
     ] = False,
@@ -61,9 +74,15 @@ def advise(
     set by its content, of some of its classes by its name, so not of a part of a folder or file.
 
     --json: {task: {groups: [[side, [class, ...]], ...]}, dataset, fingerprint, score,
-    ranked: [{module, score, interval, accuracy, balanced_accuracy, worst_class, reason,
+    ranked: [{module, score, interval, accuracy, balanced_accuracy, knn, worst_class, reason,
     message, own, seen, fitted}], left_out:
-    [{module, reason, message}]}, all of them, best first; a module as of 'modules list'.
+    [{module, reason, message}], together, new}, all of them, best first; a module as of 'modules
+    list'. together is null without --together, else {task, dataset, fingerprint, score, steps:
+    [{module, balanced_accuracy, gain, gain_error, explained, brings, score, features, parameters,
+    multiply_adds, seconds}], refused: null or such a step, candidates, examples, of_examples,
+    judging, seconds, left_out}. new is what a module trained for the task would probably give:
+    {verdict: train, reuse or unsure, reached, tasks, recipe, same_data, balanced_accuracy,
+    interval, seconds, seconds_interval, probability}.
     """
     from modkernel.errors import SpecError
     from modkernel.flows.specs.read import validated
@@ -76,19 +95,58 @@ def advise(
             "The data of the task are not named: give --dataset NAME, or --data FOLDER."
         )
     base: DatasetSpec = validated(DatasetSpec, fields, "option")
-    rank = _ranking(base, classes, score or DEFAULT_SCORE, top)
+    asked = _asked(base, classes)
+    score = score or DEFAULT_SCORE
+
+    def rank() -> Advice:
+        return asked.registry.advice.rank(asked.task, asked.info, score, top=top)
+
     advice = rank()
     if not stored_only:
         advice = _measured(advice, base, rank, verbose)
+    joined = None
+    if together is not None:
+        if not stored_only:
+            _measure(base, asked.registry.advice.without_features(asked.info), verbose)
+        joined = asked.registry.advice.together(asked.task, asked.info, together, score)
+    new = asked.registry.advice.new_module(asked.task, asked.info, _reached(advice, joined))
     if json:
-        print_json(advice.model_dump(mode="json"))
+        found = None if joined is None else joined.model_dump(mode="json")
+        more = {"together": found, "new": new.model_dump(mode="json")}
+        print_json(advice.model_dump(mode="json") | more)
         return
-    options = {"dataset": dataset, "data": data, "image-size": image_size, "channels": channels}
-    _print(advice, top, options | {"classes": classes})
+    options = {
+        "dataset": dataset,
+        "data": data,
+        "image-size": image_size,
+        "channels": channels,
+        "classes": classes,
+    }
+    _print(advice, top)
+    out.print(new_sentence(new), soft_wrap=True)
+    if joined is None:
+        _print_next(advice, options)
+    else:
+        print_together(joined, options)
 
 
-def _ranking(base: DatasetSpec, classes: str | None, score: str, top: int) -> Callable[[], Advice]:
-    """What ranks the stored modules for a task, by the moments that there are when it is called.
+def _reached(advice: Advice, joined: Together | None) -> float | None:
+    """The balanced accuracy that reuse promises."""
+    if joined is not None:
+        return joined.steps[-1].balanced_accuracy
+    return advice.ranked[0].balanced_accuracy if advice.ranked else None
+
+
+class _Asked(NamedTuple):
+    """What is asked of the registry."""
+
+    registry: Registry
+    task: Task
+    info: DatasetInfo
+
+
+def _asked(base: DatasetSpec, classes: str | None) -> _Asked:
+    """The task, on data that allow it.
 
     Raises:
         ClassError: --classes cannot be read.
@@ -104,7 +162,7 @@ def _ranking(base: DatasetSpec, classes: str | None, score: str, top: int) -> Ca
     info = describe_dataset(base, registry.settings.places)
     check_labelled(info, "so no module can be scored on it")
     chosen = task or Task.of_classes(info.classes)
-    return lambda: registry.advice.rank(chosen, info, score, top=top)
+    return _Asked(registry, chosen, info)
 
 
 def _measured(
@@ -127,12 +185,9 @@ def _measured(
             if one.reason == ("features" if features else "moments")
         )
         if wanted:
-            with flow_running(verbose):
-                from modkernel.flows.measure_modules import measure_modules
-
-                done = measure_modules(base, wanted, features)
+            left_out = _measure(base, wanted, verbose, features)
             reasons |= dict.fromkeys(wanted, TOO_MANY) if features else {}
-            reasons |= {one.module_id: one.reason for one in done.left_out}
+            reasons |= {one.module_id: one.reason for one in left_out}
             advice = rank()
     return advice.model_copy(
         update={
@@ -140,6 +195,18 @@ def _measured(
             "left_out": _explained(advice.left_out, "moments", reasons),
         }
     )
+
+
+def _measure(
+    base: DatasetSpec, modules: tuple[str, ...], verbose: bool, features: bool = True
+) -> tuple[NotMeasured, ...]:
+    """Have modules measured; those that could not be, and why."""
+    if not modules:
+        return ()
+    with flow_running(verbose):
+        from modkernel.flows.measure_modules import measure_modules
+
+        return measure_modules(base, modules, features).left_out
 
 
 def _explained(rows: Sequence[Row], lack: str, reasons: Mapping[str, str]) -> tuple[Row, ...]:
@@ -152,8 +219,8 @@ def _explained(rows: Sequence[Row], lack: str, reasons: Mapping[str, str]) -> tu
     )
 
 
-def _print(advice: Advice, top: int, options: Mapping[str, object]) -> None:
-    """The best modules, which were left out, and what to type next."""
+def _print(advice: Advice, top: int) -> None:
+    """The best modules, and which were left out."""
     shown = advice.ranked[:top]
     columns = {
         "rank ": [str(rank) for rank in range(1, len(shown) + 1)],
@@ -165,6 +232,7 @@ def _print(advice: Advice, top: int, options: Mapping[str, object]) -> None:
         ],
         "expected accuracy ": [percent(one.accuracy) for one in shown],
         "balanced ": [percent(one.balanced_accuracy) for one in shown],
+        "kNN ": [percent(one.knn) for one in shown],
         "worst class": ["" if one.worst_class is None else one.worst_class.text for one in shown],
         "": [_known(one) for one in shown],
     }
@@ -178,6 +246,7 @@ def _print(advice: Advice, top: int, options: Mapping[str, object]) -> None:
             f"To build on for {advice.dataset}: {sides}",
             tuple(filled),
             zip(*filled.values(), strict=True),
+            dropped_first=[head for head in ("balanced ",) if head in filled],
         )
     else:
         out.print("No stored module can be ranked for this task.")
@@ -195,8 +264,12 @@ def _print(advice: Advice, top: int, options: Mapping[str, object]) -> None:
     for reason, count in Counter(one.reason for one in advice.left_out).items():
         example = next(one.message for one in advice.left_out if one.reason == reason)
         out.print(f"Left out: {_modules(count)} {REASONS[reason]}. {example}", soft_wrap=True)
-    if shown:
-        best = shown[0].module
+
+
+def _print_next(advice: Advice, options: Mapping[str, object]) -> None:
+    """What to type next."""
+    if advice.ranked:
+        best = advice.ranked[0].module
         words = ["modkernel", "compose", f"{best.name}/{best.version}"]
         for name, value in options.items():
             if value is not None:

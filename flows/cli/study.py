@@ -40,12 +40,13 @@ def study(
 
     What was trained or evaluated before is reused: stop it at any time, call it again to resume.
 
-    --json: {name, dataset, fingerprint, tasks: list of {name, sides, module_id, reused, seconds},
-    truth: matrix of accuracies, scores: list of {name, matrix, agreement: {spearman, kendall,
-    weighted_tau, spearman_with_own, kendall_with_own, weighted_tau_with_own, lost}, seconds},
-    left_out, trained_modules, reused_modules, evaluated_modules, seconds: {training, features,
-    scores, truth, flow}, folder, run_id}. A matrix is a list of rows: one a source, with one
-    number a target, both in the order of tasks.
+    --json: {name, dataset, fingerprint, tasks: list of {name, backbone, sides, module_id, reused,
+    seconds}, truth: matrix of accuracies, scores: list of {name, matrix, agreement: {spearman,
+    kendall, weighted_tau, spearman_with_own, kendall_with_own, weighted_tau_with_own, lost},
+    seconds}, baselines: the static rankings, likewise, training_advice: {better, train,
+    train_right, reuse, reuse_right, unsure} or null, left_out, trained_modules, reused_modules,
+    evaluated_modules, seconds: {training, features, scores, truth, flow}, folder, run_id}. A matrix
+    is a list of rows: one a source, with one number a target, both in the order of tasks.
     """
     wanted = _wanted(spec, dataset_fields(dataset, data, image_size, channels))
     with flow_running(verbose):
@@ -86,7 +87,13 @@ def study_name(data: str) -> str:
 
 
 def _print(result: StudyResult) -> None:
-    from modkernel.flows.study.report import HEAD, cost_rows, score_row, truth_sentence
+    from modkernel.flows.study.report import (
+        HEAD,
+        cost_rows,
+        score_row,
+        training_sentence,
+        truth_sentence,
+    )
 
     columns = [HEAD[0], *(f"{name} " for name in HEAD[1:])]
     print_table(
@@ -96,6 +103,7 @@ def _print(result: StudyResult) -> None:
         [score_row(score) for score in result.best_first],
     )
     out.print(truth_sentence(result), soft_wrap=True)
+    out.print(training_sentence(result), soft_wrap=True)
     for name, reason in result.left_out.items():
         out.print(f"{name} is left out. {reason}", soft_wrap=True)
     print_table("", ("", "seconds ", "of training "), cost_rows(result.seconds))

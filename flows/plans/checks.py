@@ -5,7 +5,7 @@ from __future__ import annotations
 from modkernel.data import DatasetInfo
 from modkernel.errors import DataError, InterfaceError
 from modkernel.registry import ModuleRecord
-from modkernel.spec import HiddenModuleSpec, ImportedModuleSpec, StitchModuleSpec
+from modkernel.spec import AnyHiddenSpec
 
 
 def check_labelled(info: DatasetInfo, need: str) -> None:
@@ -27,7 +27,7 @@ def check_labelled(info: DatasetInfo, need: str) -> None:
 
 def check_is_hidden(
     record: ModuleRecord,
-) -> HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec:
+) -> AnyHiddenSpec:
     """The spec of a stored hidden module or stitch, on which others can stand.
 
     Raises:

@@ -21,10 +21,11 @@ def scores_csv(result: StudyResult) -> str:
     """One row a source and target: ground truth and every score."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["source", "target", *TRUTH, *(score.name for score in result.scores)])
+    scores = (*result.scores, *result.baselines)
+    writer.writerow(["source", "target", *TRUTH, *(score.name for score in scores)])
     for row, source in enumerate(result.tasks):
         for column, target in enumerate(result.tasks):
-            values = (score.matrix[row][column] for score in result.scores)
+            values = (score.matrix[row][column] for score in scores)
             found = (each[row][column] for each in (result.truth, result.balanced, result.worst))
             writer.writerow([source.name, target.name, *found, *values])
     return text.getvalue()

@@ -21,20 +21,23 @@ def summary(result: StudyResult, figures: Mapping[str, bytes]) -> str:
         f"{len(result.tasks)} tasks on {plain(result.dataset)}: {result.trained_modules} modules "
         f"trained, {result.reused_modules} reused.",
         "How well each score ranks the other tasks' modules for a task, as a mean over the tasks; "
-        "points of accuracy lost by taking the best-scored of them.",
+        "points of accuracy lost by taking the best-scored of them. The static rankings, by size, "
+        "depth and training examples, look at no task: a score has to beat them.",
         table(HEAD, [score_row(score) for score in result.best_first]),
         plain(truth_sentence(result)),
+        plain(training_sentence(result)),
         *(plain(f"{name} is left out. {reason}") for name, reason in result.left_out.items()),
         *map(image, figures.values()),
         "## What it cost",
         table(("", "seconds", "of training"), cost_rows(result.seconds)),
         "## Modules",
         table(
-            ("task", "sides", "module", "", "training"),
+            ("task", "sides", "backbone", "module", "", "training"),
             [
                 (
                     plain(task.name),
                     plain("; ".join(" + ".join(classes) for classes in task.sides.values())),
+                    plain(task.backbone),
                     f"`{task.module_id[:12]}`",
                     "reused" if task.reused else "trained",
                     f"{task.seconds:.1f} s",
@@ -57,6 +60,20 @@ def truth_sentence(result: StudyResult) -> str:
         f"Ground truth: mean accuracy {_mean(result.truth):.2%}, balanced "
         f"{_mean(result.balanced):.2%}. The worst-found side of a target: {worst:.2%}, of "
         f"{target} on the module of {source}."
+    )
+
+
+def training_sentence(result: StudyResult) -> str:
+    """How often the advice whether to train a new module was right."""
+    said = result.training_advice
+    if said is None:
+        return ""
+    return (
+        f"Whether to train a new module, told of each task by the others: {said.better} of "
+        f"{len(result.tasks)} tasks are better off with a module of their own than with the "
+        f"best-scored of another task. 'Train one' was said {said.train} times and right "
+        f"{said.train_right}, 'reuse' {said.reuse} times and right {said.reuse_right}; "
+        f"{said.unsure} times it could not be told."
     )
 
 
@@ -108,7 +125,7 @@ def log_study(
     metrics: dict[str, float | None] = {
         f"seconds/{name}": value for name, value in result.seconds.model_dump().items()
     }
-    for score in result.scores:
+    for score in result.best_first:
         agreement = score.agreement.model_dump()
         metrics |= {f"{measure}/{score.name}": value for measure, value in agreement.items()}
     registry.runs.log_metrics(run_id, metrics)

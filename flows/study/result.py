@@ -32,6 +32,7 @@ class TaskResult(Spec):
     """One task and the module that was trained for it."""
 
     name: str
+    backbone: str
     sides: dict[str, tuple[str, ...]]
     """Classes of each side."""
     module_id: str
@@ -50,6 +51,21 @@ class ScoreResult(Spec):
     """With the ground truth."""
     seconds: float
     """Of computing the whole matrix from what was there: moments, features or outputs."""
+
+
+class TrainingAdvice(Spec):
+    """How often the advice whether to train a new module was right; numbers of tasks."""
+
+    better: int
+    """Whose own module is better than the best-scored one of another task."""
+    train: int
+    """Of which the advice said 'train one'."""
+    train_right: int
+    reuse: int
+    """Of which it said that reuse is as good."""
+    reuse_right: int
+    unsure: int
+    """Of which it said that it cannot be told."""
 
 
 class Seconds(Spec):
@@ -90,6 +106,10 @@ class StudyResult(Spec):
     worst: Rows = Field(description="Its accuracy on the target's side of least accuracy.")
     scores: tuple[ScoreResult, ...]
     """As in the table of scores."""
+    baselines: tuple[ScoreResult, ...]
+    """Rankings that look at no target (`static.STATIC`): what a score has to beat."""
+    training_advice: TrainingAdvice | None
+    """None where the default score is left out."""
     left_out: dict[str, str]
     """Scores that are undefined for some source and target, with the reason."""
     trained_modules: int
@@ -104,10 +124,10 @@ class StudyResult(Spec):
 
     @property
     def best_first(self) -> list[ScoreResult]:
-        """The scores by Spearman's correlation; those that have none are last."""
+        """Scores and baselines by Spearman's correlation; those that have none are last."""
 
         def spearman(score: ScoreResult) -> float:
             value = score.agreement.spearman
             return -2.0 if value is None else value
 
-        return sorted(self.scores, key=spearman, reverse=True)
+        return sorted((*self.scores, *self.baselines), key=spearman, reverse=True)

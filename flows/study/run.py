@@ -28,7 +28,11 @@ def study_run(registry: Registry, plan: StudyPlan) -> Iterator[StudyRun]:
     Equal studies at once wait for each other, as networks do.
     """
     spec = plan.spec
-    facts = [plan.info.fingerprint, spec.digest(), *(task.module.digest() for task in plan.tasks)]
+    facts = [
+        *(part.info.fingerprint for part in plan.parts),
+        spec.digest(),
+        *(task.module.digest() for task in plan.tasks),
+    ]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
     def finished() -> str | None:
@@ -58,8 +62,11 @@ def study_run(registry: Registry, plan: StudyPlan) -> Iterator[StudyRun]:
 def _is_done(registry: Registry, plan: StudyPlan) -> bool:
     for task in plan.tasks:
         record = registry.modules.find_ready(task.module.digest())
-        if record is None or not registry.moments.has(record, plan.info.fingerprint):
+        if record is None:
             return False
-        if registry.ground_truths.find(plan.ground_truth(task, record.id)) is None:
-            return False
+        for number, part in enumerate(plan.parts):
+            if not registry.moments.has(record, part.info.fingerprint):
+                return False
+            if registry.ground_truths.find(plan.ground_truth(task, number, record.id)) is None:
+                return False
     return True

@@ -26,14 +26,16 @@ class Scored:
 
 
 def score_all(
-    moments: Sequence[ModuleMoments], truths: Sequence[GroundTruth], tasks: Sequence[Task]
+    moments: Sequence[Sequence[ModuleMoments]],
+    truths: Sequence[Sequence[GroundTruth]],
+    tasks: Sequence[Sequence[Task]],
 ) -> tuple[dict[str, Scored], dict[str, str]]:
     """Every score of the table for every source and target, in the table's order.
 
     Args:
-        moments: of each source's module on the data of all tasks.
-        truths: of each source's module, for `tasks`.
-        tasks: the targets.
+        moments: of each source's module on each data set.
+        truths: of each source's module on each data set, for its tasks.
+        tasks: the targets of each data set.
 
     Returns:
         Scores by name, and by name why others are left out: undefined for some pair.
@@ -51,20 +53,29 @@ def score_all(
     return found, left_out
 
 
-def _from_moments(name: str, moments: Sequence[ModuleMoments], tasks: Sequence[Task]) -> Scored:
+def _from_moments(
+    name: str, moments: Sequence[Sequence[ModuleMoments]], tasks: Sequence[Sequence[Task]]
+) -> Scored:
     began = time.perf_counter()
     rows = [
-        score_tasks(module.train, tasks, [name], module.validation)[:, 0].numpy()
+        np.concatenate(
+            [
+                score_tasks(on_data.train, targets, [name], on_data.validation)[:, 0].numpy()
+                for on_data, targets in zip(module, tasks, strict=True)
+            ]
+        )
         for module in moments
     ]
     return Scored(np.stack(rows), time.perf_counter() - began)
 
 
-def _from_truths(name: str, truths: Sequence[GroundTruth]) -> Scored:
-    for truth in truths:
+def _from_truths(name: str, truths: Sequence[Sequence[GroundTruth]]) -> Scored:
+    for truth in (each for module in truths for each in module):
         if name in truth.undefined:
             raise ScoreError(truth.undefined[name])
     return Scored(
-        np.array([truth.scores[name] for truth in truths]),
-        sum(truth.score_seconds[name] for truth in truths),
+        np.array(
+            [[value for truth in module for value in truth.scores[name]] for module in truths]
+        ),
+        sum(truth.score_seconds[name] for module in truths for truth in module),
     )

@@ -17,6 +17,15 @@ from modkernel.spec import (
 )
 
 
+class OtherData(Spec, title="Other data"):
+    """Another data set with tasks of its own."""
+
+    dataset: DatasetSpec = Field(description="It has no groups, and examples of the same shape.")
+    tasks: tuple[str, ...] | None = Field(
+        None, description="As of the study; one at least. Left out: pairs, as there."
+    )
+
+
 class StudySpec(Spec, title="Transfer study"):
     """A set of tasks on one data set, and how a module is trained and evaluated for each."""
 
@@ -33,8 +42,20 @@ class StudySpec(Spec, title="Transfer study"):
         "'animal=cat+dog, vehicle=truck'. Left out: all pairs of deer, horse, cat, dog, automobile "
         "and truck if the data has these, else all pairs of its first six classes.",
     )
+    others: tuple[OtherData, ...] = Field(
+        (),
+        description="More data sets: modules of all tasks are evaluated on all tasks. Their "
+        "examples must have one shape, so give image_size and channels where they differ: images "
+        "are resized, and made grey or given three equal channels.",
+    )
     backbone: BackboneSpec = Field(
         BackboneSpec(name="resnet18", width=16), description="Of every task's module."
+    )
+    shelf: tuple[BackboneSpec, ...] | None = Field(
+        None,
+        min_length=2,
+        description="Backbones of the tasks' modules in turn, in place of one for all: the first "
+        "task's is the first, and after the last comes the first again.",
     )
     hidden: HiddenSpec = Field(
         HiddenSpec(recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.2, flip=True)),
@@ -56,7 +77,7 @@ class StudySpec(Spec, title="Transfer study"):
             raise ValueError(
                 "the ground truth uses all labels: leave labels_per_class out of output"
             )
-        if self.dataset.groups is not None:
+        if any(one.groups for one in (self.dataset, *(other.dataset for other in self.others))):
             raise ValueError(
                 "tasks join classes themselves: leave groups out of dataset, and write the task as "
                 "'animal=cat+dog, vehicle=truck'"

@@ -15,7 +15,7 @@ from modkernel.backbones import is_whole
 from modkernel.backbones.resnet import RESNETS
 from modkernel.modules.network import Network
 from modkernel.modules.preprocess import Normalise
-from modkernel.spec import HiddenModuleSpec, ImportedModuleSpec, StitchModuleSpec
+from modkernel.spec import AnyHiddenSpec
 
 MAP, COPY = "map.linear.", "upper."
 """What a stitch's keys begin with."""
@@ -61,9 +61,7 @@ def plain_tensors(network: Network) -> dict[str, Tensor]:
     return named
 
 
-def _of_blocks(
-    spec: HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec, keys: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
+def _of_blocks(spec: AnyHiddenSpec, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Keys of a hidden module's state dict, each with its plain name."""
     blocks = {block.replace(".", "_"): block for block in spec.blocks}
     for key in keys:

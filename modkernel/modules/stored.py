@@ -19,7 +19,7 @@ from modkernel.errors import ArtifactError, InterfaceError
 from modkernel.lookup import check_trusted
 from modkernel.modules.output import OutputModule
 from modkernel.modules.stitch import stitch_skeleton
-from modkernel.spec import FORMAT_VERSION, ModuleSpec, Shape, parse_module_spec
+from modkernel.spec import FORMAT_VERSION, AnyHiddenSpec, ModuleSpec, Shape, parse_module_spec
 from modkernel.system.files import hash_file, write_new, written_whole
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -170,15 +170,24 @@ def check_spec_trusted(module_id: str, spec: ModuleSpec) -> None:
         check_trusted(spec.backbone.name, f"The stored module {module_id[:12]} names backbone")
 
 
+def hidden_skeleton(spec: AnyHiddenSpec) -> tuple[nn.Module, Shape]:
+    """A hidden module without weights, on the meta device where it can be, and what it gives.
+
+    Raises:
+        SpecError: the backbone cannot be made here, such as a user's own that is not trusted.
+        InterfaceError: it does not take what the spec says.
+    """
+    if spec.kind == "stitch":
+        return stitch_skeleton(spec)
+    return build_skeleton(spec.backbone, spec.blocks, spec.interface.takes)
+
+
 def _skeleton(stored: StoredModule) -> tuple[nn.Module, Shape] | None:
-    """A hidden module without weights, and what it gives; none for an output module."""
-    spec = stored.spec
-    if spec.kind == "output":
+    """The same of a stored module; none for an output module."""
+    if stored.spec.kind == "output":
         return None
     try:
-        if spec.kind == "stitch":
-            return stitch_skeleton(spec)
-        return build_skeleton(spec.backbone, spec.blocks, spec.interface.takes)
+        return hidden_skeleton(stored.spec)
     except InterfaceError as error:
         raise _unbuildable(stored, error) from error
 

@@ -22,7 +22,9 @@ class GroundTruthSpec(Spec):
 
     module_id: str
     fingerprint: str = Field(description="Of the data set, which has all classes of all tasks.")
-    own: Task = Field(description="What the module was trained for.")
+    own: Task | None = Field(
+        description="What the module was trained for; none where it was on other data."
+    )
     targets: tuple[Task, ...]
     output: OutputSpec
     seed: int

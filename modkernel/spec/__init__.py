@@ -345,15 +345,15 @@ class OutputModuleSpec(_ModuleSpec):
         return self.output.recipe
 
 
+AnyHiddenSpec = HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec
+"""Of every kind of module that others stand on."""
 ModuleSpec = Annotated[
-    HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec | OutputModuleSpec,
+    AnyHiddenSpec | OutputModuleSpec,
     Field(discriminator="kind"),
 ]
 """What is stored beside a module's weights, one form a kind; fully resolved."""
 
-_module_spec: TypeAdapter[
-    HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec | OutputModuleSpec
-] = TypeAdapter(ModuleSpec)
+_module_spec: TypeAdapter[AnyHiddenSpec | OutputModuleSpec] = TypeAdapter(ModuleSpec)
 
 
 def parse_module_spec(content: bytes | str, strict: bool = False) -> ModuleSpec:

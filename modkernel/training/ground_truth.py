@@ -14,8 +14,14 @@ from modkernel.data import Dataset
 from modkernel.errors import DataError, InterfaceError, ScoreError, StoppedError
 from modkernel.features.cache import FeatureCache, FeatureKey
 from modkernel.features.compute import CacheEntry, compute_features
-from modkernel.features.extractor import extractor_name, frozen_chain, make_extractor
-from modkernel.features.measure import EXAMPLES_PER_CLASS, pick
+from modkernel.features.extractor import (
+    FeatureExtractor,
+    extractor_name,
+    frozen_chain,
+    make_extractor,
+)
+from modkernel.features.measure import EXAMPLES_PER_CLASS, VALIDATION_PER_CLASS, pick
+from modkernel.features.sources import Picked
 from modkernel.modules.stored import StoredModule
 from modkernel.reuse.ground_truth import GroundTruth, GroundTruthSpec
 from modkernel.reuse.scores import SCORES
@@ -27,6 +33,12 @@ from modkernel.training.heads import Fit, fit_heads, predict_heads
 
 PROBABILITIES = OutputSpec()
 """How an output module is trained whose class probabilities a score needs."""
+
+NOTHING = {
+    "held_out_features": "There are no labelled validation examples to ask about.",
+    "outputs": "The module was trained on other data: it has no outputs for these classes.",
+}
+"""Why a score is undefined that nothing was given for, by what it needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +91,11 @@ def measure_ground_truth(
     """
     train_labels, test_labels = _check(spec, modules, data, tested)
     began = time.perf_counter()
-    phi, phi_test = _features(spec, modules, data, arithmetic, control, cache)
+    kernel = modules[-1].spec.interface.kernel
+    chain = arithmetic.place(frozen_chain(modules))
+    extractor = make_extractor(chain, kernel, data.train.examples, spec.seed, arithmetic)
+    name = extractor_name(extractor, kernel, spec.seed)
+    phi, phi_test = _features(spec, extractor, name, data, arithmetic, control, cache)
     if tested is not None:
         phi_test = phi_test[tested.to(phi_test.device)]
     train, test = Sample(phi, train_labels), Sample(phi_test, test_labels)
@@ -89,7 +105,8 @@ def measure_ground_truth(
         found.append(_evaluation(fit, test.narrowed(task, data.classes), len(task.groups)))
         control.progress({"event": "target", "target": number, "targets": len(spec.targets)})
     truth_seconds = time.perf_counter() - began
-    scores, undefined, seconds = _score(spec, train, data, control)
+    held_out = _held_out(extractor, data, arithmetic, control)
+    scores, undefined, seconds = _score(spec, train, held_out, data, control)
     return GroundTruth(
         spec=spec,
         accuracy=tuple(one.accuracy for one in found),
@@ -125,17 +142,42 @@ def _check(
     return known
 
 
+def _held_out(
+    extractor: FeatureExtractor, data: Dataset, arithmetic: Arithmetic, control: Control
+) -> Sample | None:
+    """The validation examples that moments are of; none where there are none with a label."""
+    part = data.validation_part()
+    if part.labels is None:
+        return None
+    rows = pick(part.labels, data, "validation", VALIDATION_PER_CLASS)
+    if not len(rows):
+        return None
+    picked = Picked(part.examples, rows)
+    values = compute_features(extractor, picked, arithmetic, stop=control.stop).values
+    return Sample(values, part.labels[rows])
+
+
 def _score(
-    spec: GroundTruthSpec, train: Sample, data: Dataset, control: Control
+    spec: GroundTruthSpec,
+    train: Sample,
+    held_out: Sample | None,
+    data: Dataset,
+    control: Control,
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, str], dict[str, float]]:
     """Scores that moments do not give, for every target; why some are undefined; seconds."""
     rows = pick(train.labels, data, "train", EXAMPLES_PER_CLASS)
     measured = Sample(train.features[rows.to(train.features.device)], train.labels[rows])
     began = time.perf_counter()
-    fit = _fit(spec.own, PROBABILITIES, spec.seed, train, data.classes, control)
-    outputs = Sample(_probabilities(fit, measured.features), measured.labels)
+    outputs: tuple[Sample, ...] = ()
+    if spec.own is not None:
+        fit = _fit(spec.own, PROBABILITIES, spec.seed, train, data.classes, control)
+        outputs = (Sample(_probabilities(fit, measured.features), measured.labels),)
     # A score is timed as if it were the only one: each that needs the outputs pays for them.
-    needed = {"features": (measured, 0.0), "outputs": (outputs, time.perf_counter() - began)}
+    needed = {
+        "features": ((measured,), 0.0),
+        "held_out_features": (() if held_out is None else (measured, held_out), 0.0),
+        "outputs": (outputs, time.perf_counter() - began),
+    }
     scores: dict[str, tuple[float, ...]] = {}
     undefined: dict[str, str] = {}
     seconds: dict[str, float] = {}
@@ -143,11 +185,13 @@ def _score(
         if score.needs not in needed:
             continue
         inputs, cost = needed[score.needs]
+        if not inputs:
+            undefined[name] = NOTHING[score.needs]
+            continue
         began = time.perf_counter()
         try:
-            narrowed = (inputs.narrowed(task, data.classes) for task in spec.targets)
             scores[name] = tuple(
-                score.function(sample.features, sample.labels) for sample in narrowed
+                score.function(*_tensors(inputs, task, data.classes)) for task in spec.targets
             )
         except ScoreError as error:
             undefined[name] = str(error)
@@ -155,24 +199,30 @@ def _score(
     return scores, undefined, seconds
 
 
+def _tensors(inputs: Sequence[Sample], task: Task, classes: Sequence[str]) -> Iterator[Tensor]:
+    """Features and sides of a task's examples, of each sample."""
+    for one in inputs:
+        narrowed = one.narrowed(task, classes)
+        yield narrowed.features
+        yield narrowed.labels
+
+
 def _features(
     spec: GroundTruthSpec,
-    modules: Sequence[StoredModule],
+    extractor: FeatureExtractor,
+    name: str,
     data: Dataset,
     arithmetic: Arithmetic,
     control: Control,
     cache: FeatureCache | None,
 ) -> Iterator[Tensor]:
     """Features of all training and of all test examples."""
-    kernel = modules[-1].spec.interface.kernel
-    chain = arithmetic.place(frozen_chain(modules))
-    extractor = make_extractor(chain, kernel, data.train.examples, spec.seed, arithmetic)
     for split, examples in (("train", data.train.examples), ("test", data.test.examples)):
         key = FeatureKey(
             module=spec.module_id,
             data=data.fingerprint,
             split=split,
-            transform=extractor_name(extractor, kernel, spec.seed),
+            transform=name,
             dtype=arithmetic.name,
         )
         entry = None if cache is None else CacheEntry(cache, key)

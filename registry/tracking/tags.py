@@ -7,13 +7,7 @@ from collections.abc import Iterable, Sequence
 from modkernel.registry.records import ModuleRecord, NetworkRecord, Uses
 from modkernel.registry.tracking.fields import RECIPE_TAG
 from modkernel.registry.tracking.runs import network_of
-from modkernel.spec import (
-    HiddenModuleSpec,
-    ImportedModuleSpec,
-    ModuleSpec,
-    OutputModuleSpec,
-    StitchModuleSpec,
-)
+from modkernel.spec import AnyHiddenSpec, ModuleSpec, OutputModuleSpec
 
 LIMIT_CHARACTERS = 2000
 """Of a tag's value; of longer ones the last names are left out."""
@@ -120,7 +114,7 @@ def labels_of(spec: ModuleSpec) -> str:
     return "all" if spec.dataset.pairs_fingerprint is None else "a file of pairs"
 
 
-def objective_of(spec: HiddenModuleSpec | ImportedModuleSpec | StitchModuleSpec) -> str:
+def objective_of(spec: AnyHiddenSpec) -> str:
     """What a module without classes was trained for, in a word."""
     return spec.hidden.objective.name if spec.kind == "hidden" else spec.kind
 

@@ -94,6 +94,21 @@ def test_a_module_of_a_related_task_ranks_above_one_of_an_unrelated_task(
     assert "trained on this task" in table
     assert f"Next: modkernel compose {best.name}/{best.version} --dataset digits" in table
     assert f"{100 * advice['ranked'][0]['accuracy']:.2f} %" in table
+    for file in registry.settings.features_dir.iterdir():
+        file.unlink()
+    joined = run("--dataset", "digits", "--together", "2", "--json")
+    first, second = json.loads(joined.out)["together"]["steps"]
+    assert first["module"]["id"] != second["module"]["id"]
+    assert second["brings"] > 2
+    shown = run("--dataset", "digits", "--together", "2", "--stored-only").out
+    names = " ".join(
+        f"{one['module']['name']}/{one['module']['version']}" for one in (first, second)
+    )
+    assert f"Next: modkernel compose {names} --name joined-0-1-2" in shown
+    assert "--method ridge --dataset digits" in shown
+    assert "Chosen from 3 modules in" in shown
+    assert "Whether to train a new module: too few evaluations to say (0 of" in shown
+    assert advice["new"]["verdict"] == "unsure"
 
 
 def test_who_is_left_out_is_counted_by_reason(registry: Registry, run: Run) -> None:

@@ -18,18 +18,21 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import TypeAdapter
 
 from modkernel.data import DataPlaces, Dataset, load_dataset
-from modkernel.errors import ClassError, ModkernelError, MomentsError, SpecError
+from modkernel.errors import ClassError, InterfaceError, ModkernelError, MomentsError, SpecError
 from modkernel.features.extractor import frozen_chain
 from modkernel.flows.runtime.events import EpochDone, Event, watch
 from modkernel.flows.specs.read import read_spec
+from modkernel.flows.study.new_module import judge_advice
 from modkernel.flows.study.plan import default_tasks, names_of, plan_study
 from modkernel.flows.study.result import StudyResult
-from modkernel.flows.study.spec import StudySpec
+from modkernel.flows.study.spec import OtherData, StudySpec
+from modkernel.flows.study.static import STATIC
 from modkernel.flows.tasks.work_folder import sweep_work
 from modkernel.flows.transfer_study import transfer_study
 from modkernel.kernels import make_kernel
 from modkernel.registry import Registry
 from modkernel.reuse.moments import accumulate
+from modkernel.reuse.new_module import Evidence
 from modkernel.reuse.scores import DEFAULT_SCORE, SCORES, leep, reusability
 from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import (
@@ -62,6 +65,16 @@ def small(name: str = "small", epochs: int = 1, **changes: Any) -> StudySpec:
     return StudySpec(**fields | changes)
 
 
+def bars(folder: Path) -> DatasetSpec:
+    """Images of eight by eight pixels with one bright row, in a file: another data set."""
+    draw = np.random.default_rng(0)
+    y = np.arange(300) % 2
+    x = draw.integers(0, 100, (300, 8, 8), dtype=np.uint8)
+    x[np.arange(300), 2 + 3 * y] += 150
+    np.savez(folder / "bars.npz", x=x, y=np.array([1, 7])[y])
+    return DatasetSpec(name="arrays", path=str(folder / "bars.npz"), test_fraction=0.2)
+
+
 @pytest.fixture
 def data(registry: Registry) -> Dataset:
     """The digits of all tasks."""
@@ -92,6 +105,7 @@ def test_matrices_hold_what_direct_computation_gives(registry: Registry, data: D
     assert sorted(names) == ["1-7", "3-8", "round-straight"]
     assert result.left_out == {}
     assert [score.name for score in result.scores] == list(SCORES)
+    assert result.baselines[0].agreement.spearman is None, "modules of one size"
     row, column = names.index("1-7"), names.index("round-straight")
     target = parse_task("round=3+8, straight=1+7")
     phi = features(registry, result.tasks[row].module_id, data, "train")
@@ -117,7 +131,19 @@ def test_matrices_hold_what_direct_computation_gives(registry: Registry, data: D
 def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
     registry: Registry, tmp_path: Path
 ) -> None:
-    result = transfer_study(small(), str(tmp_path / "out"))
+    shelf = tuple(BackboneSpec(name="mlp", width=8 * n, depth=n) for n in (1, 2))
+    others = (OtherData(dataset=bars(tmp_path), tasks=("1, 7",)),)
+    spec = small(shelf=shelf, tasks=("1, 7", "3, 8"), others=others)
+    result = transfer_study(spec, str(tmp_path / "out"))
+    # Whoever was trained on bars, which differ by a row of pixels, tells them apart.
+    names = [task.name for task in result.tasks]
+    assert sorted(names) == ["arrays-1-7", "digits-1-7", "digits-3-8"]
+    own = names.index("arrays-1-7")
+    assert result.truth[own][own] > 0.95
+    assert len({result.truth[own][names.index("digits-1-7")], result.truth[own][own]}) == 2
+    assert result.left_out.keys() == {"leep", "nce"}
+    assert "trained on other data" in result.left_out["leep"]
+    assert result.dataset == "digits and arrays"
     folder = tmp_path / "out"
     assert StudyResult.model_validate_json((folder / "results.json").read_bytes()) == result
     rows = list(csv.DictReader(io.StringIO((folder / "scores.csv").read_text())))
@@ -128,11 +154,25 @@ def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
     assert float(rows[1]["balanced_accuracy"]) == result.balanced[0][1]
     assert float(rows[1]["worst_class_accuracy"]) == result.worst[0][1] <= result.balanced[0][1]
     assert float(rows[1][DEFAULT_SCORE]) == result.scores[0].matrix[0][1]
+    size, depth, examples = result.baselines
+    assert [size.name, depth.name, examples.name] == list(STATIC)
+    sizes = {"mlp, width 8, depth 1": 8 * 66, "mlp, width 16, depth 2": 16 * 66 + 16 * 18}
+    for place, task in enumerate(result.tasks):
+        expected = sizes[task.backbone]
+        assert size.matrix[place] == (expected,) * 3
+        assert depth.matrix[place] == (1 + (expected > 1000),) * 3
+        assert float(rows[3 * place]["static_size"]) == expected
+    assert len(set(examples.matrix)) > 1
+    assert size.agreement.lost is not None
     for picture in ("heat_maps.png", "tasks.png"):
         with Image.open(folder / picture) as drawn:
             assert drawn.size[0] > 500
+    assert result.training_advice is not None
+    assert result.training_advice.unsure == 3, "of two other tasks nothing can be said"
     card = markdown("study-small")
+    assert "3 times it could not be told" in card
     assert "| logme (default) |" in card
+    assert "| static_size |" in card
     assert card.count("data:image/png;base64") == 2
     run = registry.backends.client.get_run(result.run_id)
     assert run.info.status == "FINISHED"
@@ -238,6 +278,8 @@ def test_a_study_is_refused_before_it_trains(registry: Registry, tmp_path: Path)
         (ClassError, "two sides", {"tasks": ("1, 7", "3, 8", "5")}),
         (ClassError, "'cat'", {"tasks": ("1, 7", "3, 8", "cat, 5")}),
         (ClassError, "more than once", {"tasks": ("1, 7", "3, 8", "a=1+2, b=2+3")}),
+        (InterfaceError, "set image_size: 8 and channels: 1 in its dataset",
+            {"others": (OtherData(dataset=DatasetSpec(image_size=16)),)}),
         (ModkernelError, "flip", {"hidden": StudySpec(name="x").hidden, "dataset": DatasetSpec(
             name="arrays", path=str(vectors(tmp_path)))}),
     ]  # fmt: skip
@@ -271,12 +313,28 @@ def test_the_default_tasks_are_all_pairs_of_six_classes(registry: Registry) -> N
     plan = plan_study(registry, small(tasks=None))
     assert [task.name for task in plan.tasks[:6]] == ["0-1", "0-2", "0-3", "0-4", "0-5", "1-2"]
     assert len(plan.tasks) == 15
-    assert plan.info.classes == ("0", "1", "2", "3", "4", "5")
+    assert plan.parts[0].info.classes == ("0", "1", "2", "3", "4", "5")
     names = ["bird", "truck", "deer", "automobile", "horse", "dog", "cat"]
     tasks = default_tasks(names)
     assert len(tasks) == 15
     assert tasks[0].name == "deer-horse"
     assert all("bird" not in task.classes for task in tasks)
+
+
+def test_the_advice_to_train_is_judged_by_the_other_tasks() -> None:
+    """Six tasks alike but the last, whose own module is bad, and which reuse serves worse still."""
+    accuracies = (0.91, 0.92, 0.93, 0.94, 0.95, 0.60)
+    own = [Evidence("mlp", "digits", 2, 100, each, 1.0) for each in accuracies]
+    balanced = np.full((6, 6), 0.97)
+    np.fill_diagonal(balanced, accuracies)
+    balanced[:, 5] = 0.55
+    balanced[2, 0] = 0.5  # The score prefers it for the first task: reuse is worse there.
+    scores = np.zeros((6, 6))
+    scores[2, 0] = 1
+    found = judge_advice(own, balanced, scores)
+    # Of the first task the others say 0.60 to 0.95, of the last 0.91 to 0.95.
+    assert (found.better, found.train, found.train_right) == (2, 2, 2)
+    assert (found.reuse, found.reuse_right, found.unsure) == (4, 4, 0)
 
 
 def test_names_of_modules_are_unique_and_allowed() -> None:
@@ -296,5 +354,7 @@ def test_names_of_modules_are_unique_and_allowed() -> None:
 
 def test_the_examples_are_studies() -> None:
     assert len(read_spec(EXAMPLES / "study_digits.yaml", StudySpec).tasks or ()) == 4
+    for name in ("study_fashion.yaml", "study_shelf.yaml"):
+        assert read_spec(EXAMPLES / name, StudySpec)
     paper = read_spec(EXAMPLES / "study_cifar10.yaml", StudySpec)
     assert paper == StudySpec(name=paper.name, dataset=DatasetSpec(name="cifar10"))

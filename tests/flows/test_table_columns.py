@@ -9,7 +9,7 @@ import pytest
 
 from modkernel.errors import InterfaceError
 from modkernel.flows.plans.datasets import check_fits
-from modkernel.registry.advice import _takes
+from modkernel.registry.advice.shelf import takes
 from modkernel.spec import Preprocessing
 
 
@@ -33,7 +33,7 @@ def test_columns_have_to_be_those_of_the_module(
     info: Any = SimpleNamespace(name="birds", preprocessing=on(found))
     spec = SimpleNamespace(preprocessing=on(trained))
     record = cast("Any", SimpleNamespace(short_id="0a1b", name="net.hidden-1", spec=spec))
-    assert _takes(on(trained), on(found)) == fits
+    assert takes(on(trained), on(found)) == fits
     if fits:
         check_fits(info, record)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from modkernel.errors import ScoreError
 from modkernel.kernels import Kernel
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.source import PairLabels
-from modkernel.reuse.scores import SCORES, contrast, leep, nce
+from modkernel.reuse.scores import SCORES, contrast, leep, nce, neighbours
 from modkernel.spec import ObjectiveSpec
 from tests.modkernel.helpers.feature_examples import cases, features_of
 
@@ -124,3 +125,51 @@ def test_float32_outputs_and_unlabelled_examples() -> None:
 def test_outputs_that_are_refused(score, theta, labels, says) -> None:
     with pytest.raises(ScoreError, match=says):
         score(theta, labels)
+
+
+def knn_by_loop(
+    train: torch.Tensor, labels: list[int], held_out: torch.Tensor, answers: list[int]
+) -> float:
+    """The votes of the nearest in exact arithmetic: features are whole numbers here."""
+    k = min(neighbours.NEIGHBOURS, *(labels.count(side) for side in set(labels)))
+    right: dict[int, list[Fraction]] = {}
+    for point, answer in zip(held_out.tolist(), answers, strict=True):
+        distances = [
+            sum((a - b) ** 2 for a, b in zip(point, x, strict=True)) for x in train.tolist()
+        ]
+        last = sorted(distances)[k - 1]
+        equal = sum(d == last for d in distances)
+        share = Fraction(k - sum(d < last for d in distances), equal)
+        votes = dict.fromkeys(labels, Fraction(0))
+        for d, side in zip(distances, labels, strict=True):
+            votes[side] += 1 if d < last else share if d == last else 0
+        best = [side for side, count in votes.items() if count == max(votes.values())]
+        right.setdefault(answer, []).append(Fraction(answer in best, len(best)))
+    return float(sum(sum(each) / len(each) for each in right.values()) / len(right))
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(4, 40), numbers=st.integers(1, 60))
+@settings(max_examples=40, deadline=None)
+def test_knn_is_that_of_every_distance_with_ties_shared(seed, n, numbers) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    train = torch.randint(0, 4, (n, 3), generator=generator).float()
+    held_out = torch.randint(0, 4, (17, 3), generator=generator).float()
+    labels, answers = torch.arange(n) % 3, torch.arange(17) % 3
+    labels[torch.rand(n, generator=generator) < 0.2] = -1
+    labels[:3], answers[3] = torch.arange(3), -1
+    kept, asked = labels >= 0, answers >= 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "NUMBERS", numbers)
+        found = SCORES["knn"].function(train, labels, held_out, answers)
+    oracle = knn_by_loop(
+        train[kept], labels[kept].tolist(), held_out[asked], answers[asked].tolist()
+    )
+    assert found == pytest.approx(oracle, abs=1e-9)
+
+
+def test_knn_without_examples_has_no_value() -> None:
+    phi, none = torch.eye(3), torch.full((3,), -1)
+    with pytest.raises(ScoreError, match="some of each"):
+        SCORES["knn"].function(phi, none, phi, torch.arange(3))
+    with pytest.raises(ScoreError, match="some of each"):
+        SCORES["knn"].function(phi, torch.arange(3), phi, none)

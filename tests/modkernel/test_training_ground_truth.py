@@ -19,7 +19,8 @@ from modkernel.features.extractor import frozen_chain
 from modkernel.kernels import make_kernel
 from modkernel.modules.stored import StoredModule
 from modkernel.reuse.ground_truth import GroundTruthSpec, read_ground_truth
-from modkernel.reuse.scores import SCORES, leep, nce
+from modkernel.reuse.scores import SCORES, knn, leep, nce
+from modkernel.reuse.scores.table import ON_MOMENTS
 from modkernel.reuse.task import Task
 from modkernel.spec import OutputSpec, Recipe
 from modkernel.system.files import hash_file
@@ -102,7 +103,10 @@ def test_a_ground_truth_is_what_direct_computation_gives(chain: list[StoredModul
         balanced = sum(shares) / len(shares)
         assert found.balanced_accuracy[position] == pytest.approx(balanced, abs=0.04)
         assert found.worst_accuracy[position] == pytest.approx(min(shares), abs=0.08)
+        phi_held, held = features(chain, DATA.validation), DATA.validation.labels
+        assert held is not None
         expected = {
+            "knn": knn(phi, side, phi_held, torch.tensor(side_of)[held]),
             "contrastive": SCORES["contrastive"].function(phi, side),
             "leep": leep(theta, side),
             "nce": nce(theta, side),
@@ -110,7 +114,7 @@ def test_a_ground_truth_is_what_direct_computation_gives(chain: list[StoredModul
         for name, value in expected.items():
             assert found.scores[name][position] == pytest.approx(value, rel=1e-4), name
     assert [event["target"] for event in events] == [1, 2, 3]
-    needed = {name for name, score in SCORES.items() if score.needs in ("features", "outputs")}
+    needed = {name for name, score in SCORES.items() if score.needs not in ON_MOMENTS}
     assert found.scores.keys() == found.score_seconds.keys() == needed
     assert found.truth_seconds > 0
 
@@ -133,7 +137,7 @@ def test_a_score_that_a_target_does_not_allow_is_left_out(chain: list[StoredModu
     assert len(found.accuracy) == 3
     assert "two examples" in found.undefined["contrastive"]
     assert "contrastive" not in found.scores
-    assert set(found.scores) == {"leep", "nce"}
+    assert set(found.scores) == {"knn", "leep", "nce"}
 
 
 def test_evaluating_refuses_and_stops(chain: list[StoredModule]) -> None:

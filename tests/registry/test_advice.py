@@ -17,7 +17,8 @@ from torch import Tensor
 from modkernel.data import DatasetInfo, ExampleDigests
 from modkernel.features.cache import FeatureCache
 from modkernel.modules.stored import StoredModule, write_module
-from modkernel.registry import Advice, ModuleRecord, Ranked, Registry, advice, saga
+from modkernel.registry import Advice, ModuleRecord, Ranked, Registry, saga
+from modkernel.registry.advice import ranking
 from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
 from modkernel.reuse.moments_file import write_moments
 from modkernel.reuse.scores import SCORES, reusability, score_tasks
@@ -212,7 +213,7 @@ def test_kept_features_tell_accuracy_and_how_sure_the_score_is(
     def measured(_: FeatureCache, module_id: str, fingerprint: str) -> Kept | None:
         return kept[module_id] if fingerprint == BASE else None
 
-    monkeypatch.setattr(advice, "measured_features", measured)
+    monkeypatch.setattr(ranking, "measured_features", measured)
     task = parse_task("animal=cat+dog, ship")
     found = registry.advice.rank(task, info(), top=2)
     side = torch.tensor([0, -1, 0, 1])
@@ -226,6 +227,14 @@ def test_kept_features_tell_accuracy_and_how_sure_the_score_is(
         right = outputs.argmax(1) == side[own.validation_labels][tested]
         assert one.accuracy == pytest.approx(right.double().mean().item())
         assert 0.6 < one.accuracy <= 1
+        phi, answers = own.train[chosen], side[own.train_labels][chosen]
+        apart = torch.cdist(own.validation[tested].double(), phi.double())
+        nearest = apart.topk(10, largest=False).indices
+        votes = answers[nearest].sum(1)  # Of side 1, among ten.
+        share = torch.where(votes == 5, 0.5, ((votes > 5) == side[own.validation_labels][tested]))
+        truth = side[own.validation_labels][tested]
+        balanced = torch.stack([share[truth == each].double().mean() for each in (0, 1)]).mean()
+        assert one.knn == pytest.approx(balanced.item(), abs=1e-9)
         assert (one.interval is not None) == few
         if one.interval is not None:
             low, high = one.interval
@@ -247,7 +256,7 @@ def test_why_there_is_no_accuracy_is_said(
     train, (phi, labels) = features(0, 80), features(1, 80)
     ships = labels == 3
     kept = Kept(*train, phi[ships], labels[ships])
-    monkeypatch.setattr(advice, "measured_features", lambda *_: kept)
+    monkeypatch.setattr(ranking, "measured_features", lambda *_: kept)
     ranked = registry.advice.rank(parse_task("cat, dog"), info()).ranked
     assert len(ranked) == 3
     for one in ranked:
@@ -318,7 +327,7 @@ def test_ranking_changes_nothing_that_other_threads_could_see(
         other.join()
         return score_tasks(*arguments)
 
-    monkeypatch.setattr(advice, "score_tasks", scoring)
+    monkeypatch.setattr(ranking, "score_tasks", scoring)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -345,7 +354,7 @@ def test_validation_examples_that_a_chain_was_trained_on_tell_no_accuracy(
     keep(registry, top, tmp_path)
     (phi, labels), (held_out, answers) = features(0, 80), features(50, 80)
     kept = Kept(phi[:, :4], labels, held_out[:, :4], answers)
-    monkeypatch.setattr(advice, "measured_features", lambda *_: kept)
+    monkeypatch.setattr(ranking, "measured_features", lambda *_: kept)
     (one,) = registry.advice.rank(parse_task("cat, dog"), info()).ranked
     assert (one.accuracy is None) == (on_pairs is not None)
     assert one.reason == (None if on_pairs is None else "pairs")
@@ -372,7 +381,7 @@ def test_held_out_examples_that_a_module_was_trained_on_are_left_out(
     registry.examples.remember(ExampleDigests(fingerprint, fitted, np.arange(80), nothing))
 
     def ask(kept: Kept) -> Ranked:
-        monkeypatch.setattr(advice, "measured_features", lambda *_: kept)
+        monkeypatch.setattr(ranking, "measured_features", lambda *_: kept)
         (one,) = registry.advice.rank(parse_task("cat, dog"), info()).ranked
         return one
 

@@ -2,6 +2,7 @@
 
 from modkernel.reuse.scores.contrast import anchor_contrastive, contrastive, log_contrastive
 from modkernel.reuse.scores.leep_nce import leep, nce
+from modkernel.reuse.scores.neighbours import knn
 from modkernel.reuse.scores.resampling import bootstrap
 from modkernel.reuse.scores.ridge import head_accuracy, head_confusion, ridge_head
 from modkernel.reuse.scores.table import DEFAULT_SCORE, SCORES, Score
@@ -16,6 +17,7 @@ __all__ = [
     "contrastive",
     "head_accuracy",
     "head_confusion",
+    "knn",
     "leep",
     "log_contrastive",
     "nce",

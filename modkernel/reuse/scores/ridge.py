@@ -9,7 +9,7 @@ from modkernel.errors import ScoreError
 from modkernel.reuse.moments import ClassMoments
 from modkernel.reuse.scores.statistics import TaskStatistics
 
-__all__ = ["head_accuracy", "head_confusion", "ridge", "ridge_head"]
+__all__ = ["head_accuracy", "head_confusion", "penalty_of", "ridge", "ridge_head"]
 
 RIDGE = 1e-3
 """Greatest penalty, the default of `OutputSpec.ridge`."""
@@ -17,6 +17,11 @@ PENALTY = 0.1
 """Penalty of many examples, over n: the more there are, the less they need of it."""
 BLOCK = 4096
 """Examples whose outputs are held at once."""
+
+
+def penalty_of(examples: int) -> float:
+    """The penalty of `ridge_head` where none is given, as a share of the number of examples."""
+    return min(RIDGE, PENALTY / examples)
 
 
 def ridge_head(moments: ClassMoments, ridge: float | None = None) -> tuple[Tensor, Tensor]:
@@ -39,7 +44,7 @@ def ridge_head(moments: ClassMoments, ridge: float | None = None) -> tuple[Tenso
     n = moments.examples
     if not n:
         raise ScoreError("There are no examples to fit an output module on: measure some.")
-    penalty = min(RIDGE, PENALTY / n) if ridge is None else ridge
+    penalty = penalty_of(n) if ridge is None else ridge
     counts = moments.counts.double()
     mean = moments.sums.sum(0) / n
     level = counts / n

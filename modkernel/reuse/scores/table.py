@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from modkernel.reuse.scores import contrast, leep_nce, logme, pairwise, ridge, spread
+from modkernel.reuse.scores import contrast, leep_nce, logme, neighbours, pairwise, ridge, spread
 
 __all__ = ["DEFAULT_SCORE", "ON_MOMENTS", "SCORES", "Needs", "Score"]
 
-Needs = Literal["moments", "held_out", "features", "outputs"]
+Needs = Literal["moments", "held_out", "features", "held_out_features", "outputs"]
 ON_MOMENTS = ("moments", "held_out")
 """What a score needs that is computed from moments alone."""
 
@@ -22,7 +22,8 @@ class Score:
     Attributes:
         name: in `SCORES`.
         function: of `TaskStatistics` where it needs moments (held_out: with held-out ones), of
-            (features [N, d], labels [N]), or of (class probabilities [N, Z], labels [N]).
+            (features [N, d], labels [N]), of both of training and then of held-out examples
+            (held_out_features), or of (class probabilities [N, Z], labels [N]).
         needs: what it is computed from.
         summary: one line for a table.
     """
@@ -47,6 +48,7 @@ _ROWS = (
     Score("contrastive", contrast.contrastive, "features", "share of e^k on same pairs"),
     Score("log_contrastive", contrast.log_contrastive, "features", "its logarithm"),
     Score("anchor_contrastive", contrast.anchor_contrastive, "features", "the same by anchor"),
+    Score("knn", neighbours.knn, "held_out_features", "held-out examples that neighbours tell"),
     Score("leep", leep_nce.leep, "outputs", "log-likelihood of the labels given source classes"),
     Score("nce", leep_nce.nce, "outputs", "minus the entropy of the labels given source classes"),
 )

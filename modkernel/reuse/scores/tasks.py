@@ -14,7 +14,7 @@ from modkernel.errors import MomentsError, ScoreError
 from modkernel.lookup import lookup
 from modkernel.reuse.moments import ClassMoments
 from modkernel.reuse.scores.statistics import ClassGrams, TaskStatistics
-from modkernel.reuse.scores.table import DEFAULT_SCORE, SCORES, Score
+from modkernel.reuse.scores.table import DEFAULT_SCORE, ON_MOMENTS, SCORES, Score
 from modkernel.reuse.task import Task
 
 __all__ = ["moment_score", "reusability", "score_of", "score_tasks", "threads_for"]
@@ -122,10 +122,11 @@ def moment_score(name: str) -> Score:
         ScoreError: it needs features or outputs.
     """
     row = lookup(SCORES, name, "score")
-    if row.needs in ("features", "outputs"):
-        usable = [score.name for score in SCORES.values() if score.needs in ("moments", "held_out")]
+    if row.needs not in ON_MOMENTS:
+        needed = row.needs.replace("_", " ")
+        usable = [score.name for score in SCORES.values() if score.needs in ON_MOMENTS]
         raise ScoreError(
-            f"Score '{name}' is not computed from class moments, but from {row.needs}: use one "
+            f"Score '{name}' is not computed from class moments, but from {needed}: use one "
             f"of {', '.join(usable)}."
         )
     return row

@@ -7,37 +7,40 @@ costs time here is reading and hashing files and one small eigenvalue problem a 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-
-import numpy as np
-import torch
-from sqlalchemy import and_, select
-from sqlalchemy.orm import defer
-from torch import Tensor
 
 from modkernel.data import DATASETS, DatasetInfo
 from modkernel.errors import ArtifactError, MomentsError, ScoreError
 from modkernel.features.measure import MeasuredFeatures, measured_features
+from modkernel.registry.advice.evidence import new_module
+from modkernel.registry.advice.records import (
+    Advice,
+    LeftOut,
+    NewModule,
+    NoAccuracy,
+    Ranked,
+    Together,
+)
+from modkernel.registry.advice.shelf import Shelf, known, not_cached, saw_pairs_of
+from modkernel.registry.advice.together import choose_together
 from modkernel.registry.backends import Backends, feature_cache
 from modkernel.registry.beside.examples import SeenExamples
 from modkernel.registry.beside.moments import StoredMoments, none_of
-from modkernel.registry.records import (
-    Advice,
-    LeftOut,
-    ModuleRecord,
-    MomentsRecord,
-    NoAccuracy,
-    Ranked,
-)
-from modkernel.registry.sql import queries
-from modkernel.registry.sql.tables import ModuleRow, MomentsRow
+from modkernel.registry.records import ModuleRecord, MomentsRecord
 from modkernel.reuse.moments import ClassMoments
-from modkernel.reuse.scores import DEFAULT_SCORE, bootstrap, head_confusion, ridge_head, score_tasks
+from modkernel.reuse.scores import (
+    DEFAULT_SCORE,
+    bootstrap,
+    head_confusion,
+    knn,
+    ridge_head,
+    score_tasks,
+)
 from modkernel.reuse.scores.tasks import moment_score
 from modkernel.reuse.task import Task
-from modkernel.spec import DatasetFacts, Preprocessing
+from modkernel.spec import DatasetFacts
 from modkernel.training.evaluation import Evaluation, evaluation_from, worst_of
 
 FEW_EXAMPLES = 200
@@ -72,6 +75,7 @@ class _Look:
 
     interval: tuple[float, float] | None = None
     evaluation: Evaluation | None = None
+    knn: float | None = None
     reason: NoAccuracy | None = None
     message: str | None = None
     seen: int = 0
@@ -85,6 +89,11 @@ class Adviser:
     backends: Backends
     moments: StoredMoments
     examples: SeenExamples
+
+    @property
+    def shelf(self) -> Shelf:
+        """What there is to choose from."""
+        return Shelf(self.backends, self.examples)
 
     def rank(
         self, task: Task, data: DatasetInfo, score: str = DEFAULT_SCORE, *, top: int = 10
@@ -130,38 +139,62 @@ class Adviser:
             left_out=tuple(left_out),
         )
 
+    def without_features(self, data: DatasetInfo) -> tuple[str, ...]:
+        """Ids of the modules that take some data, and whose features of them are not cached."""
+        cache = feature_cache(self.backends.settings)
+        candidates, _ = self.shelf.candidates(data)
+        return tuple(
+            one.record.id
+            for one in candidates
+            if measured_features(cache, one.record.id, data.fingerprint) is None
+        )
+
+    def together(
+        self, task: Task, data: DatasetInfo, most: int, score: str = DEFAULT_SCORE
+    ) -> Together:
+        """Choose stored modules to join for a task, from their cached features, without training.
+
+        Args:
+            task: A choice or grouping of the classes of `data`.
+            data: The whole data set: features are cached by its fingerprint.
+            most: Modules to choose, at most.
+            score: Name of a score, told of the joint features too.
+
+        Raises:
+            UnknownNameError: there is no such score.
+            ScoreError: the score is not computed from moments; no module can be joined; or there
+                are too few held-out examples.
+            ClassError: the task does not fit the classes of the data.
+        """
+        moment_score(score)
+        return choose_together(self.shelf, task, data, most, score)
+
+    def new_module(self, task: Task, data: DatasetInfo, reached: float | None) -> NewModule:
+        """What a module that is trained for a task would probably reach, and cost.
+
+        From all evaluations that the registry holds; see `reuse.new_module`.
+
+        Args:
+            task: A choice or grouping of the classes of `data`.
+            data: The whole data set.
+            reached: Balanced accuracy by reuse, which it is compared with.
+
+        Raises:
+            ClassError: the task does not fit the classes of the data.
+        """
+        return new_module(self.backends, task, data, reached)
+
     def _sorted_out(self, data: DatasetInfo) -> tuple[list[_Measured], list[LeftOut]]:
         """The modules that can be scored on some data, and the others."""
-        measured, left_out = [], []
-        modules = self._hidden_modules(data.fingerprint)
-        records = {record.id: record for record, _ in modules}
-        for record, stored in modules:
-            if not _takes(record.spec.preprocessing, data.preprocessing):
-                left_out.append(LeftOut(module=record, reason="interface", message=_other(record)))
-            elif stored is None:
-                message = none_of(record, f"'{data.name}'")
-                left_out.append(LeftOut(module=record, reason="moments", message=message))
+        found, left_out = self.shelf.candidates(data)
+        measured = []
+        for one in found:
+            if one.moments is None:
+                message = none_of(one.record, f"'{data.name}'")
+                left_out.append(LeftOut(module=one.record, reason="moments", message=message))
             else:
-                measured.append((record, stored, _facts(record, records)))
+                measured.append((one.record, one.moments, one.facts))
         return measured, left_out
-
-    def _hidden_modules(self, fingerprint: str) -> list[tuple[ModuleRecord, MomentsRecord | None]]:
-        """All ready hidden modules by name and age, with their moments of the data."""
-        query = (
-            select(ModuleRow, MomentsRow)
-            .outerjoin(
-                MomentsRow,
-                and_(MomentsRow.module_id == ModuleRow.id, MomentsRow.fingerprint == fingerprint),
-            )
-            .where(ModuleRow.kind != "output", ModuleRow.state == "READY")
-            .order_by(ModuleRow.name, ModuleRow.created_at)
-            .options(defer(ModuleRow.report))
-        )
-        with self.backends.database.reading() as session:
-            return [
-                (queries.record_of(module), None if row is None else StoredMoments.record_of(row))
-                for module, row in session.execute(query)
-            ]
 
     def _score_all(
         self, measured: Sequence[_Measured], question: _Question
@@ -193,6 +226,7 @@ class Adviser:
             interval=look.interval,
             accuracy=None if found is None else found.accuracy,
             balanced_accuracy=None if found is None else found.balanced_accuracy,
+            knn=look.knn,
             worst_class=None if found is None else worst_of(found, list(task.groups)),
             reason=look.reason,
             message=look.message,
@@ -206,78 +240,29 @@ class Adviser:
         cache = feature_cache(self.backends.settings)
         features = measured_features(cache, one.record.id, data.fingerprint)
         if features is None:
-            return _Look(reason="features", message=_not_cached(one.record))
+            return _Look(reason="features", message=not_cached(one.record))
         side = question.task.assign(data.classes)
-        trained = self._trained_on(one.facts, data.fingerprint)
-        fitted = _known(features.train_digests, side[features.train_labels] >= 0, trained)
+        trained = self.shelf.trained_on(one.facts, data.fingerprint)
+        fitted = known(features.train_digests, side[features.train_labels] >= 0, trained)
         answers = side[features.validation_labels]
-        seen = _known(features.validation_digests, answers >= 0, trained)
+        seen = known(features.validation_digests, answers >= 0, trained)
         found = _Look(seen=len(seen), fitted=len(fitted) > 0)
         try:
             grouped = self.moments.read(one.record, one.stored).train.grouped(question.task)
             found = replace(found, interval=_interval(grouped, features, question))
-            if any(self._saw_pairs(facts, data) for facts in one.facts):
-                return replace(found, reason="pairs", message=_saw_pairs(one.record))
+            if self.shelf.saw_pairs(one.facts, data):
+                return replace(found, reason="pairs", message=saw_pairs_of(one.record))
             if len(seen) and len(seen) == int((answers >= 0).sum()):
                 return replace(found, reason="seen", message=_saw_all(one.record))
             weight, bias = ridge_head(grouped)
             answers[seen] = -1
             confusion = head_confusion(weight, bias, features.validation, answers)
-            return replace(found, evaluation=evaluation_from(confusion))
+            neighbours = knn(
+                features.train, side[features.train_labels], features.validation, answers
+            )
+            return replace(found, evaluation=evaluation_from(confusion), knn=neighbours)
         except (ArtifactError, MomentsError, ScoreError) as error:
             return replace(found, reason="score", message=str(error))
-
-    def _trained_on(self, chain: Iterable[DatasetFacts], fingerprint: str) -> np.ndarray:
-        """Digests of what a chain was trained on as part of other data sets, where it is known."""
-        others = {facts for facts in chain if facts.fingerprint != fingerprint}
-        known = [self.examples.of(facts) for facts in others]
-        return np.concatenate(
-            [np.empty(0, np.int64), *(digests for digests, _ in filter(None, known))]
-        )
-
-    def _saw_pairs(self, facts: DatasetFacts, data: DatasetInfo) -> bool:
-        """Whether a list of pairs let a module see validation examples that cannot be told."""
-        return facts.saw_validation(data.name, data.fingerprint) and (
-            facts.fingerprint == data.fingerprint or self.examples.of(facts) is None
-        )
-
-
-def _known(digests: Tensor | None, of_task: Tensor, trained: np.ndarray) -> Tensor:
-    """Positions of the task's examples that are among those trained on."""
-    if digests is None:
-        return torch.empty(0, dtype=torch.int64)
-    return (torch.from_numpy(np.isin(digests.numpy(), trained)) & of_task).nonzero().flatten()
-
-
-def _facts(record: ModuleRecord, records: Mapping[str, ModuleRecord]) -> tuple[DatasetFacts, ...]:
-    """What data a module and all that it stands on were trained on."""
-    facts: list[DatasetFacts] = []
-    seen, waiting = set(), [record]
-    while waiting:
-        one = waiting.pop()
-        if one.id not in seen:
-            seen.add(one.id)
-            facts.extend(one.spec.learnt_from)
-            waiting += [records[name] for name in one.spec.interface.stands_on if name in records]
-    return tuple(facts)
-
-
-def _takes(wanted: Preprocessing, found: Preprocessing) -> bool:
-    same_columns = None in (wanted.columns, found.columns) or wanted.columns == found.columns
-    return (wanted.shape, wanted.dtype) == (found.shape, found.dtype) and same_columns
-
-
-def _other(record: ModuleRecord) -> str:
-    wanted = record.spec.preprocessing
-    remedy = ""
-    if len(wanted.shape) == 3:
-        channels, height, width = wanted.shape
-        size = f"{height}" if height == width else f"{height}x{width}"
-        remedy = f"; --image-size {size} --channels {channels} makes images so"
-    return (
-        f"Module {record.short_id} ({record.name}) takes examples of shape "
-        f"{'×'.join(map(str, wanted.shape))}, {wanted.dtype}{remedy}."
-    )
 
 
 def _interval(
@@ -287,20 +272,6 @@ def _interval(
         return None
     side = question.task.assign(question.data.classes)
     return bootstrap(features.train, side[features.train_labels], grouped.classes, question.score)
-
-
-def _not_cached(record: ModuleRecord) -> str:
-    return (
-        f"The measured features of module {record.short_id} ({record.name}) are not in the cache "
-        "any more: 'modkernel advise' without --stored-only computes them again."
-    )
-
-
-def _saw_pairs(record: ModuleRecord) -> str:
-    return (
-        f"Module {record.short_id} ({record.name}), or one under it, was trained on a list of "
-        "pairs of these data, which is over the held-out examples too."
-    )
 
 
 def _saw_all(record: ModuleRecord) -> str:
