@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,9 +47,8 @@ def upgrade(settings: Settings) -> tuple[str, ...]:
     """
     from modkernel.registry.sql.engine import upgrade_database
     from modkernel.registry.tracking.client import upgrade_mlflow
-    from modkernel.registry.tracking.login import password_file, runs_here
 
-    if password_file(settings).exists() and runs_here(settings):
+    if _runs_mlflow(settings):
         settings = settings.model_copy(update={"mlflow_uri": settings.mlflow_store})
     lines = [f"The registry's database has schema version {upgrade_database(settings)}."]
     if settings.mlflow_uri.startswith(("http://", "https://")):
@@ -57,6 +57,13 @@ def upgrade(settings: Settings) -> tuple[str, ...]:
         upgrade_mlflow(settings)
         lines.append(f"MLflow's database has the schema of MLflow {version('mlflow')}.")
     return tuple(lines)
+
+
+def _runs_mlflow(settings: Settings) -> bool:
+    """Whether the MLflow server of the settings is the one of this home's `up --host`."""
+    from modkernel.registry.tracking.login import password_file, runs_here
+
+    return password_file(settings).exists() and runs_here(settings)
 
 
 def _guarded(
@@ -148,6 +155,15 @@ def _mlflow_store(settings: Settings) -> Iterator[Finding]:
     from modkernel.registry.settings import masked
     from modkernel.registry.tracking.client import open_mlflow
 
+    host = urlsplit(settings.mlflow_uri).hostname or ""
+    if _runs_mlflow(settings) and port_is_free(settings.mlflow_port, host):
+        yield Finding(
+            check="mlflow store",
+            status="note",
+            found=f"{masked(settings.mlflow_uri)} is this home's own, and does not run",
+            remedy="'modkernel up --host HOST' starts it",
+        )
+        return
     open_mlflow(settings)
     yield Finding(check="mlflow store", status="ok", found=masked(settings.mlflow_uri))
 

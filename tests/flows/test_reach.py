@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modkernel.errors import SettingsError
-from modkernel.flows.servers.doctor import upgrade
+from modkernel.flows.servers.doctor import examine, upgrade
 from modkernel.flows.servers.reach import port_is_free, reach, shares_mlflow
 from modkernel.registry import Settings
 from modkernel.registry.tracking.login import admin_login
@@ -96,8 +96,16 @@ def test_a_host_of_another_machine_is_refused() -> None:
 def test_the_database_of_the_homes_own_mlflow_server_is_upgraded_with_the_home(
     tmp_path: Path,
 ) -> None:
-    settings = Settings(home=tmp_path / "home", mlflow_uri=OWN)
+    with socket.socket() as probe:
+        probe.bind((OTHER, 0))
+        port = probe.getsockname()[1]
+    settings = Settings(
+        home=tmp_path / "home", mlflow_uri=f"http://{OTHER}:{port}", mlflow_port=port
+    )
     assert "upgrades its own" in upgrade(settings)[1], "the home has run none"
     admin_login(settings)
     assert upgrade(settings)[1].startswith("MLflow's database has the schema")
     assert (settings.home / "mlflow.db").exists()
+    (store,) = [one for one in examine(settings) if one.check == "mlflow store"]
+    assert store.status == "note", "a server that is down for an upgrade is not waited for"
+    assert "does not run" in store.found
