@@ -35,6 +35,8 @@ def main() -> None:
 
         if isinstance(error, ModkernelError):
             told = str(error)
+        elif isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            told = "PyTorch is not installed here: install torch, or run this in a worker's image."
         elif (full := _full_disk(error)) is not None:
             told = f"The disk is full ({full}): free some space, then run the same command again."
         else:

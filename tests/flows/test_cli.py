@@ -96,6 +96,15 @@ finally:
         assert f"│ {command} " in done.stdout
 
 
+def test_without_torch_a_sentence_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("modkernel.flows.cli.app.app", absent)
+    done = run("demo")
+    assert (done.code, "PyTorch is not installed here" in done.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
