@@ -111,11 +111,11 @@ class HiddenPlan:
             SpecError: the share of blocks to freeze is less than one of them.
         """
         mine = _described(self.backbone, self.blocks, self.takes, self.gives)
-        theirs = "an output module"
-        if spec.kind != "output":
-            interface = spec.interface
-            theirs = _described(spec.backbone, spec.blocks, interface.takes, interface.gives)
-        if spec.kind == "output" or (self.backbone, mine) != (spec.backbone, theirs):
+        backbone, theirs = None, "a stitch" if spec.kind == "stitch" else "an output module"
+        if spec.kind == "hidden" or spec.kind == "imported":
+            interface, backbone = spec.interface, spec.backbone
+            theirs = _described(backbone, spec.blocks, interface.takes, interface.gives)
+        if (backbone, theirs) != (self.backbone, mine):
             raise InterfaceError(
                 f"Module {module_id[:12]} ({name}) is {theirs}, and one that starts from it must "
                 f"be of the same blocks and shapes, not {mine}: name another module in "

@@ -20,8 +20,10 @@ from modkernel.modules.network import assemble
 from modkernel.modules.plain_names import plain_tensors
 from modkernel.modules.stitch import MapOfMaps, MapOfVectors, make_map
 from modkernel.modules.stored import StoredModule, build_module, read_module, write_module
+from modkernel.plan import plan_hidden
 from modkernel.spec import (
     HiddenModuleSpec,
+    HiddenSpec,
     Interface,
     KernelSpec,
     Recipe,
@@ -203,5 +205,11 @@ def test_what_cannot_be_stitched_is_refused(tmp_path: Path, raw: Tensor) -> None
         fit_stitch(spec, Resident.whole(raw), [], [below, upper], arithmetic=FLOAT32)
     with pytest.raises(DataError, match=r"at least 20 .* are 19"):
         fit_stitch(spec, Resident.whole(raw[:19]), lower, [below, upper], arithmetic=FLOAT32)
+    (plan,) = plan_hidden(
+        upper.spec.backbone, [HiddenSpec(until="layer1.0")], (2, 8, 8), "stem", to_end=False
+    )
+    plan.starting_from(upper.id, "upper", upper.spec)
+    with pytest.raises(InterfaceError, match="is a stitch, and one that starts from it"):
+        plan.starting_from("0" * 64, "stitch", spec)
     assert len(fitted_rows(spec, 50)) == 50
     assert len(fitted_rows(spec, 500).unique()) == 60
