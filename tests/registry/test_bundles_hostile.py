@@ -21,19 +21,16 @@ from safetensors.torch import load, save
 from modkernel.errors import BundleError, ModkernelError, SpecError
 from modkernel.modules.stored import module_id
 from modkernel.registry import Registry, Settings
-from modkernel.registry.bundles.manifest import (
-    LARGEST_TEXT,
-    MANIFEST,
-    MOST_FILES,
-    folder_of,
-)
+from modkernel.registry.bundles.manifest import LARGEST_TEXT, MANIFEST, MOST_FILES, folder_of
 from modkernel.registry.bundles.take_in import import_bundle
 from modkernel.registry.bundles.write import export_bundle
 from modkernel.spec import BackboneSpec, ModuleSpec, parse_module_spec
 from tests.registry.conftest import close_mlflow
 from tests.registry.helpers.bundles import (
+    add,
     contents,
     left_files,
+    lie,
     manifest_of,
     rewrite,
     rows,
@@ -80,31 +77,6 @@ def into(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Ite
 def bad(good: Good, tmp_path: Path) -> Path:
     """A copy of the network's bundle, to alter."""
     return Path(shutil.copyfile(good.network, tmp_path / "bad.mkb"))
-
-
-def add(name: str, content: bytes = b"evil", mode: int = stat.S_IFREG | 0o644) -> Any:
-    """Append a file to the zip."""
-
-    def change(bad: Path, good: Good) -> None:
-        with zipfile.ZipFile(bad, "a") as archive:
-            info = zipfile.ZipInfo("x")
-            info.filename, info.external_attr = name, mode << 16
-            archive.writestr(info, content)
-
-    return change
-
-
-def lie(name: str, **fields: int) -> Any:
-    """Have the zip's table of contents say something else of the file whose name ends so."""
-
-    def change(bad: Path, good: Good) -> None:
-        with zipfile.ZipFile(bad, "a") as archive:
-            archive._didModify = True  # type: ignore[attr-defined]
-            info = next(i for i in archive.filelist if i.filename.endswith(name))
-            for field, value in fields.items():
-                setattr(info, field, value)
-
-    return change
 
 
 def altered(name: str, change: Callable[[bytes], bytes], honest: bool = True) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,31 @@ def write_raw(path: Path, files: dict[str, bytes], manifest: bytes) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, content in {MANIFEST: manifest, **files}.items():
             archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def add(name: str, content: bytes = b"evil", mode: int = stat.S_IFREG | 0o644) -> Any:
+    """Append a file to the zip."""
+
+    def change(bad: Path, good: object) -> None:
+        with zipfile.ZipFile(bad, "a") as archive:
+            info = zipfile.ZipInfo("x")
+            info.filename, info.external_attr = name, mode << 16
+            archive.writestr(info, content)
+
+    return change
+
+
+def lie(name: str, **fields: int) -> Any:
+    """Have the zip's table of contents say something else of the file whose name ends so."""
+
+    def change(bad: Path, good: object) -> None:
+        with zipfile.ZipFile(bad, "a") as archive:
+            archive._didModify = True  # type: ignore[attr-defined]
+            info = next(i for i in archive.filelist if i.filename.endswith(name))
+            for field, value in fields.items():
+                setattr(info, field, value)
+
+    return change
 
 
 def rows(registry: Registry) -> dict[str, int]:
