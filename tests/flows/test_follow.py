@@ -29,7 +29,8 @@ def test_what_a_follower_is_made_of_again_is_what_it_was_made_of(
     again = CompositionForm.model_validate(json.loads(json.dumps(values))).parameters()
     assert again == {
         "name": "net",
-        "hidden": "a@b",
+        "hidden": ("a@b",),
+        "weights": None,
         "dataset": dataset,
         "output": output,
         "seed": 0,
