@@ -230,7 +230,8 @@ def test_a_network_from_elsewhere_is_built_on_and_adapted(
     (ranked,) = registry.advice.rank(Task.of_classes(info.classes), info).ranked
     assert (ranked.module.id, ranked.fitted) == (far.id, False)
 
-    adapting = HiddenSpec(recipe=hidden().recipe, start_from=far.name, freeze=0.5)
+    recipe = hidden().recipe.changed(batch_size=64)
+    adapting = HiddenSpec(recipe=recipe, start_from=far.name, freeze=0.5)
     adapted = train_module("adapted.hidden-1", adapting, dataset=data)
     record = registry.modules.resolve(adapted.id)
     assert record.spec.kind == "hidden"
