@@ -13,4 +13,5 @@ def main() -> None:
     server.main()
 
 
-main()
+if __name__ == "__main__":
+    main()
