@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = "0013"
+SCHEMA_VERSION = "0009"
 """Newest migration; an open database must stand exactly there."""
 
 NAMING = {

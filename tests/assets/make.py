@@ -36,7 +36,7 @@ ONCE = {
     "known.module_id = newest.interfaces.module_id AND trait = 'upstream')"
 }
 """What a column of an older schema had, by table and name, where none has its name now."""
-TRAITS_SINCE_0012 = ("name", "kind", "upstream", "takes", "gives", "kernel")
+TRAITS_SINCE_0008 = ("name", "kind", "upstream", "takes", "gives", "kernel")
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
         with closing(sqlite3.connect(newest)) as connection, connection:
             connection.execute("UPDATE modules SET source = '/where/it/was/trained'")
         dump(newest, SCHEMA_VERSION)
-        for version in ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0012"):
+        for version in ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"):
             older = Path(temporary) / f"{version}.db"
             copy_at(version, newest, older)
             dump(older, version)
@@ -86,8 +86,8 @@ def copy_at(version: str, newest: Path, target: Path) -> None:
             connection.execute(
                 f"INSERT INTO {table} ({columns}) SELECT {values} FROM newest.{table}"
             )
-            if table == "traits" and version < "0012":
-                connection.execute(f"DELETE FROM traits WHERE trait IN {TRAITS_SINCE_0012}")
+            if table == "traits" and version < "0008":
+                connection.execute(f"DELETE FROM traits WHERE trait IN {TRAITS_SINCE_0008}")
 
 
 def names_of(connection: sqlite3.Connection, table: str) -> Iterator[str]:

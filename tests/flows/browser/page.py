@@ -85,12 +85,16 @@ def log_in(page: Page, prefect: str, password: str) -> None:
     page.get_by_role("link", name="Deployments").wait_for()
 
 
-def open_run_form(page: Page, prefect: str, deployment: str) -> None:
-    """From Prefect's front page to the form of a deployment's custom run."""
-    page.goto(prefect)
-    page.get_by_role("link", name="Deployments").click()
+def open_deployment(page: Page, prefect: str, deployment: str) -> None:
+    """From Prefect's list of deployments, with all on one page, to the page of one."""
+    page.goto(f"{prefect}/v2/deployments?limit=100")
     # From its beginning: 'retrain-network' holds the name 'train-network', too.
     page.get_by_role("link", name=re.compile(f"^{re.escape(deployment)}")).first.click()
+
+
+def open_run_form(page: Page, prefect: str, deployment: str) -> None:
+    """From Prefect's list of deployments to the form of one's custom run."""
+    open_deployment(page, prefect, deployment)
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Custom run").click()
     page.get_by_role("button", name="Submit").wait_for()
@@ -112,10 +116,8 @@ def add_texts(page: Page, texts: Sequence[str]) -> None:
 
 
 def open_schedule_form(page: Page, prefect: str, deployment: str) -> Locator:
-    """From Prefect's front page to the dialog of a deployment's new schedule."""
-    page.goto(prefect)
-    page.get_by_role("link", name="Deployments").click()
-    page.get_by_role("link", name=re.compile(f"^{re.escape(deployment)}")).first.click()
+    """From Prefect's list of deployments to the dialog of a new schedule of one."""
+    open_deployment(page, prefect, deployment)
     page.get_by_role("button", name="Schedule", exact=True).click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Save").wait_for()

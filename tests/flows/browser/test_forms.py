@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.flows.browser.page import browser_page, choose, log_in, open_run_form, submit_and_wait
+from tests.flows.browser.page import (
+    browser_page,
+    choose,
+    log_in,
+    open_model_version,
+    open_run_form,
+    submit_and_wait,
+)
 from tests.flows.helpers.prefect_client import deployment, prefect_client
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up
@@ -71,6 +78,21 @@ def test_every_form_is_short_and_choosing_is_enough(up: Up, tmp_path: Path) -> N
         asked = submit_and_wait(page, up)
         shoot("compose-run")
         assert (asked["hidden"], asked["method"]) == ("by-choice.hidden-2", "ridge")
+
+        # Several side by side, and what MLflow's page says of their network.
+        open_run_form(page, up.prefect, "compose-network")
+        page.get_by_role("textbox", name="Name (Optional)", exact=True).fill("side-by-side")
+        choose(page, "Hidden", "by-choice.hidden-2")
+        choose(page, "Beside", "by-choice.hidden-1")
+        page.keyboard.press("Escape")
+        choose(page, "Method", "ridge")
+        shoot("join-filled")
+        asked = submit_and_wait(page, up)
+        assert (asked["hidden"], asked["beside"]) == ("by-choice.hidden-2", ["by-choice.hidden-1"])
+        open_model_version(page, up.mlflow, "side-by-side", 1)
+        expect(page.get_by_text("an output module on 2 of them side by side")).to_be_visible()
+        expect(page.get_by_role("cell", name="2, 1", exact=True)).to_be_visible()
+        shoot("join-card")
 
         open_run_form(page, up.prefect, "train-network")
         page.get_by_role("textbox", name="Name (Optional)", exact=True).fill("No Name")

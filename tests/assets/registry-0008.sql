@@ -61,7 +61,7 @@ CREATE TABLE modkernel_schema (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT modkernel_schema_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "modkernel_schema" VALUES('0012');
+INSERT INTO "modkernel_schema" VALUES('0008');
 CREATE TABLE modules (
 	id VARCHAR(64) NOT NULL, 
 	recipe_digest VARCHAR(64) NOT NULL, 

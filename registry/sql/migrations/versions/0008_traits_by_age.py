@@ -1,6 +1,6 @@
 """All that modules are looked up by is a trait, and traits are in order of age.
 
-Revision: 0012
+Revision: 0008
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
+revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None

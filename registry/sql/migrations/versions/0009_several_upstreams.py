@@ -1,14 +1,14 @@
 """What a module stands on is a trait, of which a module on several has several.
 
-Revision: 0013
+Revision: 0009
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
