@@ -12,7 +12,13 @@ from modkernel.system.collector import collect_seldom
 PRIVATE = 0o077
 """Umask of all commands and their children: databases, weights and logs are their user's alone."""
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
+
+
+def program() -> None:
+    """The installed program `modkernel`, which has the process to itself."""
+    collect_seldom()
+    main()
 
 
 def main() -> None:
@@ -23,7 +29,6 @@ def main() -> None:
     with no traceback.
     """
     os.umask(os.umask(PRIVATE) | PRIVATE)
-    collect_seldom()
     try:
         from modkernel.flows.cli.app import app
 

@@ -1,5 +1,5 @@
 """`python -m modkernel.flows.cli` is `modkernel`."""
 
-from modkernel.flows.cli import main
+from modkernel.flows.cli import program
 
-main()
+program()

@@ -270,7 +270,10 @@ def _answer(address: str) -> Iterator[Iterator[bytes]]:
     try:
         answer = urlopen(address, timeout=SECONDS)
     except (OSError, ValueError, HTTPException) as error:
-        what = f"{error.code} {error.reason}" if isinstance(error, HTTPError) else str(error)
+        what = str(error)
+        if isinstance(error, HTTPError):
+            what = f"{error.code} {error.reason}"
+            error.close()
         raise BundleError(
             f"Cannot get {shown}: {what}. Check the address, and that 'modkernel push' wrote to "
             "that folder."

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as ModelStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
+from mlflow.tracking._model_registry.registry import ModelRegistryStoreRegistry
+from mlflow.tracking._tracking_service.registry import TrackingStoreRegistry
 from sqlalchemy import create_engine, text
 
 from modkernel.registry import Registry, Settings
@@ -25,7 +27,12 @@ POSTGRES_PARAM = pytest.param("postgresql", marks=pytest.mark.postgres)
 
 
 def close_mlflow(uri: str) -> None:
-    """MLflow keeps one engine a database for the life of the process."""
+    """MLflow keeps one engine and one client a database for the life of the process.
+
+    Another test's database may have the same address, and none of the tables yet.
+    """
+    for kept in (TrackingStoreRegistry, ModelRegistryStoreRegistry):
+        kept._get_store_with_resolved_uri.cache_clear()
     for store in (RunStore, ModelStore):
         engine = store._engine_map.pop(uri, None)
         if engine is not None:

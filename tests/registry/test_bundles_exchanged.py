@@ -12,6 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
@@ -155,6 +156,8 @@ def test_a_folder_that_lies_is_refused(
     with shown(share) as address, pytest.raises(ModkernelError, match=told) as caught:
         pull(other, first, address)
     assert isinstance(caught.value, BundleError)
+    refusal = caught.value.__cause__
+    assert not isinstance(refusal, HTTPError) or refusal.closed
     assert rows(other) == {}
     assert left_files(other) == []
     assert not list(other.settings.work_dir.iterdir())
