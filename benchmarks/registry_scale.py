@@ -162,7 +162,7 @@ def fill(found: Catalogue, folder: Path, count: int, names: int = NAMES) -> list
                 for trait, value in (
                     ("name", f"net-{network}.{part}"),
                     ("kind", kind),
-                    ("upstream", interface.upstream),
+                    ("upstream", interface.stands_on[0]),
                     ("takes", "x".join(map(str, interface.takes))),
                     ("gives", "x".join(map(str, interface.gives))),
                     ("kernel", interface.kernel.name),
