@@ -42,7 +42,7 @@ NAMES = (
     "promote-module",
     maintenance.NAME,
 )
-RARELY, OFTEN = timedelta(seconds=60), timedelta(seconds=12)
+RARELY, OFTEN = timedelta(seconds=90), timedelta(seconds=20)
 """How often a run is due: once before `up` stops, and twice and more while it is off.
 
 A run takes seconds of a processor to start: more often, they alone would fill two cores.
