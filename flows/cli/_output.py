@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from modkernel.registry import ModuleRecord
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 
@@ -28,6 +31,14 @@ err = Console(stderr=True, highlight=False, markup=False)
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def brought_in(modules: Iterable[ModuleRecord], new: Collection[str]) -> list[dict[str, Any]]:
+    """Modules that came from elsewhere, as JSON has them; `new`: ids of those not there before."""
+    return [
+        {"id": one.id, "name": one.name, "version": one.version, "new": one.id in new}
+        for one in modules
+    ]
 
 
 def print_table(

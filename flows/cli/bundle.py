@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modkernel.flows.cli._output import Json, err, out, print_json, print_table, size
+from modkernel.flows.cli._output import Json, brought_in, err, out, print_json, print_table, size
 from modkernel.flows.cli._stored import AnyRef, stored
 
 if TYPE_CHECKING:
@@ -170,15 +170,7 @@ def key_in(path: Path | None) -> PrivateKey | None:
 
 def show_imported(found: Imported, json: bool) -> None:
     """Say what a bundle brought and what was there."""
-    modules = [
-        {
-            "id": record.id,
-            "name": record.name,
-            "version": record.version,
-            "new": record.id in found.new,
-        }
-        for record in found.modules
-    ]
+    modules = brought_in(found.modules, found.new)
     if json:
         print_json(
             {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modkernel.flows.cli._options import ImageSize
-from modkernel.flows.cli._output import Json, err, out, print_json, print_table
+from modkernel.flows.cli._output import Json, brought_in, err, out, print_json, print_table
 from modkernel.flows.cli._stored import stored
 
 if TYPE_CHECKING:
@@ -82,15 +82,7 @@ def import_network(
         licence=licence,
         images=Images(size, _numbers(mean, "--mean"), _numbers(std, "--std")),
     )
-    modules = [
-        {
-            "id": record.id,
-            "name": record.name,
-            "version": record.version,
-            "new": record.id in found.new,
-        }
-        for record in found.modules
-    ]
+    modules = brought_in(found.modules, found.new)
     if json:
         print_json({"modules": modules, "left_out": list(found.left_out)})
         return
