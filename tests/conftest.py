@@ -10,6 +10,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from modkernel.system.collector import collect_seldom
+
 # Before anything imports mlflow, prefect or torch. Tests that make a home of their own override
 # MODKERNEL_HOME; this one is for those that forget, so that no test touches the user's.
 _SCRATCH = tempfile.TemporaryDirectory(prefix="modkernel-tests-")
@@ -25,6 +27,7 @@ os.environ.update(
     }
 )
 
+collect_seldom()  # A worker loads all that there is.
 hypothesis.settings.register_profile("modkernel", deadline=None)
 hypothesis.settings.load_profile("modkernel")
 
