@@ -20,7 +20,7 @@ from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.specs.composition import References, Weights
 from modkernel.flows.tasks.train_plan import train_in_order
-from modkernel.plan import check_hidden, facts, plan_hidden
+from modkernel.plan import check_hidden, plan_hidden
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, Name
 
 HIDDEN = HiddenSpec()
@@ -53,7 +53,7 @@ def train_module(
         backbone: where the blocks are from; the upstream's backbone if left out, whose blocks
             after the upstream's last one are then used. On several, it is named. Of a module that
             starts from another, that one's.
-        pairs: file of pairs to train on in place of class labels.
+        pairs: what to train on in place of class labels: views, a file of pairs, or both.
         seed: of the weights and the order of the data.
         weights: of several upstreams, each one's share; 1 each if left out.
 
@@ -91,9 +91,9 @@ def train_module(
         start_after = block_before(registry, source)
     plans = plan_hidden(from_backbone, [hidden], below.gives, start_after, False, "hidden")
     (planned,) = adapted(plans, [source])
-    check_hidden([hidden], info, on_pairs=pairs is not None, where="hidden")
-    fingerprint = pairs and datasets.check_pairs(registry, dataset, pairs, [planned.hidden])
-    step = hidden_step(name, planned, facts(info, fingerprint), seed, dataset, pairs)
+    check_hidden([hidden], info, pairs, where="hidden")
+    known = datasets.check_pairs(registry, dataset, info, pairs, [planned.hidden])
+    step = hidden_step(name, planned, known, seed, dataset, pairs)
     emit(Planned((name,)))
     (result,) = train_in_order(Plan(below, (step,)), None)
     return result

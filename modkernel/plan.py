@@ -17,6 +17,7 @@ from modkernel.backbones.cut import cut
 from modkernel.data import DatasetInfo, LabelList
 from modkernel.data.augment import augment
 from modkernel.data.label_budget import check_label_budget
+from modkernel.data.views import check_views
 from modkernel.errors import DataError, InterfaceError, ModkernelError, PairError, SpecError
 from modkernel.kernels import KERNELS, fitting, make_kernel
 from modkernel.lookup import lookup
@@ -24,6 +25,7 @@ from modkernel.modules.join import JOINED_KERNEL, joined_shape
 from modkernel.objectives.table import OBJECTIVES, make_objective
 from modkernel.pairs.repair import SMALLEST_CLASS_BATCH
 from modkernel.pairs.table import SMALLEST_PAIR_BATCH
+from modkernel.pairs.views import SMALLEST_VIEW_BATCH
 from modkernel.spec import (
     BackboneSpec,
     DatasetFacts,
@@ -38,6 +40,8 @@ from modkernel.spec import (
     Preprocessing,
     Shape,
     Upstream,
+    pairs_from,
+    view_objective,
 )
 
 EACH = "hidden[{}]"
@@ -99,7 +103,10 @@ class HiddenPlan:
             backbone=self.backbone,
             blocks=self.blocks,
             # Where a cut lies is told by the blocks, however the user named it.
-            hidden=self.hidden.changed(until=self.blocks[-1]),
+            hidden=self.hidden.changed(
+                until=self.blocks[-1],
+                objective=view_objective(self.hidden.objective, dataset.pairs is not None),
+            ),
             source=self.source,
         )
 
@@ -183,21 +190,21 @@ def plan_network(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]
         DataError, LabelBudgetError: the output module cannot be trained.
         CutError, UnknownNameError, ObjectiveError, InterfaceError: see `plan_hidden`.
     """
-    check_hidden(spec.hidden, info, on_pairs=spec.pairs is not None)
+    check_hidden(spec.hidden, info, spec.pairs)
     if spec.output is not None:
         check_output(spec.output, info)
     return plan_hidden(spec.backbone, spec.hidden, info.preprocessing.shape)
 
 
 def check_hidden(
-    hidden: Sequence[HiddenSpec], info: DatasetInfo, on_pairs: bool, where: str = EACH
+    hidden: Sequence[HiddenSpec], info: DatasetInfo, pairs: str | None = None, where: str = EACH
 ) -> None:
     """Check that a data set can train hidden modules.
 
     Args:
         hidden: how they are trained.
         info: what they are trained on.
-        on_pairs: whether a file of pairs is given in place of class labels.
+        pairs: what they are trained on in place of class labels, as `NetworkSpec.pairs`.
         where: as of `plan_hidden`.
 
     Raises:
@@ -205,13 +212,17 @@ def check_hidden(
             batches too small for pairs.
         UnknownNameError: there is no such objective.
         InterfaceError: crop or flip of examples that are no images.
+        SpecError: views beside another kind of random change.
     """
-    if not info.labelled and not on_pairs:
+    sources = pairs_from(pairs)
+    if not info.labelled and sources.labels:
         raise PairError(
-            f"Data set '{info.name}' has no class labels: give a file of pairs in the spec's "
-            "'pairs', or sort the images into one folder a class."
+            f"Data set '{info.name}' has no class labels: set 'pairs: views', which needs none, "
+            "give a file of pairs in the spec's 'pairs', or sort the images into one folder a "
+            "class."
         )
-    if not on_pairs and info.train_counts is not None and max(info.train_counts) < 2:
+    by_class = pairs is None
+    if by_class and info.train_counts is not None and max(info.train_counts) < 2:
         for index, name in enumerate(each.objective.name for each in hidden):
             if lookup(OBJECTIVES, name, "objective").needs_same:
                 raise PairError(
@@ -224,14 +235,17 @@ def check_hidden(
     example = torch.zeros(1, *info.preprocessing.shape)
     for index, recipe in enumerate(spec.recipe for spec in hidden):
         field = f"{where.format(index)}.recipe"
-        least = SMALLEST_PAIR_BATCH if on_pairs else SMALLEST_CLASS_BATCH
-        if recipe.batch_size < least:
-            pairs = "of a list" if on_pairs else f"of {len(info.classes)} classes"
+        least = SMALLEST_CLASS_BATCH if by_class else SMALLEST_PAIR_BATCH
+        if recipe.batch_size < (SMALLEST_VIEW_BATCH if sources.views else least):
+            kind = f"of {len(info.classes)} classes" if by_class else "of a list"
             raise PairError(
                 f"{field}: A batch_size of {recipe.batch_size} cannot hold a same and a different "
-                f"pair {pairs}: use at least {least}."
+                f"pair {kind}: use at least {least}."
             )
-        if recipe.augments:
+        if sources.views:
+            with _naming(field):
+                check_views(recipe, example)
+        elif recipe.augments:
             with _naming(field):  # Refuses vectors.
                 augment(example, recipe.crop_padding, recipe.flip, torch.Generator())
 
@@ -343,12 +357,25 @@ def facts(
     info: DatasetInfo,
     pairs_fingerprint: str | None = None,
     labels_fingerprint: str | None = None,
+    *,
+    pairs: str | None = None,
+    unlabelled_fingerprint: str | None = None,
 ) -> DatasetFacts:
-    """What a module's spec says of its data."""
+    """What a module's spec says of its data.
+
+    Args:
+        info: the data.
+        pairs_fingerprint: of the file of pairs that a hidden module is trained on.
+        labels_fingerprint: of the file of labels that an output module is trained on.
+        pairs: as `NetworkSpec.pairs`: whether views are compared, and labels with them.
+        unlabelled_fingerprint: of the examples without a label whose views are compared.
+    """
     return DatasetFacts(
         name=info.name,
         fingerprint=info.fingerprint,
         classes=info.classes,
         pairs_fingerprint=pairs_fingerprint,
         labels_fingerprint=labels_fingerprint,
+        pairs=pairs_from(pairs).fact,
+        unlabelled_fingerprint=unlabelled_fingerprint,
     )

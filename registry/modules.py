@@ -96,7 +96,7 @@ class Modules:
             run_id: Its MLflow run; one is made if left out.
             figures: Pictures for its card, bytes by file name ('objective.png').
             dataset: What it was trained on, and where that is: its facts do not say.
-            pairs: The file of pairs that it was trained on.
+            pairs: What it was trained on in place of labels, as a spec's `pairs`.
 
         Raises:
             SpecError: the name cannot be a registered model's.
@@ -208,7 +208,7 @@ class Modules:
         return None if text is None else DatasetSpec.model_validate_json(text)
 
     def pairs_file(self, record: ModuleRecord) -> str | None:
-        """The file of pairs that a module was trained on, if that was told."""
+        """What a module was trained on in place of labels, if told; as `NetworkSpec.pairs`."""
         with self.backends.database.reading() as session:
             return session.get_one(ModuleRow, record.id).pairs
 

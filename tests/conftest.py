@@ -83,6 +83,7 @@ SERVED = {
         "test_stitch",
         "test_study",
         "test_trust",
+        "test_views",
     ),
 }
 """Files of tests/flows by the server that they share, a fixture. Such a server takes a third of a

@@ -72,19 +72,19 @@ def print_network(result: NetworkResult) -> None:
         ("", "test accuracy ", "balanced ", "worst class"),
         [
             (
-                f"{value.labels} labels, mean of {value.draws} draw(s)",
+                f"{value.labels_name}, mean of {value.draws} draw(s)",
                 percent(value.accuracy_mean),
                 percent(value.balanced_accuracy_mean),
                 value.worst_class_mean.text,
             ),
             (
-                f"{value.labels} labels, least",
+                f"{value.labels_name}, least",
                 percent(value.accuracy_min),
                 percent(value.balanced_accuracy_min),
                 "",
             ),
             (
-                f"{value.labels} labels, the stored output module",
+                f"{value.labels_name}, the stored output module",
                 percent(value.accuracy),
                 percent(value.balanced_accuracy),
                 value.worst_class.text,

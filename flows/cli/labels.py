@@ -58,7 +58,7 @@ def suggest(
     Writes a CSV file of ids with empty cells, and an HTML page to label them in any browser.
     'compose --labels' takes the filled file.
 
-    --json: {file, page, module, dataset, candidates, ids}, ids best first.
+    --json: {file, page, module, dataset, candidates, ids, labels_told}, ids best first.
     """
     from modkernel.flows.servers.prefect_env import prepare_prefect
     from modkernel.registry import Settings
@@ -88,7 +88,8 @@ def suggest(
         if value is not None:
             command += [f"--{name}", str(value)]
     out.print(
-        f"{len(found.ids)} of {found.candidates} examples chosen, best first.\n"
+        f"{len(found.ids)} of {found.candidates} examples chosen, best first: "
+        f"{found.labels_told}.\n"
         f"1. Open {found.page} in a browser, label them, download the file over {output}\n"
         f"   (or fill in {output} by hand: a class beside each id).\n"
         f"2. {shlex.join(command)}",

@@ -90,7 +90,7 @@ def show_network(network: NetworkRef, json: Json = False) -> None:
         value = record.evaluation
         out.print(
             f"accuracy {percent(value.accuracy)}, balanced {percent(value.balanced_accuracy)}, "
-            f"worst class {value.worst_class.text} · with {value.labels} labels, "
+            f"worst class {value.worst_class.text} · with {value.labels_name}, "
             f"{value.draws} draw(s): mean {percent(value.accuracy_mean)}, "
             f"least {percent(value.accuracy_min)} · "
             f"with all labels {percent(value.accuracy_all_labels)}, "

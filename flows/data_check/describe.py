@@ -36,7 +36,7 @@ def describe(spec: DatasetSpec, where: DataPlaces, what: str, files: Layout | So
     data = load_dataset(spec, where, source=source)
     info = data.info()
     if info.labelled:
-        check_hidden((HiddenSpec(),), info, on_pairs=False)
+        check_hidden((HiddenSpec(),), info)
     return DataLook(
         what=what,
         dataset=spec,

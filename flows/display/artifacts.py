@@ -142,7 +142,7 @@ def show_baseline(result: BaselineResult, figures: Mapping[str, bytes]) -> None:
 
 
 def _evaluation(evaluation: OutputEvaluation) -> str:
-    one, draws = evaluation, f"{evaluation.labels} labels, {evaluation.draws} draws"
+    one, draws = evaluation, f"{evaluation.labels_name}, {evaluation.draws} draws"
     rows = [
         ("stored module", one.accuracy, one.balanced_accuracy, one.worst_class.text),
         (

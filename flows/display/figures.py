@@ -128,7 +128,7 @@ def _title(evaluation: OutputEvaluation) -> str:
 def _draw_accuracies(ax: Axes, evaluation: OutputEvaluation) -> None:
     mean = evaluation.accuracy_mean
     spread = [[mean - evaluation.accuracy_min], [evaluation.accuracy_max - mean]]
-    names = [f"{evaluation.labels} labels", "all labels"]
+    names = [evaluation.labels_name, "all labels"]
     bars = ax.bar(names, [mean, evaluation.accuracy_all_labels], color=["C0", "C7"])
     ax.errorbar([0], [mean], yerr=spread, color="black", capsize=6)
     ax.bar_label(bars, fmt="{:.2%}", label_type="center", color="white", fontsize=12)

@@ -27,6 +27,7 @@ from modkernel.reuse.label_choice import check_budget, suggest_labels
 from modkernel.spec import DatasetSpec
 from modkernel.system.files import write_new
 from modkernel.system.precision import choose_arithmetic
+from modkernel.training.labels_seen import hidden_saw, labels_told
 
 
 class Suggestion(BaseModel):
@@ -40,6 +41,7 @@ class Suggestion(BaseModel):
     dataset: str
     candidates: int = Field(description="Examples that were chosen from.")
     ids: tuple[str, ...] = Field(description="Best first: the first ones are a choice too.")
+    labels_told: str = Field(description="How many labels a network on that module then saw.")
 
 
 def suggest(
@@ -82,6 +84,9 @@ def suggest(
     phi = _features(registry, module, data, waiting)
     rows = suggest_labels(phi, budget, seed)
     ids = tuple(part.ids[row] for row in rows.tolist())
+    chain = [record.spec for record in registry.modules.chain(module)]
+    known = None if data.train.labels is None else len(data.train)
+    saw = hidden_saw(chain, info.fingerprint, known)
     shown = label_images(where.located(dataset), part, rows, info.preprocessing.reading)
     _write(output, blank_labels(ids))
     _write(page, label_page(output.name, ids, shown, info.classes))
@@ -92,6 +97,7 @@ def suggest(
         dataset=info.name,
         candidates=len(part),
         ids=ids,
+        labels_told=labels_told(len(ids), saw),
     )
 
 

@@ -23,11 +23,11 @@ from modkernel.kernels import make_kernel
 from modkernel.lookup import check_trusted, is_import_path, trusting
 from modkernel.modules.stored import check_spec_trusted
 from modkernel.objectives.table import make_objective
-from modkernel.pairs.source import PairSource
+from modkernel.plan import facts
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.tracking.markdown import plain
-from modkernel.spec import DatasetSpec, HiddenSpec
-from modkernel.training.inputs import given_labels, given_pairs
+from modkernel.spec import DatasetFacts, DatasetSpec, HiddenSpec, pairs_from
+from modkernel.training.inputs import given_labels, given_pairs, pair_data
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
@@ -62,27 +62,48 @@ def info_of(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
 
 
 def check_pairs(
-    registry: Registry, dataset: DatasetSpec, pairs: str, hidden: Sequence[HiddenSpec]
-) -> str:
-    """Check that a file of pairs can train hidden modules, and return its fingerprint.
+    registry: Registry,
+    dataset: DatasetSpec,
+    info: DatasetInfo,
+    pairs: str | None,
+    hidden: Sequence[HiddenSpec],
+) -> DatasetFacts:
+    """Check that pairs can train hidden modules; returns what the modules' specs say of the data.
+
+    Args:
+        registry: knows where data are.
+        dataset: that the pairs are of.
+        info: the same.
+        pairs: as `NetworkSpec.pairs`.
+        hidden: the modules, with their kernels.
 
     Raises:
-        DataError: it cannot be read, or names an example that the data set does not have.
+        DataError: a file cannot be read, or names an example that the data set does not have.
         PairError: no same or no different pair, in training or validation.
     """
-    where = registry.settings.places
-    data = load_dataset(dataset, where)
-    table = given_pairs(data, dataset, pairs, where)
-    if table.left_out:
-        note(
-            f"{table.left_out} of {table.left_out + len(table.same)} pairs name an example of the "
-            "test part and are left out."
-        )
-    source = PairSource.from_pairs(len(data.training_part()), table.i, table.j, table.same)
+    if pairs is None:
+        return facts(info)
+    where, sources = registry.settings.places, pairs_from(pairs)
+    data = load_dataset(dataset, where, unlabelled=sources.views)
+    if sources.file is not None:
+        table = given_pairs(data, dataset, sources.file, where)
+        if table.left_out:
+            note(
+                f"{table.left_out} of {table.left_out + len(table.same)} pairs name an example of "
+                "the test part and are left out."
+            )
+        apart = (table.i < len(data.train)) != (table.j < len(data.train))
+        if sources.views and bool(apart.any()):
+            note(
+                f"{int(apart.sum())} of {len(table.same)} pairs are of an example that is trained "
+                "on and one that is validated on, and are left out: a smaller "
+                "dataset.validation_fraction leaves out fewer."
+            )
+    train, validation, known = pair_data(data, dataset, pairs, where)
     objectives = [make_objective(spec.objective, make_kernel(spec.kernel)) for spec in hidden]
-    for half in source.split(dataset.validation_fraction, dataset.split_seed):
-        half.check(any(objective.needs_same for objective in objectives))
-    return table.fingerprint
+    for half in (train, validation):
+        half.pairs.check(any(objective.needs_same for objective in objectives))
+    return known
 
 
 def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> LabelList:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.adapting import adapted, below_first, sources_of
 from modkernel.flows.plans.steps import Plan, hidden_step, output_step
-from modkernel.plan import facts, plan_network
+from modkernel.plan import plan_network
 from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
 
@@ -21,10 +21,9 @@ def plan(registry: Registry, spec: NetworkSpec) -> Plan:
     info = datasets.describe(registry, dataset)
     sources = sources_of(registry, spec.hidden)
     hidden = adapted(plan_network(spec, info), sources)
-    pairs = spec.pairs and datasets.check_pairs(
-        registry, dataset, spec.pairs, [module.hidden for module in hidden]
+    known = datasets.check_pairs(
+        registry, dataset, info, spec.pairs, [module.hidden for module in hidden]
     )
-    known = facts(info, pairs)
     steps = [
         hidden_step(f"{spec.name}.hidden-{k}", module, known, seed, dataset, spec.pairs)
         for k, module in enumerate(hidden, start=1)

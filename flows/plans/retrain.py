@@ -11,7 +11,7 @@ from modkernel.flows.plans import datasets
 from modkernel.flows.plans.adapting import adapted, below_first, sources_of
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, Step, hidden_step, output_step
-from modkernel.plan import check_hidden, check_output, check_whole, facts, plan_hidden
+from modkernel.plan import check_hidden, check_output, check_whole, plan_hidden
 from modkernel.registry import ModuleRecord, NetworkRecord, Registry
 from modkernel.spec import (
     BackboneSpec,
@@ -166,13 +166,11 @@ def _replaced(
     backbone = changes.backbone or own
     start_after = below.last_block if backbone.name == own.name else None
     pairs = _pairs(registry, network, old, changes)
-    check_hidden(changes.hidden, info, on_pairs=pairs is not None)
+    check_hidden(changes.hidden, info, pairs)
     plans = plan_hidden(backbone, changes.hidden, below.gives, start_after)
     plans = adapted(plans, sources_of(registry, changes.hidden))
-    known = pairs and datasets.check_pairs(
-        registry, dataset, pairs, [plan.hidden for plan in plans]
-    )
-    data, seed = facts(info, known), old.spec.seed if changes.seed is None else changes.seed
+    data = datasets.check_pairs(registry, dataset, info, pairs, [plan.hidden for plan in plans])
+    seed = old.spec.seed if changes.seed is None else changes.seed
     return [
         hidden_step(f"{name}.hidden-{k}", plan, data, seed, dataset, pairs)
         for k, plan in enumerate(plans, start=first + 1)
@@ -197,14 +195,14 @@ def _again(
     hidden = record.spec.hidden
     sources_of(registry, [hidden])  # Refuses one that starts from what is deleted.
     pairs = _pairs(registry, network, record, changes)
-    check_hidden([hidden], info, on_pairs=pairs is not None)
-    known = pairs and datasets.check_pairs(registry, dataset, pairs, [hidden])
+    check_hidden([hidden], info, pairs)
+    known = datasets.check_pairs(registry, dataset, info, pairs, [hidden])
 
     def spec_on(below: Below) -> ModuleSpec:
         changed: dict[str, Any] = {
             "interface": record.spec.interface.changed(upstream=below.upstream),
             "preprocessing": below.preprocessing,
-            "dataset": facts(info, known),
+            "dataset": known,
         }
         if changes.seed is not None:
             changed["seed"] = changes.seed
@@ -286,9 +284,11 @@ def _data(
 def _pairs(
     registry: Registry, network: NetworkRecord, old: ModuleRecord, changes: Changes
 ) -> str | None:
-    """The file of pairs to train on; a module's spec says that there was one, not where it is."""
-    if changes.pairs is not None or old.spec.dataset.pairs_fingerprint is None:
+    """What to train on; a module's spec says that there was a file of pairs, not where it is."""
+    if changes.pairs is not None:
         return changes.pairs
+    if old.spec.dataset.pairs_fingerprint is None:
+        return old.spec.dataset.pairs
     path = (network.spec or {}).get("pairs") or registry.modules.pairs_file(old)
     if path is None:
         raise SpecError(

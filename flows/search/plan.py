@@ -96,7 +96,7 @@ def plan_search(registry: Registry, spec: SearchSpec) -> SearchPlan:
         made: list[list[str]] = []
         for number, candidate in enumerate(wanted.candidates, start=1):
             with _naming(stage + 1, number):
-                check_hidden([candidate], info, on_pairs=False)
+                check_hidden([candidate], info)
                 steps = [plan.cut(stage, candidate, *below) for below in before]
                 for step in steps:
                     check_size(len(info.classes), step.features)

@@ -31,9 +31,9 @@ def show_search(result: SearchResult, figure: bytes) -> None:
         parts.insert(
             1,
             f"Test accuracy **{evaluation.accuracy_all_labels:.2%}** with all labels, "
-            f"{evaluation.accuracy_mean:.2%} with {evaluation.labels} labels (mean of "
-            f"{evaluation.draws} draws). With all labels balanced accuracy is "
-            f"{evaluation.balanced_accuracy_all_labels:.2%}, worst class "
+            f"{evaluation.accuracy_mean:.2%} with {evaluation.labels_name} (mean of "
+            f"{evaluation.draws} draws). {plain(evaluation.labels_told)}. With all labels "
+            f"balanced accuracy is {evaluation.balanced_accuracy_all_labels:.2%}, worst class "
             f"{plain(evaluation.worst_class_all_labels.text)}. Network id `{result.network.id}`.",
         )
     leave_page(

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from modkernel.errors import SpecError
 from modkernel.flows.runtime.explain import describe, explain
 from modkernel.flows.specs.paths import stored_path
-from modkernel.spec import NetworkSpec, Spec
+from modkernel.spec import NetworkSpec, Spec, pairs_from, with_file
 
 S = TypeVar("S", bound=Spec)
 PATH_FIELDS = (("dataset", "path"), ("pairs",), ("labels",))
@@ -181,4 +181,8 @@ def _make_absolute(document: dict[str, Any], field: tuple[str, ...], folder: Pat
     for parent in parents:
         place = place.get(parent) if isinstance(place, dict) else None
     if isinstance(place, dict) and isinstance(place.get(last), str):
-        place[last] = stored_path(place[last], folder)
+        given = place[last]
+        named = pairs_from(given).file if last == "pairs" else given
+        if named is not None:
+            path = stored_path(named, folder)
+            place[last] = with_file(given, path) if last == "pairs" else path

@@ -228,7 +228,7 @@ def _plan_task(
 ) -> StudyTask:
     dataset = task.dataset(base)
     info = datasets.info_of(registry, dataset)
-    check_hidden((spec.hidden,), info, on_pairs=False, where="hidden")
+    check_hidden((spec.hidden,), info, where="hidden")
     below = Below.of_data(info)
     (hidden,) = plan_hidden(backbone, (spec.hidden,), below.gives, where="hidden")
     check_size(measured_classes, hidden.features)

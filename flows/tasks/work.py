@@ -9,7 +9,7 @@ from modkernel.data import describe_dataset
 from modkernel.flows.team.dispatch import Work
 from modkernel.flows.team.needs import Needs
 from modkernel.registry import Registry
-from modkernel.spec import DatasetSpec
+from modkernel.spec import DatasetSpec, pairs_from
 
 
 def work_of(
@@ -36,7 +36,7 @@ def work_of(
     """
     info = describe_dataset(dataset, registry.settings.places)
     values = (info.n_train + info.n_validation) * math.prod(info.preprocessing.shape)
-    files = (arguments.get("pairs"), arguments.get("labels"))
+    files = (pairs_from(arguments.get("pairs")).file, arguments.get("labels"))
     needs = Needs(
         device=registry.settings.device if registry.settings.device == "cuda" else "auto",
         memory_bytes=None if like is None else _gpu_memory(registry, like),

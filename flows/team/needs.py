@@ -11,7 +11,7 @@ from pydantic import Field
 from modkernel.errors import SpecError
 from modkernel.flows.runtime.our_version import OUR_VERSION
 from modkernel.jobs.job import Device
-from modkernel.spec import DatasetSpec, Spec
+from modkernel.spec import DatasetSpec, Spec, pairs_from
 
 TAG = "needs:"
 """How tags of a run begin that state what its modules need, such as 'needs:cuda'."""
@@ -66,7 +66,9 @@ def paths_in(parameters: Any) -> Iterator[str]:
     if isinstance(parameters, dict):
         for name, value in parameters.items():
             if name in ("path", "pairs", "labels") and isinstance(value, str) and value:
-                yield value
+                found = pairs_from(value).file if name == "pairs" else value
+                if found is not None:
+                    yield found
             else:
                 yield from paths_in(value)
     elif isinstance(parameters, list | tuple):

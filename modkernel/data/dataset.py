@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from modkernel.data.findings import Finding
+from modkernel.data.pixel_cache import array_bytes
 from modkernel.data.sources import RawExamples, join_sources, pick_from
 from modkernel.spec import Preprocessing, Spec
 
@@ -48,7 +50,8 @@ class Dataset:
     """A loaded data set; `fingerprint` is SHA-256 over its whole content, as hexadecimal digits.
 
     `classes` is empty where there are no labels. `findings` are what a person should know of it.
-    `borrowed` are positions in `train`, int64: see `validation_part`.
+    `borrowed` are positions in `train`, int64: see `validation_part`. `unlabelled` are further
+    examples of the training part, without a label where others have one, if they were asked for.
     """
 
     name: str
@@ -60,6 +63,14 @@ class Dataset:
     test: Split
     findings: tuple[Finding, ...] = ()
     borrowed: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    unlabelled: Split | None = None
+
+    @property
+    def unlabelled_fingerprint(self) -> str | None:
+        """SHA-256 over what tells the unlabelled examples apart; none where there are none."""
+        if self.unlabelled is None or self.unlabelled.digests is None:
+            return None
+        return hashlib.sha256(array_bytes(self.unlabelled.digests)).hexdigest()
 
     def info(self) -> DatasetInfo:
         """The data set without its examples."""

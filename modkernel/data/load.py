@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,7 @@ from modkernel.data.keys import key_of
 from modkernel.data.own import open_own
 from modkernel.data.pixel_cache import cached_pixels
 from modkernel.data.places import DataPlaces
-from modkernel.data.pool import FileList, Pool, Source, Unread, take
+from modkernel.data.pool import FileList, Pool, Source, Unlabelled, Unread, take
 from modkernel.data.residency import fits_main_memory
 from modkernel.data.sources import RawExamples, Resident, Streamed, check_decodes
 from modkernel.data.split import share_out, split_findings
@@ -58,6 +59,7 @@ def load_dataset(
     where: DataPlaces,
     resident_limit: int | None = None,
     source: Source | None = None,
+    unlabelled: bool = False,
 ) -> Dataset:
     """Load a data set, choose its classes, split it and fingerprint it.
 
@@ -72,6 +74,7 @@ def load_dataset(
         resident_limit: bytes of decoded images above which an image folder is streamed from its
             files; half of the free memory if None. Other sets are always held in memory.
         source: where `find_dataset` has found it; it is found now if None.
+        unlabelled: read the training examples without a label too, where others have one.
 
     Raises:
         UnknownNameError: there is no data set of that name.
@@ -126,12 +129,33 @@ def load_dataset(
         findings=findings,
         borrowed=torch.searchsorted(found.train, found.borrowed),
     )
+    if unlabelled and pool.unlabelled is not None:
+        held_out = digests[found.slices[1].start :]
+        aside = _read_unlabelled(pool.unlabelled, held_out, where.cache, shape, reading)
+        data = replace(data, unlabelled=aside)
     if kept is None:
         # A set that has just been downloaded has its stamp only now.
         key = key_of(spec, source.stamp or find_dataset(spec, where).stamp)
         if key is not None:
             write_kept(where.cache, key, Kept(data.info(), found, digests))
     return data
+
+
+def _read_unlabelled(
+    given: Unlabelled, held_out: Tensor, cache: Path, shape: Shape, reading: ImageReading
+) -> Split | None:
+    """Examples without a label, but for copies of those that are validated or tested on."""
+    count = len(given.ids)
+    hashes = read_contents(given.examples, torch.arange(count), cache).hashes
+    digests = digests_of(hashes)
+    rows = (~torch.isin(digests, held_out)).nonzero().flatten()
+    if not len(rows):
+        return None
+    name = hashlib.sha256(hashes[rows.numpy()].tobytes() + f"{shape}{reading}".encode()).hexdigest()
+    decoded = cache / "datasets" / f"{name}.safetensors"
+    examples = _read(take(given.examples, rows), shape, reading, decoded, None)
+    source = examples if isinstance(examples, Streamed) else Resident.whole(examples)
+    return Split([given.ids[row] for row in rows.tolist()], None, source, digests[rows])
 
 
 def _preprocessing(

@@ -27,6 +27,14 @@ Unread = Tensor | FileList
 
 
 @dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """Some examples and their ids."""
+
+    ids: Sequence[str]
+    examples: Unread
+
+
+@dataclass(frozen=True, eq=False)
 class Pool:
     """All examples of a set, in the order of its source.
 
@@ -41,6 +49,7 @@ class Pool:
         findings: what was noticed while it was read.
         places: where parts of its own are, by their name ('validation', 'test'), for messages.
         columns: names of the columns of vectors, where they have names.
+        unlabelled: examples of the training part that have no label, where others have one.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +62,7 @@ class Pool:
     findings: tuple[Finding, ...] = ()
     columns: tuple[str, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+    unlabelled: Unlabelled | None = None
 
     @property
     def rows(self) -> Tensor:

@@ -40,8 +40,8 @@ def place_dataset(data: Dataset, device: torch.device, limit: int | None = None)
     # The splits of a set are neighbours in one tensor, and stay so.
     bases = {
         id(split.examples.base): split.examples.base
-        for split in (data.train, data.validation, data.test)
-        if isinstance(split.examples, Resident)
+        for split in (data.train, data.validation, data.test, data.unlabelled)
+        if split is not None and isinstance(split.examples, Resident)
     }
     if device.type == "cpu" or not bases:
         return data
@@ -55,6 +55,7 @@ def place_dataset(data: Dataset, device: torch.device, limit: int | None = None)
         train=_onto(data.train, moved),
         validation=_onto(data.validation, moved),
         test=_onto(data.test, moved),
+        unlabelled=None if data.unlabelled is None else _onto(data.unlabelled, moved),
     )
 
 

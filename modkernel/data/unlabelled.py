@@ -1,4 +1,4 @@
-"""Examples without a label in a set that has labels."""
+"""Examples without a label in a set that has labels: left out, or read for their views alone."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from torch import Tensor
 
 from modkernel.data.class_names import listed
 from modkernel.data.findings import Finding
-from modkernel.data.pool import Pool, take
-from modkernel.errors import ClassError
+from modkernel.data.pool import Pool, Unlabelled, take
 
 
 def leave_out_unlabelled(pool: Pool, name: str | None) -> Pool:
     """The pool without the examples that have no label; their number is a finding.
 
-    The ids of the others stay.
+    The ids of the others stay. Those of the training part are kept aside, for `pairs: views`. Where
+    no example has a label, the set becomes one without labels.
 
     Args:
         pool: labels may be -1, for none.
         name: of a class that stands for no label, if there is one.
-
-    Raises:
-        ClassError: no example has a label.
     """
     if pool.labels is None:
         return pool
@@ -37,13 +34,21 @@ def leave_out_unlabelled(pool: Pool, name: str | None) -> Pool:
     if not count:
         return pool if name is None else replace(pool, findings=(*pool.findings, _none(pool, name)))
     if not len(kept):
-        raise ClassError("No example of this data set has a label: label some of each class.")
+        text = (
+            f"None of the {len(labels)} examples has a label: only 'pairs: views', or a file of "
+            "pairs, can train hidden modules on them."
+        )
+        told = Finding(kind="unlabelled", text=text, count=count)
+        return replace(pool, classes=(), labels=None, findings=(*pool.findings, told))
     place = torch.full((len(labels),), -1).index_put((kept,), torch.arange(len(kept)))
     text = (
         f"{count} of the {len(labels)} examples have no label"
         f"{'' if name is None else f' (or {name!r}, which stands for none)'}: they take no part in "
-        "training, validation and testing."
+        "training, validation and testing; with 'pairs: views' or 'views+labels', their views do "
+        "in the training of hidden modules."
     )
+    alone = pool.train[labels[pool.train] < 0]
+    aside = Unlabelled([pool.ids[i] for i in alone.tolist()], take(pool.examples, alone))
     return replace(
         pool,
         classes=classes,
@@ -54,6 +59,7 @@ def leave_out_unlabelled(pool: Pool, name: str | None) -> Pool:
         validation=_some(pool.validation, place),
         test=_some(pool.test, place),
         findings=(*pool.findings, Finding(kind="unlabelled", text=text, count=count)),
+        unlabelled=aside if len(alone) else None,
     )
 
 

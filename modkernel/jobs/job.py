@@ -93,7 +93,9 @@ class HiddenJob(_Job):
 
     kind: Literal["hidden"] = "hidden"
     module: HiddenModuleSpec
-    pairs: str | None = Field(None, description="File of pairs, in place of class labels.")
+    pairs: str | None = Field(
+        None, description="In place of class labels, as in a network's spec: views, a file, both."
+    )
     start: UpstreamFiles | None = Field(None, description="The module that it starts from.")
 
     @property

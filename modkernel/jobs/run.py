@@ -32,14 +32,14 @@ from modkernel.lookup import trusting
 from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.reuse.ground_truth import GROUND_TRUTH_FILE
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
-from modkernel.spec import Recipe
+from modkernel.spec import Recipe, pairs_from
 from modkernel.system.files import written_whole
 from modkernel.system.memory import peak_memory
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
 from modkernel.training.ground_truth import measure_ground_truth
 from modkernel.training.hidden import PairData
-from modkernel.training.inputs import class_pairs, given_labels, labelled_data, listed_pairs
+from modkernel.training.inputs import given_labels, labelled_data, pair_data
 from modkernel.training.output import GivenLabels, LabelledData
 from modkernel.training.stitch import fit_stitch
 from modkernel.training.stitch_guard import check_worth, judge_stitch
@@ -71,7 +71,10 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
     control = Control(checkpoints=work / "checkpoint", progress=progress, stop=stop)
     upstream = _read_chain(job.upstream)
     arithmetic = choose_arithmetic(job.device, _recipe(job, upstream).precision)
-    data = load_dataset(job.dataset, job.places, resident_limit=job.resident_limit)
+    views = isinstance(job, HiddenJob) and job.module.dataset.pairs is not None
+    data = load_dataset(
+        job.dataset, job.places, resident_limit=job.resident_limit, unlabelled=views
+    )
     _check_data(job, data)
     data = place_dataset(data, arithmetic.device, job.resident_limit)
     with written_whole(job.result, durable=True) as part:
@@ -164,13 +167,22 @@ def _hidden(
 
 
 def _pairs(job: HiddenJob, data: Dataset) -> tuple[PairData, PairData]:
-    """Training and validation pairs: from the labels, whose identities end here, or a pair file."""
-    planned = job.module.dataset.pairs_fingerprint
-    _check_given("pairs", job.pairs, planned)
-    if job.pairs is None:
-        return class_pairs(data)
-    train, validation, found = listed_pairs(data, job.dataset, job.pairs, job.places)
-    _check_same("pairs", job.pairs, found, planned)
+    """Training and validation pairs: of labels, whose identities end here, of views, of a file."""
+    sources, planned = pairs_from(job.pairs), job.module.dataset
+    if sources.fact != planned.pairs:
+        raise DataError(
+            f"The module is to be trained on pairs of {planned.pairs or 'labels or a file'}, and "
+            f"the job names {job.pairs or 'none'}: give 'pairs' as it was planned."
+        )
+    _check_given("pairs", sources.file, planned.pairs_fingerprint)
+    train, validation, found = pair_data(data, job.dataset, job.pairs, job.places)
+    if sources.file is not None:
+        _check_same("pairs", sources.file, found.pairs_fingerprint, planned.pairs_fingerprint)
+    if found.unlabelled_fingerprint != planned.unlabelled_fingerprint:
+        raise DataError(
+            f"The examples of '{data.name}' that have no label have changed since this training "
+            "was planned: run the command again, so that it is planned again."
+        )
     return train, validation
 
 
@@ -249,7 +261,7 @@ def _check_given(what: str, path: str | None, planned: str | None) -> None:
         )
 
 
-def _check_same(what: str, path: str, found: str, planned: str | None) -> None:
+def _check_same(what: str, path: str, found: str | None, planned: str | None) -> None:
     if found != planned:
         raise DataError(
             f"The {what} in {path} have changed since this training was planned: run the command "

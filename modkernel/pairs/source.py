@@ -15,6 +15,7 @@ from modkernel.errors import PairError
 from modkernel.pairs.groups import PairGroups
 from modkernel.pairs.labels import PairLabels
 from modkernel.pairs.table import PairTable
+from modkernel.pairs.views import PairViews
 
 __all__ = ["PairLabels", "PairSource"]
 
@@ -22,10 +23,10 @@ __all__ = ["PairLabels", "PairSource"]
 class PairSource:
     """Pairwise labels of a set of examples, in batches; immutable.
 
-    Make one with `from_classes` or `from_pairs`.
+    Make one with `from_classes`, `from_pairs` or `from_views`.
     """
 
-    def __init__(self, known: PairGroups | PairTable) -> None:
+    def __init__(self, known: PairGroups | PairTable | PairViews) -> None:
         self._known = known
 
     @classmethod
@@ -49,6 +50,34 @@ class PairSource:
         """
         return cls(PairTable.of(n_examples, i, j, same))
 
+    @classmethod
+    def from_views(
+        cls,
+        n_examples: int,
+        labels: Tensor | None = None,
+        listed: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> PairSource:
+        """Two random views an example: a same pair of one example's, different ones of others'.
+
+        Args:
+            n_examples: how many there are.
+            labels: integers [n_examples], -1 for none: views of one label are same pairs too.
+            listed: known pairs as of `from_pairs`: those that are the same are so in all views.
+
+        Raises:
+            PairError: see `from_classes` and `from_pairs`.
+        """
+        if labels is not None:
+            return cls(PairViews.of_labels(labels))
+        if listed is not None:
+            return cls(PairViews.of_pairs(n_examples, *listed))
+        return cls(PairViews.of(n_examples))
+
+    @property
+    def views(self) -> bool:
+        """Whether a batch of B examples has 2 B rows: first views, then second ones."""
+        return isinstance(self._known, PairViews)
+
     def __repr__(self) -> str:
         """The number of examples and of pairs, and no label."""
         return (
@@ -63,12 +92,12 @@ class PairSource:
 
     @property
     def n_same(self) -> int:
-        """Number of known same pairs i < j."""
+        """Number of known same pairs i < j, of views where they are compared."""
         return self._known.n_same
 
     @property
     def n_different(self) -> int:
-        """Number of known different pairs i < j."""
+        """Number of known different pairs i < j, of views where they are compared."""
         return self._known.n_different
 
     def check(self, needs_same: bool = True) -> None:
@@ -80,6 +109,12 @@ class PairSource:
         Raises:
             PairError: there is no different pair, or no same pair where one is needed.
         """
+        if self.views and not self.n_different:
+            raise PairError(
+                f"Views of {self.n_examples} examples make no different pair: views take two "
+                "examples at least, in training and in validation, so add some or set another "
+                "dataset.validation_fraction."
+            )
         if not self.n_different:
             raise PairError(
                 f"None of the pairs of these {self.n_examples} examples is of different classes: "
@@ -92,7 +127,7 @@ class PairSource:
             )
 
     def for_batch(self, indices: Tensor, device: torch.device | str | None = None) -> PairLabels:
-        """All known pairs among a batch.
+        """All known pairs among a batch, or among the views of its examples.
 
         Args:
             indices: int64 [B], each at most once.
@@ -139,9 +174,13 @@ class PairSource:
         examples, through a random part as large as there are examples, since a batch also counts
         all other known pairs among its examples.
 
+        Of views: a permutation of all examples in batches of `batch_size`; what is left over is
+        dropped. Where less than a quarter of them is labelled or listed, a quarter of each batch at
+        most is drawn of those, so that they meet, and the others are permuted.
+
         Args:
             batch_size: examples in a batch at most; 3 or more for class labels, 4 or more for
-                pair lists.
+                pair lists, 2 or more for views.
             generator: on the CPU.
 
         Returns:

@@ -66,7 +66,17 @@ class PairTable:
     @cached_property
     def n_paired(self) -> int:
         """Number of examples that occur in a pair."""
-        return len(self._ends(self.keys))
+        return len(self.paired)
+
+    @property
+    def paired(self) -> Tensor:
+        """The examples that occur in a pair, int64, ascending."""
+        return self._ends(self.keys)
+
+    def ends_of_some(self, count: int, generator: torch.Generator) -> Tensor:
+        """Both ends of up to `count` pairs drawn at random, each example once."""
+        drawn = torch.randperm(len(self.keys), generator=generator)[:count]
+        return self._ends(self.keys[drawn])
 
     def _ends(self, keys: Tensor) -> Tensor:
         """The examples that occur in pairs, each once."""

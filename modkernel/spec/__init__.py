@@ -20,6 +20,10 @@ from modkernel.spec.fields import Groups as Groups
 from modkernel.spec.fields import ImageSize as ImageSize
 from modkernel.spec.fields import Label as Label
 from modkernel.spec.origin import Origin as Origin
+from modkernel.spec.pairs import PairsFrom as PairsFrom
+from modkernel.spec.pairs import pairs_from as pairs_from
+from modkernel.spec.pairs import view_objective as view_objective
+from modkernel.spec.pairs import with_file as with_file
 from modkernel.spec.preprocessing import ImageReading as ImageReading
 from modkernel.spec.preprocessing import Preprocessing as Preprocessing
 from modkernel.spec.recipe import ADAPTING_RATE
@@ -202,8 +206,9 @@ class NetworkSpec(Spec, title="Network"):
     )
     pairs: str | None = Field(
         None,
-        description="CSV or Parquet file of pairs (example, example, 0 or 1) to train the hidden "
-        "modules on, in place of the pairs that the class labels give.",
+        description="What the hidden modules are trained on in place of the pairs that the class "
+        "labels give: a CSV or Parquet file of pairs (example, example, 0 or 1); views, random "
+        "views of each example and no label at all; views+labels; or views+FILE.",
     )
     seed: int = Field(0, ge=0)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from modkernel.control import UNWATCHED, Control
 from modkernel.data.augment import augment
 from modkernel.data.sources import ExampleSource
+from modkernel.data.views import two_views
 from modkernel.errors import PairError, SpecError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.compute import cache_entry, compute_features, gpu_share
@@ -84,6 +85,8 @@ class HiddenProblem:
         inputs: of both parts' examples.
         validation_order: the index batches of each validation, int64 [B] each.
         arithmetic: device and number format.
+        spread: standard deviation of the columns of vectors, for their views.
+        seed: of the views that are validated on.
     """
 
     model: WithHead
@@ -96,6 +99,8 @@ class HiddenProblem:
     inputs: Inputs
     validation_order: Sequence[Tensor]
     arithmetic: Arithmetic
+    spread: Tensor
+    seed: int
 
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Index batches of one epoch, as `PairSource.batches` draws them."""
@@ -108,22 +113,25 @@ class HiddenProblem:
 
     def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Minus the objective of a batch [B, …], a scalar."""
-        if not self.inputs.train_computed and self.recipe.augments:
+        if self.train.views:
+            raw = two_views(raw, self.recipe.flip, self.spread, generator)
+        elif not self.inputs.train_computed and self.recipe.augments:
             raw = augment(raw, self.recipe.crop_padding, self.recipe.flip, generator)
         x = self._prepare(raw, self.inputs.train_computed)
         return -self._value(x, indices, self.train)
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean objective over the validation batches."""
+        """Mean objective over the validation batches; of views, the same ones in every epoch."""
         order = self.validation_order
         loaded = self.inputs.validation.batches(order, self.arithmetic.device)
-        values = [
-            self._value(
-                self._prepare(raw, self.inputs.validation_computed), indices, self.validation
-            )
-            for indices, raw in zip(order, loaded, strict=True)
-        ]
+        values = []
+        for number, (indices, raw) in enumerate(zip(order, loaded, strict=True)):
+            if self.validation.views:
+                generator = generator_for(self.seed, "validation views", number)
+                raw = two_views(raw, self.recipe.flip, self.spread, generator)
+            x = self._prepare(raw, self.inputs.validation_computed)
+            values.append(self._value(x, indices, self.validation))
         return float(torch.stack(values).mean())
 
     def _prepare(self, raw: Tensor, computed: bool) -> Tensor:
@@ -217,6 +225,8 @@ def _problem(
     if spec.kind != "hidden":
         raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
     recipe = spec.hidden.recipe
+    if train.pairs.views != validation.pairs.views:
+        raise PairError("Train and validate on the same kind of pairs: views of both, or of none.")
     if recipe.views is not None and not upstream:
         raise SpecError("Fixed views are for modules on stored ones: leave 'views' out.")
     if spec.hidden.start_from != (None if start is None else start.id):
@@ -232,7 +242,7 @@ def _problem(
     chain = arithmetic.place(frozen_upstream(spec, upstream))
     arithmetic.place(model)
     inputs = Inputs((train.examples,), validation.examples, False, False)
-    if upstream:
+    if upstream and not train.pairs.views:  # No other step has the same views.
         inputs = _compute_inputs(spec, recipe, train, validation, chain, arithmetic, control, cache)
     draws = generator_for(spec.seed, "validation")
     return HiddenProblem(
@@ -246,6 +256,8 @@ def _problem(
         inputs=inputs,
         validation_order=list(validation.pairs.batches(recipe.batch_size, draws)),
         arithmetic=arithmetic,
+        spread=torch.tensor(spec.preprocessing.std),
+        seed=spec.seed,
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from modkernel.data import (
     TRAINING_PART,
     VALIDATION_PART,
@@ -12,11 +15,40 @@ from modkernel.data import (
     read_labels,
     read_pairs,
 )
-from modkernel.errors import DataError
+from modkernel.data.sources import join_sources
+from modkernel.errors import DataError, PairError
 from modkernel.pairs.source import PairSource
-from modkernel.spec import DatasetSpec
+from modkernel.plan import facts
+from modkernel.spec import DatasetFacts, DatasetSpec, pairs_from
 from modkernel.training.hidden import PairData
 from modkernel.training.output import LabelledData
+
+
+def pair_data(
+    data: Dataset, spec: DatasetSpec, pairs: str | None, where: DataPlaces
+) -> tuple[PairData, PairData, DatasetFacts]:
+    """Training and validation pairs from whatever `pairs` names, and what modules' specs say of it.
+
+    Args:
+        data: the loaded data set; with its unlabelled examples where views are compared.
+        spec: what it was loaded by.
+        pairs: as `NetworkSpec.pairs`.
+        where: the files are.
+
+    Raises:
+        DataError, PairError: there are no such pairs; see `class_pairs`, `view_pairs` and
+            `listed_pairs`.
+    """
+    sources, fingerprint = pairs_from(pairs), None
+    if sources.views:
+        train, validation, fingerprint = view_pairs(data, spec, pairs, where)
+    elif sources.file is not None:
+        train, validation, fingerprint = listed_pairs(data, spec, sources.file, where)
+    else:
+        train, validation = class_pairs(data)
+    extra = data.unlabelled_fingerprint if sources.views else None
+    known = facts(data.info(), fingerprint, pairs=pairs, unlabelled_fingerprint=extra)
+    return train, validation, known
 
 
 def class_pairs(data: Dataset) -> tuple[PairData, PairData]:
@@ -91,6 +123,74 @@ def listed_pairs(
         PairData(part.examples, validation, TRAINING_PART),
         table.fingerprint,
     )
+
+
+def view_pairs(
+    data: Dataset, spec: DatasetSpec, pairs: str | None, where: DataPlaces
+) -> tuple[PairData, PairData, str | None]:
+    """Pairs of random views of the training and of the validation examples.
+
+    Training examples without a label take part as well, where the data set was loaded with them.
+    Of views alone, no label has any part in this. Of a file, the pairs of two training examples are
+    trained on and those of two validation examples validated on.
+
+    Args:
+        data: the loaded data set.
+        spec: what it was loaded by.
+        pairs: as `NetworkSpec.pairs`, with views.
+        where: the files are.
+
+    Returns:
+        Both parts, and the fingerprint of the file of pairs, if there is one.
+
+    Raises:
+        DataError: there is no such file, or see `read_pairs`; labels are asked for and there are
+            none.
+        PairError: no listed pair is of two training examples.
+    """
+    sources = pairs_from(pairs)
+    if sources.labels and data.train.labels is None:
+        raise DataError(
+            f"Data set '{data.name}' has no class labels: set 'pairs: views', which needs none."
+        )
+    table = None if sources.file is None else given_pairs(data, spec, sources.file, where)
+    examples, first = data.train.examples, len(data.train)
+    if data.unlabelled is not None:
+        examples = join_sources(examples, data.unlabelled.examples)
+    listed = _listed(table, 0, first)
+    if table is not None and listed is None:
+        raise PairError(
+            f"None of the pairs in {sources.file} is of two examples that are trained on: list "
+            "more, or set a smaller dataset.validation_fraction."
+        )
+    labels = _padded(data.train.labels, len(examples)) if sources.labels else None
+    train = PairData(examples, PairSource.from_views(len(examples), labels, listed))
+    validation = PairData(
+        data.validation.examples,
+        PairSource.from_views(
+            len(data.validation),
+            data.validation.labels if sources.labels else None,
+            _listed(table, first, first + len(data.validation)),
+        ),
+    )
+    return train, validation, None if table is None else table.fingerprint
+
+
+def _padded(labels: Tensor | None, count: int) -> Tensor | None:
+    """Labels of the first examples of so many; -1 for the others."""
+    if labels is None:
+        return None
+    return torch.cat((labels, labels.new_full((count - len(labels),), -1)))
+
+
+def _listed(table: PairList | None, first: int, end: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The listed pairs of two examples from `first` to `end`, counted from there."""
+    if table is None:
+        return None
+    rows = (torch.minimum(table.i, table.j) >= first) & (torch.maximum(table.i, table.j) < end)
+    if not bool(rows.any()):
+        return None
+    return table.i[rows] - first, table.j[rows] - first, table.same[rows]
 
 
 def labelled_data(data: Dataset) -> tuple[LabelledData, LabelledData | None, LabelledData]:

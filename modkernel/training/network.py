@@ -18,13 +18,13 @@ from modkernel.features.measure import measure
 from modkernel.lookup import import_paths, trusting
 from modkernel.modules.network import Network, assemble
 from modkernel.modules.stored import StoredModule, read_module, write_module
-from modkernel.plan import facts, output_spec, plan_network
+from modkernel.plan import output_spec, plan_network
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
-from modkernel.spec import HiddenModuleSpec, ModuleSpec, NetworkSpec
+from modkernel.spec import HiddenModuleSpec, ModuleSpec, NetworkSpec, pairs_from
 from modkernel.system.files import replace_file
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training.hidden import PairData, train_hidden
-from modkernel.training.inputs import class_pairs, labelled_data, listed_pairs
+from modkernel.training.inputs import labelled_data, pair_data
 from modkernel.training.output import train_output
 from modkernel.training.report import TrainReport
 
@@ -84,14 +84,10 @@ def _train(
     places = places or DataPlaces(root=folder / "data", cache=folder / "cache")
     info = describe_dataset(spec.dataset, places)
     plans = plan_network(spec, info)
-    data = load_dataset(spec.dataset, places)
+    views = pairs_from(spec.pairs).views
+    data = load_dataset(spec.dataset, places, unlabelled=views)
     work = _Folder(folder, place_dataset(data, choose_arithmetic(device).device), device, control)
-    if spec.pairs is None:
-        train, validation = class_pairs(work.data)
-        known = facts(info)
-    else:
-        train, validation, fingerprint = listed_pairs(work.data, spec.dataset, spec.pairs, places)
-        known = facts(info, fingerprint)
+    train, validation, known = pair_data(work.data, spec.dataset, spec.pairs, places)
     chain: list[StoredModule] = []
     reports: list[TrainReport] = []
     for number, plan in enumerate(plans, start=1):

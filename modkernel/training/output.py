@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modkernel.control import UNWATCHED, Control
+from modkernel.data.dataset import TRAINING_PART
 from modkernel.data.label_budget import check_label_budget, draw_labels
 from modkernel.data.sources import ExampleSource
 from modkernel.errors import ClassError, DataError, SpecError
@@ -22,6 +23,7 @@ from modkernel.spec import ModuleSpec, OutputSpec
 from modkernel.system.precision import Arithmetic
 from modkernel.training.evaluation import confusion_matrix, output_evaluation, recall_of
 from modkernel.training.heads import Fit, fit_heads, predict_heads
+from modkernel.training.labels_seen import hidden_saw
 from modkernel.training.report import ClassRecall, OutputEvaluation, TrainReport
 
 
@@ -127,6 +129,9 @@ def train_output(
         if lacking is not None:
             found = _confusions(fit, features(lacking[0]), lacking[1], names)[0]
             evaluation = evaluation.changed(validated=_recalls(found, names))
+        known_labels = None if train.split == TRAINING_PART else len(train.labels)
+        saw = hidden_saw([one.spec for one in upstream], spec.dataset.fingerprint, known_labels)
+        evaluation = evaluation.changed(hidden_saw=saw)
 
     report = TrainReport(
         recipe_digest=spec.digest(),

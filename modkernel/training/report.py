@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modkernel.spec import Spec
+from modkernel.training.labels_seen import NONE, labels_told
 
 NAMED_CLASSES = 5
 """Classes that a sentence names; the others are counted."""
@@ -83,11 +84,24 @@ class OutputEvaluation(Spec):
     """Test examples that modules below had been trained or validated on; they are not in this."""
     seen: int = 0
     """Such examples that are in this, since there are no others."""
+    hidden_saw: str | None = None
+    """What labels the modules below saw, in words (`labels_seen.hidden_saw`); none of a network
+    that was trained end to end, and where it was not recorded."""
+
+    @property
+    def labels_told(self) -> str:
+        """How many labels there were, and whether that is all that the network saw."""
+        return labels_told(self.labels, self.hidden_saw)
+
+    @property
+    def labels_name(self) -> str:
+        """The same in a few words, for a row or a bar."""
+        return f"{self.labels} labels{' in all' * (self.hidden_saw == NONE)}"
 
     @property
     def remarks(self) -> str:
         """What to know of the figures, in sentences; empty where there is nothing."""
-        found = []
+        found = [] if self.hidden_saw is None else [f"{self.labels_told}."]
         if self.untested:
             shown = ", ".join(f"'{name}'" for name in self.untested[:NAMED_CLASSES])
             more = len(self.untested) - NAMED_CLASSES
@@ -106,7 +120,8 @@ class OutputEvaluation(Spec):
     def metrics(self) -> dict[str, float]:
         """The numbers that evaluations are compared by, by name."""
         one = ("worst_class", "worst_class_all_labels", "worst_class_mean")
-        values = self.model_dump(exclude={"confusion", "per_class", "untested", "validated", *one})
+        words = ("confusion", "per_class", "untested", "validated", "hidden_saw")
+        values = self.model_dump(exclude={*words, *one})
         return {
             **values,
             "worst_class_accuracy": self.worst_class.accuracy,

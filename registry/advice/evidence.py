@@ -109,7 +109,10 @@ def _evidence(
     """Of hidden modules, first to last, each with its report; by their ids."""
     specs = [record.spec for record, _ in members if isinstance(record.spec, HiddenModuleSpec)]
     # Trained on pairs, or from another module's weights, it is no module of the recipe alone.
-    other = any(spec.dataset.pairs_fingerprint or spec.hidden.start_from for spec in specs)
+    other = any(
+        spec.dataset.pairs or spec.dataset.pairs_fingerprint or spec.hidden.start_from
+        for spec in specs
+    )
     if len(specs) != len(members) or not specs or other:
         return {}
     report = json.loads(members[0][1])

@@ -88,14 +88,14 @@ class SeenExamples:
     def of(self, facts: DatasetFacts) -> tuple[np.ndarray, np.ndarray] | None:
         """Digests of what a module was trained on and of what it was validated on, int64 each.
 
-        A file of pairs or of labels is over the training and the validation examples: all of them
-        may have been trained on. None where it is not known.
+        A file of pairs (without views) or of labels is over the training and the validation
+        examples: all of them may have been trained on. None where it is not known.
         """
         found = self.digests(facts.fingerprint)
         if found is None:
             return None
         training, validation = found
-        if facts.pairs_fingerprint is None and facts.labels_fingerprint is None:
+        if not facts.over_validation:
             return training, validation
         return np.concatenate((training, validation)), validation[:0]
 

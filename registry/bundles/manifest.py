@@ -17,7 +17,7 @@ from modkernel.data.places import is_data_name
 from modkernel.errors import BundleError
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE
 from modkernel.registry.modules import NAME
-from modkernel.spec import DatasetSpec, Name, NetworkSpec, Spec
+from modkernel.spec import DatasetSpec, Name, NetworkSpec, Spec, pairs_from
 from modkernel.training.report import OutputEvaluation
 
 M = TypeVar("M", bound=BaseModel)
@@ -65,7 +65,7 @@ class ModuleEntry(Spec):
     dataset: DatasetSpec | None = None
     """What it was trained on. Its path is a name of data: a path is of one machine alone."""
     pairs: str | None = None
-    """The file of pairs that it was trained on, as a name of data."""
+    """What it was trained on in place of labels: views, or a file of pairs as a name of data."""
     moments: dict[str, str | None] = Field(default_factory=dict)
     """By fingerprint of the data: the name of the data set, where it was told."""
 
@@ -195,7 +195,7 @@ def parse_json(model: type[M], content: bytes, what: str) -> M:
 
 
 def _require_names(dataset: DatasetSpec | None, pairs: str | None, of: str) -> None:
-    for path in (None if dataset is None else dataset.path, pairs):
+    for path in (None if dataset is None else dataset.path, pairs_from(pairs).file):
         if path is not None and not is_data_name(path):
             raise BundleError(
                 f"The data of {of} are at a path ({path!r:.60}), where a bundle has names of data "

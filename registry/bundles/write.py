@@ -32,7 +32,7 @@ from modkernel.registry.bundles.signing import PrivateKey, signature_of
 from modkernel.registry.records import ModuleRecord, NetworkRecord
 from modkernel.registry.registry import Registry
 from modkernel.registry.tracking.cards import module_card
-from modkernel.spec import DatasetSpec, NetworkSpec
+from modkernel.spec import DatasetSpec, NetworkSpec, pairs_from, with_file
 from modkernel.system.files import hash_file, written_whole
 
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
@@ -171,7 +171,7 @@ def _module(
         id=record.id,
         name=record.name,
         dataset=None if dataset is None else _portable(dataset),
-        pairs=_data_name(pairs),
+        pairs=_portable_pairs(pairs),
         moments=moments,
     )
     return files, entry
@@ -180,7 +180,7 @@ def _module(
 def _network(record: NetworkRecord) -> NetworkEntry:
     spec = None if record.spec is None else NetworkSpec.model_validate(record.spec)
     if spec is not None:
-        spec = spec.changed(dataset=_portable(spec.dataset), pairs=_data_name(spec.pairs))
+        spec = spec.changed(dataset=_portable(spec.dataset), pairs=_portable_pairs(spec.pairs))
     return NetworkEntry(id=record.id, name=record.name, spec=spec, evaluation=record.evaluation)
 
 
@@ -206,6 +206,10 @@ def _examples(registry: Registry, chain: tuple[ModuleRecord, ...]) -> Iterator[t
 
 def _portable(dataset: DatasetSpec) -> DatasetSpec:
     return dataset.changed(path=_data_name(dataset.path))
+
+
+def _portable_pairs(pairs: str | None) -> str | None:
+    return with_file(pairs, _data_name(pairs_from(pairs).file))
 
 
 def _data_name(path: str | None) -> str | None:

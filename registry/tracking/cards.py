@@ -19,6 +19,11 @@ NAMED_CLASSES = 12
 """Classes that a card names; the others are counted."""
 NAMED_ANCESTORS = 8
 """Rows of a card's lineage; those in the middle are counted."""
+VIEWS_TOLD = {
+    "views": "Pairs of random views: no label of these classes had a part in its training.",
+    "views+labels": "Pairs of random views, and pairs of the labels.",
+}
+"""What a card says of pairs of views."""
 NOWHERE = Uses()
 """Of a module that nothing uses."""
 
@@ -237,6 +242,10 @@ def _data(spec: ModuleSpec) -> str:
         f"{plain(facts.name)}, fingerprint `{facts.fingerprint}`.",
         f"{len(facts.classes)} classes: {shown}{f' and {more} more' if more > 0 else ''}.",
     ]
+    if facts.pairs is not None:
+        lines.append(VIEWS_TOLD[facts.pairs])
+    if facts.unlabelled_fingerprint is not None:
+        lines.append("Examples without a label took part by their views.")
     if facts.pairs_fingerprint is not None:
         lines.append(f"Pairs from a file, fingerprint `{facts.pairs_fingerprint}`.")
     return " ".join(lines)

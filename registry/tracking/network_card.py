@@ -83,7 +83,7 @@ def _evaluation(found: OutputEvaluation) -> str:
         ("accuracy", f"{found.accuracy:.2%}"),
         ("balanced accuracy", f"{found.balanced_accuracy:.2%}"),
         ("worst class", plain(found.worst_class.text)),
-        ("labels", str(found.labels)),
+        ("labels", plain(found.labels_told)),
     ]
     if found.draws > 1:
         rows.append(

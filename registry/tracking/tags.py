@@ -111,7 +111,9 @@ def labels_of(spec: ModuleSpec) -> str:
         return "all" if count is None else f"{count} per class"
     if spec.kind == "imported":
         return ""
-    return "all" if spec.dataset.pairs_fingerprint is None else "a file of pairs"
+    if spec.dataset.pairs_fingerprint is not None:
+        return "a file of pairs"
+    return "all" if spec.dataset.saw_labels else "none"
 
 
 def objective_of(spec: AnyHiddenSpec) -> str:

@@ -44,6 +44,7 @@ SHAPES = {
     "digits": (1, 8, 8),
     "fashion_lenet5": (1, 28, 28),
     "fashion_resnet18": (1, 28, 28),
+    "fashion_views": (1, 28, 28),
     "own_images": (3, 32, 32),
     "own_pairs": (3, 32, 32),
 }

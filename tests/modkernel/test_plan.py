@@ -176,7 +176,7 @@ def test_unlabelled_data_needs_pairs_and_no_output_module() -> None:
 def test_parts_that_are_too_small_are_named() -> None:
     few = info().changed(train_counts=(1, 1), n_train=2)
     with pytest.raises(PairError, match=r"hidden\[0\]: No class .* two of the 2 .* training part"):
-        check_hidden([HiddenSpec(objective=ObjectiveSpec(name="log_contrastive"))], few, False)
-    check_hidden([HiddenSpec(objective=ObjectiveSpec(name="log_contrastive_neo"))], few, False)
+        check_hidden([HiddenSpec(objective=ObjectiveSpec(name="log_contrastive"))], few)
+    check_hidden([HiddenSpec(objective=ObjectiveSpec(name="log_contrastive_neo"))], few)
     with pytest.raises(DataError, match=r"test part .* none of its 29 .*dataset\.test_fraction"):
         check_tested(info().changed(n_test=0))
