@@ -67,14 +67,9 @@ class ImageChanges:
     hue: Tensor
     grey: Tensor
 
-    def to(self, device: torch.device | str) -> ImageChanges:
-        """The same on another device, by one copy."""
-        values = torch.stack(tuple(vars(self).values()))
-        return ImageChanges(*values.to(device, non_blocking=True))
 
-
-def two_views(x: Tensor, flip: bool, spread: Tensor, generator: torch.Generator) -> Tensor:
-    """Two random views of each example.
+def draw_views(x: Tensor, flip: bool, spread: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw what `viewed` does to two views of each example.
 
     Args:
         x: raw examples on any device: images uint8 [B, C, H, W] with 1 or 3 channels, or vectors
@@ -84,16 +79,30 @@ def two_views(x: Tensor, flip: bool, spread: Tensor, generator: torch.Generator)
         generator: a CPU generator.
 
     Returns:
+        float32 on the CPU: of images [10, 2 B], the values of `ImageChanges`; of vectors [2 B, d],
+        what is added, nan for a column that is masked.
+    """
+    if x.dim() == 4:
+        changes = draw_changes(2 * len(x), (x.shape[2], x.shape[3]), flip, generator)
+        return torch.stack(tuple(vars(changes).values()))
+    shape = (2 * len(x), *x.shape[1:])
+    kept = torch.rand(shape, generator=generator) >= MASKED
+    noise = (NOISE * spread.cpu()) * torch.randn(shape, generator=generator)
+    return torch.where(kept, noise, math.nan)
+
+
+def viewed(x: Tensor, drawn: Tensor) -> Tensor:
+    """Two random views of each example.
+
+    Args:
+        x: raw examples [B, …], as `draw_views` takes them.
+        drawn: what that gave, on the device of `x`.
+
+    Returns:
         [2 B, …] of the same type on the same device: first views, then second ones.
     """
     both = torch.cat((x, x))
-    if x.dim() == 4:
-        changes = draw_changes(len(both), (x.shape[2], x.shape[3]), flip, generator)
-        return change_images(both, changes.to(x.device))
-    kept = torch.rand(both.shape, generator=generator) >= MASKED
-    noise = (NOISE * spread.cpu()) * torch.randn(both.shape, generator=generator)
-    missing = torch.where(kept, noise, math.nan)
-    return both + missing.to(x.device, non_blocking=True)
+    return change_images(both, ImageChanges(*drawn)) if x.dim() == 4 else both + drawn
 
 
 def check_views(recipe: Recipe, example: Tensor) -> None:
@@ -222,6 +231,6 @@ def _turned(images: Tensor, turn: Tensor) -> Tensor:
     )
     hue = hue + 6 * turn[:, None, None]
     # Sixths of the circle from where each channel is least: n of red, green and blue.
-    shift = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    shift = 5 - 2 * torch.arange(3, device=images.device).view(1, 3, 1, 1)
     k = torch.remainder(shift + hue[:, None], 6)
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)

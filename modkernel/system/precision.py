@@ -23,6 +23,8 @@ class Arithmetic:
     device: torch.device
     dtype: torch.dtype
     """torch.bfloat16 (under autocast) or torch.float32."""
+    graphs: bool = True
+    """Whether a GPU's training steps are captured once and replayed (`training/replay.py`)."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """Context in which a module's forward pass runs."""
@@ -30,13 +32,25 @@ class Arithmetic:
             self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
         )
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether images and convolutions have their channels last, which is faster.
+
+        Not on a CPU that has AVX2 at most: the gradient of a convolution of two channels writes
+        past its memory there, and the process aborts (torch 2.14.1).
+        """
+        return self.device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2"
+
     def place(self, module: nn.Module) -> nn.Module:
         """Move a module to the device; convolutions get channels-last weights."""
-        return module.to(self.device).to(memory_format=torch.channels_last)
+        module = module.to(self.device)
+        return module.to(memory_format=torch.channels_last) if self.channels_last else module
 
     def arrange(self, x: Tensor) -> Tensor:
         """Lay a batch of images [B, C, H, W] out as channels-last; leave vectors alone."""
-        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        if x.ndim != 4 or not self.channels_last:
+            return x
+        return x.contiguous(memory_format=torch.channels_last)
 
     @property
     def threads(self) -> int | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from modkernel.data import views
-from modkernel.data.views import ImageChanges, change_images, draw_changes, two_views
+from modkernel.data.views import ImageChanges, change_images, draw_changes, draw_views, viewed
 from tests.modkernel.helpers.devices import needs_gpu
 
 pytestmark = pytest.mark.gpu
@@ -26,6 +26,10 @@ def seeded(seed: int) -> torch.Generator:
 
 def noise(*shape: int) -> Tensor:
     return torch.randint(256, shape, generator=seeded(0), dtype=torch.uint8)
+
+
+def two_views(x: Tensor, flip: bool, spread: Tensor, generator: torch.Generator) -> Tensor:
+    return viewed(x, draw_views(x, flip, spread, generator).to(x.device))
 
 
 def by_hand(image: Tensor, changes: ImageChanges, row: int) -> Tensor:

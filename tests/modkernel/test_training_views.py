@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from modkernel.control import UNWATCHED, Control
-from modkernel.data import Resident
-from modkernel.data.views import two_views
+from modkernel.data import Resident, views
 from modkernel.errors import PairError, StoppedError
 from modkernel.modules.stored import write_module
 from modkernel.pairs.source import PairSource
@@ -88,7 +87,8 @@ def test_validation_is_on_the_same_views_in_every_epoch() -> None:
         assert problem.validate() == problem.validate()
         (order,) = problem.validation_order
         generator = generator_for(seed, "validation views", 0)
-        x = two_views(images[order], True, torch.ones(1), generator)
+        drawn = views.draw_views(images[order], True, torch.ones(1), generator)
+        x = views.viewed(images[order], drawn)
         with torch.no_grad():
             z = problem.model(problem.chain(x.to(DEVICE)))
             pairs = PairSource.from_views(20).for_batch(order)
