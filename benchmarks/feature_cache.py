@@ -62,7 +62,7 @@ def train_chain(
     recipe = Recipe(epochs=1, batch_size=BATCH)
     plans = plan_hidden(
         BackboneSpec(name="resnet18", width=width),
-        [HiddenSpec(until=block, recipe=recipe) for block in until],
+        [HiddenSpec(until=block, recipe=recipe, tail="none") for block in until],
         data.preprocessing.shape,
     )
     chain: list[StoredModule] = []

@@ -44,7 +44,7 @@ def main() -> None:
                 name=f"modules-{modules}",
                 dataset=DatasetSpec(name="image_folder", path=given.path),
                 backbone=BackboneSpec(name="resnet18", width=given.width),
-                hidden=(HiddenSpec(recipe=recipe),) * modules,
+                hidden=(HiddenSpec(recipe=recipe, tail="none"),) * modules,
                 output=OutputSpec(labels_per_class=1, draws=10),
             )
         )

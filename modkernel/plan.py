@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from modkernel.backbones import build_skeleton
+from modkernel.backbones.build import Placed, course_of
 from modkernel.backbones.cut import cut
+from modkernel.backbones.tail import resolve_tail
 from modkernel.data import DatasetInfo, LabelList
 from modkernel.data.augment import augment
 from modkernel.data.label_budget import check_label_budget
@@ -38,6 +40,7 @@ from modkernel.spec import (
     OutputModuleSpec,
     OutputSpec,
     Preprocessing,
+    Projection,
     Shape,
     Upstream,
     pairs_from,
@@ -162,10 +165,12 @@ def plan_hidden(
         where: what the user wrote the modules in, for messages; {} is the number, from 0.
 
     Raises:
-        CutError, UnknownNameError, ObjectiveError, InterfaceError: the plan cannot be.
+        CutError, UnknownNameError, ObjectiveError, InterfaceError: the plan cannot be, or a tail.
     """
     plans = []
     cuts = cut(backbone, hidden, start_after, to_end)
+    start = takes
+    course: list[Placed] | None = None
     for index, (asked, blocks) in enumerate(zip(hidden, cuts, strict=True)):
         field = where.format(index)
         _, gives = build_skeleton(backbone, blocks, takes)
@@ -177,6 +182,12 @@ def plan_hidden(
             kernel.gram(example, example)  # Refuses a shape that the kernel cannot take.
         with _naming(f"{field}.objective"):
             make_objective(spec.objective, kernel)
+        if spec.tail == "auto" and to_end and index == len(cuts) - 1:
+            spec = spec.changed(tail="none")  # One on the last module takes from the output's.
+        if spec.tail != "none" and not isinstance(spec.tail, Projection):
+            course = course or course_of(backbone, start, start_after)
+            with _naming(f"{field}.tail"):
+                spec = spec.changed(tail=resolve_tail(spec.tail, backbone, blocks[-1], course))
         plans.append(HiddenPlan(backbone, blocks, spec, takes, gives))
         takes = gives
     return tuple(plans)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -102,13 +102,71 @@ def traced_network(spec: BackboneSpec) -> tuple[Traced, Make]:
     return trace(spec.name, make()), make
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A block as it stands in its backbone.
+
+    Attributes:
+        name: of the block.
+        also: other names of it.
+        stage: that it is part of; none where it is one of its own.
+        takes: shape of one example before it.
+        gives: shape of one example after it.
+        weights: whether it has any that are trained.
+    """
+
+    name: str
+    also: tuple[str, ...]
+    stage: str | None
+    takes: Shape
+    gives: Shape
+    weights: bool
+
+
+def course_of(backbone: BackboneSpec, takes: Shape, start_after: str | None) -> list[Placed]:
+    """The blocks of a backbone after one of them, as an example passes them.
+
+    It ends where a block cannot take what reaches it, such as a map that has become too small.
+
+    Args:
+        backbone: whose blocks.
+        takes: shape of one example before the first of them.
+        start_after: name of the block before the first of them; none begins with the backbone.
+
+    Raises:
+        UnknownNameError, SpecError: as of `blocks_of`.
+    """
+    blocks = blocks_of(backbone)
+    if start_after is not None:
+        names = [(block.name, *block.also) for block in blocks]
+        blocks = blocks[1 + next(n for n, known in enumerate(names) if start_after in known) :]
+    placed = []
+    with _without_weights(backbone):
+        for block in blocks:
+            try:
+                module, gives = _build_block(_bare(block), takes)
+            except (InterfaceError, SpecError):
+                break
+            weights = any(True for _ in module.parameters())
+            placed.append(Placed(block.name, block.also, block.stage, takes, gives, weights))
+            takes = gives
+    return placed
+
+
 def build_hidden(
-    backbone: BackboneSpec, blocks: tuple[str, ...], takes: Shape, seed: int
+    backbone: BackboneSpec, blocks: tuple[str, ...], takes: Shape, seed: int, use: str = ""
 ) -> nn.Sequential:
     """Build the named blocks, in order, for inputs of shape `takes`, on the CPU in train mode.
 
     A block's initial weights depend on the seed and the block's name alone: not on what was built
     before, nor on where the backbone is cut. Global random state is left as it was.
+
+    Args:
+        backbone: whose blocks.
+        blocks: names of them.
+        takes: shape of one example before the first.
+        seed: of the initial weights.
+        use: goes before each block's name there: copies for another use have other weights.
 
     Returns:
         A sequence of the blocks; in its keys `_` stands for the `.` of a block's name.
@@ -121,7 +179,7 @@ def build_hidden(
     built: OrderedDict[str, nn.Module] = OrderedDict()
     for name in blocks:
         block = lookup(table, name, f"block of backbone '{backbone.name}'")
-        with seeded(seed, name):
+        with seeded(seed, use + name):
             built[_key(name)], takes = _build_block(block, takes)
     return nn.Sequential(built)
 
@@ -140,12 +198,10 @@ def build_skeleton(
     """
     table = {block.name: block for block in blocks_of(backbone)}
     built: OrderedDict[str, nn.Module] = OrderedDict()
-    device = "cpu" if is_import_path(backbone.name) else "meta"
-    with torch.device(device), torch.random.fork_rng(devices=[]):
+    with _without_weights(backbone):
         for name in blocks:
             block = lookup(table, name, f"block of backbone '{backbone.name}'")
-            block = replace(block, build=block.skeleton or block.build)
-            built[_key(name)], takes = _build_block(block, takes)
+            built[_key(name)], takes = _build_block(_bare(block), takes)
     return nn.Sequential(built), takes
 
 
@@ -208,6 +264,18 @@ def _build_block(block: Block, takes: Shape) -> tuple[nn.Module, Shape]:
             f"Block '{block.name}' failed on examples of shape {list(takes)} with "
             f"{type(error).__name__}: {error}. Fix the backbone's code."
         ) from error
+
+
+@contextmanager
+def _without_weights(backbone: BackboneSpec) -> Iterator[None]:
+    """Inside, blocks are built where they cost least, and leave random state as it was."""
+    device = "cpu" if is_import_path(backbone.name) else "meta"
+    with torch.device(device), torch.random.fork_rng(devices=[]):
+        yield
+
+
+def _bare(block: Block) -> Block:
+    return replace(block, build=block.skeleton or block.build)
 
 
 def _key(name: str) -> str:

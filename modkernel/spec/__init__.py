@@ -6,11 +6,12 @@ weights: everything that decided its training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
+from modkernel.spec.backbone import MOST_BLOCKS as MOST_BLOCKS
+from modkernel.spec.backbone import BackboneSpec as BackboneSpec
 from modkernel.spec.base import Shape as Shape
 from modkernel.spec.base import Spec as Spec
 from modkernel.spec.dataset import DatasetSpec as DatasetSpec
@@ -19,6 +20,11 @@ from modkernel.spec.fields import ClassName as ClassName
 from modkernel.spec.fields import Groups as Groups
 from modkernel.spec.fields import ImageSize as ImageSize
 from modkernel.spec.fields import Label as Label
+from modkernel.spec.hidden import HiddenModules as HiddenModules
+from modkernel.spec.hidden import HiddenSpec as HiddenSpec
+from modkernel.spec.hidden import KernelSpec as KernelSpec
+from modkernel.spec.hidden import ObjectiveSpec as ObjectiveSpec
+from modkernel.spec.hidden import ResolvedHidden as ResolvedHidden
 from modkernel.spec.origin import Origin as Origin
 from modkernel.spec.pairs import PairsFrom as PairsFrom
 from modkernel.spec.pairs import pairs_from as pairs_from
@@ -26,18 +32,15 @@ from modkernel.spec.pairs import view_objective as view_objective
 from modkernel.spec.pairs import with_file as with_file
 from modkernel.spec.preprocessing import ImageReading as ImageReading
 from modkernel.spec.preprocessing import Preprocessing as Preprocessing
-from modkernel.spec.recipe import ADAPTING_RATE
 from modkernel.spec.recipe import Recipe as Recipe
-from modkernel.spec.shorthand import from_count
 from modkernel.spec.stitch import StitchSpec as StitchSpec
+from modkernel.spec.tail import Projection as Projection
+from modkernel.spec.tail import Tail as Tail
 from modkernel.spec.upstream import Upstream as Upstream
 from modkernel.spec.upstream import Upstreams as Upstreams
 
 FORMAT_VERSION = 1
 """Version of the stored form and of the training code's meaning; part of every recipe digest."""
-
-MOST_BLOCKS = 1000
-"""Blocks of a backbone, at most: each is built once when a network is planned."""
 
 Name = Annotated[
     str,
@@ -47,116 +50,6 @@ Name = Annotated[
         description="Lower-case letters, digits, '.', '_' and '-'.",
     ),
 ]
-
-
-class BackboneSpec(Spec, title="Backbone"):
-    """An ordered list of named blocks that can be cut between any two of them."""
-
-    name: str = Field(
-        "mlp",
-        description="mlp, lenet5, resnet18, resnet34, resnet50, resnet101, resnet152, "
-        "torchvision/NAME or timm/NAME, or the import path 'package.module:function' of your own.",
-    )
-    width: int | None = Field(
-        None, ge=1, description="Units (mlp) or channels of the first stage; the usual if left out."
-    )
-    depth: int = Field(
-        2, ge=1, le=MOST_BLOCKS, description="Number of layers of an mlp; others ignore it."
-    )
-    activation: Literal["relu", "tanh", "sigmoid"] = Field(
-        "relu", description="Nonlinearity between the layers."
-    )
-    options: dict[str, int | float | str | bool] = Field(
-        default_factory=dict, description="Arguments of your own backbone function."
-    )
-    whole: bool = Field(
-        False,
-        exclude_if=lambda value: not value,
-        description="Your own function takes the options as its arguments and returns a whole "
-        "torch network, which may be cut wherever a single tensor passes.",
-    )
-
-
-class KernelSpec(Spec, title="Kernel"):
-    """The kernel that compares a module's outputs."""
-
-    name: str = Field(
-        "relu_avgpool",
-        description="tanh, sigmoid, relu, relu_avgpool, gaussian, or "
-        "auto: relu_avgpool where the module gives maps, relu where it gives vectors.",
-    )
-    pool: int | None = Field(
-        None, ge=1, description="Pool size of relu_avgpool in pixels; the whole map if left out."
-    )
-    sigma: float = Field(1.0, gt=0, description="Width of the gaussian kernel.")
-    centres: int = Field(256, ge=1, description="Number of centres of a gaussian output module.")
-
-
-class ObjectiveSpec(Spec, title="Objective"):
-    """The proxy objective that a hidden module maximises."""
-
-    name: str = Field(
-        "anchor_contrastive",
-        description="anchor_contrastive, pair_correlation, raw, nmse, alignment, upper_alignment, "
-        "contrastive or log_contrastive; these six also as NAME_neo, of negative pairs only.",
-    )
-    temperature: float | None = Field(
-        None, gt=0, description="Divides k in exponentials; the objective's own if left out."
-    )
-    include_diagonal: bool | None = Field(
-        None, description="Count k(i, i) too (nmse and alignment); as in the paper if left out."
-    )
-
-
-class HiddenSpec(Spec, title="Hidden module"):
-    """One hidden module: where it ends and how it is trained."""
-
-    until: str | None = Field(
-        None,
-        description="Name of the module's last block. Left out in every hidden module, "
-        "the blocks are shared out evenly.",
-    )
-    kernel: KernelSpec = Field(
-        KernelSpec(name="auto"),
-        description="Left out, it follows the shape of the module's output.",
-    )
-    objective: ObjectiveSpec = ObjectiveSpec()
-    recipe: Recipe = Recipe()
-    projection: int | None = Field(
-        None, ge=1, description="Units of a projection head used only while training."
-    )
-    start_from: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Stored module of the same blocks and shapes whose weights training starts "
-        "from, at a tenth of the usual learning rate if none is given: id, NAME, NAME@ALIAS or "
-        "NAME/VERSION.",
-    )
-    freeze: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        exclude_if=lambda value: value == 0,
-        description="Share of its blocks, the first ones, that stay as start_from has them.",
-    )
-
-    @model_validator(mode="after")
-    def _slow_down(self) -> Self:
-        # A validator before would have lists for tuples, which stored specs are not read with.
-        if self.start_from is not None and "learning_rate" not in self.recipe.model_fields_set:
-            self.__dict__["recipe"] = self.recipe.changed(learning_rate=ADAPTING_RATE)
-            self.__pydantic_fields_set__.add("recipe")
-        return self
-
-    @model_validator(mode="after")
-    def _check_freeze(self) -> Self:
-        if self.freeze and self.start_from is None:
-            raise ValueError("'freeze' keeps weights that 'start_from' names: give that too")
-        return self
-
-    def frozen(self, blocks: Sequence[str]) -> int:
-        """How many of a module's blocks, the first ones, are not trained."""
-        return int(self.freeze * len(blocks) + 1e-9)  # 0.7 of 10 blocks are 7.
 
 
 class OutputSpec(Spec, title="Output module"):
@@ -183,10 +76,6 @@ class OutputSpec(Spec, title="Output module"):
                 "flip and views out of its recipe"
             )
         return self
-
-
-HiddenModules = Annotated[tuple[HiddenSpec, ...], BeforeValidator(from_count)]
-"""Hidden modules, or their number."""
 
 
 class NetworkSpec(Spec, title="Network"):
@@ -264,7 +153,7 @@ class HiddenModuleSpec(_ModuleSpec):
     kind: Literal["hidden"] = "hidden"
     backbone: BackboneSpec
     blocks: tuple[str, ...] = Field(min_length=1, description="Of the backbone, in order.")
-    hidden: HiddenSpec = Field(description="With the id of the module that it starts from.")
+    hidden: ResolvedHidden = Field(description="With the id of the module that it starts from.")
     source: str | None = Field(
         None,
         exclude_if=lambda value: value is None,

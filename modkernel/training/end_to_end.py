@@ -22,10 +22,11 @@ from modkernel.spec import (
     FORMAT_VERSION,
     BackboneSpec,
     DatasetFacts,
-    HiddenSpec,
     NetworkSpec,
     OutputSpec,
+    Projection,
     Recipe,
+    ResolvedHidden,
     Spec,
 )
 from modkernel.system.precision import Arithmetic
@@ -43,7 +44,7 @@ class BaselineKey(Spec):
     kind: str = "end_to_end"
     dataset: DatasetFacts
     backbone: BackboneSpec
-    hidden: tuple[HiddenSpec, ...]
+    hidden: tuple[ResolvedHidden, ...]
     seed: int
 
 
@@ -76,7 +77,11 @@ def _plan(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]:
         raise SpecError(
             "A baseline is trained from fresh weights: leave 'start_from' out of its modules."
         )
-    return plan_network(spec.changed(output=None, pairs=None), info)
+    # Tails of blocks play no part; a projection, which plays none either, was always in the key.
+    hidden = tuple(
+        one if isinstance(one.tail, Projection) else one.changed(tail="none") for one in spec.hidden
+    )
+    return plan_network(spec.changed(hidden=hidden, output=None, pairs=None), info)
 
 
 class Whole(nn.Module):

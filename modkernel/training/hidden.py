@@ -29,7 +29,7 @@ from modkernel.system.seeding import generator_for
 from modkernel.training.loop import minimise
 from modkernel.training.replay import Replayed, can_replay
 from modkernel.training.report import TrainReport
-from modkernel.training.with_head import WithHead, with_head
+from modkernel.training.with_tail import WithTail, with_tail
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class HiddenProblem:
         seed: of the views that are validated on.
     """
 
-    model: WithHead
+    model: WithTail
     kernel: Kernel
     objective: ProxyObjective
     chain: nn.Module
@@ -279,7 +279,7 @@ def _problem(
             f"given {'none' if start is None else start.id[:12]}: pass the stored module that "
             "hidden.start_from names by its id, or leave it out there."
         )
-    model, kernel = with_head(spec, None if start is None else stored_weights(start))
+    model, kernel = with_tail(spec, None if start is None else stored_weights(start))
     objective = make_objective(spec.hidden.objective, kernel)
     for part in (train, validation):
         part.pairs.check(objective.needs_same)

@@ -8,7 +8,14 @@ from modkernel.lookup import TRUST_VARIABLE, package_of
 from modkernel.modules.join import takes_maps
 from modkernel.registry.records import ModuleRecord, Named, Uses, needs
 from modkernel.registry.tracking.markdown import figure, link, plain, table
-from modkernel.spec import HiddenModuleSpec, Interface, ModuleSpec, OutputModuleSpec, Shape
+from modkernel.spec import (
+    HiddenModuleSpec,
+    Interface,
+    ModuleSpec,
+    OutputModuleSpec,
+    Projection,
+    Shape,
+)
 from modkernel.training.report import TrainReport
 
 LIMIT_CHARACTERS = 5000
@@ -54,8 +61,17 @@ def sentence(name: str, spec: ModuleSpec) -> str:
     return (
         f"Hidden module {name}: {plain(blocks)} of {plain(spec.backbone.name)}, trained on {data} "
         f"to maximise {spec.hidden.objective.name} under the {spec.interface.kernel.name} kernel"
-        f"{_start(spec)}."
+        f"{_tail(spec)}{_start(spec)}."
     )
+
+
+def _tail(spec: HiddenModuleSpec) -> str:
+    tail = spec.hidden.tail
+    if isinstance(tail, Projection):
+        return f" on a projection of {tail.projection} units that was thrown away"
+    if isinstance(tail, tuple):
+        return f" on a tail of {plain(', '.join(tail))} that was thrown away"
+    return ""
 
 
 def _start(spec: HiddenModuleSpec) -> str:

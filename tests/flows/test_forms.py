@@ -118,7 +118,7 @@ def test_a_network_form_makes_the_spec_that_was_meant() -> None:
             "backbone": {"width": 16},
             "objective": {"include_diagonal": True},
             "training": {"optimizer": "adam", "learning_rate": 0.01},
-            "projection": 8,
+            "tail": 2,
             "output": {"draws": 20},
             "seed": 4,
         },
@@ -127,7 +127,7 @@ def test_a_network_form_makes_the_spec_that_was_meant() -> None:
         kernel=KernelSpec(name="relu"),
         objective=ObjectiveSpec(name="alignment", include_diagonal=True),
         recipe=Recipe(epochs=7, optimizer="adam", learning_rate=0.01),
-        projection=8,
+        tail=2,
     )
     meant = NetworkSpec(
         name="mine",

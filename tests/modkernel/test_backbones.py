@@ -15,8 +15,8 @@ from modkernel.backbones import (
     output_shape,
 )
 from modkernel.errors import InterfaceError, SpecError, UnknownNameError
-from modkernel.modules.projection import build_projection
-from modkernel.spec import BackboneSpec, Shape
+from modkernel.modules.tail import build_projection
+from modkernel.spec import BackboneSpec, KernelSpec, Shape
 
 
 def names_of(spec: BackboneSpec) -> tuple[str, ...]:
@@ -218,7 +218,7 @@ def test_initial_weights_depend_on_seed_and_block_alone_and_leave_global_state()
     together = whole(spec, (3, 8, 8), seed=3).state_dict()
     alone = build_hidden(spec, names[3:4], (4, 8, 8), seed=3).state_dict()
     other = build_hidden(spec, names[3:4], (4, 8, 8), seed=4).state_dict()
-    build_projection(4, 8, seed=3)
+    build_projection(KernelSpec(name="relu"), (4,), 8, seed=3)
     build_skeleton(spec, names, (3, 8, 8))
     assert torch.equal(torch.get_rng_state(), state)
     assert alone.keys() < together.keys()
@@ -234,11 +234,12 @@ def test_initial_weights_are_kaiming_fan_out():
 
 
 def test_projection_is_deterministic_and_ends_without_nonlinearity():
-    head, again = build_projection(6, 9, seed=1), build_projection(6, 9, seed=1)
+    relu = KernelSpec(name="relu")
+    head, again, other = (build_projection(relu, (6,), 9, seed)[0] for seed in (1, 1, 2))
     x = torch.randn(32, 6)
     assert head(x).shape == (32, 9)
     assert torch.equal(head(x), again(x))
-    assert not torch.equal(head(x), build_projection(6, 9, seed=2)(x))
+    assert not torch.equal(head(x), other(x))
     assert (head(x) < 0).any()
 
 

@@ -298,7 +298,7 @@ def test_a_projection_head_is_used_and_thrown_away() -> None:
     bare = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0)
     hidden = bare.hidden
     assert hidden is not None
-    headed = bare.model_copy(update={"hidden": hidden.changed(projection=8)})
+    headed = bare.model_copy(update={"hidden": hidden.changed(tail={"projection": 8})})
     without, _ = train_hidden(bare, paired(96), paired(30, 1), arithmetic=FLOAT32)
     with_head, report = train_hidden(headed, paired(96), paired(30, 1), arithmetic=FLOAT32)
     assert with_head.keys() == without.keys()

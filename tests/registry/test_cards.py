@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,21 @@ def test_the_first_line_is_a_plain_sentence(examples: Examples) -> None:
     assert sentence("net.output", output.spec) == (
         "Output module of net: 3 classes of digits, trained by cross_entropy on all labels."
     )
+
+
+def test_the_first_line_tells_of_a_tail(examples: Examples) -> None:
+    first, _, _ = examples.chain()
+    assert first.spec.kind == "hidden"
+
+    def told(**tail: Any) -> str:
+        hidden = first.spec.hidden.changed(**tail)
+        return sentence("a", first.spec.changed(hidden=hidden)).partition(" kernel")[2]
+
+    assert told(tail=("layer2.0", "layer3.0")) == (
+        " on a tail of layer2.0, layer3.0 that was thrown away."
+    )
+    assert told(tail={"projection": 8}) == " on a projection of 8 units that was thrown away."
+    assert told(tail="none") == "."
 
 
 def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples) -> None:

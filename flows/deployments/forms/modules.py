@@ -56,7 +56,7 @@ MODULE = part(
     kernel=KERNEL,
     objective=OBJECTIVE,
     training=TRAINING,
-    projection=field_of(HiddenSpec, "projection"),
+    tail=field_of(HiddenSpec, "tail"),
     pairs=field_of(NetworkSpec, "pairs"),
 )
 COMPOSITION = part(

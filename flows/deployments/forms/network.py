@@ -60,7 +60,7 @@ NETWORK = part(
     kernel=KERNEL,
     objective=OBJECTIVE,
     training=TRAINING,
-    projection=field_of(HiddenSpec, "projection"),
+    tail=field_of(HiddenSpec, "tail"),
     output=rest_of(OutputSpec(), "labels_per_class", "method"),
     pairs=field_of(NetworkSpec, "pairs"),
     seed=field_of(NetworkSpec, "seed"),
@@ -166,7 +166,7 @@ def hidden_of(kernel: str, objective: str, epochs: int, advanced: Blanks | None)
             ObjectiveSpec(), inner(advanced, "objective"), "advanced.objective", name=objective
         ),
         recipe=recipe_of(epochs, advanced),
-        projection=inner(advanced, "projection"),
+        tail=inner(advanced, "tail") or HiddenSpec().tail,
     )
 
 

@@ -45,7 +45,7 @@ SEARCH = part(
     backbone=rest_of(BackboneSpec(), "name", "options", "width"),
     kernel=rest_of(KernelSpec(name=AUTO)),
     training=TRAINING,
-    projection=field_of(HiddenSpec, "projection"),
+    tail=field_of(HiddenSpec, "tail"),
     output=rest_of(OutputSpec()),
     seed=field_of(SearchSpec, "seed"),
 )
@@ -82,7 +82,7 @@ class SearchForm(Form):
                 kernel=kernel,
                 objective=ObjectiveSpec(name=objective),
                 recipe=recipe,
-                projection=inner(more, "projection"),
+                tail=inner(more, "tail") or HiddenSpec().tail,
                 width=width,
             )
             for width, objective in product(self.widths or (None,), self.objectives)
