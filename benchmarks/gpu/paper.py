@@ -15,6 +15,7 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most-epochs", type=int, default=400)
+    parser.add_argument("--mode", choices=("eager", "graph"), default="graph", help="of the steps")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -147,7 +149,7 @@ def output(
 
 def run(given: argparse.Namespace, findings: Findings, folder: Path) -> None:
     """All of it."""
-    arithmetic = choose_arithmetic(given.device)
+    arithmetic = replace(choose_arithmetic(given.device), graphs=given.mode == "graph")
     spec = network(given, 1).dataset
     data = load_dataset(spec, DataPlaces(root=given.cache, cache=given.cache, download=False))
     data = place_dataset(data, arithmetic.device)

@@ -84,7 +84,7 @@ def make_step(name: str, given: argparse.Namespace, left: float) -> Step:
             if given.tiny
             else "--batches 128 512 --steps 100 --rounds 2 --peak 8192"
         )
-        loops = ("--loops", "loader", "float32", "bfloat16", "--workers", _workers(given))
+        loops = ("--modes", "eager", "graph", "--workers", _workers(given))
         command = (sys.executable, "-m", "benchmarks.training_speed", *how.split(), *loops)
         return Step(name, (*command, *written), min(given.speed_seconds, left), result)
     limit = min(given.paper_seconds, left)

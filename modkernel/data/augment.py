@@ -27,22 +27,40 @@ def augment(x: Tensor, crop_padding: int, flip: bool, generator: torch.Generator
     Raises:
         InterfaceError: `x` is not a batch of images.
     """
-    if x.dim() != 4:
-        raise InterfaceError(
-            f"Crop and flip need images [B, C, H, W], got {list(x.shape)}: set crop_padding to 0 "
-            "and flip to false for vectors."
-        )
+    _check_images(x)
     if not crop_padding and not flip:
         return x
-    batch, channels, height, width = x.shape
-    shift = torch.zeros(2, batch, dtype=torch.int64)
-    mirrored = torch.zeros(batch, dtype=torch.int64)
+    return moved(x, draw_moves(len(x), crop_padding, flip, generator), crop_padding)
+
+
+def draw_moves(count: int, crop_padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """What `moved` does to each of `count` images, int64 [3, count] on the CPU."""
+    shift = torch.zeros(2, count, dtype=torch.int64)
+    mirrored = torch.zeros(count, dtype=torch.int64)
     if crop_padding:
-        shift = torch.randint(2 * crop_padding + 1, (2, batch), generator=generator)
-        x = pad(x, (crop_padding,) * 4)
+        shift = torch.randint(2 * crop_padding + 1, (2, count), generator=generator)
     if flip:
-        mirrored = torch.randint(2, (batch,), generator=generator)
-    top, left, mirror = torch.stack((*shift, mirrored)).to(x.device, non_blocking=True)
+        mirrored = torch.randint(2, (count,), generator=generator)
+    return torch.stack((*shift, mirrored))
+
+
+def moved(x: Tensor, moves: Tensor, crop_padding: int) -> Tensor:
+    """Images [B, C, H, W] cropped and mirrored.
+
+    Args:
+        x: images, uint8 or floating point, on any device.
+        moves: rows from the top and columns from the left of the padded image, and 1 for a
+            mirrored one, int64 [3, B].
+        crop_padding: width of the zero border in pixels.
+
+    Raises:
+        InterfaceError: `x` is not a batch of images.
+    """
+    _check_images(x)
+    batch, channels, height, width = x.shape
+    if crop_padding:
+        x = pad(x, (crop_padding,) * 4)
+    top, left, mirror = moves.to(x.device, non_blocking=True)
     column = torch.arange(width, device=x.device).expand(batch, width)
     column = torch.where(mirror[:, None] > 0, width - 1 - column, column) + left[:, None]
     row = torch.arange(height, device=x.device) + top[:, None]
@@ -51,3 +69,11 @@ def augment(x: Tensor, crop_padding: int, flip: bool, generator: torch.Generator
     pixel = (row[:, :, None] * x.shape[3] + column[:, None, :]).view(batch, 1, height * width)
     picked = x.flatten(2).gather(2, pixel.expand(batch, channels, height * width))
     return picked.view(batch, channels, height, width)
+
+
+def _check_images(x: Tensor) -> None:
+    if x.dim() != 4:
+        raise InterfaceError(
+            f"Crop and flip need images [B, C, H, W], got {list(x.shape)}: set crop_padding to 0 "
+            "and flip to false for vectors."
+        )

@@ -27,9 +27,12 @@ def hand_over(batch: Tensor, device: torch.device | str) -> Tensor:
     """A batch on another device, without waiting for the copy where that is safe.
 
     Work that a GPU is given later waits for the copy by itself. A CPU does not: it would read what
-    is not there yet.
+    is not there yet. Only out of pinned memory does a GPU copy while it computes.
     """
-    return batch.to(device, non_blocking=torch.device(device).type != "cpu")
+    to = torch.device(device)
+    if to.type == "cuda" and batch.device.type == "cpu" and not batch.is_pinned():
+        batch = batch.pin_memory()
+    return batch.to(to, non_blocking=to.type != "cpu")
 
 
 class ExampleSource(Protocol):

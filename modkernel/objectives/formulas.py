@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modkernel.pairs.labels import PairLabels
+from modkernel.pairs.labels import Count, PairLabels
 
 SMALLEST_MEAN_SQUARE = 1e-12
 """Root mean squares in denominators are 1e-6 at least: values below are rounding of float32."""
@@ -50,6 +50,10 @@ def _log_sum_exp(x: Tensor, where: Tensor, dim: int) -> Tensor:
     return x.masked_fill(~where, torch.finfo(x.dtype).min).logsumexp(dim)
 
 
+def _log(count: Count) -> float | Tensor:
+    return count.log() if isinstance(count, Tensor) else math.log(count)
+
+
 def _mean_different(k: Tensor, pairs: PairLabels) -> Tensor:
     return _sum(k, pairs.different) / (2 * pairs.n_different)
 
@@ -72,7 +76,7 @@ def nmse(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     count = 2 * (pairs.n_same + pairs.n_different)
     if setting.diagonal:
         total = total + (k.diagonal() - setting.k_max).square().sum()
-        count += len(k)
+        count = count + len(k)
     return -total / count
 
 
@@ -90,8 +94,8 @@ def alignment(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     if setting.diagonal:
         products = products + setting.k_max * k.diagonal().sum()
         squares = squares + k.diagonal().square().sum()
-        targets += setting.k_max**2 * len(k)
-        count += len(k)
+        targets = targets + setting.k_max**2 * len(k)
+        count = count + len(k)
     return products / (squares.clamp_min(count * SMALLEST_MEAN_SQUARE) * targets).sqrt()
 
 
@@ -116,7 +120,7 @@ def contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
 def log_contrastive_neo(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """Minus the log of the mean e^(k/τ) of different pairs."""
     x = (k / setting.temperature).flatten()
-    return math.log(2 * pairs.n_different) - _log_sum_exp(x, pairs.different.flatten(), 0)
+    return _log(2 * pairs.n_different) - _log_sum_exp(x, pairs.different.flatten(), 0)
 
 
 def contrastive_neo(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:

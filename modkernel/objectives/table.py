@@ -59,6 +59,15 @@ class ProxyObjective:
                 f"A kernel matrix of shape {list(gram.shape)} does not fit pairs of {len(pairs)} "
                 "examples: both must be of one batch."
             )
+        self.check(pairs)
+        return self.value(gram, pairs.to(gram.device))
+
+    def check(self, pairs: PairLabels) -> None:
+        """Refuse pairs that the objective is undefined for; a GPU is waited for if they lie there.
+
+        Raises:
+            PairError: no known pair, or no same or no different pair where one is needed.
+        """
         for missing, kind in (
             (not pairs.n_same + pairs.n_different, "known"),
             (self.needs_same and not pairs.n_same, "same"),
@@ -69,8 +78,13 @@ class ProxyObjective:
                     f"Objective '{self.name}' needs a {kind} pair, and there is none among these "
                     f"{len(pairs)} examples: use larger batches, or add such pairs."
                 )
+
+    def value(self, gram: Tensor, pairs: PairLabels) -> Tensor:
+        """`self(gram, pairs)` of pairs on the gram's device that `check` took: nothing waits."""
         with torch.autocast(gram.device.type, enabled=False):
-            return self.formula(at_least_float32(gram), pairs.to(gram.device), self.setting)
+            k = at_least_float32(gram)
+            # Counts that are float64 scalars make scalars of them.
+            return self.formula(k, pairs, self.setting).to(k.dtype)
 
 
 def make_objective(spec: ObjectiveSpec, kernel: Kernel) -> ProxyObjective:

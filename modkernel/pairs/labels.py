@@ -12,6 +12,10 @@ from modkernel.errors import PairError
 
 __all__ = ["PairLabels", "canonical_groups", "check_pairs", "conflict", "labels_of_groups"]
 
+Count = int | Tensor
+"""A whole number, or a float64 scalar on the device that computes with it, which then has to wait
+for no host; see `PairLabels.tensors`."""
+
 
 @dataclass(frozen=True, eq=False)
 class PairLabels:
@@ -26,8 +30,8 @@ class PairLabels:
 
     same: Tensor
     known: Tensor
-    n_same: int
-    n_different: int
+    n_same: Count
+    n_different: Count
 
     @classmethod
     def from_classes(cls, labels: Tensor) -> PairLabels:
@@ -76,6 +80,16 @@ class PairLabels:
     def __len__(self) -> int:
         """Number of examples."""
         return len(self.same)
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`same`, `known`, and both numbers of pairs, float64 [2], all where `same` lies."""
+        counts = torch.tensor([self.n_same, self.n_different], dtype=torch.float64)
+        return self.same, self.known, counts.to(self.same.device, non_blocking=True)
+
+    @classmethod
+    def of_tensors(cls, same: Tensor, known: Tensor, counts: Tensor) -> PairLabels:
+        """Labels of what `tensors` gave, all of it on one device."""
+        return cls(same, known, counts[0], counts[1])
 
     def to(self, device: torch.device | str) -> PairLabels:
         """The same labels on another device."""

@@ -23,6 +23,8 @@ class Arithmetic:
     device: torch.device
     dtype: torch.dtype
     """torch.bfloat16 (under autocast) or torch.float32."""
+    graphs: bool = True
+    """Whether a GPU's training steps are captured once and replayed (`training/replay.py`)."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """Context in which a module's forward pass runs."""

@@ -25,6 +25,8 @@ TENSOR = "$tensor"
 """Key of a mapping that stands for a tensor in the JSON of the rest."""
 FILE = "checkpoint.safetensors"
 """Name of the file in the folder of a run."""
+HOW_COMPUTED = ("fused", "foreach", "capturable")
+"""Settings of torch's optimisers that choose a kernel and no formula."""
 
 
 class Position(NamedTuple):
@@ -102,7 +104,7 @@ def resume_training(folder: Path, parts: Parts) -> Standing | None:
     if saved is None:
         return None
     parts.model.load_state_dict(saved["model"])
-    parts.optimizer.load_state_dict(_with_integer_keys(saved["optimizer"]))
+    parts.optimizer.load_state_dict(_for_this_device(saved["optimizer"], parts.optimizer))
     for parameter, state in parts.optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -169,9 +171,17 @@ def position_of(file: Path) -> Position | None:
         return None
 
 
-def _with_integer_keys(state: dict[str, Any]) -> dict[str, Any]:
-    """Give an optimiser's state that came through JSON its integer keys back."""
-    return {**state, "state": {int(key): value for key, value in state["state"].items()}}
+def _for_this_device(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """An optimiser's state that came through JSON, with its integer keys again.
+
+    How an optimiser computes is this machine's own, not that of the one that wrote the checkpoint.
+    """
+    groups = [
+        saved | {name: own[name] for name in HOW_COMPUTED if name in own}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    states = {int(key): value for key, value in state["state"].items()}
+    return {**state, "state": states, "param_groups": groups}
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from modkernel.backbones import build_hidden
 from modkernel.control import UNWATCHED, Control
 from modkernel.data import Dataset, DatasetInfo
-from modkernel.data.augment import augment
+from modkernel.data.augment import draw_moves, moved
 from modkernel.data.sources import ExampleSource
 from modkernel.errors import DataError, ObjectiveError, SpecError
 from modkernel.kernels import Kernel, make_kernel
@@ -32,6 +32,7 @@ from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import seeded
 from modkernel.training.evaluation import evaluate, single_evaluation
 from modkernel.training.loop import minimise
+from modkernel.training.replay import can_replay
 from modkernel.training.report import TrainReport
 
 
@@ -147,12 +148,30 @@ class WholeProblem:
 
     def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Mean cross-entropy of raw examples [B, …], a scalar."""
+        return self.prepared_loss(*self.prepare(raw, indices, generator))
+
+    def prepare(
+        self, raw: Tensor, indices: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """The examples, how images move (see `moved`), and their classes; on the device."""
+        recipe = self.recipe
+        moves = draw_moves(len(raw), recipe.crop_padding, recipe.flip, generator)
+        given = moves, self.train_labels[indices]
+        return raw, *(tensor.to(raw.device, non_blocking=True) for tensor in given)
+
+    def prepared_loss(self, *inputs: Tensor) -> Tensor:
+        """Mean cross-entropy of what `prepare` gave, a scalar."""
+        raw, moves, wanted = inputs
         if self.recipe.augments:
-            raw = augment(raw, self.recipe.crop_padding, self.recipe.flip, generator)
+            raw = moved(raw, moves, self.recipe.crop_padding)
         with self.arithmetic.autocast():
             logits = self.network(raw)
-        wanted = self.train_labels[indices].to(logits.device, non_blocking=True)
         return F.cross_entropy(logits.float(), wanted)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether a GPU may replay its steps."""
+        return can_replay(self.arithmetic, self.model)
 
     def validate(self) -> float:
         """Accuracy on the validation part, in [0, 1]."""

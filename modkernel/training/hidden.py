@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from modkernel.control import UNWATCHED, Control
-from modkernel.data.augment import augment
+from modkernel.data.augment import draw_moves, moved
 from modkernel.data.sources import ExampleSource
 from modkernel.data.views import two_views
 from modkernel.errors import PairError, SpecError
@@ -20,11 +21,13 @@ from modkernel.features.sources import View
 from modkernel.kernels import Kernel
 from modkernel.modules.stored import StoredModule, stored_weights
 from modkernel.objectives.table import ProxyObjective, make_objective
+from modkernel.pairs.labels import PairLabels
 from modkernel.pairs.source import PairSource
 from modkernel.spec import ModuleSpec, Recipe
 from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training.loop import minimise
+from modkernel.training.replay import Replayed, can_replay
 from modkernel.training.report import TrainReport
 from modkernel.training.with_head import WithHead, with_head
 
@@ -113,12 +116,31 @@ class HiddenProblem:
 
     def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Minus the objective of a batch [B, …], a scalar."""
+        return self.prepared_loss(*self.prepare(raw, indices, generator))
+
+    def prepare(
+        self, raw: Tensor, indices: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """The batch [B, …] or its views, how its images move (see `moved`), and its pairs."""
+        recipe = self.recipe
         if self.train.views:
-            raw = two_views(raw, self.recipe.flip, self.spread, generator)
-        elif not self.inputs.train_computed and self.recipe.augments:
-            raw = augment(raw, self.recipe.crop_padding, self.recipe.flip, generator)
-        x = self._prepare(raw, self.inputs.train_computed)
-        return -self._value(x, indices, self.train)
+            raw = two_views(raw, recipe.flip, self.spread, generator)
+        moves = draw_moves(len(raw), recipe.crop_padding, recipe.flip, generator)
+        moves = moves.to(raw.device, non_blocking=True)
+        return raw, moves, *self._pairs(self.train, indices, raw.device)
+
+    def prepared_loss(self, *inputs: Tensor) -> Tensor:
+        """Minus the objective of what `prepare` gave, a scalar."""
+        raw, moves, *pairs = inputs
+        moves_images = self.recipe.augments and not (self.inputs.train_computed or self.train.views)
+        if moves_images:
+            raw = moved(raw, moves, self.recipe.crop_padding)
+        return -self._value(self._prepare(raw, self.inputs.train_computed), *pairs)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether a GPU may replay its steps."""
+        return can_replay(self.arithmetic, self.model, self.chain)
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -130,9 +152,29 @@ class HiddenProblem:
             if self.validation.views:
                 generator = generator_for(self.seed, "validation views", number)
                 raw = two_views(raw, self.recipe.flip, self.spread, generator)
-            x = self._prepare(raw, self.inputs.validation_computed)
-            values.append(self._value(x, indices, self.validation))
+            values.append(
+                self._validated(raw, *self._pairs(self.validation, indices, raw.device))
+            )
         return float(torch.stack(values).mean())
+
+    @cached_property
+    def _validated(self) -> Callable[..., Tensor]:
+        """The objective of loaded validation examples [B, …] and their pairs, a scalar."""
+
+        def value(raw: Tensor, *pairs: Tensor) -> Tensor:
+            return self._value(self._prepare(raw, self.inputs.validation_computed), *pairs)
+
+        if self.replayable:
+            return Replayed(value, self.arithmetic.device)
+        return value
+
+    def _pairs(
+        self, source: PairSource, indices: Tensor, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Known pairs of a batch, as `PairLabels.tensors` gives them, on the device."""
+        pairs = source.for_batch(indices, device)
+        self.objective.check(pairs)
+        return pairs.tensors()
 
     def _prepare(self, raw: Tensor, computed: bool) -> Tensor:
         """Module inputs [B, …] of what was loaded."""
@@ -140,12 +182,12 @@ class HiddenProblem:
         with torch.no_grad(), self.arithmetic.autocast():
             return arrange(raw if computed else self.chain(arrange(raw)))
 
-    def _value(self, x: Tensor, indices: Tensor, pairs: PairSource) -> Tensor:
+    def _value(self, x: Tensor, *pairs: Tensor) -> Tensor:
         """The objective of module inputs [B, …] with gradient, a scalar."""
         with self.arithmetic.autocast():
             z = self.model(x)
         z = z.float()
-        return self.objective(self.kernel.gram(z, z), pairs.for_batch(indices, z.device))
+        return self.objective.value(self.kernel.gram(z, z), PairLabels.of_tensors(*pairs))
 
 
 def train_hidden(

@@ -28,9 +28,10 @@ from modkernel.training.checkpoint import (
 from modkernel.training.problem import Problem
 from modkernel.training.report import EpochLine
 from modkernel.training.schedule import make_optimizer, make_schedule
+from modkernel.training.step import LateScalar, make_step
 
 FINITE_CHECK_STEPS = 20
-"""Steps between looks at whether the loss is finite: each look makes a GPU wait."""
+"""Steps between looks at whether the loss is finite."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class _Run:
         steps = max(1, len(problem.batches(generator_for(seed, "epoch", 0))))
         self.optimizer = make_optimizer(recipe, self.trained)
         self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, steps)
+        self.step = make_step(problem, recipe, self.optimizer, self.trained)
         self.parts = Parts(self.model, self.optimizer, self.schedule, self.device)
         resumed = resume_training(control.checkpoints, self.parts) if control.checkpoints else None
         begun = resumed or Standing(LoopState(), recipe.learning_rate, None)
@@ -109,6 +111,7 @@ class _Run:
         order = self.problem.batches(generator_for(self.seed, "epoch", state.epoch))
         left = order[state.step :]
         total = torch.tensor(state.total, dtype=torch.float64, device=self.device)
+        seen = LateScalar()
         for indices, raw in zip(left, self.problem.load(left, state.epoch), strict=True):
             if self.control.stop():
                 state.total = total.item()
@@ -120,9 +123,10 @@ class _Run:
             total += self._take_step(raw, indices)
             state.step += 1
             state.elapsed = spent + time.perf_counter() - began
-            if state.step % FINITE_CHECK_STEPS == 0 or state.step == len(order):
-                self._check_finite(total.item(), "loss")
+            if state.step % FINITE_CHECK_STEPS == 0:
+                self._check_finite(seen.latest(total), "loss")
         state.total = total.item()
+        self._check_finite(state.total, "loss")
 
     def close_epoch(self) -> None:
         """Validate, remember the best weights, report, and write the checkpoint."""
@@ -155,15 +159,10 @@ class _Run:
     def _take_step(self, raw: Tensor, indices: Tensor) -> Tensor:
         state = self.state
         generator = generator_for(self.seed, "step", state.epoch, state.step)
-        loss = self.problem.loss(raw, indices, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_norm)
-        self.optimizer.step()
+        loss = self.step(raw, indices, generator)
         self.last_rate = float(self.optimizer.param_groups[0]["lr"])
         self.schedule.step()
-        return loss.detach()
+        return loss
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):

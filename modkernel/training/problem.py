@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -61,5 +61,34 @@ class Problem(Protocol):
         """The value whose best epoch's weights are taken, higher is better; model in eval mode.
 
         None where nothing is held out: the last epoch's weights are taken then.
+        """
+        ...
+
+
+@runtime_checkable
+class PreparedProblem(Problem, Protocol):
+    """A problem whose loss is a function of tensors on the device, so that it can be replayed.
+
+    `loss(raw, …)` is `prepared_loss(*prepare(raw, …))`.
+    """
+
+    @property
+    def replayable(self) -> bool:
+        """Whether a GPU may replay its steps, see `can_replay`."""
+        ...
+
+    def prepare(
+        self, raw: Tensor, indices: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """All that the loss takes of a step, on the device; arguments as those of `loss`.
+
+        Nothing here waits for the device, so that a step is prepared while the one before runs.
+        """
+        ...
+
+    def prepared_loss(self, *inputs: Tensor) -> Tensor:
+        """The loss of what `prepare` gave; shapes, and nothing else, depend on values on the host.
+
+        Nothing here waits for the device, or copies to it.
         """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import (
 
 from modkernel.spec import Recipe
 
-Parameters = Iterable[nn.Parameter]
+Parameters = Sequence[nn.Parameter]
 
 OPTIMIZERS: dict[str, Callable[[Parameters, Recipe], Optimizer]] = {
     "sgd": lambda parameters, r: SGD(
@@ -25,12 +25,23 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Recipe], Optimizer]] = {
         momentum=r.momentum,
         weight_decay=r.weight_decay,
         nesterov=r.momentum > 0,
+        fused=True,
     ),
     "adam": lambda parameters, r: Adam(
-        parameters, lr=r.learning_rate, betas=(r.momentum, 0.999), weight_decay=r.weight_decay
+        parameters,
+        lr=r.learning_rate,
+        betas=(r.momentum, 0.999),
+        weight_decay=r.weight_decay,
+        fused=True,
+        capturable=parameters[0].is_cuda,
     ),
     "adamw": lambda parameters, r: AdamW(
-        parameters, lr=r.learning_rate, betas=(r.momentum, 0.999), weight_decay=r.weight_decay
+        parameters,
+        lr=r.learning_rate,
+        betas=(r.momentum, 0.999),
+        weight_decay=r.weight_decay,
+        fused=True,
+        capturable=parameters[0].is_cuda,
     ),
 }
 """Optimiser of parameters by its name in `Recipe.optimizer`."""
