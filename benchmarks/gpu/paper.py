@@ -4,7 +4,9 @@
 
 ResNet-18 as one hidden module, then an output module on all labels and on one label a class. Two
 epochs tell how many fit into the seconds; then the module is trained from its beginning for that
-many, since a schedule has to know its end. `--load-only` decodes the images into the cache.
+many, since a schedule has to know its end; `--epochs` says how many instead. `--end-to-end` trains
+the same network by backpropagation of the cross-entropy. `--load-only` decodes the images into the
+cache. `python -m benchmarks.gpu.variants` runs several of these side by side.
 """
 
 from __future__ import annotations
@@ -35,11 +37,15 @@ from modkernel.spec import (
 from modkernel.system.files import replace_file
 from modkernel.system.memory import peak_memory
 from modkernel.system.precision import Arithmetic, choose_arithmetic
-from modkernel.training import TrainReport, train_hidden, train_output
+from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
 from modkernel.training.inputs import class_pairs, labelled_data
 
 CALIBRATION_EPOCHS = 2
 """The first one warms up; the last one is the measure."""
+SETTING = (
+    "width", "batch", "learning_rate", "weight_decay", "schedule", "objective", "temperature",
+    "projection", "crop", "seed", "mode", "end_to_end",
+)  # fmt: skip
 SAFETY = 0.93
 """Share of the time that the epochs are planned for: a warm card clocks lower."""
 
@@ -60,6 +66,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--objective", default="anchor_contrastive")
     parser.add_argument("--crop", type=int, default=4)
     parser.add_argument("--no-flip", action="store_true")
+    parser.add_argument("--temperature", type=float, help="of the objective; its own if left out")
+    parser.add_argument("--projection", type=int, help="units of a head that only training has")
+    parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument("--schedule", default="one_cycle")
+    parser.add_argument("--epochs", type=int, help="in place of as many as fit")
+    parser.add_argument("--end-to-end", action="store_true")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most-epochs", type=int, default=400)
@@ -74,6 +86,8 @@ def network(given: argparse.Namespace, epochs: int) -> NetworkSpec:
         epochs=epochs,
         batch_size=given.batch,
         learning_rate=given.learning_rate,
+        weight_decay=given.weight_decay,
+        schedule=given.schedule,
         crop_padding=given.crop,
         flip=not given.no_flip,
     )
@@ -81,7 +95,13 @@ def network(given: argparse.Namespace, epochs: int) -> NetworkSpec:
         name="paper",
         dataset=DatasetSpec(name=given.dataset, path=given.images),
         backbone=BackboneSpec(name="resnet18", width=given.width),
-        hidden=(HiddenSpec(objective=ObjectiveSpec(name=given.objective), recipe=recipe),),
+        hidden=(
+            HiddenSpec(
+                objective=ObjectiveSpec(name=given.objective, temperature=given.temperature),
+                projection=given.projection,
+                recipe=recipe,
+            ),
+        ),
         output=OutputSpec(labels_per_class=1, draws=given.draws),
         seed=given.seed,
     )
@@ -159,19 +179,19 @@ def run(given: argparse.Namespace, findings: Findings, folder: Path) -> None:
         examples=[len(data.train), len(data.validation), len(data.test)],
         device=str(arithmetic.device),
         precision=arithmetic.name,
-        setting={
-            name: getattr(given, name)
-            for name in ("width", "batch", "learning_rate", "objective", "crop", "seed")
-        },
+        setting={name: getattr(given, name) for name in SETTING},
         load_seconds=findings.seconds,
     )
-    _, tried = hidden(
-        given, CALIBRATION_EPOCHS, data, arithmetic, folder / "calibration", Control()
-    )
-    epoch = tried.history[-1].seconds
-    left = given.seconds - given.reserve - findings.seconds
-    epochs = max(1, min(given.most_epochs, math.floor(SAFETY * left / epoch)))
-    findings.add(calibrated_epoch_seconds=epoch, epochs=epochs)
+    epochs = given.epochs
+    if epochs is None:
+        _, tried = hidden(
+            given, CALIBRATION_EPOCHS, data, arithmetic, folder / "calibration", Control()
+        )
+        epoch = tried.history[-1].seconds
+        left = given.seconds - given.reserve - findings.seconds
+        epochs = max(1, min(given.most_epochs, math.floor(SAFETY * left / epoch)))
+        findings.add(calibrated_epoch_seconds=epoch)
+    findings.add(epochs=epochs)
 
     history: list[dict[str, Any]] = []
     findings.known["history"] = history
@@ -187,6 +207,20 @@ def run(given: argparse.Namespace, findings: Findings, folder: Path) -> None:
             )
             findings.write()
 
+    if given.end_to_end:
+        whole = train_end_to_end(
+            network(given, epochs), data, arithmetic=arithmetic, control=Control(progress=follow)
+        )
+        assert whole.evaluation is not None
+        findings.add(
+            hidden_seconds=whole.seconds,
+            best_epoch=whole.best_epoch,
+            images_per_second=epochs * len(data.train) / whole.seconds,
+            accuracy_all_labels=whole.evaluation.accuracy,
+            **peak_memory(),
+            seconds=findings.seconds,
+        )
+        return
     stored, report = hidden(
         given, epochs, data, arithmetic, folder / "hidden", Control(progress=follow)
     )

@@ -88,17 +88,27 @@ def network_figure(
 
 
 def _draw_history(ax: Axes, report: TrainReport) -> None:
+    """Training and validation by epoch, each on an axis of its own.
+
+    Their heights say nothing of one another: a training batch has random views and its own batch
+    statistics, a small validation part has smaller batches, which an objective depends on, and a
+    baseline's validation is its accuracy.
+    """
     epochs = [line.epoch for line in report.history]
-    ax.plot(epochs, [line.objective for line in report.history], marker=".", label="training")
+    objective = [line.objective for line in report.history]
+    lines = ax.plot(epochs, objective, marker=".", label="training")
     checked = [
         (line.epoch, line.validation) for line in report.history if line.validation is not None
     ]
     if checked:
-        ax.plot(*zip(*checked, strict=True), marker=".", label="validation")
-        ax.axvline(report.best_epoch, color="grey", linestyle=":", label="kept")
+        own = ax.twinx()
+        own.set_ylabel("validation (its own scale)")
+        lines += own.plot(*zip(*checked, strict=True), color="C1", marker=".", label="validation")
+        lines.append(ax.axvline(report.best_epoch, color="grey", linestyle=":", label="kept"))
     ax.set(xlabel="epoch", ylabel="objective")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc="lower right")  # What is maximised rises; the best place is slow to find.
+    # What is maximised rises; the best place is slow to find.
+    ax.legend(handles=lines, loc="lower right")
 
 
 def _draw_confusion(ax: Axes, evaluation: OutputEvaluation, classes: Sequence[str]) -> None:
