@@ -152,9 +152,7 @@ class HiddenProblem:
             if self.validation.views:
                 generator = generator_for(self.seed, "validation views", number)
                 raw = two_views(raw, self.recipe.flip, self.spread, generator)
-            values.append(
-                self._validated(raw, *self._pairs(self.validation, indices, raw.device))
-            )
+            values.append(self._validated(raw, *self._pairs(self.validation, indices, raw.device)))
         return float(torch.stack(values).mean())
 
     @cached_property
