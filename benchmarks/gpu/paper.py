@@ -24,6 +24,7 @@ from typing import Any
 from modkernel.control import Control
 from modkernel.data import DataPlaces, Dataset, load_dataset, place_dataset
 from modkernel.modules.stored import StoredModule, write_module
+from modkernel.pairs.source import PairSource
 from modkernel.plan import facts, output_spec, plan_network
 from modkernel.spec import (
     BackboneSpec,
@@ -44,7 +45,7 @@ CALIBRATION_EPOCHS = 2
 """The first one warms up; the last one is the measure."""
 SETTING = (
     "width", "batch", "learning_rate", "weight_decay", "schedule", "objective", "temperature",
-    "projection", "crop", "seed", "mode", "end_to_end",
+    "projection", "crop", "seed", "mode", "views", "end_to_end",
 )  # fmt: skip
 SAFETY = 0.93
 """Share of the time that the epochs are planned for: a warm card clocks lower."""
@@ -71,6 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--schedule", default="one_cycle")
     parser.add_argument("--epochs", type=int, help="in place of as many as fit")
+    parser.add_argument("--views", action="store_true", help="two views an image, and all labels")
     parser.add_argument("--end-to-end", action="store_true")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -88,7 +90,7 @@ def network(given: argparse.Namespace, epochs: int) -> NetworkSpec:
         learning_rate=given.learning_rate,
         weight_decay=given.weight_decay,
         schedule=given.schedule,
-        crop_padding=given.crop,
+        crop_padding=0 if given.views else given.crop,
         flip=not given.no_flip,
     )
     return NetworkSpec(
@@ -143,9 +145,19 @@ def hidden(
     info = data.info()
     (plan,) = plan_network(network(given, epochs), info)
     spec = plan.spec(info.preprocessing.id, info.preprocessing, facts(info), given.seed)
+    train, validation = class_pairs(data)
+    if given.views:
+        train, validation = (
+            replace(part, pairs=PairSource.from_views(len(part.examples), labels))
+            for part, labels in (
+                (train, data.train.labels),
+                (validation, data.validation_part().labels),
+            )
+        )
     weights, report = train_hidden(
         spec,
-        *class_pairs(data),
+        train,
+        validation,
         arithmetic=arithmetic,
         control=control,
     )

@@ -74,10 +74,17 @@ class Standing:
     best: dict[str, Tensor] | None
 
 
-def save_training(folder: Path, parts: Parts, standing: Standing) -> None:
-    """Write all that an undisturbed run goes on from, in place of the checkpoint before."""
-    write_checkpoint(
-        folder,
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A checkpoint's contents, copied: what training changes from now on is not in it."""
+
+    tensors: dict[str, Tensor]
+    rest: str
+
+
+def snapshot(parts: Parts, standing: Standing) -> Snapshot:
+    """Copy all that an undisturbed run goes on from."""
+    return _snapshot(
         {
             "loop": asdict(standing.state),
             "rate": standing.last_rate,
@@ -138,12 +145,21 @@ def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write nested dicts and lists of tensors and JSON values, in place of the one before."""
+def _snapshot(state: dict[str, Any]) -> Snapshot:
     tensors: dict[str, Tensor] = {}
     rest = json.dumps(_split(state, "", tensors))
+    return Snapshot(tensors, rest)
+
+
+def write_snapshot(folder: Path, copied: Snapshot) -> None:
+    """Write a checkpoint, in place of the one before."""
     with written_whole(folder / FILE, durable=True) as temporary:
-        save_file(tensors, temporary, metadata={"state": rest})
+        save_file(copied.tensors, temporary, metadata={"state": copied.rest})
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write nested dicts and lists of tensors and JSON values, in place of the one before."""
+    write_snapshot(folder, _snapshot(state))
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:

@@ -23,10 +23,10 @@ from modkernel.training.checkpoint import (
     Parts,
     Standing,
     resume_training,
-    save_training,
 )
 from modkernel.training.problem import Problem
 from modkernel.training.report import EpochLine
+from modkernel.training.saving import Saver
 from modkernel.training.schedule import make_optimizer, make_schedule
 from modkernel.training.step import LateScalar, make_step
 
@@ -73,9 +73,12 @@ def minimise(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         run = _Run(problem, recipe, seed, control)
-        while run.state.epoch < recipe.epochs:
-            run.train_epoch()
-            run.close_epoch()
+        try:
+            while run.state.epoch < recipe.epochs:
+                run.train_epoch()
+                run.close_epoch()
+        finally:
+            run.saver.close()
     if run.best is not None:
         model.load_state_dict(run.best)
     return LoopResult(
@@ -99,6 +102,7 @@ class _Run:
         self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, steps)
         self.step = make_step(problem, recipe, self.optimizer, self.trained)
         self.parts = Parts(self.model, self.optimizer, self.schedule, self.device)
+        self.saver = Saver(control.checkpoints)
         resumed = resume_training(control.checkpoints, self.parts) if control.checkpoints else None
         begun = resumed or Standing(LoopState(), recipe.learning_rate, None)
         self.state, self.last_rate, self.best = begun.state, begun.last_rate, begun.best
@@ -115,7 +119,7 @@ class _Run:
         for indices, raw in zip(left, self.problem.load(left, state.epoch), strict=True):
             if self.control.stop():
                 state.total = total.item()
-                self._save()
+                self._save(last=True)
                 raise StoppedError(
                     f"Interrupted at epoch {state.epoch + 1} of {self.recipe.epochs}: the same "
                     "command resumes."
@@ -153,7 +157,7 @@ class _Run:
         state.history.append(line.model_dump(mode="json"))
         state.seconds += state.elapsed
         state.epoch, state.step, state.total, state.elapsed = state.epoch + 1, 0, 0.0, 0.0
-        self._save()
+        self._save(last=state.epoch == self.recipe.epochs)
         self.control.progress(line.event(self.recipe.epochs))
 
     def _take_step(self, raw: Tensor, indices: Tensor) -> Tensor:
@@ -173,7 +177,6 @@ class _Run:
                 f"clip_norm (now {recipe.clip_norm})."
             )
 
-    def _save(self) -> None:
-        if self.control.checkpoints is not None:
-            kept = Standing(self.state, self.last_rate, self.best)
-            save_training(self.control.checkpoints, self.parts, kept)
+    def _save(self, last: bool) -> None:
+        kept = Standing(self.state, self.last_rate, self.best)
+        self.saver.save(self.parts, kept, last)

@@ -8,9 +8,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from modkernel.flows.display.figures import (
+    _draw_history,
     evaluation_figure,
     module_figures,
     network_figure,
@@ -70,6 +72,20 @@ def test_a_module_has_the_figures_that_it_has_data_for() -> None:
         "objective.png",
         "evaluation.png",
     }
+
+
+def test_the_scale_of_validation_is_its_own() -> None:
+    """A validation of other heights moves nothing of the curve of training."""
+    found = report(3)
+    far = [line.changed(validation=1000 * line.objective) for line in found.history]
+    drawn = [Figure().subplots(), Figure().subplots()]
+    for ax, one in zip(drawn, (found, found.changed(history=far)), strict=True):
+        _draw_history(ax, one)
+    assert drawn[0].get_ylim() == drawn[1].get_ylim()
+    own = drawn[1].figure.axes[1]
+    assert max(own.lines[0].get_ydata()) == pytest.approx(300)
+    labels = [text.get_text() for text in drawn[1].get_legend().get_texts()]
+    assert labels == ["training", "validation", "kept"]
 
 
 @pytest.mark.parametrize("classes", [(), ("cat", "dog")])
