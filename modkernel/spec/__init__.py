@@ -19,6 +19,7 @@ from modkernel.spec.fields import ClassName as ClassName
 from modkernel.spec.fields import Groups as Groups
 from modkernel.spec.fields import ImageSize as ImageSize
 from modkernel.spec.fields import Label as Label
+from modkernel.spec.origin import Licence as Licence
 from modkernel.spec.origin import Origin as Origin
 from modkernel.spec.pairs import PairsFrom as PairsFrom
 from modkernel.spec.pairs import pairs_from as pairs_from
