@@ -4,7 +4,9 @@
 
 MLflow's own database is filled directly: every version with the tags and the card of a module, and
 an alias on every tenth name. The poll is `Promotions.sync`, which `modkernel up` does every 15
-seconds, as most of them are: nothing moved. Then one alias is moved, and seen.
+seconds, as most of them are: nothing moved. Then one alias is moved, and seen. All of it where
+MLflow is a database, then through an HTTP server over it, whose database is known (as to
+`up --host`), then through one of which nothing more is known: all models, and those of one name.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from pathlib import Path
 from benchmarks.registry_scale import fill
 from modkernel.registry import Catalogue, ModuleQuery, Registry, Settings
 from modkernel.registry.records import ModuleRecord
+from tests.registry.conftest import free_port
+from tests.registry.helpers.servers import mlflow_server
 
 TAGS = {f"tag-{number}": f"value of {number}" for number in range(18)}
 """As many as `module_tags` gives a module."""
@@ -45,20 +49,40 @@ def main() -> None:
             assert len(registry.promotions.sync()) == aliases
             print(f"{len(modules)} versions of {len({one.name for one in modules})} names")
             print(f"first look, {aliases} aliases recorded: {time.perf_counter() - began:.2f} s")
-            times = []
-            for _ in range(given.rounds):
-                began = time.perf_counter()
-                assert registry.promotions.sync() == ()
-                times.append(time.perf_counter() - began)
-            print(
-                f"nothing moved: median {statistics.median(times):.2f} s, most {max(times):.2f} s"
-            )
-            name = modules[0].name
-            registry.backends.models.set_alias(name, "moved", 1)
-            began = time.perf_counter()
-            (moved,) = registry.promotions.sync()
-            assert (moved.name, moved.version) == (name, 1)
-            print(f"one moved: {time.perf_counter() - began:.3f} s")
+            look("database", registry, modules[0].name, "by-database", given.rounds)
+        files = Path(folder, "files")
+        with mlflow_server(settings, free_port(), files) as address:
+            served = settings.model_copy(update={"mlflow_uri": address})
+            known = served.model_copy(update={"mlflow_store": settings.mlflow_uri})
+            with Registry.open(known) as registry:
+                look("server, its database known", registry, modules[0].name, "known", given.rounds)
+            with Registry.open(Settings(home=settings.home, mlflow_uri=address)) as registry:
+                name = modules[0].name
+                look("server, one name", registry, name, "one", given.rounds, {name})
+                look("server, all names", registry, name, "all", 1)
+
+
+def look(
+    where: str,
+    registry: Registry,
+    name: str,
+    alias: str,
+    rounds: int,
+    names: set[str] | None = None,
+) -> None:
+    """Look for moved aliases where none has moved, and where one has; print the seconds."""
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        assert registry.promotions.sync(names) == ()
+        times.append(time.perf_counter() - began)
+    registry.backends.models.set_alias(name, alias, 1)
+    began = time.perf_counter()
+    (moved,) = registry.promotions.sync(names)
+    assert (moved.name, moved.version) == (name, 1)
+    took = time.perf_counter() - began
+    nothing = f"median {statistics.median(times):.2f} s, most {max(times):.2f} s"
+    print(f"{where}: nothing moved: {nothing}; one moved: {took:.2f} s")
 
 
 def fill_mlflow(database: Path, modules: tuple[ModuleRecord, ...]) -> int:

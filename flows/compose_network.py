@@ -81,7 +81,7 @@ def compose_network(
         check_can_follow(hidden[0], compose_network.name)
     fork_server().start()
     registry = open_registry()
-    registry.promotions.sync()
+    registry.promotions.sync_named(hidden)
     tops = [registry.modules.resolve(reference) for reference in hidden]
     for top in tops:
         check_is_hidden(top)

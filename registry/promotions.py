@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ from modkernel.registry.settings import Settings
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
 from modkernel.registry.sql.tables import ModuleRow, NetworkRow, PromotionRow, utc_now
+from modkernel.registry.tracking.aliases import Alias, Target
 from modkernel.registry.tracking.login import USER
-from modkernel.registry.tracking.models import Alias, Target
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Promotions:
             NotFoundError: there is no such alias, none before, or that version is gone.
             NotAllowedError: the alias is protected, and whoever asks may not move it.
         """
-        self.sync()
+        self.sync({name})
         now = self._now(name, alias)
         targets = [(one.version, one.module_id) for one in self.history(name) if one.alias == alias]
         # A roll-back of a roll-back goes on to what was there before both.
@@ -87,21 +87,28 @@ class Promotions:
             )
         return self._move(name, alias, (version, module_id), reason or "rolled back")
 
-    def sync(self) -> tuple[PromotionRecord, ...]:
+    def sync(self, names: Collection[str] | None = None) -> tuple[PromotionRecord, ...]:
         """Compare MLflow's aliases with the last ones seen and record what changed.
 
         Any number of processes may do this at once: a change is recorded once.
 
+        Args:
+            names: of the registered models whose aliases are looked at; all if left out, which
+                takes a server of MLflow seconds where there are thousands.
+
         Returns:
             The changes that this call recorded.
         """
+        seen = select(PromotionRow).order_by(PromotionRow.serial)
+        if names is not None:
+            seen = seen.where(PromotionRow.name.in_(names))
         with self.backends.database.reading() as session:
             last = {
                 (row.name, row.alias): (row.serial, row.version, row.module_id)
-                for row in session.scalars(select(PromotionRow).order_by(PromotionRow.serial))
+                for row in session.scalars(seen)
             }
         # After what was seen last: a move that is recorded in between has the next serial then.
-        now = self._aliases()
+        now = self._aliases(names)
         changes = []
         for key in sorted(now.keys() | last.keys()):
             serial, version, module_id = last.get(key, (0, None, None))
@@ -120,6 +127,10 @@ class Promotions:
                     )
                 )
         return tuple(changes)
+
+    def sync_named(self, references: Iterable[str]) -> None:
+        """Record what the aliases among some references (NAME@ALIAS, or others) mean now."""
+        self.sync({name for name, at, _ in (one.partition("@") for one in references) if at})
 
     def history(self, name: str | None = None) -> tuple[PromotionRecord, ...]:
         """The promotions of all modules, or of one name, oldest first."""
@@ -167,7 +178,7 @@ class Promotions:
     def _move(self, name: str, alias: str, target: Target, reason: str | None) -> PromotionRecord:
         who = self.check_may_move(alias)
         # What was moved by hand before is in the history first, and nobody's.
-        self.sync()
+        self.sync({name})
         key, serial, now = (name, alias), *self._newest(name, alias)
         if target[0] is None:
             self.backends.models.remove_alias(name, alias)
@@ -219,13 +230,15 @@ class Promotions:
             )
         return who
 
-    def _aliases(self) -> dict[Alias, Target]:
+    def _aliases(self, names: Collection[str] | None) -> dict[Alias, Target]:
         """What the aliases of our own models point to, as MLflow has it now."""
         with self.backends.database.reading() as session:
             ours = {
                 *session.scalars(select(ModuleRow.name).distinct()),
                 *session.scalars(select(NetworkRow.name).distinct()),
             }
+        if names is not None:
+            return self.backends.models.aliases_of(ours & set(names))
         found = self.backends.models.all_aliases()
         return {key: target for key, target in found.items() if key[0] in ours}
 

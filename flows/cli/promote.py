@@ -75,7 +75,7 @@ def history(
     --json: a list as of 'modules promote'.
     """
     registry = stored()
-    registry.promotions.sync()
+    registry.promotions.sync(None if name is None else {name})
     found = registry.promotions.history(name)
     if json:
         print_json([one.model_dump(mode="json") for one in found])

@@ -204,6 +204,9 @@ def _services(settings: Settings, state: UpState, reached: Reach, password: str)
     prefect = prefect_service(settings, settings.prefect_port, password, reached=reached)
     direct = dict(os.environ)
     ask_directly(direct, [reached.name])
+    # Whoever looks for moved aliases reads the database: to be asked takes the server seconds.
+    is_ours = shares_mlflow(settings, reached)
+    store = {"MODKERNEL_MLFLOW_STORE": settings.mlflow_store} if is_ours else {}
     deployments = Service(
         name="the deployments",
         command=[sys.executable, "-m", "modkernel.flows.cli", "serve"],
@@ -212,6 +215,7 @@ def _services(settings: Settings, state: UpState, reached: Reach, password: str)
             "PREFECT_API_AUTH_STRING": password,
             **{name: direct[name] for name in ("NO_PROXY", "no_proxy")},
             **trust(state.certificate),
+            **store,
         },
         log=settings.home / "logs" / "deployments.log",
         ready=lambda: _served(state, since, password),

@@ -47,7 +47,7 @@ def stitch_modules(
     """
     fork_server().start()
     registry = open_registry()
-    registry.promotions.sync()
+    registry.promotions.sync_named((lower, upper))
     below, copied = registry.modules.resolve(lower), registry.modules.resolve(upper)
     check_parents(below, copied)
     dataset, info = datasets.for_join(registry, [below, copied], dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,11 @@ NAMED = 8
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 """Endings of files that are pickles as a rule."""
 CONVERSION = (
-    'python -c "import torch; from safetensors.torch import save_file; '
-    "save_file({{k: v.clone() for k, v in torch.load('{0}', weights_only=True).items()}}, "
-    "'{1}')\""
+    "import sys, torch; from safetensors.torch import save_file; "
+    "save_file({k: v.clone() for k, v in torch.load(sys.argv[1], weights_only=True).items()}, "
+    "sys.argv[2])"
 )
-"""What makes safetensors of a state dict that torch has pickled."""
+"""What makes safetensors of a state dict that torch has pickled; the files are its arguments."""
 _COUNTER = "num_batches_tracked"
 """Of batch norms: counted in training alone, and left out by old versions of torch."""
 
@@ -89,7 +90,8 @@ def read_weights(path: Path) -> Weights:
         ) from error
     # A zip file, as torch writes it, or a bare pickle.
     if path.suffix.lower() in PICKLES or content.startswith((b"PK\x03\x04", b"\x80")):
-        command = CONVERSION.format(path.name, f"{path.stem}.safetensors")
+        converted = path.with_name(f"{path.stem}.converted.safetensors")
+        command = shlex.join(["python", "-c", CONVERSION, str(path), str(converted)])
         raise WeightsError(
             f"{path} is a pickle, which can run any code when it is read, so it is not: where you "
             f"trust whoever made it, convert it with {command}"

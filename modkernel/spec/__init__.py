@@ -25,6 +25,7 @@ from modkernel.spec.hidden import HiddenSpec as HiddenSpec
 from modkernel.spec.hidden import KernelSpec as KernelSpec
 from modkernel.spec.hidden import ObjectiveSpec as ObjectiveSpec
 from modkernel.spec.hidden import ResolvedHidden as ResolvedHidden
+from modkernel.spec.origin import Licence as Licence
 from modkernel.spec.origin import Origin as Origin
 from modkernel.spec.pairs import PairsFrom as PairsFrom
 from modkernel.spec.pairs import pairs_from as pairs_from

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from modkernel.backbones.elsewhere import Usual
 from modkernel.errors import SpecError
 from modkernel.lookup import import_paths, trusting
@@ -19,7 +21,7 @@ from modkernel.registry.records import ModuleRecord
 from modkernel.registry.registry import Registry
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.names import refuse_taken
-from modkernel.spec import Preprocessing
+from modkernel.spec import Licence, Preprocessing
 from modkernel.training.report import TrainReport
 
 
@@ -97,6 +99,13 @@ def import_network(
             "The licence of the weights is not stated, and nobody may use them on a guess: give it "
             "in --licence, such as apache-2.0 or bsd-3-clause, or 'unknown' to say so on the card."
         )
+    try:
+        TypeAdapter(Licence).validate_python(stated)
+    except ValidationError:
+        raise SpecError(
+            "The licence of the weights is no short text in one line: give its name in --licence, "
+            "such as apache-2.0."
+        ) from None
     preprocessing = _preprocessing(source, found.usual, images or Images())
     loaded = read_weights(path)
     what = [found.backbone.canonical_json(), loaded.sha256, list(ends), preprocessing.id, stated]

@@ -70,7 +70,7 @@ class Settings(BaseSettings):
         default_factory=lambda known: f"sqlite:///{known['home'] / 'mlflow.db'}",
         repr=False,
         description="Database of the MLflow server that 'up --host' runs; a SQLite file in the "
-        "home if left out.",
+        "home if left out. Where it is set, moved aliases are looked for in it.",
     )
     artifact_root: Path = Field(
         default_factory=lambda known: known["home"] / "artifacts",

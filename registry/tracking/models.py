@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +13,11 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.store.model_registry.dbmodels.models import SqlModelVersionTag, SqlRegisteredModelAlias
-from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
-from sqlalchemy import and_, select
 
 from modkernel.errors import NotFoundError, SpecError
 from modkernel.registry.records import ModuleRecord, NetworkRecord, VersionRecord
 from modkernel.registry.settings import Settings
+from modkernel.registry.tracking.aliases import Alias, Target, stored_aliases
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, speaks_with_mlflow
 from modkernel.registry.tracking.experiments import Doomed, doomed_experiment
 from modkernel.registry.tracking.fields import RECIPE_TAG
@@ -29,11 +26,6 @@ MODULE_TAG = ModuleRecord.tag
 """Tag of every model and version of a module."""
 PAGE_MODELS = 100
 """Registered models that one answer of MLflow holds."""
-
-Alias = tuple[str, str]
-"""Name of a registered model, and an alias of it."""
-Target = tuple[int | None, str | None]
-"""Version that an alias points to, and the module or network that it is; none where removed."""
 
 
 @dataclass(frozen=True)
@@ -208,9 +200,9 @@ class Models:
     @speaks_with_mlflow
     def all_aliases(self) -> dict[Alias, Target]:
         """What each alias of every registered model points to."""
-        store = self.client._get_registry_client().store
-        if isinstance(store, SqlAlchemyStore):
-            return _stored_aliases(store)
+        stored = stored_aliases(self.client, self.settings)
+        if stored is not None:
+            return stored
         found: dict[Alias, Target] = {}
         token = None
         while True:
@@ -224,6 +216,18 @@ class Models:
             token = page.token
             if not token:
                 return found
+
+    def aliases_of(self, names: Collection[str]) -> dict[Alias, Target]:
+        """What each alias of some registered models points to; of names that there are not, none.
+
+        A server is asked for each of them: see `all_aliases` for thousands.
+        """
+        found: dict[Alias, Target] = {}
+        for name in names:
+            with suppress(NotFoundError):
+                for alias, version in self.aliases(name).items():
+                    found[name, alias] = version, self.stored_as(name, version)
+        return found
 
     def stored_as(self, name: str, version: int) -> str | None:
         """Id of the module, or of the network, that a version is; none where it is none of ours."""
@@ -284,29 +288,6 @@ def _none_where_unfit() -> Iterator[None]:
         if error.error_code != UNFIT:
             raise
         raise NotFoundError(f"MLflow has no such thing: {first_line(error)}.") from error
-
-
-def _stored_aliases(store: SqlAlchemyStore) -> dict[Alias, Target]:
-    """All aliases, from MLflow's own tables.
-
-    Its client gives them with all else that it knows of each name, which takes many seconds where
-    there are thousands.
-    """
-    alias: Any = SqlRegisteredModelAlias  # MLflow does not tell the types of its columns.
-    tag: Any = SqlModelVersionTag
-    is_its = and_(
-        tag.workspace == alias.workspace,
-        tag.name == alias.name,
-        tag.version == alias.version,
-        tag.key.in_((ModuleRecord.tag, NetworkRecord.tag)),
-    )
-    query = (
-        select(alias.name, alias.alias, alias.version, tag.value)
-        .outerjoin(tag, is_its)
-        .where(alias.workspace == DEFAULT_WORKSPACE_NAME)
-    )
-    with store.ManagedSessionMaker() as session:
-        return {(row[0], row[1]): (int(row[2]), row[3]) for row in session.execute(query)}
 
 
 def _ours(tags: Mapping[str, str]) -> str | None:

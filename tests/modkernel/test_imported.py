@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -181,10 +185,21 @@ def test_weights_of_another_form_are_listed(tmp_path, tiny):
 
 def test_pickles_are_refused_with_what_converts_them(tmp_path, tiny):
     network, _ = tiny
-    for name in ("tiny.pth", "tiny.safetensors"):
+    hostile = "x'; touch owned; $(touch owned) `touch owned` \" .pth"
+    for name in (hostile, "tiny.safetensors"):
         torch.save(network.state_dict(), tmp_path / name)
-        with pytest.raises(WeightsError, match=r"is a pickle.*save_file.*'tiny\.safetensors'"):
+        with pytest.raises(WeightsError, match=r"is a pickle.*save_file") as refused:
             read_weights(tmp_path / name)
+        command = str(refused.value).partition("convert it with ")[2]
+        converted = tmp_path / f"{Path(name).stem}.converted.safetensors"
+        assert shlex.split(command)[-2:] == [str(tmp_path / name), str(converted)]
+        if name == hostile:
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            subprocess.run(
+                command, shell=True, check=True, cwd=tmp_path, env=os.environ | {"PATH": path}
+            )
+            assert not (tmp_path / "owned").exists()
+            assert read_weights(converted).tensors.keys() == network.state_dict().keys()
     (tmp_path / "tiny.safetensors").write_bytes(b"text")
     with pytest.raises(WeightsError, match="not a safetensors file"):
         read_weights(tmp_path / "tiny.safetensors")

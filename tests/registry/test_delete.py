@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,10 @@ from modkernel.errors import InUseError, NotFoundError
 from modkernel.features.cache import FeatureCache, FeatureKey
 from modkernel.modules.network import assemble
 from modkernel.registry import ModuleRecord, NetworkRecord, Registry, Settings
+from modkernel.registry.backends import Backends
 from modkernel.registry.sql.tables import ModuleRow, utc_now
+from modkernel.registry.tracking.models import Models
+from modkernel.registry.tracking.remains import Remains
 from tests.registry.conftest import close_mlflow
 from tests.registry.helpers.examples import (
     EVALUATION,
@@ -243,6 +248,63 @@ def forked(settings: Settings, work, kill_after: float | None = None) -> bool:  
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL)
     return os.waitstatus_to_exitcode(status) != 0
+
+
+STEPS: dict[str, tuple[type, str, tuple[str, ...]]] = {
+    "its model": (Backends, "discard", ("model",)),
+    "its version": (Models, "delete_version", ()),
+    "its name": (Remains, "delete_name_without_versions", ()),
+    "its run": (Backends, "discard", ("run",)),
+}
+"""The steps of deleting a network: the method that each ends with, and its first argument."""
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        *("its version", "its run"),
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("its model", "its name")),
+    ],
+)
+def test_a_network_is_deleted_though_the_first_attempt_was_repaired(
+    settings: Settings, examples: Examples, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class Killed(BaseException): ...
+
+    with Registry.open(settings) as registry:
+        first, second, output = store_chain(registry, examples.chain())
+        before = files(settings)
+        ids = [first.id, second.id, output.id]
+        network = registry.networks.add("net", ids, EVALUATION)
+        registry.promotions.promote("net", "live", 1)
+        owner, method, first_argument = STEPS[step]
+        original = getattr(owner, method)
+
+        def killed(self: Any, *arguments: Any) -> Any:
+            done = original(self, *arguments)
+            if arguments[: len(first_argument)] == first_argument:
+                raise Killed
+            return done
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, killed)
+            with pytest.raises(Killed):
+                registry.delete_network(network)
+        registry.repair()
+        assert registry.verify() == ()
+        again = registry.networks.resolve("net")
+        assert registry.networks.load(again).predict(RAW).shape == (2, 3)
+        registry.delete_network(again)
+        assert registry.networks.find() == ()
+        assert registry.verify() == registry.repair() == ()
+        registry.promotions.sync()
+        assert registry.promotions.history("net")[-1].version is None
+        collect_all(registry)
+        shutil.rmtree(settings.cache_dir)
+        assert files(settings) == before
+        assert {one.name for one in registry.backends.client.search_registered_models()} == {
+            one.name for one in (first, second, output)
+        }
 
 
 def test_gone_where_it_was_cached(base: Settings) -> None:

@@ -6,13 +6,18 @@ import getpass
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
-from modkernel.errors import NotAllowedError, NotFoundError
+from modkernel.errors import NotAllowedError, NotFoundError, StoreError
 from modkernel.registry import Registry, Settings
 from modkernel.registry.records import PromotionRecord
+from tests.registry.conftest import free_port
 from tests.registry.helpers.examples import Examples, store_chain, store_one
+from tests.registry.helpers.servers import mlflow_server
 
 NAME = "net.hidden-1"
 
@@ -159,3 +164,44 @@ def test_each_move_is_news_to_one_asker_and_again_if_he_fails(three: Registry) -
         one.join()
     assert [one.version for one in moves] == [1, 2]
     assert [one.version for one in given] == [1, 2, None]
+
+
+def test_aliases_behind_a_server_are_looked_up_without_listing_all_models(
+    settings: Settings, examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(*_: Any, **__: Any) -> None:
+        raise AssertionError("the server was asked for all that it knows")
+
+    with Registry.open(settings) as registry:
+        for seed, name in enumerate((NAME, NAME, "other")):
+            store_one(registry, examples.first(seed), name)
+    with mlflow_server(settings, free_port(), tmp_path / "files") as address:
+        served = Settings(home=settings.home, mlflow_uri=address)
+        with Registry.open(served) as registry:
+            client = registry.backends.client
+            client.set_registered_model_alias(NAME, "best", "1")
+            client.set_registered_model_alias("other", "best", "1")
+            expected = registry.backends.models.all_aliases()
+            assert len(expected) == 2
+        monkeypatch.setattr(MlflowClient, "search_registered_models", listed)
+        with Registry.open(served) as registry:
+            registry.promotions.sync_named([f"{NAME}/1", "other"])
+            assert told(registry) == []
+            registry.promotions.sync_named([f"{NAME}@best", "nothing@best"])
+            assert [(one.name, one.version) for one in registry.promotions.history()] == [(NAME, 1)]
+            registry.promotions.promote(NAME, "best", 2)
+            assert registry.promotions.rollback(NAME, "best").version == 1
+            with pytest.raises(AssertionError, match="all that it knows"):
+                registry.promotions.sync()
+        known = Settings(home=settings.home, mlflow_uri=address, mlflow_store=settings.mlflow_uri)
+        with Registry.open(known) as registry:
+            assert registry.backends.models.all_aliases() == expected
+            (moved,) = registry.promotions.sync()
+            assert (moved.name, moved.alias, moved.version) == ("other", "best", 1)
+        nowhere = known.model_copy(update={"mlflow_store": "postgresql+psycopg://me:pw@[::1]:1/no"})
+        with (
+            Registry.open(nowhere) as registry,
+            pytest.raises(StoreError, match=r"MLflow at postgresql\+psycopg://me:\*\*\*@") as told_,
+        ):
+            registry.promotions.sync()
+        assert "pw" not in str(told_.value)

@@ -66,6 +66,6 @@ def check_can_be(spec: AnySpec) -> None:
         case StudySpec():
             plan_study(registry, spec)
         case CompositionSpec():
-            registry.promotions.sync()
+            registry.promotions.sync_named(spec.hidden)
             tops = list(map(registry.modules.resolve, spec.hidden))
             Below.of_records(tops, None if isinstance(spec.weights, str) else spec.weights)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from modkernel.data import ExampleDigests
+from modkernel.modules.stored import module_id
 from modkernel.registry import NetworkRecord, Registry
-from modkernel.registry.bundles.manifest import MANIFEST, Manifest, parse_manifest
+from modkernel.registry.bundles.manifest import MANIFEST, Manifest, folder_of, parse_manifest
+from modkernel.registry.records import network_id
 from modkernel.registry.sql.tables import Base
 from modkernel.spec import DatasetSpec, NetworkSpec
 from tests.modkernel.helpers.stored_examples import FACTS
@@ -123,3 +127,37 @@ def left_files(registry: Registry) -> list[Path]:
     settings = registry.settings
     found = (*settings.work_dir.rglob("*"), *settings.cache_dir.rglob("*"))
     return [path for path in found if path.is_file()]
+
+
+def reforge(good: Path, bad: Path, kind: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """A bundle whose module of a kind has another spec, with ids, hashes and reports that fit it.
+
+    An upstream LAST becomes the id that the last module had.
+    """
+    manifest = json.loads(manifest_of(good).canonical_json())
+    files, entries = contents(good), manifest["modules"]
+    last, made = entries[-1]["id"], {}
+    for entry in entries:
+        folder, old = folder_of(entry["id"]), entry["id"]
+        mine = {n.removeprefix(f"{folder}/"): c for n, c in files.items() if n.startswith(folder)}
+        text = mine["spec.json"].decode()
+        for before, after in made.items():
+            text = text.replace(before, after)
+        spec = json.loads(text)
+        if spec["kind"] == kind:
+            change(spec)
+            text = json.dumps(spec, sort_keys=True, separators=(",", ":")).replace("LAST", last)
+        mine["spec.json"] = text.encode()
+        digests = [
+            hashlib.sha256(mine[name]).hexdigest() for name in ("weights.safetensors", "spec.json")
+        ]
+        report = json.loads(mine["report.json"]) | {"recipe_digest": digests[1]}
+        mine["report.json"] = json.dumps(report).encode()
+        made[old] = entry["id"] = module_id(*digests)
+        files = {n: c for n, c in files.items() if not n.startswith(folder)}
+        files |= {f"{folder_of(entry['id'])}/{name}": content for name, content in mine.items()}
+    manifest["network"]["id"] = network_id(
+        manifest["network"]["name"], [entry["id"] for entry in entries]
+    )
+    shutil.copyfile(good, bad)
+    rewrite(bad, files, modules=entries, network=manifest["network"])

@@ -1,0 +1,77 @@
+"""All aliases at once, from the database of MLflow where that can be read.
+
+MLflow's client gives them with all else that it knows of each name: where there are thousands, that
+takes its server many seconds of processor time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersionTag, SqlRegisteredModelAlias
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+from sqlalchemy import and_, create_engine, select
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from modkernel.registry.records import ModuleRecord, NetworkRecord
+from modkernel.registry.settings import Settings
+from modkernel.registry.tracking.errors import translated
+
+Alias = tuple[str, str]
+"""Name of a registered model, and an alias of it."""
+Target = tuple[int | None, str | None]
+"""Version that an alias points to, and the module or network that it is; none where removed."""
+
+
+def stored_aliases(client: MlflowClient, settings: Settings) -> dict[Alias, Target] | None:
+    """What each alias of every registered model points to, from MLflow's own tables.
+
+    Args:
+        client: of MLflow.
+        settings: of the home; where MLflow is a server and they name its database
+            (`mlflow_store`), that is read.
+
+    Returns:
+        None where only a server is known.
+
+    Raises:
+        StoreError: the database that the settings name does not answer.
+    """
+    alias: Any = SqlRegisteredModelAlias  # MLflow does not tell the types of its columns.
+    tag: Any = SqlModelVersionTag
+    is_its = and_(
+        tag.workspace == alias.workspace,
+        tag.name == alias.name,
+        tag.version == alias.version,
+        tag.key.in_((ModuleRecord.tag, NetworkRecord.tag)),
+    )
+    query = (
+        select(alias.name, alias.alias, alias.version, tag.value)
+        .outerjoin(tag, is_its)
+        .where(alias.workspace == DEFAULT_WORKSPACE_NAME)
+    )
+    with _session(client, settings) as session:
+        if session is None:
+            return None
+        return {(row[0], row[1]): (int(row[2]), row[3]) for row in session.execute(query)}
+
+
+@contextmanager
+def _session(client: MlflowClient, settings: Settings) -> Iterator[Session | None]:
+    store = client._get_registry_client().store
+    if isinstance(store, SqlAlchemyStore):
+        with store.ManagedSessionMaker() as session:
+            yield session
+    elif "mlflow_store" in settings.model_fields_set:
+        # By default it is a file of this home, which on another machine is not the server's.
+        with translated(settings.mlflow_store):
+            engine = create_engine(settings.mlflow_store, poolclass=NullPool)
+            with Session(engine) as session:
+                yield session
+    else:
+        yield None
