@@ -63,6 +63,8 @@ def dataset_input(facts: DatasetFacts, info: DatasetInfo | None) -> DatasetInput
     """A module's data set as its run's input, with the numbers of examples where known."""
     counts = {} if info is None else {"train": info.n_train, "validation": info.n_validation}
     source = {"fingerprint": facts.fingerprint, "pairs_fingerprint": facts.pairs_fingerprint}
+    if facts.pairs is not None:
+        source["pairs"] = facts.pairs
     dataset = Dataset(
         name=facts.name,
         digest=facts.fingerprint[:DIGEST_CHARACTERS],

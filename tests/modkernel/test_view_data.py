@@ -155,7 +155,10 @@ def test_another_random_change_beside_views_is_refused(
 
 
 def test_vectors_cannot_be_mirrored(tmp_path: Path) -> None:
-    info = load_dataset(DatasetSpec(), places(tmp_path)).info()
+    npz(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(40, 5)))
+    spec = DatasetSpec(name="arrays", path=str(tmp_path / "data.npz"))
+    info = load_dataset(spec, places(tmp_path)).info()
+    check_hidden((HiddenSpec(),), info, "views")
     with pytest.raises(InterfaceError, match="flip"):
         check_hidden((HiddenSpec(recipe=Recipe(flip=True)),), info, "views")
 
