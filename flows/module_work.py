@@ -21,7 +21,7 @@ from modkernel.flows.tasks.train_whole import train_whole
 from modkernel.flows.team.dispatch import FLOW
 from modkernel.flows.team.machines import this_host
 from modkernel.flows.team.needs import Needs
-from modkernel.jobs.client import ERRORS
+from modkernel.jobs.failures import ERRORS
 from modkernel.lookup import trusting
 
 TaskName = Literal["train", "measure", "score", "ground_truth", "train_whole"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -18,11 +19,23 @@ if TYPE_CHECKING:
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show Prefect's log, too, on stderr.")
 ]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Devices of this machine that train one hidden module together, as the setting "
+        "devices_per_module says it for all commands.",
+    ),
+]
 
 
 @contextmanager
-def flow_running(verbose: bool) -> Iterator[None]:
+def flow_running(verbose: bool, devices: int | None = None) -> Iterator[None]:
     """Within the block flows may be imported and run; their progress is on the terminal.
+
+    Args:
+        verbose: show Prefect's log, too.
+        devices: that train one hidden module together; the setting's if left out.
 
     Raises:
         SettingsError: the home cannot be written, or a setting is wrong.
@@ -36,6 +49,8 @@ def flow_running(verbose: bool) -> Iterator[None]:
     from modkernel.flows.servers.temporary import require_server
     from modkernel.registry import Settings
 
+    if devices is not None:
+        os.environ["MODKERNEL_DEVICES_PER_MODULE"] = str(devices)  # What the flow reads, too.
     settings = Settings()
     settings.ensure_home()
     fork_server().start()  # Its children's imports load while Prefect and its server do.

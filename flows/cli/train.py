@@ -12,6 +12,7 @@ import typer
 
 from modkernel.flows.cli._output import Json, out, percent, print_json
 from modkernel.flows.cli._run_flow import (
+    Devices,
     Verbose,
     flow_running,
     print_modules,
@@ -24,7 +25,9 @@ SpecFile = Annotated[
 ]
 
 
-def train(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> None:
+def train(
+    spec: SpecFile, devices: Devices = None, json: Json = False, verbose: Verbose = False
+) -> None:
     """Train a network module by module; a module that is stored already is reused.
 
     --json: {id, name, modules: [{id, name, version, kind, reused, seconds, objective,
@@ -37,7 +40,7 @@ def train(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> None:
     from modkernel.flows.specs.read import read_spec
 
     network = read_spec(spec)
-    with flow_running(verbose):
+    with flow_running(verbose, devices):
         from modkernel.flows.train_network import train_network
 
         result = train_network(network)
@@ -56,6 +59,7 @@ def train_module(
     name: Annotated[
         str | None, typer.Option(help="Its name; NETWORK.hidden-K by the spec file if left out.")
     ] = None,
+    devices: Devices = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -75,7 +79,7 @@ def train_module(
             "keep that one, or use 'modkernel train'."
         )
     named = network.model_fields_set
-    with flow_running(verbose):
+    with flow_running(verbose, devices):
         from modkernel.flows.runtime.shared import open_registry
         from modkernel.flows.train_module import train_module as flow
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from modkernel.data import DatasetInfo
 from modkernel.errors import DataError, InterfaceError
-from modkernel.registry import ModuleRecord
+from modkernel.jobs.slots import check_enough, gpus
+from modkernel.registry import ModuleRecord, Settings
 from modkernel.spec import AnyHiddenSpec
 
 
@@ -23,6 +24,17 @@ def check_labelled(info: DatasetInfo, need: str) -> None:
             f"Data set '{info.name}' has no class labels, {need}: sort the images into one folder "
             "a class."
         )
+
+
+def check_devices(settings: Settings) -> None:
+    """Check that this machine has as many devices as are to train a module.
+
+    Raises:
+        SettingsError: it has fewer.
+    """
+    if settings.devices_per_module > 1:
+        found = 0 if settings.device == "cpu" else len(gpus())
+        check_enough(settings.devices_per_module, found, settings.cpu_slots)
 
 
 def check_is_hidden(

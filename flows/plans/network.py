@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.adapting import adapted, below_first, sources_of
+from modkernel.flows.plans.checks import check_devices
 from modkernel.flows.plans.steps import Plan, hidden_step, output_step
 from modkernel.plan import plan_network
 from modkernel.registry import Registry
@@ -16,7 +17,9 @@ def plan(registry: Registry, spec: NetworkSpec) -> Plan:
     Raises:
         SpecError, DataError, PairError, ObjectiveError, InterfaceError, NotFoundError: something
             cannot be.
+        SettingsError: a module is to be trained on more devices than there are.
     """
+    check_devices(registry.settings)
     dataset, seed = spec.dataset, spec.seed
     info = datasets.describe(registry, dataset)
     sources = sources_of(registry, spec.hidden)

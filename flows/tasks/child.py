@@ -126,7 +126,8 @@ def tasks_in_hand(settings: Settings) -> int:
     if settings.spread != "never" and there_is_a_team():
         return IN_A_TEAM
     devices = 0 if settings.device == "cpu" else len(gpus())
-    return IN_HAND * (devices or settings.cpu_slots)
+    at_once = (devices or settings.cpu_slots) // settings.devices_per_module
+    return IN_HAND * max(1, at_once)
 
 
 def run_child(

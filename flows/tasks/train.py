@@ -77,6 +77,7 @@ def train_stored_module(
             if module.hidden.start_from is not None:
                 source = registry.modules.resolve(module.hidden.start_from)
                 (known["start"],) = chain_files(registry, [source])
+            known["devices"] = settings.devices_per_module
             job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
         elif module.kind == "stitch":
             upper = chain_files(registry, registry.modules.joined_chain([module.upper_id]))

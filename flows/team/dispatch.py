@@ -37,7 +37,7 @@ from modkernel.flows.servers.work_pools import GPU, has_team
 from modkernel.flows.team.needs import TAG as NEEDS_TAG
 from modkernel.flows.team.needs import Needs, stated
 from modkernel.flows.team.watch import states_of
-from modkernel.jobs.client import ERRORS
+from modkernel.jobs.failures import ERRORS
 from modkernel.lookup import trusted_names
 from modkernel.registry import Settings
 
@@ -86,11 +86,15 @@ class Work:
 def sends_work(settings: Settings) -> bool:
     """Whether work of this flow may go to a team's machines: there is a team, and it is wanted.
 
+    A worker has one device: modules that are trained on several are trained where their flow runs.
+
     Raises:
         ServiceError: all work is to go there, and there is no team.
     """
     context = FlowRunContext.get()
     if settings.spread == "never" or context is None or context.flow is None:
+        return False
+    if settings.devices_per_module > 1:
         return False
     if context.flow.name == FLOW:
         return False

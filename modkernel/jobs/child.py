@@ -12,25 +12,22 @@ import select
 import signal
 import threading
 import time
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
-from modkernel.control import Progress, Stop
-from modkernel.errors import ChildError, ModkernelError
-from modkernel.jobs.job import FULL_DISK, Job, disk_full, parse_job
-from modkernel.jobs.slots import device_slot, hold
-from modkernel.system.files import disk_is_full, replace_file
+from modkernel.control import Progress
+from modkernel.errors import ModkernelError
+from modkernel.jobs.failures import fail, typed, without_room
+from modkernel.jobs.helpers import Helper, Target, fork_helpers, together
+from modkernel.jobs.job import parse_job
+from modkernel.jobs.slots import device_slots, hold
 from modkernel.system.memory import peak_memory
 
 __all__ = ["Target", "run_child"]
-
-Target = Callable[[Job, Progress, Stop], None]
-"""What does a job: `modkernel.jobs.run.run_job`, or a test's own."""
 
 LIFELINE_GRACE_SECONDS = 8.0
 
@@ -47,60 +44,54 @@ def run_child(work: Path, target: Target) -> int:
     os.setsid()
     lifeline = _detach(work)
     stop = threading.Event()
+    helpers: Sequence[Helper] = ()
     signal.signal(signal.SIGTERM, _stopper(stop))
-    threading.Thread(target=_watch, args=(lifeline, stop), name="lifeline", daemon=True).start()
     try:
+        helpers = fork_helpers(work, target)
+        threading.Thread(target=_watch, args=(lifeline, stop), name="lifeline", daemon=True).start()
         report = _progress_file(work / "progress.jsonl")
         with hold([work / "lock"], stop.is_set, lambda: report(_waiting("folder"))):
-            return _run(work, target, report, stop)
+            return _run(work, target, helpers, report, stop)
     except FileNotFoundError:
         return 1  # Finished and cleared away by somebody else while this child waited.
     except ModkernelError as error:
-        return _fail(work, error)
+        return fail(work, error)
     except OSError as error:
-        return _without_room(error)
+        return without_room(error)
+    finally:
+        for helper in helpers:
+            helper.dismiss()
 
 
-def _run(work: Path, target: Target, report: Progress, stop: threading.Event) -> int:
+def _run(
+    work: Path,
+    target: Target,
+    helpers: Sequence[Helper],
+    report: Progress,
+    stop: threading.Event,
+) -> int:
     (work / "error.json").unlink(missing_ok=True)
     job = parse_job((work / "job.json").read_bytes())
     if job.result.exists():
         return 0
     torch.set_num_threads(job.threads)
     try:
-        with device_slot(
+        with device_slots(
             Path(job.slots),
             job.device,
             job.cpu_slots,
+            1 + len(helpers),
             stop.is_set,
             lambda: report(_waiting("device")),
-        ) as device:
+        ) as slots:
+            device = slots[0].device
+            slots[0].use()
             report({"event": "started", "device": device, "pid": os.getpid()})
-            target(job.changed(device=device), report, stop.is_set)
+            with together(helpers, slots, work):
+                target(job.changed(device=device), report, stop.is_set)
             report({"event": "finished", **peak_memory()})
-    except ModkernelError as error:
-        return _fail(work, error)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        traceback.print_exc()
-        reason = str(error).splitlines()[0] if str(error) else "no memory is left"
-        return _fail(
-            work,
-            ChildError(
-                f"Training ran out of memory ({reason}): make recipe.batch_size or "
-                "backbone.width smaller, or free the device."
-            ),
-        )
     except Exception as error:
-        traceback.print_exc()
-        if disk_is_full(error):
-            return _fail(work, disk_full(work))
-        return _fail(
-            work,
-            ChildError(
-                f"Training failed with {type(error).__name__}: {error}. "
-                f"The whole traceback is in {work / 'log.txt'}."
-            ),
-        )
+        return fail(work, typed(error, work))
     return 0
 
 
@@ -149,19 +140,3 @@ def _progress_file(path: Path) -> Progress:
         os.write(descriptor, json.dumps(dict(event)).encode() + b"\n")
 
     return report
-
-
-def _fail(work: Path, error: ModkernelError) -> int:
-    told = {"type": type(error).__name__, "message": str(error)}
-    try:
-        replace_file(work / "error.json", json.dumps(told).encode())
-    except OSError as failed:
-        return _without_room(failed)
-    return 1
-
-
-def _without_room(error: OSError) -> int:
-    """The exit status where not even an error.json can be written."""
-    if disk_is_full(error):
-        return FULL_DISK
-    raise error

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modkernel import errors
-from modkernel.errors import ChildError, ModkernelError, SpecError, StoppedError
+from modkernel.errors import ChildError, ModkernelError, StoppedError
 from modkernel.jobs import forked
+from modkernel.jobs.failures import read_error
 from modkernel.jobs.job import FULL_DISK, Job, disk_full
 from modkernel.system.files import replace_file
 
@@ -34,11 +34,6 @@ ONE_THREAD = {
     # Libraries that start threads when they are imported: before a fork there must be none.
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
-}
-
-ERRORS: dict[str, type[ModkernelError]] = {
-    **{name: getattr(errors, name) for name in errors.__all__},
-    "UnknownNameError": SpecError,  # Its constructor takes more than a message.
 }
 
 OnProgress = Callable[[Mapping[str, Any]], None]
@@ -252,9 +247,8 @@ def _reason(work: Path, child: _Child) -> ModkernelError:
     """Why there is no result."""
     if child.exit == FULL_DISK:
         return disk_full(work)
-    if child.exit is not None and (work / "error.json").exists():
-        error = json.loads((work / "error.json").read_bytes())
-        return ERRORS.get(error["type"], ModkernelError)(error["message"])
+    if child.exit is not None and (told := read_error(work)) is not None:
+        return told
     if child.signal is not None:
         name = signal.Signals(child.signal).name
         hint = (

@@ -8,7 +8,8 @@ Layout of a job's work folder:
     log.txt           what the children wrote to their standard output and error
     checkpoint/       where training goes on
     result/           appears as a whole when training is finished
-    error.json        {"type", "message"} of the typed error that ended the last child
+    error.json        {"type", "message", "died"} of the typed error that ended the last child
+    meeting           by which the processes of several devices find each other, while they train
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class HiddenJob(_Job):
         None, description="In place of class labels, as in a network's spec: views, a file, both."
     )
     start: UpstreamFiles | None = Field(None, description="The module that it starts from.")
+    devices: int = Field(1, ge=1, description="Devices that train it together.")
 
     @property
     def fingerprint(self) -> str:

@@ -41,6 +41,7 @@ from modkernel.training.ground_truth import measure_ground_truth
 from modkernel.training.hidden import PairData
 from modkernel.training.inputs import given_labels, labelled_data, pair_data
 from modkernel.training.output import GivenLabels, LabelledData
+from modkernel.training.parallel.join import here
 from modkernel.training.stitch import fit_stitch
 from modkernel.training.stitch_guard import check_worth, judge_stitch
 
@@ -53,6 +54,9 @@ def run_job(job: Job, progress: Progress, stop: Stop) -> None:
     What was trained leaves `report.json` and, for a module, `weights.safetensors` and `spec.json`.
     What was measured, and a hidden module that was trained on labelled data of not too many
     classes and features, leaves `moments.safetensors`. A ground truth leaves `ground_truth.json`.
+
+    Where several processes have joined (`modkernel.jobs.helpers`), all of them do it, and the first
+    one leaves the result.
 
     Args:
         job: on a device that this process holds.
@@ -77,6 +81,9 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
     )
     _check_data(job, data)
     data = place_dataset(data, arithmetic.device, job.resident_limit)
+    if isinstance(job, HiddenJob) and not here().first:
+        _hidden(job, data, upstream, arithmetic, control)  # The first process has the same weights.
+        return
     with written_whole(job.result, durable=True) as part:
         match job:
             case HiddenJob():
@@ -163,6 +170,7 @@ def _hidden(
         control=control,
         cache=_cache(job),
         start=start,
+        ranks=here(),
     )
 
 

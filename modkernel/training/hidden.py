@@ -27,6 +27,9 @@ from modkernel.spec import ModuleSpec, Recipe
 from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training.loop import minimise
+from modkernel.training.parallel.batch_norm import norm_by_whole_batches
+from modkernel.training.parallel.gram import whole_gram
+from modkernel.training.parallel.ranks import ALONE, Ranks
 from modkernel.training.replay import Replayed, can_replay
 from modkernel.training.report import TrainReport
 from modkernel.training.with_tail import WithTail, with_tail
@@ -90,6 +93,7 @@ class HiddenProblem:
         arithmetic: device and number format.
         spread: standard deviation of the columns of vectors, for their views.
         seed: of the views that are validated on.
+        ranks: processes that train it together; each loads and computes its share of a batch.
     """
 
     model: WithTail
@@ -104,29 +108,33 @@ class HiddenProblem:
     arithmetic: Arithmetic
     spread: Tensor
     seed: int
+    ranks: Ranks = ALONE
 
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Index batches of one epoch, as `PairSource.batches` draws them."""
         return list(self.train.batches(self.recipe.batch_size, generator))
 
     def load(self, order: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
-        """Raw examples, or module inputs where those are computed, [B, …] for each index batch."""
+        """Raw examples, or module inputs where those are computed, of each index batch's share."""
         source = self.inputs.train[epoch % len(self.inputs.train)]
-        return source.batches(order, self.arithmetic.device)
+        return source.batches(self._shares(order, self.train), self.arithmetic.device)
 
     def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Minus the objective of a batch [B, …], a scalar."""
+        """Minus the objective of a whole batch, a scalar; of `raw`, what `load` gave of it."""
         return self.prepared_loss(*self.prepare(raw, indices, generator))
 
     def prepare(
         self, raw: Tensor, indices: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """The batch [B, …], what changes it (see `viewed` and `moved`), and its pairs."""
+        """What was loaded, what changes it (see `viewed` and `moved`), and the batch's pairs."""
         recipe = self.recipe
         if self.train.views:
             drawn = draw_views(raw, recipe.flip, self.spread, generator)
         else:
-            drawn = draw_moves(len(raw), recipe.crop_padding, recipe.flip, generator)
+            # Drawn for the whole batch, so that an example moves as it would in one process.
+            drawn = draw_moves(len(indices), recipe.crop_padding, recipe.flip, generator)
+            drawn = drawn[:, self.ranks.share(len(indices))]
+        self.ranks.seed_draws(generator)
         drawn = drawn.to(raw.device, non_blocking=True)
         return raw, drawn, *self._pairs(self.train, indices, raw.device)
 
@@ -134,7 +142,7 @@ class HiddenProblem:
         """Minus the objective of what `prepare` gave, a scalar."""
         raw, drawn, *pairs = inputs
         if self.train.views:
-            raw = viewed(raw, drawn)
+            raw = self._views(raw, drawn)
         elif not self.inputs.train_computed and self.recipe.augments:
             raw = moved(raw, drawn, self.recipe.crop_padding)
         return -self._value(self._prepare(raw, self.inputs.train_computed), *pairs)
@@ -142,20 +150,23 @@ class HiddenProblem:
     @property
     def replayable(self) -> bool:
         """Whether a GPU may replay its steps."""
-        return can_replay(self.arithmetic, self.model, self.chain)
+        alone = self.ranks.size == 1
+        return alone and can_replay(self.arithmetic, self.model, self.chain)
 
     @torch.no_grad()
     def validate(self) -> float:
         """Mean objective over the validation batches; of views, the same ones in every epoch."""
         order = self.validation_order
-        loaded = self.inputs.validation.batches(order, self.arithmetic.device)
+        loaded = self.inputs.validation.batches(
+            self._shares(order, self.validation), self.arithmetic.device
+        )
         values = []
         for number, (indices, raw) in enumerate(zip(order, loaded, strict=True)):
             pairs = self._pairs(self.validation, indices, raw.device)
             if self.validation.views:
                 generator = generator_for(self.seed, "validation views", number)
                 drawn = draw_views(raw, self.recipe.flip, self.spread, generator)
-                raw = viewed(raw, drawn.to(raw.device, non_blocking=True))
+                raw = self._views(raw, drawn.to(raw.device, non_blocking=True))
             values.append(self._validated(raw, *pairs))
         return float(torch.stack(values).mean())
 
@@ -178,6 +189,17 @@ class HiddenProblem:
         self.objective.check(pairs)
         return pairs.tensors()
 
+    def _shares(self, order: Sequence[Tensor], pairs: PairSource) -> Sequence[Tensor]:
+        """What this process loads of index batches: its share, but for views."""
+        if pairs.views:
+            return order
+        return [indices[self.ranks.share(len(indices))] for indices in order]
+
+    def _views(self, raw: Tensor, drawn: Tensor) -> Tensor:
+        """This process's share of a whole batch's views: of 2 B rows, in their order."""
+        views = viewed(raw, drawn)
+        return views[self.ranks.share(len(views))]
+
     def _prepare(self, raw: Tensor, computed: bool) -> Tensor:
         """Module inputs [B, …] of what was loaded."""
         arrange = self.arithmetic.arrange
@@ -185,11 +207,12 @@ class HiddenProblem:
             return arrange(raw if computed else self.chain(arrange(raw)))
 
     def _value(self, x: Tensor, *pairs: Tensor) -> Tensor:
-        """The objective of module inputs [B, …] with gradient, a scalar."""
+        """The objective of a whole batch with gradient, a scalar; of `x`, its share's inputs."""
         with self.arithmetic.autocast():
             z = self.model(x)
-        z = z.float()
-        return self.objective.value(self.kernel.gram(z, z), PairLabels.of_tensors(*pairs))
+        labels = PairLabels.of_tensors(*pairs)
+        gram = whole_gram(self.kernel, z.float(), len(labels), self.ranks)
+        return self.objective.value(gram, labels)
 
 
 def train_hidden(
@@ -202,6 +225,7 @@ def train_hidden(
     control: Control = UNWATCHED,
     cache: FeatureCache | None = None,
     start: StoredModule | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[dict[str, Tensor], TrainReport]:
     """Train the hidden module that `spec` describes, by maximising its proxy objective.
 
@@ -219,6 +243,10 @@ def train_hidden(
         control: checkpoints, progress, stop.
         cache: stores the upstream's output of whole splits for the next module on it.
         start: the module that the spec says it starts from.
+        ranks: processes that train it together, each with its share of every batch: all of them
+            call this with the same arguments but for the device, and get the same weights, which
+            are those of one process but for the order in which numbers are added up. Batch norms
+            take their statistics of whole batches. See `modkernel.training.parallel`.
 
     Returns:
         The module's state dict on the CPU, and the report.
@@ -234,8 +262,8 @@ def train_hidden(
         ArtifactError: the weights to start from are altered.
         SettingsError: there is no room for the upstream's output, see `compute_features`.
     """
-    problem = _problem(spec, train, validation, upstream, arithmetic, control, cache, start)
-    result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control)
+    problem = _problem(spec, train, validation, upstream, arithmetic, control, cache, start, ranks)
+    result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control, ranks=ranks)
     weights = {
         name.removeprefix("module."): value.cpu().contiguous()
         for name, value in result.weights.items()
@@ -249,6 +277,7 @@ def train_hidden(
         device=str(arithmetic.device),
         precision=arithmetic.name,
         threads=arithmetic.threads,
+        devices=ranks.size,
         examples=train.pairs.n_examples,
         parameters=sum(p.numel() for p in problem.model.module.parameters()),
     )
@@ -264,6 +293,7 @@ def _problem(
     control: Control,
     cache: FeatureCache | None,
     start: StoredModule | None,
+    ranks: Ranks,
 ) -> HiddenProblem:
     """Refuse what cannot be trained; place the model and its inputs on the device."""
     if spec.kind != "hidden":
@@ -273,6 +303,11 @@ def _problem(
         raise PairError("Train and validate on the same kind of pairs: views of both, or of none.")
     if recipe.views is not None and not upstream:
         raise SpecError("Fixed views are for modules on stored ones: leave 'views' out.")
+    if recipe.batch_size < ranks.size:
+        raise SpecError(
+            f"A batch of {recipe.batch_size} cannot be shared by {ranks.size} devices: make "
+            "recipe.batch_size larger, or use fewer devices."
+        )
     if spec.hidden.start_from != (None if start is None else start.id):
         raise SpecError(
             f"The module starts from {(spec.hidden.start_from or 'fresh weights')[:24]}, but was "
@@ -284,6 +319,7 @@ def _problem(
     for part in (train, validation):
         part.pairs.check(objective.needs_same)
     chain = arithmetic.place(frozen_upstream(spec, upstream))
+    norm_by_whole_batches(model, ranks)
     arithmetic.place(model)
     inputs = Inputs((train.examples,), validation.examples, False, False)
     if upstream and not train.pairs.views:  # No other step has the same views.
@@ -302,6 +338,7 @@ def _problem(
         arithmetic=arithmetic,
         spread=torch.tensor(spec.preprocessing.std),
         seed=spec.seed,
+        ranks=ranks,
     )
 
 

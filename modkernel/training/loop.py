@@ -24,6 +24,7 @@ from modkernel.training.checkpoint import (
     Standing,
     resume_training,
 )
+from modkernel.training.parallel.ranks import ALONE, Ranks
 from modkernel.training.problem import Problem
 from modkernel.training.report import EpochLine
 from modkernel.training.saving import Saver
@@ -50,7 +51,12 @@ def copy_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def minimise(
-    problem: Problem, *, recipe: Recipe, seed: int, control: Control = UNWATCHED
+    problem: Problem,
+    *,
+    recipe: Recipe,
+    seed: int,
+    control: Control = UNWATCHED,
+    ranks: Ranks = ALONE,
 ) -> LoopResult:
     """Minimise a problem's loss over the parameters of its model that require a gradient.
 
@@ -62,6 +68,9 @@ def minimise(
         recipe: optimiser, schedule, clipping, number of epochs.
         seed: decides everything random.
         control: checkpoint folder, progress, stop.
+        ranks: processes that do this together, each with its share of every batch: the problem's
+            loss is the whole batch's in each of them. The first one writes and reports; all of them
+            stop where one is to.
 
     Raises:
         NonFiniteError: the loss, or the value on the validation part, is not finite.
@@ -72,7 +81,7 @@ def minimise(
     # The global generator feeds dropout alone; the caller's own use of it is left undisturbed.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        run = _Run(problem, recipe, seed, control)
+        run = _Run(problem, recipe, seed, control, ranks)
         try:
             while run.state.epoch < recipe.epochs:
                 run.train_epoch()
@@ -92,15 +101,17 @@ def minimise(
 class _Run:
     """One call of `minimise`: what it was given, and where it stands."""
 
-    def __init__(self, problem: Problem, recipe: Recipe, seed: int, control: Control) -> None:
+    def __init__(
+        self, problem: Problem, recipe: Recipe, seed: int, control: Control, ranks: Ranks
+    ) -> None:
         self.problem, self.model = problem, problem.model
-        self.recipe, self.seed, self.control = recipe, seed, control
+        self.recipe, self.seed, self.control, self.ranks = recipe, seed, control, ranks
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.device = self.trained[0].device
         steps = max(1, len(problem.batches(generator_for(seed, "epoch", 0))))
         self.optimizer = make_optimizer(recipe, self.trained)
         self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, steps)
-        self.step = make_step(problem, recipe, self.optimizer, self.trained)
+        self.step = make_step(problem, recipe, self.optimizer, self.trained, ranks)
         self.parts = Parts(self.model, self.optimizer, self.schedule, self.device)
         self.saver = Saver(control.checkpoints)
         resumed = resume_training(control.checkpoints, self.parts) if control.checkpoints else None
@@ -117,7 +128,7 @@ class _Run:
         total = torch.tensor(state.total, dtype=torch.float64, device=self.device)
         seen = LateScalar()
         for indices, raw in zip(left, self.problem.load(left, state.epoch), strict=True):
-            if self.control.stop():
+            if self.ranks.any(self.control.stop()):
                 state.total = total.item()
                 self._save(last=True)
                 raise StoppedError(
@@ -158,7 +169,8 @@ class _Run:
         state.seconds += state.elapsed
         state.epoch, state.step, state.total, state.elapsed = state.epoch + 1, 0, 0.0, 0.0
         self._save(last=state.epoch == self.recipe.epochs)
-        self.control.progress(line.event(self.recipe.epochs))
+        if self.ranks.first:
+            self.control.progress(line.event(self.recipe.epochs))
 
     def _take_step(self, raw: Tensor, indices: Tensor) -> Tensor:
         state = self.state
@@ -178,5 +190,6 @@ class _Run:
             )
 
     def _save(self, last: bool) -> None:
-        kept = Standing(self.state, self.last_rate, self.best)
-        self.saver.save(self.parts, kept, last)
+        if self.ranks.first:
+            kept = Standing(self.state, self.last_rate, self.best)
+            self.saver.save(self.parts, kept, last)

@@ -26,6 +26,7 @@ from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training.hidden import PairData, train_hidden
 from modkernel.training.inputs import labelled_data, pair_data
 from modkernel.training.output import train_output
+from modkernel.training.parallel.ranks import ALONE, Ranks
 from modkernel.training.report import TrainReport
 
 REPORTS = "reports"
@@ -53,6 +54,7 @@ def train_network(
     *,
     device: str = "auto",
     control: Control = UNWATCHED,
+    ranks: Ranks = ALONE,
 ) -> TrainedNetwork:
     """Train a network's modules one after the other, each into a folder below `folder`.
 
@@ -66,27 +68,36 @@ def train_network(
             `output`, with `weights.safetensors` and `spec.json`; `reports` has how each was
             trained.
         places: of data sets; `data` and `cache` in the folder if left out.
-        device: 'auto', 'cpu' or 'cuda'.
+        device: 'auto', 'cpu', 'cuda' or 'cuda:K'.
         control: progress and stop; with a folder of checkpoints, an interrupted module resumes
             from its last one.
+        ranks: processes that train hidden modules together, on a device each; all of them call this
+            with the same arguments but for the device, and get the same network. The first one
+            alone writes, and trains the output module. See `modkernel.training.parallel.join`.
 
     Raises:
         ModkernelError: bad specs or data, before anything is trained; numbers that are not finite;
             a folder that cannot be written, or that holds another module.
     """
     with trusting(import_paths(spec)):
-        return _train(spec, Path(folder), places, device, control)
+        return _train(spec, Path(folder), places, device, control, ranks)
 
 
 def _train(
-    spec: NetworkSpec, folder: Path, places: DataPlaces | None, device: str, control: Control
+    spec: NetworkSpec,
+    folder: Path,
+    places: DataPlaces | None,
+    device: str,
+    control: Control,
+    ranks: Ranks,
 ) -> TrainedNetwork:
     places = places or DataPlaces(root=folder / "data", cache=folder / "cache")
     info = describe_dataset(spec.dataset, places)
     plans = plan_network(spec, info)
     views = pairs_from(spec.pairs).views
     data = load_dataset(spec.dataset, places, unlabelled=views)
-    work = _Folder(folder, place_dataset(data, choose_arithmetic(device).device), device, control)
+    placed = place_dataset(data, choose_arithmetic(device).device)
+    work = _Folder(folder, placed, device, control, ranks)
     train, validation, known = pair_data(work.data, spec.dataset, spec.pairs, places)
     chain: list[StoredModule] = []
     reports: list[TrainReport] = []
@@ -112,6 +123,7 @@ class _Folder:
     data: Dataset
     device: str
     control: Control
+    ranks: Ranks
 
     @property
     def cache(self) -> FeatureCache:
@@ -129,8 +141,16 @@ class _Folder:
             return found
         arithmetic, control = self._for(name, spec)
         weights, report = train_hidden(
-            spec, *pairs, chain, arithmetic=arithmetic, control=control, cache=self.cache
+            spec,
+            *pairs,
+            chain,
+            arithmetic=arithmetic,
+            control=control,
+            cache=self.cache,
+            ranks=self.ranks,
         )
+        if not self.ranks.first:
+            return self._written(name, spec)
         stored = self._write(name, spec, weights, report)
         if self.data.train.labels is not None:
             modules = [*chain, stored]
@@ -138,6 +158,7 @@ class _Folder:
                 modules, self.data, arithmetic, cache=self.cache, stop=self.control.stop
             )
             write_moments(stored.folder / MOMENTS_FILE, moments)
+        self.ranks.wait()
         return stored, report
 
     def output(
@@ -146,6 +167,8 @@ class _Folder:
         found = self._find(name, spec)
         if found is not None:
             return found
+        if not self.ranks.first:
+            return self._written(name, spec)
         arithmetic, control = self._for(name, spec)
         train, test, validation = labelled_data(self.data)
         weights, report = train_output(
@@ -158,7 +181,9 @@ class _Folder:
             control=control,
             cache=self.cache,
         )
-        return self._write(name, spec, weights, report), report
+        stored = self._write(name, spec, weights, report)
+        self.ranks.wait()
+        return stored, report
 
     def _for(self, name: str, spec: ModuleSpec) -> tuple[Arithmetic, Control]:
         control, checkpoints = self.control, self.control.checkpoints
@@ -178,6 +203,13 @@ class _Folder:
                 "or remove that one."
             )
         return stored, TrainReport.model_validate_json(self._report(name).read_bytes())
+
+    def _written(self, name: str, spec: ModuleSpec) -> tuple[StoredModule, TrainReport]:
+        """What the first process has written of this recipe, once it has."""
+        self.ranks.wait()
+        found = self._find(name, spec)
+        assert found is not None, "the first process waits for the others when it has written"
+        return found
 
     def _report(self, name: str) -> Path:
         return self.folder / REPORTS / f"{name}.json"

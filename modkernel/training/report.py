@@ -194,7 +194,10 @@ class TrainReport(Spec):
     device: str
     precision: str
     threads: int | None = None
-    """That computed it on a CPU, whose weights depend on their number; none for a GPU."""
+    """That computed it on a CPU, whose weights depend on their number; none for a GPU.
+    Of each process, where several devices did."""
+    devices: int = 1
+    """That a module was trained on together; weights depend on their number by rounding alone."""
     examples: int
     """Training examples (an output module: labelled ones)."""
     parameters: int

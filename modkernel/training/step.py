@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from modkernel.spec import Recipe
+from modkernel.training.parallel.ranks import Ranks
 from modkernel.training.problem import PreparedProblem, Problem
 from modkernel.training.replay import Replayed
 
@@ -19,13 +20,18 @@ loss before it, a scalar."""
 
 
 def make_step(
-    problem: Problem, recipe: Recipe, optimizer: Optimizer, trained: Sequence[nn.Parameter]
+    problem: Problem,
+    recipe: Recipe,
+    optimizer: Optimizer,
+    trained: Sequence[nn.Parameter],
+    ranks: Ranks,
 ) -> Step:
     """How a problem's steps are taken: replayed where they can be."""
 
     def update(loss: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        ranks.sum_gradients(trained)
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
         optimizer.step()

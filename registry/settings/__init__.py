@@ -110,6 +110,12 @@ class Settings(BaseSettings):
         description="Between two copies of a checkpoint to MLflow's server, where another machine "
         "goes on from it; 0 sends none.",
     )
+    devices_per_module: int = Field(
+        1,
+        ge=1,
+        description="Devices of this machine that train one hidden module together: GPUs, or "
+        "places of cpu_slots without one.",
+    )
     resident_limit: int | None = Field(
         None,
         ge=0,

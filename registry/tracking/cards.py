@@ -289,16 +289,18 @@ def _training(record: ModuleRecord, report: TrainReport) -> Iterator[str]:
 def _device(report: TrainReport) -> str:
     count = report.threads
     threads = "" if count is None else f", {count} thread{'s' if count > 1 else ''}"
-    return f"{report.device}, {report.precision}{threads}"
+    together = f"{report.devices} × " if report.devices > 1 else ""
+    return f"{together}{report.device}, {report.precision}{threads}"
 
 
 def _again(report: TrainReport) -> str:
     """Whether training it again gives these weights."""
     if report.device.startswith("cuda"):
         return "similar weights, not the same: a GPU adds up in no fixed order"
+    counts = "thread count" if report.devices == 1 else "numbers of threads and devices"
     if report.precision == "float32" or report.threads == 1:
-        return "the same weights, where processor model, torch and thread count are the same"
-    return "nearly always the same weights, where processor model, torch and thread count are"
+        return f"the same weights, where processor model, torch and {counts} are the same"
+    return f"nearly always the same weights, where processor model, torch and {counts} are"
 
 
 def _use(record: ModuleRecord) -> Iterator[str]:

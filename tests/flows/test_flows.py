@@ -22,6 +22,7 @@ from modkernel.errors import (
     NotFoundError,
     ObjectiveError,
     PairError,
+    SettingsError,
     SpecError,
     UnknownNameError,
 )
@@ -29,6 +30,7 @@ from modkernel.flows.compose_network import compose_network
 from modkernel.flows.maintenance import maintenance
 from modkernel.flows.measure_modules import measure_modules
 from modkernel.flows.plans import datasets
+from modkernel.flows.runtime import shared
 from modkernel.flows.runtime.events import EpochDone, Event, Planned, StateChanged, watch
 from modkernel.flows.runtime.mlflow_runs import network_run
 from modkernel.flows.train_baseline import train_baseline
@@ -310,6 +312,26 @@ def test_a_typed_error_of_a_child_reaches_the_caller(registry: Registry) -> None
     runs = client.search_runs([experiment.experiment_id], "tags.network = 'nan'")
     statuses = {run.info.status for run in runs}
     assert statuses == {"FAILED"}
+
+
+def test_a_hidden_module_is_trained_on_several_devices(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a setting, which is no part of the recipe: what is there is reused."""
+    monkeypatch.setenv("MODKERNEL_CPU_SLOTS", "2")
+    monkeypatch.setenv("MODKERNEL_DEVICES_PER_MODULE", "2")
+    result = train_network(tiny("together"))
+    first, second, output = (registry.modules.get(module.id) for module in result.modules)
+    reports = [registry.modules.report(record) for record in (first, second, output)]
+    assert [report.devices for report in reports] == [2, 2, 1]
+    shared.open_registry().close()
+    monkeypatch.setenv("MODKERNEL_DEVICES_PER_MODULE", "1")
+    assert [module.reused for module in train_network(tiny("together")).modules] == [True] * 3
+    shared.open_registry().close()
+    monkeypatch.setenv("MODKERNEL_DEVICES_PER_MODULE", "3")
+    with pytest.raises(SettingsError, match="on 3 devices, and without a GPU 2 may"):
+        train_network(tiny("more"))
+    shared.open_registry().close()
 
 
 def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(registry: Registry) -> None:

@@ -54,6 +54,10 @@ def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples
     assert f"| 1&emsp; | {below}&emsp; | `{records[0].id[:12]}` |" in lines
     assert "| device&emsp; | cpu, float32, 2 threads |" in lines
     assert any(line.startswith("| trained again&emsp; | the same weights, where") for line in lines)
+    together = report_of(chain[-1]).changed(devices=2)
+    card = module_card(records[-1], records[:-1], together, [])
+    assert "| device&emsp; | 2 × cpu, float32, 2 threads |" in card
+    assert "numbers of threads and devices are the same" in card
     assert f"| 3&emsp; | net.output (this module)&emsp; | `{records[2].id[:12]}` |" in lines
     assert "| raw data&emsp; | 1×8×8 uint8 |" in lines
     assert "| accuracy_all_labels&emsp; | 0.9 |" in lines
