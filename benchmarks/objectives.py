@@ -1,20 +1,31 @@
 """Which proxy objective is best at equal budget: one hidden module each, everything else equal.
 
     python -m benchmarks.objectives --dataset fashion_mnist --data-root ~/.modkernel/data
-    python -m benchmarks.objectives --dataset image_folder --path cifar10-jpeg
+    python -m benchmarks.objectives --dataset image_folder --path cifar10-jpeg --crop 4 \\
+        --seeds 0 1 2 --jobs 8 --output objectives
 
 Prints a Markdown table: test accuracy of an output module on all labels, and on one label per
-class (mean and minimum over random draws), and the end-to-end baseline with the same recipe.
+class (mean and minimum over random draws), means over the seeds, and the end-to-end baseline with
+the same recipe. Each objective and seed is a process of its own, `--jobs` of them at once; each is
+one line of JSON in OUTPUT/rows.jsonl as soon as it is ready, and OUTPUT/table.md is the table so
+far. A row is `NAME`, or `NAME@TEMPERATURE`, or `end_to_end`; more options of a recipe follow after
+commas: `anchor_contrastive@0.2,weight_decay=0.001,projection=128`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import statistics
+import subprocess
+import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from benchmarks.arguments import training_parser
-from modkernel.data import DataPlaces, Dataset, DatasetInfo, describe_dataset, load_dataset
+from modkernel.data import DataPlaces, load_dataset, place_dataset
 from modkernel.modules.stored import write_module
 from modkernel.plan import facts, output_spec, plan_network
 from modkernel.spec import (
@@ -27,11 +38,10 @@ from modkernel.spec import (
     Recipe,
 )
 from modkernel.system.precision import choose_arithmetic
-from modkernel.training import OutputEvaluation, train_end_to_end, train_hidden, train_output
-from modkernel.training.inputs import class_pairs
-from modkernel.training.output import LabelledData
+from modkernel.training import train_end_to_end, train_hidden, train_output
+from modkernel.training.inputs import class_pairs, labelled_data
 
-OBJECTIVES = (
+ROWS = (
     "raw",
     "nmse",
     "alignment",
@@ -40,83 +50,139 @@ OBJECTIVES = (
     "log_contrastive",
     "pair_correlation",
     "anchor_contrastive",
+    "end_to_end",
 )
+BASELINE = "end_to_end"
 
 
 def arguments() -> argparse.Namespace:
     """Command-line arguments."""
     parser = training_parser(__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--crop", type=int, default=0)
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--objectives", nargs="*", default=OBJECTIVES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--objectives", nargs="*", default=ROWS)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="folder of the rows and the table")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def network(given: argparse.Namespace, objective: str, temperature: float | None) -> NetworkSpec:
-    """The network that every row trains, with one objective."""
+def network(given: argparse.Namespace, row: str, seed: int) -> NetworkSpec:
+    """The network that every row trains, with what the row says of it."""
+    named, *changes = row.split(",")
+    name, _, temperature = named.partition("@")
+    options = dict(change.split("=", 1) for change in changes)
+    projection = options.pop("projection", None)
+    recipe = Recipe.model_validate(
+        {
+            "epochs": given.epochs,
+            "batch_size": given.batch,
+            "learning_rate": given.learning_rate,
+            "crop_padding": given.crop,
+            "flip": True,
+        }
+        | {key: json.loads(value) for key, value in options.items()}
+    )
+    objective = ObjectiveSpec() if name == BASELINE else ObjectiveSpec(
+        name=name, temperature=float(temperature) if temperature else None
+    )  # fmt: skip
+    hidden = HiddenSpec(
+        objective=objective,
+        projection=None if projection is None else int(projection),
+        recipe=recipe,
+    )
     return NetworkSpec(
         name="objectives",
         dataset=DatasetSpec(name=given.dataset, path=given.path),
         backbone=BackboneSpec(name=given.backbone, width=given.width),
-        hidden=(
-            HiddenSpec(
-                objective=ObjectiveSpec(name=objective, temperature=temperature),
-                recipe=Recipe(
-                    epochs=given.epochs,
-                    learning_rate=given.learning_rate,
-                    crop_padding=given.crop,
-                    flip=True,
-                ),
-            ),
-        ),
+        hidden=(hidden,),
         output=OutputSpec(labels_per_class=1, draws=given.draws),
-        seed=given.seed,
+        seed=seed,
     )
 
 
-def modular(spec: NetworkSpec, info: DatasetInfo, data: Dataset) -> OutputEvaluation:
-    """Train the hidden module and the output module, and evaluate."""
-    arithmetic = choose_arithmetic()
+def train(given: argparse.Namespace, row: str, seed: int) -> dict[str, Any]:
+    """Train the hidden module and the output module, or the baseline, and evaluate."""
+    spec, arithmetic = network(given, row, seed), choose_arithmetic()
+    data = load_dataset(spec.dataset, DataPlaces(root=given.data_root, cache=given.cache))
+    data, info = place_dataset(data, arithmetic.device), data.info()
+    found: dict[str, Any] = {"row": row, "seed": seed}
+    if row.startswith(BASELINE):
+        report = train_end_to_end(spec, data, arithmetic=arithmetic)
+        assert report.evaluation is not None
+        return found | {"seconds": report.seconds, "all_labels": report.evaluation.accuracy}
     (plan,) = plan_network(spec, info)
     hidden = plan.spec(info.preprocessing.id, info.preprocessing, facts(info), spec.seed)
     assert spec.output is not None
-    weights, _ = train_hidden(hidden, *class_pairs(data), arithmetic=arithmetic)
+    weights, report = train_hidden(hidden, *class_pairs(data), arithmetic=arithmetic)
     with tempfile.TemporaryDirectory() as folder:
         stored = write_module(Path(folder, "hidden"), hidden, weights)
         _, output = train_output(
             output_spec(spec.output, hidden, stored.id, info, spec.seed),
-            LabelledData(data.train.examples, data.train.labels),
-            LabelledData(data.test.examples, data.test.labels),
+            *labelled_data(data)[:2],
             [stored],
             arithmetic=arithmetic,
         )
     assert output.evaluation is not None
-    return output.evaluation
+    return found | {
+        "seconds": report.seconds,
+        "all_labels": output.evaluation.accuracy_all_labels,
+        "mean": output.evaluation.accuracy_mean,
+        "least": output.evaluation.accuracy_min,
+    }
+
+
+def in_process(row: str, seed: int) -> dict[str, Any]:
+    """One of them in a process of its own, with this command's other options."""
+    own = ("--one", json.dumps([row, seed]))
+    command = (sys.executable, "-m", "benchmarks.objectives", *sys.argv[1:], *own)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"row": row, "seed": seed, "failed": done.stderr.strip()[-300:]}
+    known: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return known
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over the seeds that are ready."""
+    lines = [
+        "| objective | seeds | all labels | 1 label a class: mean | least | training, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(row["row"] for row in rows):
+        ready = [row for row in rows if row["row"] == name and "failed" not in row]
+
+        def mean(key: str, of: list[dict[str, Any]] = ready) -> str:
+            values = [row[key] for row in of if key in row]
+            return f"{statistics.mean(values):.2%}" if values else ""
+
+        seconds = f"{statistics.mean(r['seconds'] for r in ready):.0f}" if ready else "failed"
+        figures = (mean("all_labels"), mean("mean"), mean("least"), seconds)
+        lines.append(f"| `{name}` | {len(ready)} | " + " | ".join(figures) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Print the table, a row as soon as it is known."""
+    """Run the rows, and print the table."""
     given = arguments()
-    places = DataPlaces(root=given.data_root, cache=given.cache)
-    first = network(given, "raw", None)
-    data = load_dataset(first.dataset, places)
-    info = describe_dataset(first.dataset, places)
-    print("| objective | all labels | 1 label a class: mean | min |", flush=True)
-    print("|---|---|---|---|", flush=True)
-    for text in given.objectives:
-        name, _, temperature = text.partition("@")
-        spec = network(given, name, float(temperature) if temperature else None)
-        found = modular(spec, info, data)
-        print(
-            f"| `{text}` | {found.accuracy_all_labels:.2%} | {found.accuracy_mean:.2%} "
-            f"| {found.accuracy_min:.2%} |",
-            flush=True,
-        )
-    report = train_end_to_end(first, data, arithmetic=choose_arithmetic())
-    assert report.evaluation is not None
-    print(f"| end to end | {report.evaluation.accuracy:.2%} | | |")
+    if given.one:
+        print(json.dumps(train(given, *json.loads(given.one))))
+        return
+    rows: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(given.jobs) as pool:
+        wanted = [(row, seed) for seed in given.seeds for row in given.objectives]
+        for done in as_completed([pool.submit(in_process, *each) for each in wanted]):
+            rows.append(done.result())
+            print(json.dumps(rows[-1]), flush=True)
+            if given.output is not None:
+                given.output.mkdir(parents=True, exist_ok=True)
+                with (given.output / "rows.jsonl").open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+                (given.output / "table.md").write_text(table(rows) + "\n")
+    print(table(rows))
 
 
 if __name__ == "__main__":

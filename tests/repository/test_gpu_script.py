@@ -54,7 +54,8 @@ def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
     assert results["tests"]["passed"] > 3
     assert results["tests"]["failed"] == 0
     (speeds,) = results["speed"]["batches"]
-    assert set(speeds["images_per_second"]) == {"loader", "float32", "bfloat16", "train_hidden"}
+    loops = {"weak", "strong", "train_hidden eager", "train_hidden graph"}
+    assert set(speeds["images_per_second"]) == loops
     assert all(rate > 0 for rate in speeds["images_per_second"].values())
     paper = results["paper"]
     assert paper["epochs"] == len(paper["history"]) == 1
@@ -62,7 +63,11 @@ def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
     assert (paper["labels"], paper["draws"]) == (10, 3)
     table = (tmp_path / "out" / "gpu.md").read_text()
     assert table in done.stdout
-    for text in ("| 16 | `train_hidden` |", "test accuracy, all labels", "least of 3 draws"):
+    for text in (
+        "| 16 | `train_hidden`, steps replayed |",
+        "test accuracy, all labels",
+        "least of 3 draws",
+    ):
         assert text in table
 
 
