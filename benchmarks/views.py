@@ -26,13 +26,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.arguments import training_parser
+from modkernel.backbones import build_hidden
 from modkernel.control import Control
 from modkernel.data import DataPlaces, Dataset, load_dataset, place_dataset
 from modkernel.errors import DataError, ModkernelError, StoppedError
 from modkernel.features.compute import compute_features
 from modkernel.features.extractor import frozen_chain, make_extractor
 from modkernel.kernels import unit_rows
-from modkernel.modules.stored import StoredModule, build_module, write_module
+from modkernel.modules.stored import StoredModule, write_module
 from modkernel.plan import plan_network
 from modkernel.reuse.label_choice import suggest_labels
 from modkernel.spec import (
@@ -116,7 +117,7 @@ def chain_of(
         upstream = chain[-1].id if chain else data.preprocessing.id
         module = plan.spec(upstream, data.preprocessing, known, spec.seed)
         if row == "random":
-            untrained = build_module(module)
+            untrained = build_hidden(plan.backbone, plan.blocks, plan.takes, spec.seed)
             weights = {name: value.contiguous() for name, value in untrained.state_dict().items()}
         else:
             control = Control(
@@ -271,7 +272,7 @@ def main() -> None:
                 found, suggested = measured(row, phi, data, given.draws, arithmetic)
                 if row != "pixels":
                     found |= few_labels("same", suggested, tester(raw, data, arithmetic.device))
-            except (ModkernelError, torch.OutOfMemoryError) as error:
+            except (ModkernelError, RuntimeError) as error:
                 reason = "ran out of --seconds" if isinstance(error, StoppedError) else str(error)
                 found = {"row": row, "error": f"{NAMES[row]}: {reason}"}
             found |= took | {"seconds": round(time.perf_counter() - began, 1), "setting": setting}

@@ -131,7 +131,9 @@ def load_dataset(
     )
     if unlabelled and pool.unlabelled is not None:
         held_out = digests[found.slices[1].start :]
-        aside = _read_unlabelled(pool.unlabelled, held_out, where.cache, shape, reading)
+        # Both of one kind, so that they can be joined.
+        limit = 0 if isinstance(examples, Streamed) else resident_limit
+        aside = _read_unlabelled(pool.unlabelled, held_out, where.cache, shape, reading, limit)
         data = replace(data, unlabelled=aside)
     if kept is None:
         # A set that has just been downloaded has its stamp only now.
@@ -142,7 +144,12 @@ def load_dataset(
 
 
 def _read_unlabelled(
-    given: Unlabelled, held_out: Tensor, cache: Path, shape: Shape, reading: ImageReading
+    given: Unlabelled,
+    held_out: Tensor,
+    cache: Path,
+    shape: Shape,
+    reading: ImageReading,
+    resident_limit: int | None,
 ) -> Split | None:
     """Examples without a label, but for copies of those that are validated or tested on."""
     count = len(given.ids)
@@ -153,7 +160,7 @@ def _read_unlabelled(
         return None
     name = hashlib.sha256(hashes[rows.numpy()].tobytes() + f"{shape}{reading}".encode()).hexdigest()
     decoded = cache / "datasets" / f"{name}.safetensors"
-    examples = _read(take(given.examples, rows), shape, reading, decoded, None)
+    examples = _read(take(given.examples, rows), shape, reading, decoded, resident_limit)
     source = examples if isinstance(examples, Streamed) else Resident.whole(examples)
     return Split([given.ids[row] for row in rows.tolist()], None, source, digests[rows])
 
