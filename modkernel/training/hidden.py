@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -133,11 +133,15 @@ class HiddenProblem:
     def prepared_loss(self, *inputs: Tensor) -> Tensor:
         """Minus the objective of what `prepare` gave, a scalar."""
         raw, drawn, *pairs = inputs
+        return -self.value(self.training_inputs(raw, drawn), *pairs)[1]
+
+    def training_inputs(self, raw: Tensor, drawn: Tensor) -> Tensor:
+        """Module inputs [B, …] of a batch, changed by what was drawn for it."""
         if self.train.views:
             raw = viewed(raw, drawn)
         elif not self.inputs.train_computed and self.recipe.augments:
             raw = moved(raw, drawn, self.recipe.crop_padding)
-        return -self._value(self._prepare(raw, self.inputs.train_computed), *pairs)
+        return self._prepare(raw, self.inputs.train_computed)
 
     @property
     def replayable(self) -> bool:
@@ -147,24 +151,31 @@ class HiddenProblem:
     @torch.no_grad()
     def validate(self) -> float:
         """Mean objective over the validation batches; of views, the same ones in every epoch."""
+        values = [self._validated(raw, *pairs) for raw, pairs in self.validation_batches()]
+        return float(torch.stack(values).mean())
+
+    def validation_batches(self) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]:
+        """Validation examples [B, …] as they are loaded, or views of them, and their pairs."""
         order = self.validation_order
         loaded = self.inputs.validation.batches(order, self.arithmetic.device)
-        values = []
         for number, (indices, raw) in enumerate(zip(order, loaded, strict=True)):
             pairs = self._pairs(self.validation, indices, raw.device)
             if self.validation.views:
                 generator = generator_for(self.seed, "validation views", number)
                 drawn = draw_views(raw, self.recipe.flip, self.spread, generator)
                 raw = viewed(raw, drawn.to(raw.device, non_blocking=True))
-            values.append(self._validated(raw, *pairs))
-        return float(torch.stack(values).mean())
+            yield raw, pairs
+
+    def validation_inputs(self, raw: Tensor) -> Tensor:
+        """Module inputs [B, …] of what `validation_batches` gives."""
+        return self._prepare(raw, self.inputs.validation_computed)
 
     @cached_property
     def _validated(self) -> Callable[..., Tensor]:
         """The objective of loaded validation examples [B, …] and their pairs, a scalar."""
 
         def value(raw: Tensor, *pairs: Tensor) -> Tensor:
-            return self._value(self._prepare(raw, self.inputs.validation_computed), *pairs)
+            return self.value(self.validation_inputs(raw), *pairs)[1]
 
         if self.replayable:
             return Replayed(value, self.arithmetic.device)
@@ -184,12 +195,12 @@ class HiddenProblem:
         with torch.no_grad(), self.arithmetic.autocast():
             return arrange(raw if computed else self.chain(arrange(raw)))
 
-    def _value(self, x: Tensor, *pairs: Tensor) -> Tensor:
-        """The objective of module inputs [B, …] with gradient, a scalar."""
+    def value(self, x: Tensor, *pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """What the module gives of inputs [B, …], and its objective, a scalar; with gradient."""
         with self.arithmetic.autocast():
-            z = self.model(x)
+            h, z = self.model.both(x)
         z = z.float()
-        return self.objective.value(self.kernel.gram(z, z), PairLabels.of_tensors(*pairs))
+        return h, self.objective.value(self.kernel.gram(z, z), PairLabels.of_tensors(*pairs))
 
 
 def train_hidden(
@@ -234,13 +245,9 @@ def train_hidden(
         ArtifactError: the weights to start from are altered.
         SettingsError: there is no room for the upstream's output, see `compute_features`.
     """
-    problem = _problem(spec, train, validation, upstream, arithmetic, control, cache, start)
+    problem = hidden_problem(spec, train, validation, upstream, arithmetic, control, cache, start)
     result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control)
-    weights = {
-        name.removeprefix("module."): value.cpu().contiguous()
-        for name, value in result.weights.items()
-        if name.startswith("module.")
-    }
+    weights = kept_weights(result.weights)
     report = TrainReport(
         recipe_digest=spec.digest(),
         history=result.history,
@@ -255,7 +262,22 @@ def train_hidden(
     return weights, report
 
 
-def _problem(
+def kept_weights(trained: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """The state dict of a module alone, on the CPU, without what only its training has.
+
+    Args:
+        trained: state dict of the model that was trained.
+        prefix: what the names of the module's own model begin with in it.
+    """
+    prefix += "module."
+    return {
+        name.removeprefix(prefix): value.cpu().contiguous()
+        for name, value in trained.items()
+        if name.startswith(prefix)
+    }
+
+
+def hidden_problem(
     spec: ModuleSpec,
     train: PairData,
     validation: PairData,
@@ -263,9 +285,12 @@ def _problem(
     arithmetic: Arithmetic,
     control: Control,
     cache: FeatureCache | None,
-    start: StoredModule | None,
+    start: StoredModule | None = None,
 ) -> HiddenProblem:
-    """Refuse what cannot be trained; place the model and its inputs on the device."""
+    """The problem of a module: refuses what cannot be trained, places it on the device.
+
+    Arguments and errors as of `train_hidden`.
+    """
     if spec.kind != "hidden":
         raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
     recipe = spec.hidden.recipe

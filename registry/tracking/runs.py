@@ -157,6 +157,7 @@ class Runs:
                 "backbone": spec.backbone.name,
                 "hidden modules": str(len(spec.hidden)),
                 "seed": str(spec.seed),
+                "train": spec.train,
             }
             log_params(client, run_id, values)
             client.log_dict(run_id, spec.model_dump(mode="json"), "network.json")
