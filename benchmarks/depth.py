@@ -4,9 +4,10 @@
     python -m benchmarks.depth --dataset digits --width 8 --epochs 1 --crop 1 --json tiny.jsonl
 
 ResNet-18, each module for as many epochs as the end-to-end baseline, crop and flip, ridge output
-modules. Every row of every seed is a process of its own, whose result is appended to the file as
-soon as it is known: a run that is interrupted keeps what it has, and the same command goes on. Then
-it prints a Markdown table of means over the seeds that are there; `--table` prints that alone.
+modules; `together-4` and `together-8` train all modules in one pass of as many. Every row of every
+seed is a process of its own, whose result is appended to the file as soon as it is known: a run
+that is interrupted keeps what it has, and the same command goes on. Then it prints a Markdown table
+of means over the seeds that are there; `--table` prints that alone.
 Seconds are comparable with `--jobs 1` only. Peak memory is what torch had allocated on a GPU, and
 the process's resident size on a CPU. Images are decoded once, into the cache, before the first row.
 """
@@ -63,6 +64,8 @@ class Row:
     title: str
     modules: int = 1
     tail: Tail = "none"
+    together: bool = False
+    """All modules in one pass."""
     whole: bool = False
     """End to end."""
     checkpointed: bool = False
@@ -74,6 +77,8 @@ ROWS = {
     "four-none": Row("four hidden modules, no tail", 4),
     "four-auto": Row("four hidden modules, tail: auto", 4, "auto"),
     "eight-auto": Row("eight hidden modules, tail: auto", 8, "auto"),
+    "together-4": Row("four hidden modules together, tail: auto", 4, "auto", together=True),
+    "together-8": Row("eight hidden modules together, tail: auto", 8, "auto", together=True),
     "end-to-end": Row("end to end, cross-entropy", whole=True),
     "checkpointed": Row("the same with gradient checkpointing", whole=True, checkpointed=True),
 }
@@ -113,6 +118,7 @@ def network(given: argparse.Namespace, row: Row, seed: int) -> NetworkSpec:
         backbone=BackboneSpec(name="resnet18", width=given.width),
         hidden=(HiddenSpec(recipe=recipe, tail=row.tail),) * row.modules,
         output=OutputSpec(method="ridge", labels_per_class=1, draws=given.draws),
+        train="together" if row.together else "in turn",
         seed=seed,
     )
 

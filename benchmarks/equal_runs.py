@@ -32,7 +32,7 @@ from modkernel.spec import (
 )
 from modkernel.system.precision import choose_arithmetic
 from modkernel.training import train_hidden
-from modkernel.training.hidden import PairData
+from modkernel.training.pair_data import PairData
 
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 PRECISIONS = ("float32", "bfloat16")

@@ -43,8 +43,9 @@ from modkernel.spec import (
 from modkernel.system.precision import choose_arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training.heads import fit_ridge, predict_heads
-from modkernel.training.hidden import PairData, train_hidden
+from modkernel.training.hidden import train_hidden
 from modkernel.training.network import train_network
+from modkernel.training.pair_data import PairData
 from modkernel.training.stitch import fit_stitch
 from modkernel.training.stitch_guard import judge_stitch
 

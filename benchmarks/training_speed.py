@@ -43,7 +43,7 @@ from modkernel.plan import plan_hidden
 from modkernel.spec import BackboneSpec, DatasetFacts, HiddenSpec, ModuleSpec, Preprocessing, Recipe
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import train_hidden
-from modkernel.training.hidden import PairData
+from modkernel.training.pair_data import PairData
 
 BATCH = 128
 CROP = 4

@@ -17,6 +17,7 @@ from modkernel.flows.search.score import score_stored_module
 from modkernel.flows.tasks.ground_truth import measure_stored_ground_truth
 from modkernel.flows.tasks.measure import measure_stored_module
 from modkernel.flows.tasks.train import train_stored_module
+from modkernel.flows.tasks.train_together import train_stored_group
 from modkernel.flows.tasks.train_whole import train_whole
 from modkernel.flows.team.dispatch import FLOW
 from modkernel.flows.team.machines import this_host
@@ -24,9 +25,10 @@ from modkernel.flows.team.needs import Needs
 from modkernel.jobs.failures import ERRORS
 from modkernel.lookup import trusting
 
-TaskName = Literal["train", "measure", "score", "ground_truth", "train_whole"]
+TaskName = Literal["train", "train_together", "measure", "score", "ground_truth", "train_whole"]
 TASKS: dict[TaskName, Any] = {
     "train": train_stored_module,
+    "train_together": train_stored_group,
     "measure": measure_stored_module,
     "score": score_stored_module,
     "ground_truth": measure_stored_ground_truth,

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from modkernel.spec import OutputModuleSpec as OutputModuleSpec
     from modkernel.spec import OutputSpec as OutputSpec
     from modkernel.spec import Recipe as Recipe
+    from modkernel.spec.group import GroupSpec as GroupSpec
     from modkernel.system.precision import Arithmetic as Arithmetic
     from modkernel.system.precision import choose_arithmetic as choose_arithmetic
     from modkernel.training import Evaluation as Evaluation
@@ -70,8 +71,9 @@ if TYPE_CHECKING:
     from modkernel.training import train_hidden as train_hidden
     from modkernel.training import train_network as train_network
     from modkernel.training import train_output as train_output
-    from modkernel.training.hidden import PairData as PairData
+    from modkernel.training import train_together as train_together
     from modkernel.training.output import LabelledData as LabelledData
+    from modkernel.training.pair_data import PairData as PairData
 
 __all__, __getattr__ = lazy_names(__name__, __file__)
 

@@ -46,6 +46,7 @@ from modkernel.spec import (
     pairs_from,
     view_objective,
 )
+from modkernel.spec.group import check_together
 
 EACH = "hidden[{}]"
 """Where a network's spec has its hidden modules."""
@@ -200,7 +201,10 @@ def plan_network(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]
         PairError, InterfaceError: see `check_hidden`.
         DataError, LabelBudgetError: the output module cannot be trained.
         CutError, UnknownNameError, ObjectiveError, InterfaceError: see `plan_hidden`.
+        SpecError: the hidden modules cannot be trained together, see `check_together`.
     """
+    if spec.in_one_pass:
+        check_together(spec.hidden)
     check_hidden(spec.hidden, info, spec.pairs)
     if spec.output is not None:
         check_output(spec.output, info)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from modkernel.registry.tracking.tags import CLOSED_FORM
 from modkernel.registry.upkeep import pages
 from modkernel.reuse.moments_file import MOMENTS_FILE
 from modkernel.spec import DatasetSpec, Shape
+from modkernel.spec.group import GroupSpec
 from modkernel.training.report import TrainReport
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -46,6 +47,28 @@ class Modules:
         One whose bytes are gone from MLflow's store is restored from its private copy, or else
         marked LOST and passed over.
         """
+        return next(self._all_ready(recipe_digest), None)
+
+    def find_group(self, group: GroupSpec) -> tuple[ModuleRecord, ...] | None:
+        """All modules of a group that was trained together, each on the one before it.
+
+        Each is of the same pass: of modules of one recipe that stand on others, the ids differ.
+        None where one of them is missing.
+        """
+        return self._group_on(group, ())
+
+    def _group_on(
+        self, group: GroupSpec, below: tuple[ModuleRecord, ...]
+    ) -> tuple[ModuleRecord, ...] | None:
+        if len(below) == len(group.modules):
+            return below
+        member = group.member(len(below), below[-1].id if below else "")
+        # One whose process died between storing two of them may have been trained twice.
+        found = (self._group_on(group, (*below, one)) for one in self._all_ready(member.digest()))
+        return next((whole for whole in found if whole is not None), None)
+
+    def _all_ready(self, recipe_digest: str) -> Iterator[ModuleRecord]:
+        """The ready modules of a recipe, the oldest first; see `find_ready`."""
         query = (
             select(ModuleRow)
             .where(ModuleRow.recipe_digest == recipe_digest, ModuleRow.state == "READY")
@@ -54,7 +77,7 @@ class Modules:
         with self.backends.database.reading() as session:
             records = [queries.record_of(row) for row in session.scalars(query)]
         found = (self._with_bytes(record) for record in records)
-        return next((record for record in found if record is not None), None)
+        yield from (record for record in found if record is not None)
 
     def _with_bytes(self, record: ModuleRecord) -> ModuleRecord | None:
         """A ready module, restored if need be; none if it is lost."""

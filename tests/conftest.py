@@ -82,6 +82,7 @@ SERVED = {
         "test_shared_checkpoints",
         "test_stitch",
         "test_study",
+        "test_together",
         "test_trust",
         "test_views",
     ),

@@ -33,4 +33,5 @@ def plan(registry: Registry, spec: NetworkSpec) -> Plan:
     ]
     if spec.output is not None:
         steps.append(output_step(f"{spec.name}.output", spec.output, info, seed, dataset))
-    return Plan(below_first(info, sources[0]), tuple(steps))
+    below = below_first(info, sources[0])
+    return Plan(below, tuple(steps), in_one_pass=len(hidden) if spec.in_one_pass else 0)

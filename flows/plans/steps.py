@@ -14,6 +14,7 @@ from modkernel.registry import ModuleRecord, Registry
 from modkernel.spec import (
     DatasetFacts,
     DatasetSpec,
+    HiddenModuleSpec,
     KernelSpec,
     ModuleSpec,
     OutputSpec,
@@ -21,6 +22,10 @@ from modkernel.spec import (
     Shape,
     Upstream,
 )
+from modkernel.spec.group import GroupSpec
+
+TO_BE_TRAINED = "to be trained"
+"""The id of a module that has none yet."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,22 @@ class Plan:
     """What the first step stands on."""
     steps: tuple[Step, ...]
     kept: tuple[ModuleRecord, ...] = ()
+    in_one_pass: int = 0
+    """How many of the first steps, hidden modules, are trained together; the others in turn."""
+
+    @property
+    def group(self) -> GroupSpec | None:
+        """Those that are trained together; none where all are trained in turn."""
+        if not self.in_one_pass:
+            return None
+        specs: list[HiddenModuleSpec] = []
+        below = self.below
+        for step in self.steps[: self.in_one_pass]:
+            spec = step.spec_on(below)
+            assert spec.kind == "hidden"
+            specs.append(spec)
+            below = Below.of_module(TO_BE_TRAINED, spec)
+        return GroupSpec.of(specs)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -195,8 +216,14 @@ def output_step(
 def stored_already(registry: Registry, plan: Plan) -> tuple[ModuleRecord, ...]:
     """The first modules of a plan that were trained before; those after them were not."""
     found: list[ModuleRecord] = []
-    below = plan.below
-    for step in plan.steps:
+    below, group = plan.below, plan.group
+    if group is not None:
+        together = registry.modules.find_group(group)
+        if together is None:
+            return ()
+        found += together
+        below = Below.of_record(together[-1])
+    for step in plan.steps[plan.in_one_pass :]:
         record = registry.modules.find_ready(step.spec_on(below).digest())
         if record is None:
             break

@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 
 from modkernel.errors import StoppedError, StoreError
 from modkernel.flows.runtime.events import Note, emit
-from modkernel.jobs.job import EndToEndJob, HiddenJob, Job, StitchJob
+from modkernel.jobs.job import EndToEndJob, HiddenJob, Job, StitchJob, TogetherJob
 from modkernel.jobs.slots import hold
 from modkernel.registry import Registry
 from modkernel.training.checkpoint import FILE, Position, position_of
@@ -40,7 +40,7 @@ def shared_checkpoints(registry: Registry, run_id: str, job: Job, label: str) ->
         label: what it is called in notes.
     """
     if not registry.checkpoints.are_shared or not isinstance(
-        job, HiddenJob | StitchJob | EndToEndJob
+        job, HiddenJob | TogetherJob | StitchJob | EndToEndJob
     ):
         yield
         return

@@ -34,6 +34,7 @@ from modkernel.jobs.job import (
     MeasureJob,
     OutputJob,
     StitchJob,
+    TogetherJob,
     UpstreamFiles,
 )
 from modkernel.jobs.slots import gpus
@@ -42,7 +43,9 @@ from modkernel.registry import ModuleRecord, Registry, Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
-J = TypeVar("J", HiddenJob, StitchJob, OutputJob, EndToEndJob, MeasureJob, GroundTruthJob)
+J = TypeVar(
+    "J", HiddenJob, TogetherJob, StitchJob, OutputJob, EndToEndJob, MeasureJob, GroundTruthJob
+)
 
 Follow = Callable[[ChildEvent], None]
 

@@ -59,7 +59,7 @@ def parse(event: Mapping[str, Any]) -> ChildEvent | None:
         case {"event": "started", "device": str(device), "pid": int(pid)}:
             return Started(device, pid)
         case {"event": "epoch", "epochs": int(epochs), **values}:
-            fields = {name: values[name] for name in EpochLine.model_fields}
+            fields = {name: values[name] for name in EpochLine.model_fields if name in values}
             return EpochEnded(EpochLine(**fields), epochs)
         case {"event": "target", "target": int(target), "targets": int(targets)}:
             return TargetJudged(target, targets)

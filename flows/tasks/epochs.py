@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prefect.logging import get_run_logger
@@ -45,6 +45,30 @@ def training(
         # Those that were not followed, too: of a flow that was killed before it could log them.
         registry.runs.log_epochs(run_id, [line.event(epochs) for line in report.history])
         yield report
+
+
+class GroupEpochs:
+    """Passes on the epochs of a child that trains several modules together."""
+
+    def __init__(self, label: str, names: Sequence[str]) -> None:
+        self._names, self._log, self._bar = names, get_run_logger(), ProgressArtifact(label)
+
+    def __call__(self, event: ChildEvent) -> None:
+        """Tell of an epoch, a module at a time."""
+        if not isinstance(event, EpochEnded):
+            return
+        line, epochs = event.line, event.epochs
+        for name, part in zip(self._names, line.parts, strict=True):
+            emit(EpochDone(name, line.epoch, epochs, part.objective, part.validation))
+            self._log.info(
+                "%s: epoch %d of %d: objective %.4g, validation %.4g.",
+                name,
+                line.epoch,
+                epochs,
+                part.objective,
+                part.validation,
+            )
+        self._bar.show(line.epoch, epochs)
 
 
 class _Epochs:

@@ -36,7 +36,7 @@ def train_stored_module(
     parent_run_id: str | None = None,
     label: str | None = None,
     labels: str | None = None,
-    below: ModuleResult | None = None,
+    below: ModuleResult | tuple[ModuleResult, ...] | None = None,
     force: bool = False,
 ) -> ModuleResult:
     """Have a module trained and stored, unless one with the same recipe is stored already.
@@ -49,7 +49,8 @@ def train_stored_module(
         parent_run_id: MLflow run of the network.
         label: what it is called in progress, where several of one name are trained at once.
         labels: file of labels to train an output module on.
-        below: the module that it stands on, where the spec does not name it.
+        below: the module that it stands on, or those that end in it, where the spec does not name
+            it.
         force: store a stitch even if it is not worth it.
 
     Raises:
@@ -61,7 +62,8 @@ def train_stored_module(
 
     registry, log = open_registry(), get_run_logger()
     if below is not None:
-        module = module.changed(interface=module.interface.changed(upstream=below.id))
+        last = below[-1] if isinstance(below, tuple) else below
+        module = module.changed(interface=module.interface.changed(upstream=last.id))
     digest, label = module.digest(), label or name
     remember(registry, dataset, module.dataset.fingerprint)
     tests = Untested()

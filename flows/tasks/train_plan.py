@@ -6,17 +6,15 @@ from typing import Any
 
 from prefect.futures import PrefectFuture
 
-from modkernel.flows.plans.steps import Below, Plan, stored_already
+from modkernel.flows.plans.steps import TO_BE_TRAINED, Below, Plan, stored_already
 from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.mlflow_runs import is_recorded, network_run
 from modkernel.flows.runtime.results import ModuleResult, NetworkResult
 from modkernel.flows.tasks.record import record_network
 from modkernel.flows.tasks.train import train_stored_module
+from modkernel.flows.tasks.train_together import group_label, train_stored_group
 from modkernel.registry import Registry
 from modkernel.spec import NetworkSpec
-
-TO_BE_TRAINED = "to be trained"
-"""The id of a module that has none yet."""
 
 
 def train_network_of(
@@ -52,13 +50,22 @@ def train_network_of(
 def train_in_order(plan: Plan, run_id: str | None) -> list[ModuleResult]:
     """Train the steps of a plan, each on the one before it; what is stored already is reused.
 
+    Those that are trained in one pass are one task.
+
     Args:
         plan: the modules.
         run_id: MLflow run of the network.
     """
-    tasks: list[PrefectFuture[ModuleResult]] = []
-    below = plan.below
-    for step in plan.steps:
+    tasks: list[PrefectFuture[Any]] = []
+    below, group, count = plan.below, plan.group, plan.in_one_pass
+    if group is not None:
+        first, label = plan.steps[0], group_label(plan.names[:count])
+        task: PrefectFuture[Any] = train_stored_group.with_options(name=label).submit(
+            label, plan.names[:count], group, first.dataset, first.pairs, run_id
+        )
+        tasks.append(task)
+        below = Below.of_module(TO_BE_TRAINED, group.modules[-1])
+    for step in plan.steps[count:]:
         module = step.spec_on(below)
         # All at once, so that a run's page shows from its start what is to come, and in which
         # order; Prefect starts each when the one before it is done, and hands over its result.
@@ -74,7 +81,8 @@ def train_in_order(plan: Plan, run_id: str | None) -> list[ModuleResult]:
         )
         tasks.append(task)
         below = Below.of_module(TO_BE_TRAINED, module)
-    return [task.result() for task in tasks]
+    results = [task.result() for task in tasks]
+    return [*results.pop(0), *results] if group is not None else results
 
 
 def is_done(registry: Registry, name: str, plan: Plan) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from modkernel.data.cache_files import read_json
 from modkernel.registry import Registry
 from modkernel.registry.backends import this_process
+from modkernel.spec.group import GroupSpec
 
-RESUMED = ("hidden", "stitch", "end_to_end")
+RESUMED = ("hidden", "together", "stitch", "end_to_end")
 """Kinds of jobs that leave checkpoints."""
 
 
@@ -38,8 +40,15 @@ def left_work(registry: Registry) -> Iterator[Path]:
             continue
         job = read_json(folder / "job.json")
         resumes = isinstance(job, dict) and job.get("kind") in RESUMED
-        if not resumes or registry.modules.find_ready(folder.name) is not None:
+        if not resumes or _is_stored(registry, folder.name, job):
             yield folder
+
+
+def _is_stored(registry: Registry, key: str, job: Any) -> bool:
+    if job["kind"] == "together":
+        group = GroupSpec.model_validate(job["group"])
+        return registry.modules.find_group(group) is not None
+    return registry.modules.find_ready(key) is not None
 
 
 def sweep_work(registry: Registry) -> None:

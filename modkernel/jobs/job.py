@@ -7,7 +7,8 @@ Layout of a job's work folder:
     progress.jsonl    one JSON object a line, appended by every child that worked here
     log.txt           what the children wrote to their standard output and error
     checkpoint/       where training goes on
-    result/           appears as a whole when training is finished
+    result/           appears as a whole when training is finished; of modules that were trained
+                       together each has a folder in it, `hidden-1`, `hidden-2`, …
     error.json        {"type", "message", "died"} of the typed error that ended the last child
     meeting           by which the processes of several devices find each other, while they train
 """
@@ -30,6 +31,7 @@ from modkernel.spec import (
     Spec,
     StitchModuleSpec,
 )
+from modkernel.spec.group import GroupSpec
 
 Device = Literal["auto", "cpu", "cuda"]
 LEFT_OUT = (
@@ -106,6 +108,19 @@ class HiddenJob(_Job):
         return self.module.dataset.fingerprint
 
 
+class TogetherJob(_Job):
+    """Train the hidden modules of a group in one pass, and measure each."""
+
+    kind: Literal["together"] = "together"
+    group: GroupSpec
+    pairs: str | None = Field(None, description="File of pairs, in place of class labels.")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data that the job was planned on."""
+        return self.group.modules[0].dataset.fingerprint
+
+
 class StitchJob(_Job):
     """Fit a stitch, judge it, and measure it."""
 
@@ -164,14 +179,14 @@ class GroundTruthJob(_Job):
 
 
 Job = Annotated[
-    HiddenJob | StitchJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob,
+    HiddenJob | TogetherJob | StitchJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob,
     Field(discriminator="kind"),
 ]
 """What a child process trains or measures, on what, and where it leaves the result."""
 
-_job: TypeAdapter[HiddenJob | StitchJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob] = (
-    TypeAdapter(Job)
-)
+_job: TypeAdapter[
+    HiddenJob | TogetherJob | StitchJob | OutputJob | EndToEndJob | MeasureJob | GroundTruthJob
+] = TypeAdapter(Job)
 
 
 def disk_full(work: Path) -> ChildError:

@@ -26,24 +26,26 @@ from modkernel.jobs.job import (
     MeasureJob,
     OutputJob,
     StitchJob,
+    TogetherJob,
     UpstreamFiles,
 )
 from modkernel.lookup import trusting
 from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.reuse.ground_truth import GROUND_TRUTH_FILE
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
-from modkernel.spec import Recipe, pairs_from
+from modkernel.spec import DatasetFacts, Recipe, pairs_from
 from modkernel.system.files import written_whole
 from modkernel.system.memory import peak_memory
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
 from modkernel.training.ground_truth import measure_ground_truth
-from modkernel.training.hidden import PairData
 from modkernel.training.inputs import given_labels, labelled_data, pair_data
 from modkernel.training.output import GivenLabels, LabelledData
+from modkernel.training.pair_data import PairData
 from modkernel.training.parallel.join import here
 from modkernel.training.stitch import fit_stitch
 from modkernel.training.stitch_guard import check_worth, judge_stitch
+from modkernel.training.together import train_together, write_group
 
 REPORT = "report.json"
 
@@ -75,7 +77,7 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
     control = Control(checkpoints=work / "checkpoint", progress=progress, stop=stop)
     upstream = _read_chain(job.upstream)
     arithmetic = choose_arithmetic(job.device, _recipe(job, upstream).precision)
-    views = isinstance(job, HiddenJob) and job.module.dataset.pairs is not None
+    views = isinstance(job, HiddenJob | TogetherJob) and pairs_from(job.pairs).views
     data = load_dataset(
         job.dataset, job.places, resident_limit=job.resident_limit, unlabelled=views
     )
@@ -91,6 +93,13 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
                 stored = write_module(part, job.module, weights)
                 _write_report(part, report)
                 _measure_new(job, [*upstream, stored], data, arithmetic, control, part)
+            case TogetherJob():
+                part.mkdir()
+                done = _together(job, data, upstream, arithmetic, control, part)
+                for count, (stored, report) in enumerate(done, start=1):
+                    _write_report(part / stored.folder.name, report)
+                    modules = [*upstream, *(one for one, _ in done[:count])]
+                    _measure_new(job, modules, data, arithmetic, control, part / stored.folder.name)
             case StitchJob():
                 weights, report, upper = _stitch(job, data, upstream, arithmetic, control)
                 stored = write_module(part, job.module, weights)
@@ -144,6 +153,8 @@ def _recipe(job: Job, upstream: list[StoredModule]) -> Recipe:
             return job.network.hidden[-1].recipe
         case HiddenJob() | StitchJob() | OutputJob():
             return job.module.recipe
+        case TogetherJob():
+            return job.group.modules[0].recipe
         case MeasureJob() | GroundTruthJob():
             return upstream[-1].spec.recipe
 
@@ -159,7 +170,7 @@ def _hidden(
     arithmetic: Arithmetic,
     control: Control,
 ) -> tuple[dict[str, Tensor], TrainReport]:
-    train, validation = _pairs(job, data)
+    train, validation = _pairs(job, data, job.module.dataset)
     start = None if job.start is None else _read(job.start)
     return train_hidden(
         job.module,
@@ -174,9 +185,32 @@ def _hidden(
     )
 
 
-def _pairs(job: HiddenJob, data: Dataset) -> tuple[PairData, PairData]:
+def _together(
+    job: TogetherJob,
+    data: Dataset,
+    upstream: list[StoredModule],
+    arithmetic: Arithmetic,
+    control: Control,
+    folder: Path,
+) -> list[tuple[StoredModule, TrainReport]]:
+    train, validation = _pairs(job, data, job.group.modules[0].dataset)
+    trained = train_together(
+        job.group,
+        train,
+        validation,
+        upstream,
+        arithmetic=arithmetic,
+        control=control,
+        cache=_cache(job),
+    )
+    return write_group(folder, job.group, trained)
+
+
+def _pairs(
+    job: HiddenJob | TogetherJob, data: Dataset, planned: DatasetFacts
+) -> tuple[PairData, PairData]:
     """Training and validation pairs: of labels, whose identities end here, of views, of a file."""
-    sources, planned = pairs_from(job.pairs), job.module.dataset
+    sources = pairs_from(job.pairs)
     if sources.fact != planned.pairs:
         raise DataError(
             f"The module is to be trained on pairs of {planned.pairs or 'labels or a file'}, and "

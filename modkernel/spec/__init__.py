@@ -37,6 +37,7 @@ from modkernel.spec.recipe import Recipe as Recipe
 from modkernel.spec.stitch import StitchSpec as StitchSpec
 from modkernel.spec.tail import Projection as Projection
 from modkernel.spec.tail import Tail as Tail
+from modkernel.spec.together import TogetherSpec as TogetherSpec
 from modkernel.spec.upstream import Upstream as Upstream
 from modkernel.spec.upstream import Upstreams as Upstreams
 
@@ -100,7 +101,18 @@ class NetworkSpec(Spec, title="Network"):
         "labels give: a CSV or Parquet file of pairs (example, example, 0 or 1); views, random "
         "views of each example and no label at all; views+labels; or views+FILE.",
     )
+    train: Literal["in turn", "together"] = Field(
+        "in turn",
+        exclude_if=lambda value: value == "in turn",
+        description="in turn: each hidden module in a pass of its own, on those below as they are "
+        "stored. together: all in one pass, with no gradient between them.",
+    )
     seed: int = Field(0, ge=0)
+
+    @property
+    def in_one_pass(self) -> bool:
+        """Whether hidden modules are trained together; of one alone both are the same."""
+        return self.train == "together" and len(self.hidden) > 1
 
 
 class Interface(Spec):
@@ -159,6 +171,11 @@ class HiddenModuleSpec(_ModuleSpec):
         None,
         exclude_if=lambda value: value is None,
         description="Name of the module that it starts from; that may be deleted.",
+    )
+    together: TogetherSpec | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="What it was trained together with; none if it was trained by itself.",
     )
 
     @property

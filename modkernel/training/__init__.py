@@ -16,5 +16,6 @@ if TYPE_CHECKING:
     from modkernel.training.report import EpochLine as EpochLine
     from modkernel.training.report import OutputEvaluation as OutputEvaluation
     from modkernel.training.report import TrainReport as TrainReport
+    from modkernel.training.together import train_together as train_together
 
 __all__, __getattr__ = lazy_names(__name__, __file__)

@@ -47,7 +47,8 @@ class LoopState:
 
     epoch: int = 0
     step: int = 0
-    total: float = 0.0
+    total: float | list[float] = 0.0
+    """Of the loss over the steps; of several parts, each one's."""
     elapsed: float = 0.0
     seconds: float = 0.0
     best_epoch: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,13 +11,10 @@ from torch import Tensor, nn
 
 from modkernel.control import UNWATCHED, Control
 from modkernel.data.augment import draw_moves, moved
-from modkernel.data.sources import ExampleSource
 from modkernel.data.views import draw_views, viewed
 from modkernel.errors import PairError, SpecError
 from modkernel.features.cache import FeatureCache
-from modkernel.features.compute import cache_entry, compute_features, gpu_share
 from modkernel.features.extractor import frozen_upstream
-from modkernel.features.sources import View
 from modkernel.kernels import Kernel
 from modkernel.modules.stored import StoredModule, stored_weights
 from modkernel.objectives.table import ProxyObjective, make_objective
@@ -27,53 +24,13 @@ from modkernel.spec import ModuleSpec, Recipe
 from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training.loop import minimise
+from modkernel.training.pair_data import Inputs, PairData, compute_inputs
 from modkernel.training.parallel.batch_norm import norm_by_whole_batches
 from modkernel.training.parallel.gram import whole_gram
 from modkernel.training.parallel.ranks import ALONE, Ranks
 from modkernel.training.replay import Replayed, can_replay
 from modkernel.training.report import TrainReport
 from modkernel.training.with_tail import WithTail, with_tail
-
-
-@dataclass(frozen=True)
-class PairData:
-    """Examples, and what is known of their pairs: all that a hidden module is trained on."""
-
-    examples: ExampleSource
-    pairs: PairSource
-    """Over the indices of `examples`."""
-    split: str | None = None
-    """The split of the data set that the examples are, whole and in order; none for any other
-    choice, which no cache is used for."""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.pairs, PairSource):
-            raise PairError(
-                f"Hidden modules are trained on pairs, not on {type(self.pairs).__name__}: "
-                "make a PairSource with PairSource.from_classes or PairSource.from_pairs."
-            )
-        if self.pairs.n_examples != len(self.examples):
-            raise PairError(
-                f"Pairs of {self.pairs.n_examples} examples do not belong to {len(self.examples)} "
-                "examples: make the PairSource for exactly these examples."
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """Where a hidden module's inputs come from: raw examples, or outputs of the modules below.
-
-    Attributes:
-        train: sources of the training examples; epoch e takes number e mod their number.
-        validation: the validation examples.
-        train_computed: whether `train` are outputs of the modules below, else raw examples.
-        validation_computed: the same of `validation`.
-    """
-
-    train: tuple[ExampleSource, ...]
-    validation: ExampleSource
-    train_computed: bool
-    validation_computed: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,11 +98,15 @@ class HiddenProblem:
     def prepared_loss(self, *inputs: Tensor) -> Tensor:
         """Minus the objective of what `prepare` gave, a scalar."""
         raw, drawn, *pairs = inputs
+        return -self.value(self.training_inputs(raw, drawn), *pairs)[1]
+
+    def training_inputs(self, raw: Tensor, drawn: Tensor) -> Tensor:
+        """Module inputs [B, …] of a batch, changed by what was drawn for it."""
         if self.train.views:
             raw = self._views(raw, drawn)
         elif not self.inputs.train_computed and self.recipe.augments:
             raw = moved(raw, drawn, self.recipe.crop_padding)
-        return -self._value(self._prepare(raw, self.inputs.train_computed), *pairs)
+        return self._prepare(raw, self.inputs.train_computed)
 
     @property
     def replayable(self) -> bool:
@@ -156,26 +117,33 @@ class HiddenProblem:
     @torch.no_grad()
     def validate(self) -> float:
         """Mean objective over the validation batches; of views, the same ones in every epoch."""
+        values = [self._validated(raw, *pairs) for raw, pairs in self.validation_batches()]
+        return float(torch.stack(values).mean())
+
+    def validation_batches(self) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]:
+        """Validation examples [B, …] as they are loaded, or views of them, and their pairs."""
         order = self.validation_order
         loaded = self.inputs.validation.batches(
             self._shares(order, self.validation), self.arithmetic.device
         )
-        values = []
         for number, (indices, raw) in enumerate(zip(order, loaded, strict=True)):
             pairs = self._pairs(self.validation, indices, raw.device)
             if self.validation.views:
                 generator = generator_for(self.seed, "validation views", number)
                 drawn = draw_views(raw, self.recipe.flip, self.spread, generator)
                 raw = self._views(raw, drawn.to(raw.device, non_blocking=True))
-            values.append(self._validated(raw, *pairs))
-        return float(torch.stack(values).mean())
+            yield raw, pairs
+
+    def validation_inputs(self, raw: Tensor) -> Tensor:
+        """Module inputs [B, …] of what `validation_batches` gives."""
+        return self._prepare(raw, self.inputs.validation_computed)
 
     @cached_property
     def _validated(self) -> Callable[..., Tensor]:
         """The objective of loaded validation examples [B, …] and their pairs, a scalar."""
 
         def value(raw: Tensor, *pairs: Tensor) -> Tensor:
-            return self._value(self._prepare(raw, self.inputs.validation_computed), *pairs)
+            return self.value(self.validation_inputs(raw), *pairs)[1]
 
         if self.replayable:
             return Replayed(value, self.arithmetic.device)
@@ -206,13 +174,16 @@ class HiddenProblem:
         with torch.no_grad(), self.arithmetic.autocast():
             return arrange(raw if computed else self.chain(arrange(raw)))
 
-    def _value(self, x: Tensor, *pairs: Tensor) -> Tensor:
-        """The objective of a whole batch with gradient, a scalar; of `x`, its share's inputs."""
+    def value(self, x: Tensor, *pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """What the module gives of its share's inputs [B, …], and the whole batch's objective.
+
+        The objective is a scalar; both have a gradient.
+        """
         with self.arithmetic.autocast():
-            z = self.model(x)
+            h, z = self.model.both(x)
         labels = PairLabels.of_tensors(*pairs)
         gram = whole_gram(self.kernel, z.float(), len(labels), self.ranks)
-        return self.objective.value(gram, labels)
+        return h, self.objective.value(gram, labels)
 
 
 def train_hidden(
@@ -262,13 +233,11 @@ def train_hidden(
         ArtifactError: the weights to start from are altered.
         SettingsError: there is no room for the upstream's output, see `compute_features`.
     """
-    problem = _problem(spec, train, validation, upstream, arithmetic, control, cache, start, ranks)
+    problem = hidden_problem(
+        spec, train, validation, upstream, arithmetic, control, cache, start, ranks
+    )
     result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control, ranks=ranks)
-    weights = {
-        name.removeprefix("module."): value.cpu().contiguous()
-        for name, value in result.weights.items()
-        if name.startswith("module.")
-    }
+    weights = kept_weights(result.weights)
     report = TrainReport(
         recipe_digest=spec.digest(),
         history=result.history,
@@ -284,7 +253,22 @@ def train_hidden(
     return weights, report
 
 
-def _problem(
+def kept_weights(trained: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """The state dict of a module alone, on the CPU, without what only its training has.
+
+    Args:
+        trained: state dict of the model that was trained.
+        prefix: what the names of the module's own model begin with in it.
+    """
+    prefix += "module."
+    return {
+        name.removeprefix(prefix): value.cpu().contiguous()
+        for name, value in trained.items()
+        if name.startswith(prefix)
+    }
+
+
+def hidden_problem(
     spec: ModuleSpec,
     train: PairData,
     validation: PairData,
@@ -292,10 +276,13 @@ def _problem(
     arithmetic: Arithmetic,
     control: Control,
     cache: FeatureCache | None,
-    start: StoredModule | None,
-    ranks: Ranks,
+    start: StoredModule | None = None,
+    ranks: Ranks = ALONE,
 ) -> HiddenProblem:
-    """Refuse what cannot be trained; place the model and its inputs on the device."""
+    """The problem of a module: refuses what cannot be trained, places it on the device.
+
+    Arguments and errors as of `train_hidden`.
+    """
     if spec.kind != "hidden":
         raise SpecError("train_hidden takes the spec of a hidden module: use train_output.")
     recipe = spec.hidden.recipe
@@ -323,7 +310,7 @@ def _problem(
     arithmetic.place(model)
     inputs = Inputs((train.examples,), validation.examples, False, False)
     if upstream and not train.pairs.views:  # No other step has the same views.
-        inputs = _compute_inputs(spec, recipe, train, validation, chain, arithmetic, control, cache)
+        inputs = compute_inputs(spec, recipe, train, validation, chain, arithmetic, control, cache)
     draws = generator_for(spec.seed, "validation")
     return HiddenProblem(
         model=model,
@@ -340,39 +327,3 @@ def _problem(
         seed=spec.seed,
         ranks=ranks,
     )
-
-
-def _compute_inputs(
-    spec: ModuleSpec,
-    recipe: Recipe,
-    train: PairData,
-    validation: PairData,
-    chain: nn.Module,
-    arithmetic: Arithmetic,
-    control: Control,
-    cache: FeatureCache | None,
-) -> Inputs:
-    """Outputs of the modules below, of all that is not drawn afresh in every epoch."""
-    views = range(min(recipe.views or 0, recipe.epochs))
-    # Without one limit for all, the first views would leave training no memory.
-    limit = gpu_share(arithmetic.device, len(views) + 1) if views else None
-
-    def compute(data: PairData, view: View | None = None) -> ExampleSource:
-        transform = "plain" if view is None else view.transform
-        entry = cache_entry(cache, spec, data.split, arithmetic, transform)
-        source = view or data.examples
-        return compute_features(
-            chain, source, arithmetic, entry=entry, gpu_limit=limit, stop=control.stop
-        )
-
-    # Outputs of fresh views serve one step only: no other epoch has the same.
-    fresh = recipe.augments and not views
-    if fresh:
-        return Inputs((train.examples,), compute(validation), False, True)
-    if views:
-        sources = [compute(train, View(train.examples, recipe, number)) for number in views]
-    else:
-        sources = [compute(train)]
-    # The two parts of a pair list are over the same examples.
-    shared = validation.examples is train.examples and not views
-    return Inputs(tuple(sources), sources[0] if shared else compute(validation), True, True)

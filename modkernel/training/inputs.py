@@ -20,8 +20,8 @@ from modkernel.errors import DataError, PairError
 from modkernel.pairs.source import PairSource
 from modkernel.plan import facts
 from modkernel.spec import DatasetFacts, DatasetSpec, pairs_from
-from modkernel.training.hidden import PairData
 from modkernel.training.output import LabelledData
+from modkernel.training.pair_data import PairData
 
 
 def pair_data(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,9 +27,9 @@ from modkernel.training.checkpoint import (
 )
 from modkernel.training.parallel.ranks import ALONE, Ranks
 from modkernel.training.problem import Problem
-from modkernel.training.report import EpochLine
+from modkernel.training.report import EpochLine, PartLine
 from modkernel.training.saving import Saver
-from modkernel.training.schedule import make_optimizer, make_schedule
+from modkernel.training.schedule import add_parts, make_optimizer, make_schedule
 from modkernel.training.step import LateScalar, make_step
 
 FINITE_CHECK_STEPS = 20
@@ -50,6 +51,10 @@ def copy_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+Part = tuple[nn.Module, Recipe]
+"""Of a model, what has a loss of its own, and how it is optimised."""
+
+
 def minimise(
     problem: Problem,
     *,
@@ -57,6 +62,7 @@ def minimise(
     seed: int,
     control: Control = UNWATCHED,
     ranks: Ranks = ALONE,
+    parts: Sequence[Part] = (),
 ) -> LoopResult:
     """Minimise a problem's loss over the parameters of its model that require a gradient.
 
@@ -71,6 +77,9 @@ def minimise(
         ranks: processes that do this together, each with its share of every batch: the problem's
             loss is the whole batch's in each of them. The first one writes and reports; all of them
             stop where one is to.
+        parts: of the model, where each has a loss of its own: first to last, with recipes like
+            `recipe` but for learning rate, momentum and weight decay. The gradient of each is
+            clipped by itself.
 
     Raises:
         NonFiniteError: the loss, or the value on the validation part, is not finite.
@@ -81,7 +90,7 @@ def minimise(
     # The global generator feeds dropout alone; the caller's own use of it is left undisturbed.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        run = _Run(problem, recipe, seed, control, ranks)
+        run = _Run(problem, recipe, seed, control, ranks, parts)
         try:
             while run.state.epoch < recipe.epochs:
                 run.train_epoch()
@@ -102,16 +111,27 @@ class _Run:
     """One call of `minimise`: what it was given, and where it stands."""
 
     def __init__(
-        self, problem: Problem, recipe: Recipe, seed: int, control: Control, ranks: Ranks
+        self,
+        problem: Problem,
+        recipe: Recipe,
+        seed: int,
+        control: Control,
+        ranks: Ranks,
+        parts: Sequence[Part],
     ) -> None:
         self.problem, self.model = problem, problem.model
         self.recipe, self.seed, self.control, self.ranks = recipe, seed, control, ranks
-        self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.device = self.trained[0].device
+        self.optimised = [
+            (how, [p for p in part.parameters() if p.requires_grad])
+            for part, how in parts or ((self.model, recipe),)
+        ]
+        (first, trained), *others = self.optimised
+        self.device = trained[0].device
         steps = max(1, len(problem.batches(generator_for(seed, "epoch", 0))))
-        self.optimizer = make_optimizer(recipe, self.trained)
+        self.optimizer = make_optimizer(first, trained)
+        add_parts(self.optimizer, others)
         self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, steps)
-        self.step = make_step(problem, recipe, self.optimizer, self.trained, ranks)
+        self.step = make_step(problem, recipe, self.optimizer, trained, ranks)
         self.parts = Parts(self.model, self.optimizer, self.schedule, self.device)
         self.saver = Saver(control.checkpoints)
         resumed = resume_training(control.checkpoints, self.parts) if control.checkpoints else None
@@ -129,41 +149,52 @@ class _Run:
         seen = LateScalar()
         for indices, raw in zip(left, self.problem.load(left, state.epoch), strict=True):
             if self.ranks.any(self.control.stop()):
-                state.total = total.item()
+                state.total = total.tolist()
                 self._save(last=True)
                 raise StoppedError(
                     f"Interrupted at epoch {state.epoch + 1} of {self.recipe.epochs}: the same "
                     "command resumes."
                 )
-            total += self._take_step(raw, indices)
+            total = total + self._take_step(raw, indices)
             state.step += 1
             state.elapsed = spent + time.perf_counter() - began
             if state.step % FINITE_CHECK_STEPS == 0:
-                self._check_finite(seen.latest(total), "loss")
-        state.total = total.item()
-        self._check_finite(state.total, "loss")
+                self._check_finite(seen.latest(total.sum()), "loss")
+        state.total = total.tolist()
+        self._check_finite(float(total.sum()), "loss")
 
     def close_epoch(self) -> None:
         """Validate, remember the best weights, report, and write the checkpoint."""
         state, began = self.state, time.perf_counter()
         self.model.eval()
-        value = self.problem.validate()
+        found = self.problem.validate()
+        values = found if isinstance(found, tuple) else ()
+        value = found[-1] if isinstance(found, tuple) else found
         if value is not None:
-            self._check_finite(value, "value on the validation part")
+            self._check_finite(sum(values, value), "value on the validation part")
             if value > state.best_value:
                 state.best_value, state.best_epoch = value, state.epoch + 1
                 self.best = copy_weights(self.model)
         else:
             # The last step's loss was taken before that step: only the weights show its effect.
-            sums = torch.stack([parameter.detach().sum() for parameter in self.trained])
+            every = (parameter for _, some in self.optimised for parameter in some)
+            sums = torch.stack([parameter.detach().sum() for parameter in every])
             self._check_finite(float(sums.sum()), "weights")
         state.elapsed += time.perf_counter() - began
+        totals = state.total if isinstance(state.total, list) else [state.total]
+        objectives = [-total / max(1, state.step) for total in totals]
         line = EpochLine(
             epoch=state.epoch + 1,
-            objective=-state.total / max(1, state.step),
+            objective=objectives[-1],
             validation=value,
             learning_rate=self.last_rate,
             seconds=state.elapsed,
+            parts=tuple(
+                PartLine(objective=objective, validation=validation)
+                for objective, validation in zip(objectives, values, strict=True)
+            )
+            if values
+            else (),
         )
         state.history.append(line.model_dump(mode="json"))
         state.seconds += state.elapsed
@@ -178,7 +209,7 @@ class _Run:
         loss = self.step(raw, indices, generator)
         self.last_rate = float(self.optimizer.param_groups[0]["lr"])
         self.schedule.step()
-        return loss
+        return loss.double()  # Beside a sum of one number, several would stay in single precision.
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):

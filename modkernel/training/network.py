@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modkernel.control import UNWATCHED, Control
 from modkernel.data import DataPlaces, Dataset, describe_dataset, load_dataset, place_dataset
-from modkernel.errors import ArtifactError
+from modkernel.errors import ArtifactError, SpecError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.measure import measure
 from modkernel.lookup import import_paths, trusting
@@ -20,14 +20,17 @@ from modkernel.modules.network import Network, assemble
 from modkernel.modules.stored import StoredModule, read_module, write_module
 from modkernel.plan import output_spec, plan_network
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
-from modkernel.spec import HiddenModuleSpec, ModuleSpec, NetworkSpec, pairs_from
+from modkernel.spec import HiddenModuleSpec, ModuleSpec, NetworkSpec, Recipe, Spec, pairs_from
+from modkernel.spec.group import GroupSpec
 from modkernel.system.files import replace_file
 from modkernel.system.precision import Arithmetic, choose_arithmetic
-from modkernel.training.hidden import PairData, train_hidden
+from modkernel.training.hidden import train_hidden
 from modkernel.training.inputs import labelled_data, pair_data
 from modkernel.training.output import train_output
+from modkernel.training.pair_data import PairData
 from modkernel.training.parallel.ranks import ALONE, Ranks
 from modkernel.training.report import TrainReport
+from modkernel.training.together import train_together, write_group
 
 REPORTS = "reports"
 """Folder of the modules' reports: each is written before its module."""
@@ -57,6 +60,8 @@ def train_network(
     ranks: Ranks = ALONE,
 ) -> TrainedNetwork:
     """Train a network's modules one after the other, each into a folder below `folder`.
+
+    With `train: together` all hidden modules are trained in one pass; see `train_together`.
 
     A module that is there already, of this very recipe and data, is read and not trained again:
     an interrupted call resumes with the module that it was at. Hidden modules of labelled data
@@ -91,6 +96,11 @@ def _train(
     control: Control,
     ranks: Ranks,
 ) -> TrainedNetwork:
+    if spec.in_one_pass and ranks.size > 1:
+        raise SpecError(
+            "Modules that are trained together are trained by one process: set 'train: in turn' to "
+            "share each of them out to several devices, or start one process."
+        )
     places = places or DataPlaces(root=folder / "data", cache=folder / "cache")
     info = describe_dataset(spec.dataset, places)
     plans = plan_network(spec, info)
@@ -101,12 +111,19 @@ def _train(
     train, validation, known = pair_data(work.data, spec.dataset, spec.pairs, places)
     chain: list[StoredModule] = []
     reports: list[TrainReport] = []
-    for number, plan in enumerate(plans, start=1):
-        upstream = chain[-1].id if chain else info.preprocessing.id
-        module = plan.spec(upstream, info.preprocessing, known, spec.seed)
-        stored, report = work.hidden(f"hidden-{number}", module, (train, validation), chain)
-        chain.append(stored)
-        reports.append(report)
+    if spec.in_one_pass:
+        on = info.preprocessing
+        group = GroupSpec.of([plan.spec(on.id, on, known, spec.seed) for plan in plans])
+        for stored, report in work.group(group, (train, validation)):
+            chain.append(stored)
+            reports.append(report)
+    else:
+        for number, plan in enumerate(plans, start=1):
+            upstream = chain[-1].id if chain else info.preprocessing.id
+            module = plan.spec(upstream, info.preprocessing, known, spec.seed)
+            stored, report = work.hidden(f"hidden-{number}", module, (train, validation), chain)
+            chain.append(stored)
+            reports.append(report)
     if spec.output is not None:
         last = output_spec(spec.output, chain[-1].spec, chain[-1].id, info, spec.seed)
         stored, report = work.output("output", last, chain)
@@ -139,7 +156,7 @@ class _Folder:
         found = self._find(name, spec)
         if found is not None:
             return found
-        arithmetic, control = self._for(name, spec)
+        arithmetic, control = self._for(name, spec, spec.recipe)
         weights, report = train_hidden(
             spec,
             *pairs,
@@ -152,14 +169,39 @@ class _Folder:
         if not self.ranks.first:
             return self._written(name, spec)
         stored = self._write(name, spec, weights, report)
-        if self.data.train.labels is not None:
-            modules = [*chain, stored]
-            moments = measure(
-                modules, self.data, arithmetic, cache=self.cache, stop=self.control.stop
-            )
-            write_moments(stored.folder / MOMENTS_FILE, moments)
+        self._measure([*chain, stored], arithmetic)
         self.ranks.wait()
         return stored, report
+
+    def group(
+        self, group: GroupSpec, pairs: tuple[PairData, PairData]
+    ) -> list[tuple[StoredModule, TrainReport]]:
+        """All modules of a group: found if all are there, or else trained."""
+        found: list[tuple[StoredModule, TrainReport]] = []
+        for index in range(len(group.modules)):
+            member = group.member(index, found[-1][0].id if found else "")
+            there = self._find(f"hidden-{index + 1}", member)
+            if there is None:
+                break
+            found.append(there)
+        else:
+            return found
+        arithmetic, control = self._for("together", group, group.modules[0].recipe)
+        trained = train_together(
+            group, *pairs, arithmetic=arithmetic, control=control, cache=self.cache
+        )
+        done = write_group(self.folder, group, trained)
+        for count, (stored, report) in enumerate(done, start=1):
+            self._write_report(stored.folder.name, report)
+            self._measure([one for one, _ in done[:count]], arithmetic)
+        return done
+
+    def _measure(self, chain: list[StoredModule], arithmetic: Arithmetic) -> None:
+        if self.data.train.labels is not None:
+            moments = measure(
+                chain, self.data, arithmetic, cache=self.cache, stop=self.control.stop
+            )
+            write_moments(chain[-1].folder / MOMENTS_FILE, moments)
 
     def output(
         self, name: str, spec: ModuleSpec, chain: list[StoredModule]
@@ -169,7 +211,7 @@ class _Folder:
             return found
         if not self.ranks.first:
             return self._written(name, spec)
-        arithmetic, control = self._for(name, spec)
+        arithmetic, control = self._for(name, spec, spec.recipe)
         train, test, validation = labelled_data(self.data)
         weights, report = train_output(
             spec,
@@ -185,11 +227,11 @@ class _Folder:
         self.ranks.wait()
         return stored, report
 
-    def _for(self, name: str, spec: ModuleSpec) -> tuple[Arithmetic, Control]:
+    def _for(self, name: str, spec: Spec, recipe: Recipe) -> tuple[Arithmetic, Control]:
         control, checkpoints = self.control, self.control.checkpoints
         if checkpoints is not None:
             control = replace(control, checkpoints=checkpoints / f"{name}-{spec.digest()[:12]}")
-        return choose_arithmetic(self.device, spec.recipe.precision), control
+        return choose_arithmetic(self.device, recipe.precision), control
 
     def _find(self, name: str, spec: ModuleSpec) -> tuple[StoredModule, TrainReport] | None:
         """What is there of this recipe; none where there is nothing yet."""
@@ -217,5 +259,8 @@ class _Folder:
     def _write(
         self, name: str, spec: ModuleSpec, weights: dict[str, Tensor], report: TrainReport
     ) -> StoredModule:
-        replace_file(self._report(name), report.model_dump_json(indent=1).encode())
+        self._write_report(name, report)
         return write_module(self.folder / name, spec, weights)
+
+    def _write_report(self, name: str, report: TrainReport) -> None:
+        replace_file(self._report(name), report.model_dump_json(indent=1).encode())

@@ -44,8 +44,14 @@ class Problem(Protocol):
         """
         ...
 
-    def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(
+        self, raw: Tensor, indices: Tensor, generator: torch.Generator
+    ) -> Tensor | Iterator[Tensor]:
         """What a step minimises, with the model in train mode.
+
+        A model of several parts (see `minimise`) gives the loss of each in order. The next one is
+        asked for when the gradient of the one before has been taken, so that the activations of
+        one part are held at a time.
 
         Args:
             raw: a batch [B, …] of `load`.
@@ -53,14 +59,15 @@ class Problem(Protocol):
             generator: on the CPU, seeded for the step.
 
         Returns:
-            A scalar with a gradient.
+            A scalar with a gradient; of several parts one each.
         """
         ...
 
-    def validate(self) -> float | None:
+    def validate(self) -> float | tuple[float, ...] | None:
         """The value whose best epoch's weights are taken, higher is better; model in eval mode.
 
-        None where nothing is held out: the last epoch's weights are taken then.
+        None where nothing is held out: the last epoch's weights are taken then. Of several parts
+        one each: the last one's decides for all.
         """
         ...
 

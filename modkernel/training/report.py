@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from modkernel.spec import Spec
 from modkernel.training.labels_seen import NONE, labels_told
 
@@ -11,8 +13,15 @@ NAMED_CLASSES = 5
 """Classes that a sentence names; the others are counted."""
 
 
+class PartLine(Spec):
+    """One of several modules in an epoch of their training together."""
+
+    objective: float
+    validation: float
+
+
 class EpochLine(Spec):
-    """One epoch of training."""
+    """One epoch of training; of several modules together, the numbers are the last one's."""
 
     epoch: int
     """Counted from 1."""
@@ -23,6 +32,8 @@ class EpochLine(Spec):
     learning_rate: float
     """At the last step of the epoch."""
     seconds: float
+    parts: tuple[PartLine, ...] = Field((), exclude_if=lambda value: not value)
+    """Of several modules that are trained together each one's, in order."""
 
     def event(self, epochs: int) -> dict[str, Any]:
         """The line as a progress event."""

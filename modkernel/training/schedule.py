@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -49,7 +49,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Recipe], Optimizer]] = {
 SCHEDULES: dict[str, Callable[[Optimizer, Recipe, int, int], LRScheduler]] = {
     "one_cycle": lambda optimizer, r, epochs, steps: OneCycleLR(
         optimizer,
-        max_lr=r.learning_rate,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=epochs * steps,
         # A cycled momentum would make a recipe's own momentum a mere bound.
         cycle_momentum=False,
@@ -66,6 +66,13 @@ SCHEDULES: dict[str, Callable[[Optimizer, Recipe, int, int], LRScheduler]] = {
 def make_optimizer(recipe: Recipe, parameters: Parameters) -> Optimizer:
     """The recipe's optimiser."""
     return OPTIMIZERS[recipe.optimizer](parameters, recipe)
+
+
+def add_parts(optimizer: Optimizer, parts: Iterable[tuple[Recipe, Parameters]]) -> None:
+    """Have an optimiser update more parameters, by the rates of recipes of their own."""
+    for recipe, parameters in parts:
+        (group,) = make_optimizer(recipe, parameters).param_groups
+        optimizer.add_param_group(group)
 
 
 def make_schedule(recipe: Recipe, optimizer: Optimizer, epochs: int, steps: int) -> LRScheduler:

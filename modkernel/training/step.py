@@ -16,7 +16,7 @@ from modkernel.training.replay import Replayed
 
 Step = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """Takes a step on a raw batch [B, …], its indices [B] and the step's generator, and returns the
-loss before it, a scalar."""
+loss before it, a scalar; of a model of several parts, one each."""
 
 
 def make_step(
@@ -28,24 +28,31 @@ def make_step(
 ) -> Step:
     """How a problem's steps are taken: replayed where they can be."""
 
-    def update(loss: Tensor) -> Tensor:
+    def update(loss: Tensor | Iterator[Tensor]) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value = _descend(loss) if isinstance(loss, Tensor) else torch.stack([*map(_descend, loss)])
         ranks.sum_gradients(trained)
         if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+            for group in optimizer.param_groups:  # One for each part of the model.
+                nn.utils.clip_grad_norm_(group["params"], recipe.clip_norm)
         optimizer.step()
-        return loss.detach()
+        return value
 
     if isinstance(problem, PreparedProblem) and problem.replayable:
         return _replayed(problem, optimizer, update, trained[0].device)
     return lambda raw, indices, generator: update(problem.loss(raw, indices, generator))
 
 
+def _descend(loss: Tensor) -> Tensor:
+    """Add a loss's gradient to its parameters'; the loss without it."""
+    loss.backward()
+    return loss.detach()
+
+
 def _replayed(
     problem: PreparedProblem,
     optimizer: Optimizer,
-    update: Callable[[Tensor], Tensor],
+    update: Callable[[Tensor | Iterator[Tensor]], Tensor],
     device: torch.device,
 ) -> Step:
     replayed = Replayed(lambda *inputs: update(problem.prepared_loss(*inputs)), device)

@@ -38,8 +38,12 @@ class WithTail(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map module inputs [B, ...] to what the kernel compares, [B, ...]."""
+        return self.both(x)[1]
+
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the module gives of its inputs [B, ...], and what the kernel compares, [B, ...]."""
         h: Tensor = self.module(x)
-        return h if self.tail is None else self.tail(h)
+        return h, h if self.tail is None else self.tail(h)
 
 
 def with_tail(

@@ -61,7 +61,8 @@ def sentence(name: str, spec: ModuleSpec) -> str:
     return (
         f"Hidden module {name}: {plain(blocks)} of {plain(spec.backbone.name)}, trained on {data} "
         f"to maximise {spec.hidden.objective.name} under the {spec.interface.kernel.name} kernel"
-        f"{_tail(spec)}{_start(spec)}."
+        f"{_tail(spec)}{_start(spec)}"
+        f"{'' if spec.together is None else f', {spec.together.text}'}."
     )
 
 

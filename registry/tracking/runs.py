@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import (
-    LoggedModelInput,
-    Metric,
-    Run,
-    ViewType,
-)
+from mlflow.entities import LoggedModelInput, Metric, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import (
@@ -157,6 +152,7 @@ class Runs:
                 "backbone": spec.backbone.name,
                 "hidden modules": str(len(spec.hidden)),
                 "seed": str(spec.seed),
+                "train": spec.train,
             }
             log_params(client, run_id, values)
             client.log_dict(run_id, spec.model_dump(mode="json"), "network.json")

@@ -43,6 +43,8 @@ def module_tags(record: ModuleRecord, chain: Sequence[ModuleRecord], uses: Uses)
     if spec.kind == "hidden":
         tags["objective"] = spec.hidden.objective.name
         tags["starts_from"] = spec.source or ""
+        if spec.together is not None:
+            tags["together"] = spec.together.group[:12]
     if spec.kind == "imported":
         tags["licence"] = spec.origin.licence
     if uses.upper is not None:

@@ -25,7 +25,8 @@ from modkernel.modules.output import OutputModule
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.pairs.source import PairSource
 from modkernel.spec import BackboneSpec, KernelSpec, Preprocessing, Upstream
-from modkernel.training.hidden import PairData, train_hidden
+from modkernel.training.hidden import train_hidden
+from modkernel.training.pair_data import PairData
 from tests.modkernel.helpers.devices import FLOAT32
 from tests.modkernel.helpers.stored_examples import (
     PREPROCESSING,

@@ -17,7 +17,8 @@ from modkernel.modules.stored import StoredModule, write_module
 from modkernel.pairs.source import PairSource
 from modkernel.plan import plan_hidden
 from modkernel.spec import BackboneSpec, HiddenSpec, Preprocessing, Recipe, StitchSpec
-from modkernel.training.hidden import PairData, train_hidden
+from modkernel.training.hidden import train_hidden
+from modkernel.training.pair_data import PairData
 from modkernel.training.report import StitchFigures
 from modkernel.training.stitch import fit_stitch
 from modkernel.training.stitch_guard import (

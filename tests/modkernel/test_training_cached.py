@@ -28,7 +28,7 @@ from modkernel.modules.stored import StoredModule
 from modkernel.spec import KernelSpec, OutputSpec, Recipe
 from modkernel.system.seeding import generator_for
 from modkernel.training import hidden, train_hidden, train_output
-from modkernel.training.hidden import PairData
+from modkernel.training.pair_data import PairData
 from tests.modkernel.helpers.training_examples import (
     FACTS,
     FLOAT32,

@@ -21,8 +21,9 @@ from modkernel.pairs.source import PairSource
 from modkernel.plan import plan_hidden
 from modkernel.spec import BackboneSpec, HiddenSpec, KernelSpec, ObjectiveSpec, OutputSpec, Recipe
 from modkernel.system.precision import Arithmetic, choose_arithmetic
-from modkernel.training.hidden import PairData, train_hidden
+from modkernel.training.hidden import train_hidden
 from modkernel.training.loop import minimise
+from modkernel.training.pair_data import PairData
 from modkernel.training.schedule import make_optimizer
 from tests.modkernel.helpers.devices import DEVICE, FLOAT32
 from tests.modkernel.helpers.training_examples import (

@@ -76,6 +76,29 @@ def test_an_interrupted_call_goes_on_with_the_same_weights(tmp_path: Path) -> No
     assert [module.id for module in resumed.modules] == [module.id for module in plain.modules]
 
 
+def test_modules_of_one_pass_are_trained_into_a_folder_once(tmp_path: Path) -> None:
+    spec = SPEC.changed(train="together")
+    seen: list[Mapping[str, Any]] = []
+    control = Control(tmp_path / "checkpoints", seen.append, lambda: len(seen) == 1)
+    with pytest.raises(StoppedError):
+        train_network(spec, tmp_path / "stopped", device="cpu", control=control)
+    control = Control(tmp_path / "checkpoints", seen.append)
+    resumed = train_network(spec, tmp_path / "stopped", device="cpu", control=control)
+    assert [event["epoch"] for event in seen if event.get("parts")] == [1, 2], "one pass for both"
+    whole = train_network(spec, tmp_path / "whole", device="cpu")
+    assert [one.id for one in resumed.modules] == [one.id for one in whole.modules]
+    assert all((one.folder / MOMENTS_FILE).is_file() for one in whole.modules[:2])
+    assert [report.recipe_digest for report in whole.reports] == [
+        one.spec_sha256 for one in whole.modules
+    ]
+    again = train_network(
+        spec, tmp_path / "whole", device="cpu", control=Control(stop=lambda: True)
+    )
+    assert again == whole
+    with pytest.raises(ArtifactError, match="another recipe"):
+        train_network(SPEC, tmp_path / "whole", device="cpu")
+
+
 def test_nothing_is_trained_on_a_plan_that_cannot_be(tmp_path: Path) -> None:
     info = describe_dataset(SPEC.dataset, DataPlaces(tmp_path / "data", tmp_path / "cache"))
     assert info.train_counts is not None

@@ -24,8 +24,8 @@ from modkernel.spec import (
 )
 from modkernel.spec.pairs import VIEW_TEMPERATURE
 from modkernel.system.seeding import generator_for
-from modkernel.training.hidden import PairData, train_hidden
-from modkernel.training.hidden import _problem as hidden_problem
+from modkernel.training.hidden import hidden_problem, train_hidden
+from modkernel.training.pair_data import PairData
 from tests.modkernel.helpers.devices import DEVICE, FLOAT32
 from tests.modkernel.helpers.training_examples import (
     FACTS,

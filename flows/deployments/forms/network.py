@@ -63,6 +63,7 @@ NETWORK = part(
     tail=field_of(HiddenSpec, "tail"),
     output=rest_of(OutputSpec(), "labels_per_class", "method"),
     pairs=field_of(NetworkSpec, "pairs"),
+    train=field_of(NetworkSpec, "train"),
     seed=field_of(NetworkSpec, "seed"),
 )
 BASELINE = part("Advanced", dataset=DATASET, backbone=BACKBONE, training=TRAINING)
@@ -105,6 +106,7 @@ class NetworkForm(Form):
             hidden=(hidden,) * self.hidden_modules,
             output=output_of(more, labels_per_class=self.labels_per_class, method=self.method),
             pairs=inner(more, "pairs"),
+            train=inner(more, "train") or "in turn",
             seed=inner(more, "seed") or 0,
         )
         return {"spec": spec}

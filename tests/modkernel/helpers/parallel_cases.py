@@ -30,8 +30,9 @@ from modkernel.spec import (
 )
 from modkernel.system.precision import choose_arithmetic
 from modkernel.system.seeding import generator_for
-from modkernel.training.hidden import PairData, train_hidden
+from modkernel.training.hidden import train_hidden
 from modkernel.training.network import train_network
+from modkernel.training.pair_data import PairData
 from modkernel.training.parallel.batch_norm import norm_by_whole_batches
 from modkernel.training.parallel.gram import whole_gram
 from modkernel.training.parallel.ranks import Ranks

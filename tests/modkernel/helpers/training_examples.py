@@ -23,8 +23,9 @@ from modkernel.spec import (
     Preprocessing,
     Recipe,
 )
-from modkernel.training.hidden import PairData, train_hidden
+from modkernel.training.hidden import train_hidden
 from modkernel.training.output import LabelledData
+from modkernel.training.pair_data import PairData
 from tests.modkernel.helpers.devices import FLOAT32
 
 PREPROCESSING = Preprocessing(shape=(1, 8, 8), dtype="uint8", mean=(0.5,), std=(0.25,))
