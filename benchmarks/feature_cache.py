@@ -129,7 +129,7 @@ def main() -> None:
             return done, time.perf_counter() - began
 
         def without(recipe: Recipe) -> Trained:
-            with patch("modkernel.training.hidden.compute_features", Recomputed):
+            with patch("modkernel.training.pair_data.compute_features", Recomputed):
                 return train(recipe, False)[0]
 
         plain = Recipe(epochs=given.epochs, batch_size=BATCH)

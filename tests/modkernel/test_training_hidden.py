@@ -284,7 +284,7 @@ def test_both_parts_of_a_pair_list_share_the_upstream_s_output(
         counted.append(args)
         return compute_features(*args, **options)
 
-    monkeypatch.setattr("modkernel.training.hidden.compute_features", count)
+    monkeypatch.setattr("modkernel.training.pair_data.compute_features", count)
     train_hidden(second.spec, *parts, [first], arithmetic=FLOAT32)
     assert len(counted) == 1
 
