@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modkernel.errors import SpecError
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.adapting import adapted, below_first, sources_of
 from modkernel.flows.plans.checks import check_devices
@@ -20,6 +21,11 @@ def plan(registry: Registry, spec: NetworkSpec) -> Plan:
         SettingsError: a module is to be trained on more devices than there are.
     """
     check_devices(registry.settings)
+    if spec.in_one_pass and registry.settings.devices_per_module > 1:
+        raise SpecError(
+            "Modules that are trained together take one device: set devices_per_module (--devices) "
+            "to 1, or 'train: in turn'."
+        )
     dataset, seed = spec.dataset, spec.seed
     info = datasets.describe(registry, dataset)
     sources = sources_of(registry, spec.hidden)

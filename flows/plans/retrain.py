@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import Field
+
 from modkernel.data import DatasetInfo
 from modkernel.errors import NotFoundError, SpecError
 from modkernel.flows.plans import datasets
@@ -19,9 +21,11 @@ from modkernel.spec import (
     HiddenSpec,
     KernelSpec,
     ModuleSpec,
+    NetworkSpec,
     OutputModuleSpec,
     OutputSpec,
     Spec,
+    view_objective,
 )
 
 OUTPUT = "output"
@@ -35,7 +39,7 @@ class Changes(Spec):
     output: OutputSpec | None = None
     backbone: BackboneSpec | None = None
     dataset: DatasetSpec | None = None
-    pairs: str | None = None
+    pairs: str | None = Field(None, description=NetworkSpec.model_fields["pairs"].description)
     labels: str | None = None
     seed: int | None = None
 
@@ -203,6 +207,8 @@ def _again(
             "interface": record.spec.interface.changed(upstream=below.upstream),
             "preprocessing": below.preprocessing,
             "dataset": known,
+            "hidden": view_objective(hidden, known.pairs is not None),
+            "together": None,  # It is trained by itself now.
         }
         if changes.seed is not None:
             changed["seed"] = changes.seed

@@ -126,7 +126,8 @@ def chain_files(registry: Registry, chain: Iterable[ModuleRecord]) -> tuple[Upst
 
 def tasks_in_hand(settings: Settings) -> int:
     """How many tasks a flow has in hand at once: enough that no device waits for the next."""
-    if settings.spread != "never" and there_is_a_team():
+    alone = settings.spread == "never" or settings.devices_per_module > 1
+    if not alone and there_is_a_team():
         return IN_A_TEAM
     devices = 0 if settings.device == "cpu" else len(gpus())
     at_once = (devices or settings.cpu_slots) // settings.devices_per_module

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from modkernel.data.cache_files import read_json
 from modkernel.registry import Registry
 from modkernel.registry.backends import this_process
@@ -46,7 +48,10 @@ def left_work(registry: Registry) -> Iterator[Path]:
 
 def _is_stored(registry: Registry, key: str, job: Any) -> bool:
     if job["kind"] == "together":
-        group = GroupSpec.model_validate(job["group"])
+        try:
+            group = GroupSpec.model_validate(job.get("group"))
+        except ValidationError:
+            return False  # Of another version; it is removed when it is old.
         return registry.modules.find_group(group) is not None
     return registry.modules.find_ready(key) is not None
 

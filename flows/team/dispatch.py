@@ -29,7 +29,7 @@ from prefect.states import Cancelled, Cancelling
 from prefect.types._datetime import now
 from pydantic_core import to_jsonable_python
 
-from modkernel.errors import ChildError, ServiceError, StoppedError
+from modkernel.errors import ChildError, ServiceError, SettingsError, StoppedError
 from modkernel.flows.runtime import events
 from modkernel.flows.runtime.cancels import SERVED
 from modkernel.flows.runtime.interrupts import stoppable
@@ -86,17 +86,25 @@ class Work:
 def sends_work(settings: Settings) -> bool:
     """Whether work of this flow may go to a team's machines: there is a team, and it is wanted.
 
-    A worker has one device: modules that are trained on several are trained where their flow runs.
+    A worker has one device: a flow whose modules are trained on several does all of its work where
+    it runs.
 
     Raises:
         ServiceError: all work is to go there, and there is no team.
+        SettingsError: all work is to go there, and modules are to be trained on several devices.
     """
     context = FlowRunContext.get()
     if settings.spread == "never" or context is None or context.flow is None:
         return False
-    if settings.devices_per_module > 1:
-        return False
     if context.flow.name == FLOW:
+        return False
+    if settings.devices_per_module > 1:
+        if settings.spread == "always":
+            raise SettingsError(
+                f"A worker has one device, and modules are to be trained on "
+                f"{settings.devices_per_module}: set devices_per_module to 1 or MODKERNEL_SPREAD "
+                "to 'auto'."
+            )
         return False
     if not there_is_a_team() and settings.spread == "always":
         raise ServiceError(

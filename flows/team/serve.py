@@ -36,7 +36,9 @@ STOP_SECONDS = 60.0
 """How long runs in hand may take to write a checkpoint when the worker is stopped."""
 LEASE_SECONDS = 180
 """Lease of claims, unless it is set: a machine without network for two minutes keeps its claims."""
-WITHOUT_DEVICE = {"CUDA_VISIBLE_DEVICES": "", "MODKERNEL_DEVICE": "cpu"}
+ONE_DEVICE = {"MODKERNEL_DEVICES_PER_MODULE": "1"}
+"""A worker has no other, whatever this machine's settings say of a flow that runs by itself."""
+WITHOUT_DEVICE = {"CUDA_VISIBLE_DEVICES": "", "MODKERNEL_DEVICE": "cpu", **ONE_DEVICE}
 """A flow that waits holds no device; what it trains itself is small."""
 
 
@@ -174,8 +176,8 @@ def team_workers(here: Machine, found: Sequence[DeviceFacts], fit: Fit) -> list[
 
 def _environment(device: DeviceFacts) -> dict[str, str]:
     if device.kind == "cpu":
-        return {"MODKERNEL_DEVICE": "cpu"}
-    return {"CUDA_VISIBLE_DEVICES": device.index, "MODKERNEL_DEVICE": "cuda"}
+        return {"MODKERNEL_DEVICE": "cpu", **ONE_DEVICE}
+    return {"CUDA_VISIBLE_DEVICES": device.index, "MODKERNEL_DEVICE": "cuda", **ONE_DEVICE}
 
 
 async def _speak(here: Machine, fit: Fit) -> None:

@@ -108,9 +108,13 @@ def _evidence(
 ) -> Mapping[tuple[str, ...], Evidence]:
     """Of hidden modules, first to last, each with its report; by their ids."""
     specs = [record.spec for record, _ in members if isinstance(record.spec, HiddenModuleSpec)]
-    # Trained on pairs, or from another module's weights, it is no module of the recipe alone.
+    # Trained on pairs, from another module's weights or beside others, it is no module of the
+    # recipe alone.
     other = any(
-        spec.dataset.pairs or spec.dataset.pairs_fingerprint or spec.hidden.start_from
+        spec.dataset.pairs
+        or spec.dataset.pairs_fingerprint
+        or spec.hidden.start_from
+        or spec.together
         for spec in specs
     )
     if len(specs) != len(members) or not specs or other:

@@ -7,8 +7,9 @@ import re
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from safetensors.numpy import save
 
@@ -178,10 +179,19 @@ def _module(
 
 
 def _network(record: NetworkRecord) -> NetworkEntry:
-    spec = None if record.spec is None else NetworkSpec.model_validate(record.spec)
+    spec = None if record.spec is None else NetworkSpec.model_validate(_with_tails(record.spec))
     if spec is not None:
         spec = spec.changed(dataset=_portable(spec.dataset), pairs=_portable_pairs(spec.pairs))
     return NetworkEntry(id=record.id, name=record.name, spec=spec, evaluation=record.evaluation)
+
+
+def _with_tails(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A network's stored spec; one from before there were tails has none, and does not say so."""
+    hidden = [
+        one if "tail" in one or one.get("projection") else {**one, "tail": "none"}
+        for one in spec["hidden"]
+    ]
+    return {**spec, "hidden": hidden}
 
 
 def _figures(registry: Registry, run_id: str | None, folder: str) -> Iterator[tuple[str, bytes]]:
@@ -209,7 +219,9 @@ def _portable(dataset: DatasetSpec) -> DatasetSpec:
 
 
 def _portable_pairs(pairs: str | None) -> str | None:
-    return with_file(pairs, _data_name(pairs_from(pairs).file))
+    name = _data_name(pairs_from(pairs).file)
+    # These two alone would be words for pairs that no file gives.
+    return with_file(pairs, f"pairs-{name}" if name in ("views", "labels") else name)
 
 
 def _data_name(path: str | None) -> str | None:

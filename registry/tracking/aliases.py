@@ -13,6 +13,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersionTag, SqlRegisteredModelAlias
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.store.tracking.dbmodels.models import SqlExperiment
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 from sqlalchemy import and_, create_engine, select
 from sqlalchemy.orm import Session
@@ -22,6 +23,7 @@ from modkernel.registry.records import ModuleRecord, NetworkRecord
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.errors import translated
 
+FIRST_EXPERIMENT = "0"
 Alias = tuple[str, str]
 """Name of a registered model, and an alias of it."""
 Target = tuple[int | None, str | None]
@@ -37,7 +39,7 @@ def stored_aliases(client: MlflowClient, settings: Settings) -> dict[Alias, Targ
             (`mlflow_store`), that is read.
 
     Returns:
-        None where only a server is known.
+        None where only a server is known, or the database that the settings name is not its own.
 
     Raises:
         StoreError: the database that the settings name does not answer.
@@ -72,6 +74,16 @@ def _session(client: MlflowClient, settings: Settings) -> Iterator[Session | Non
         with translated(settings.mlflow_store):
             engine = create_engine(settings.mlflow_store, poolclass=NullPool)
             with Session(engine) as session:
-                yield session
+                yield session if _is_of(client, session) else None
     else:
         yield None
+
+
+def _is_of(client: MlflowClient, session: Session) -> bool:
+    """Whether a database is the server's: settings may name that of another server.
+
+    Both then tell the same birth, in milliseconds, of the experiment that every store begins with.
+    """
+    found: Any = SqlExperiment
+    query = select(found.creation_time).where(found.experiment_id == int(FIRST_EXPERIMENT))
+    return bool(session.scalar(query) == client.get_experiment(FIRST_EXPERIMENT).creation_time)

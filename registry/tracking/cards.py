@@ -30,6 +30,7 @@ VIEWS_TOLD = {
     "views": "Pairs of random views: no label of these classes had a part in its training.",
     "views+labels": "Pairs of random views, and pairs of the labels.",
 }
+BOTH_TOLD = "Pairs of random views, and pairs from a file"
 """What a card says of pairs of views."""
 NOWHERE = Uses()
 """Of a module that nothing uses."""
@@ -259,12 +260,13 @@ def _data(spec: ModuleSpec) -> str:
         f"{plain(facts.name)}, fingerprint `{facts.fingerprint}`.",
         f"{len(facts.classes)} classes: {shown}{f' and {more} more' if more > 0 else ''}.",
     ]
-    if facts.pairs is not None:
+    if facts.pairs is not None and facts.pairs_fingerprint is None:
         lines.append(VIEWS_TOLD[facts.pairs])
     if facts.unlabelled_fingerprint is not None:
         lines.append("Examples without a label took part by their views.")
     if facts.pairs_fingerprint is not None:
-        lines.append(f"Pairs from a file, fingerprint `{facts.pairs_fingerprint}`.")
+        told = "Pairs from a file" if facts.pairs is None else BOTH_TOLD
+        lines.append(f"{told}, fingerprint `{facts.pairs_fingerprint}`.")
     return " ".join(lines)
 
 

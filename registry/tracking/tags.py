@@ -115,6 +115,8 @@ def labels_of(spec: ModuleSpec) -> str:
         return ""
     if spec.dataset.pairs_fingerprint is not None:
         return "a file of pairs"
+    if spec.kind == "hidden" and spec.hidden.start_from is not None:
+        return "all" if spec.dataset.saw_labels else ""  # What it starts from may have seen some.
     return "all" if spec.dataset.saw_labels else "none"
 
 
