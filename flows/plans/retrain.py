@@ -207,7 +207,9 @@ def _again(
             "interface": record.spec.interface.changed(upstream=below.upstream),
             "preprocessing": below.preprocessing,
             "dataset": known,
-            "hidden": view_objective(hidden, known.pairs is not None),
+            "hidden": hidden.changed(
+                objective=view_objective(hidden.objective, known.pairs is not None)
+            ),
             "together": None,  # It is trained by itself now.
         }
         if changes.seed is not None:

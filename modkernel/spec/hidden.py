@@ -93,7 +93,7 @@ class HiddenSpec(Spec, title="Hidden module"):
     @model_validator(mode="after")
     def _one_tail(self) -> Self:
         if self.projection is not None:
-            if "tail" in self.model_fields_set:
+            if "tail" in self.model_fields_set and self.tail != "auto":
                 raise ValueError("'projection' is short for a 'tail': give one of the two")
             self.__dict__["tail"] = Projection(projection=self.projection)
             self.__dict__["projection"] = None
@@ -134,7 +134,7 @@ def _stored(hidden: HiddenSpec, write: SerializerFunctionWrapHandler) -> dict[st
     tail = hidden.tail
     units = tail.projection if isinstance(tail, Projection) else None
     if not isinstance(tail, tuple):
-        del fields["tail"]
+        fields.pop("tail", None)
     return {**fields, "projection": units}
 
 

@@ -237,6 +237,8 @@ def train_hidden(
         spec, train, validation, upstream, arithmetic, control, cache, start, ranks
     )
     result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control, ranks=ranks)
+    # It holds the problem that holds it, and with that the memory of inputs and captured steps.
+    problem.__dict__.pop("_validated", None)
     weights = kept_weights(result.weights)
     report = TrainReport(
         recipe_digest=spec.digest(),

@@ -5,6 +5,7 @@ The flows do the same with every module in a child process of its own, recorded 
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -154,9 +155,11 @@ class _Folder:
         chain: list[StoredModule],
     ) -> tuple[StoredModule, TrainReport]:
         found = self._find(name, spec)
-        if found is not None:
-            return found
         arithmetic, control = self._for(name, spec, spec.recipe)
+        if found is not None:
+            if self.ranks.first:
+                self._measure([*chain, found[0]], arithmetic)
+            return found
         weights, report = train_hidden(
             spec,
             *pairs,
@@ -184,24 +187,30 @@ class _Folder:
             if there is None:
                 break
             found.append(there)
-        else:
-            return found
         arithmetic, control = self._for("together", group, group.modules[0].recipe)
+        if len(found) == len(group.modules):
+            self._measure_all([stored for stored, _ in found], arithmetic)
+            return found
         trained = train_together(
             group, *pairs, arithmetic=arithmetic, control=control, cache=self.cache
         )
-        done = write_group(self.folder, group, trained)
-        for count, (stored, report) in enumerate(done, start=1):
-            self._write_report(stored.folder.name, report)
-            self._measure([one for one, _ in done[:count]], arithmetic)
+        for stored, _ in found:  # Of a pass that was killed while it wrote: its others are lost.
+            shutil.rmtree(stored.folder)
+        done = write_group(self.folder, group, trained, self._write_report)
+        self._measure_all([stored for stored, _ in done], arithmetic)
         return done
 
+    def _measure_all(self, modules: list[StoredModule], arithmetic: Arithmetic) -> None:
+        for count in range(1, len(modules) + 1):
+            self._measure(modules[:count], arithmetic)
+
     def _measure(self, chain: list[StoredModule], arithmetic: Arithmetic) -> None:
-        if self.data.train.labels is not None:
-            moments = measure(
-                chain, self.data, arithmetic, cache=self.cache, stop=self.control.stop
-            )
-            write_moments(chain[-1].folder / MOMENTS_FILE, moments)
+        """Leave the class moments of the last one, unless they are there."""
+        file = chain[-1].folder / MOMENTS_FILE
+        if self.data.train.labels is None or file.exists():
+            return
+        moments = measure(chain, self.data, arithmetic, cache=self.cache, stop=self.control.stop)
+        write_moments(file, moments)
 
     def output(
         self, name: str, spec: ModuleSpec, chain: list[StoredModule]

@@ -58,7 +58,7 @@ class Replayed:
         self.calls += 1
         if self.calls == 1:
             self.inputs = tuple(torch.empty_like(given) for given in inputs)
-        fits = [x.shape for x in self.inputs] == [x.shape for x in inputs]
+        fits = [(x.shape, x.dtype) for x in self.inputs] == [(x.shape, x.dtype) for x in inputs]
         if self.failed or not fits or self.calls <= WARM_UP_CALLS:
             return self._run(inputs)
         for kept, given in zip(self.inputs, inputs, strict=True):

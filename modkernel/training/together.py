@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -180,18 +180,30 @@ def _reports(
 
 
 def write_group(
-    folder: Path, group: GroupSpec, trained: Sequence[tuple[dict[str, Tensor], TrainReport]]
+    folder: Path,
+    group: GroupSpec,
+    trained: Sequence[tuple[dict[str, Tensor], TrainReport]],
+    write_report: Callable[[str, TrainReport], None] | None = None,
 ) -> list[tuple[StoredModule, TrainReport]]:
     """Write modules that were trained together, `hidden-1`, `hidden-2`, … in a folder.
 
     Each gets the spec that names the module below it by its id, and its report that spec's digest.
+
+    Args:
+        folder: where the modules' folders are made.
+        group: of the modules.
+        trained: what `train_together` gave.
+        write_report: if there is one, is given each module's name and report before that module is
+            written.
 
     Raises:
         ArtifactError: see `write_module`.
     """
     found: list[tuple[StoredModule, TrainReport]] = []
     for index, (weights, report) in enumerate(trained):
-        spec = group.member(index, found[-1][0].id if found else "")
-        stored = write_module(folder / f"hidden-{index + 1}", spec, weights)
-        found.append((stored, report.changed(recipe_digest=spec.digest())))
+        spec, name = group.member(index, found[-1][0].id if found else ""), f"hidden-{index + 1}"
+        told = report.changed(recipe_digest=spec.digest())
+        if write_report is not None:
+            write_report(name, told)
+        found.append((write_module(folder / name, spec, weights), told))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ from modkernel.reuse.moments_file import MOMENTS_FILE
 
 EXAMPLE = Path(__file__).parents[2] / "examples/train.py"
 ONE = HiddenSpec(kernel=KernelSpec(name="relu"), recipe=Recipe(epochs=2, precision="float32"))
+NEVER = Control(progress=lambda event: pytest.fail(f"trained: {event}"))
 SPEC = NetworkSpec(
     name="digits",
     backbone=BackboneSpec(name="mlp", width=16, depth=2),
@@ -97,6 +99,20 @@ def test_modules_of_one_pass_are_trained_into_a_folder_once(tmp_path: Path) -> N
     assert again == whole
     with pytest.raises(ArtifactError, match="another recipe"):
         train_network(SPEC, tmp_path / "whole", device="cpu")
+
+
+@pytest.mark.parametrize("train", ["in turn", "together"])
+def test_a_folder_that_a_kill_left_half_written_is_made_whole(tmp_path: Path, train: Any) -> None:
+    spec = SPEC.changed(train=train, output=None)
+    whole = train_network(spec, tmp_path, device="cpu")
+    first, second = (one.folder for one in whole.modules)
+    (first / MOMENTS_FILE).unlink()  # Killed while it measured.
+    assert train_network(spec, tmp_path, device="cpu", control=NEVER) == whole
+    assert (first / MOMENTS_FILE).is_file()
+    shutil.rmtree(second)  # Killed before it wrote the last one.
+    again = train_network(spec, tmp_path, device="cpu")
+    assert [one.id for one in again.modules] == [one.id for one in whole.modules]
+    assert (second / MOMENTS_FILE).is_file()
 
 
 def test_nothing_is_trained_on_a_plan_that_cannot_be(tmp_path: Path) -> None:
