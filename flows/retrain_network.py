@@ -47,7 +47,8 @@ def retrain_network(
         backbone: where the blocks of hidden are from; that of the network if left out. Of a
             backbone of the same name, those after the kept blocks are used.
         dataset: what to train on; the modules' own data sets if left out.
-        pairs: file of pairs to train the hidden modules on.
+        pairs: what to train the hidden modules on in place of class labels: views, a file of pairs,
+            or both.
         labels: CSV file of labels (id, class) to train the output module on, and no others.
         seed: of the weights, the label draws and the order of the data; as it was if left out.
         name: of the new network; the same if left out, which then means the new one.

@@ -121,7 +121,7 @@ class Step:
     """Its spec once the module below has an id."""
     dataset: DatasetSpec
     pairs: str | None = None
-    """File of pairs to train on."""
+    """What to train on in place of class labels: views, a file of pairs, or both."""
     labels: str | None = None
     """File of labels to train on."""
 
@@ -173,7 +173,7 @@ def hidden_step(
         facts: what its spec says of the data.
         seed: of the weights and the order of the data.
         dataset: where the data is.
-        pairs: file of pairs to train on.
+        pairs: what to train on in place of class labels: views, a file of pairs, or both.
     """
 
     def spec_on(below: Below) -> ModuleSpec:

@@ -45,7 +45,7 @@ def train_stored_module(
         name: registered name, '<network>.hidden-<k>' or '<network>.output'.
         module: what to train; its digest is the recipe digest.
         dataset: the data that the module's facts are of.
-        pairs: file of pairs to train on.
+        pairs: what to train on in place of class labels: views, a file of pairs, or both.
         parent_run_id: MLflow run of the network.
         label: what it is called in progress, where several of one name are trained at once.
         labels: file of labels to train an output module on.

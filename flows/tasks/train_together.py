@@ -50,7 +50,7 @@ def train_stored_group(
         names: registered names, '<network>.hidden-<k>', first to last.
         group: what to train; its digest is what flows claim.
         dataset: the data that the modules' facts are of.
-        pairs: file of pairs to train on.
+        pairs: what to train on in place of class labels: views, a file of pairs, or both.
         parent_run_id: MLflow run of the network.
 
     Raises:

@@ -131,9 +131,9 @@ def load_dataset(
     )
     if unlabelled and pool.unlabelled is not None:
         held_out = digests[found.slices[1].start :]
-        # Both of one kind, so that they can be joined.
-        limit = 0 if isinstance(examples, Streamed) else resident_limit
-        aside = _read_unlabelled(pool.unlabelled, held_out, where.cache, shape, reading, limit)
+        aside = _read_unlabelled(
+            pool.unlabelled, held_out, where.cache, shape, reading, resident_limit
+        )
         data = replace(data, unlabelled=aside)
     if kept is None:
         # A set that has just been downloaded has its stamp only now.

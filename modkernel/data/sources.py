@@ -192,22 +192,82 @@ class _DecodedBatches(TorchDataset[Tensor | str]):
         return torch.stack(decoded)
 
 
-RawExamples = Resident | Streamed
+@dataclass(frozen=True)
+class Joined:
+    """The examples of one source, then those of another, with nothing copied.
+
+    Attributes:
+        first: indices 0 to len(first) - 1.
+        second: those from len(first) on; of the same shape and type.
+    """
+
+    first: RawExamples
+    second: RawExamples
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of one example."""
+        return self.first.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """uint8 for images, float32 for vectors."""
+        return self.first.dtype
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The examples at int64 [B] `indices`, raw, as [B, …] on `device`.
+
+        Raises:
+            ImageError: an image cannot be read; the message names it.
+        """
+        return next(self.batches([indices], device))
+
+    def batches(
+        self, order: Sequence[Tensor], device: torch.device | str = "cpu"
+    ) -> Iterator[Tensor]:
+        """One raw batch [B, …] on `device` for each tensor of indices, in that order.
+
+        Raises:
+            ImageError, DataError: as of `Streamed.batches`.
+        """
+        start = len(self.first)
+        from_first = [indices[indices < start] for indices in order]
+        from_second = [indices[indices >= start] - start for indices in order]
+        # A source is asked for the batches that it has a part in, so that it can read ahead.
+        first = self.first.batches([part for part in from_first if len(part)], device)
+        second = self.second.batches([part for part in from_second if len(part)], device)
+        for indices, one, other in zip(order, from_first, from_second, strict=True):
+            if not len(other):
+                yield next(first) if len(one) else self.first.batch(one, device)
+            elif not len(one):
+                yield next(second)
+            else:
+                # Where each example of the batch is in the parts, one after the other.
+                places = (indices >= start).long().argsort(stable=True).argsort()
+                parts = torch.cat((next(first), next(second)))
+                yield parts[hand_over(places, device)]
+
+
+RawExamples = Resident | Streamed | Joined
 """Raw examples of a data set: uint8 images [C, H, W] or float32 vectors [d]."""
 
 
 def join_sources(first: RawExamples, second: RawExamples) -> RawExamples:
-    """The examples of the first source, then those of the second.
-
-    Nothing is copied where both are streamed or are neighbours in one tensor.
-    """
-    if isinstance(first, Streamed) and isinstance(second, Streamed) and first.root == second.root:
-        return replace(first, paths=first.paths + second.paths)
-    if isinstance(first, Resident) and isinstance(second, Resident):
-        if first.base is second.base and first.stop == second.start:
-            return Resident(first.base, first.start, second.stop)
-        return Resident.whole(torch.cat((first.tensor, second.tensor.to(first.base.device))))
-    raise DataError("Only two sources of the same kind can be joined.")
+    """The examples of the first source, then those of the second, with nothing copied."""
+    if isinstance(first, Streamed) and isinstance(second, Streamed):
+        joined = replace(first, paths=first.paths + second.paths)
+        if joined == replace(second, paths=joined.paths):  # One pool of workers for both.
+            return joined
+    if (
+        isinstance(first, Resident)
+        and isinstance(second, Resident)
+        and (first.base is second.base and first.stop == second.start)
+    ):
+        return replace(first, stop=second.stop)
+    return Joined(first, second)
 
 
 def pick_from(source: RawExamples, rows: Tensor) -> RawExamples:
@@ -215,4 +275,5 @@ def pick_from(source: RawExamples, rows: Tensor) -> RawExamples:
     if isinstance(source, Streamed):
         paths = tuple(source.paths[row] for row in rows.tolist())
         return replace(source, paths=paths)
-    return Resident.whole(source.batch(rows, source.base.device))
+    device = source.base.device if isinstance(source, Resident) else "cpu"
+    return Resident.whole(source.batch(rows, device))

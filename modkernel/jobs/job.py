@@ -34,6 +34,7 @@ from modkernel.spec import (
 from modkernel.spec.group import GroupSpec
 
 Device = Literal["auto", "cpu", "cuda"]
+PAIRS = "In place of class labels, as in a network's spec: views, a file of pairs, or both."
 LEFT_OUT = (
     "Positions in the test part that are not tested on: modules of the chain were trained on these "
     "examples, or validated."
@@ -96,9 +97,7 @@ class HiddenJob(_Job):
 
     kind: Literal["hidden"] = "hidden"
     module: HiddenModuleSpec
-    pairs: str | None = Field(
-        None, description="In place of class labels, as in a network's spec: views, a file, both."
-    )
+    pairs: str | None = Field(None, description=PAIRS)
     start: UpstreamFiles | None = Field(None, description="The module that it starts from.")
     devices: int = Field(1, ge=1, description="Devices that train it together.")
 
@@ -113,7 +112,7 @@ class TogetherJob(_Job):
 
     kind: Literal["together"] = "together"
     group: GroupSpec
-    pairs: str | None = Field(None, description="File of pairs, in place of class labels.")
+    pairs: str | None = Field(None, description=PAIRS)
 
     @property
     def fingerprint(self) -> str:

@@ -18,6 +18,20 @@ SMALLEST_PAIR_BATCH = 4
 """Examples in a batch that holds a same and a different pair with no example in common."""
 
 
+def draw_some(total: int, count: int, generator: torch.Generator) -> Tensor:
+    """Up to `count` of the numbers 0 to total - 1, all sets of so many equally likely, int64.
+
+    A small part of many is drawn in time that does not grow with `total`: for every batch.
+    """
+    if 2 * count >= total:
+        return torch.randperm(total, generator=generator)[:count]
+    drawn: Tensor = torch.randint(total, (count,), generator=generator).unique()
+    while len(drawn) < count:  # Those that came twice are drawn again.
+        more = torch.randint(total, (count - len(drawn),), generator=generator)
+        drawn = torch.unique(torch.cat((drawn, more)))
+    return drawn
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class PairTable:
     """Known pairs of n examples, each once, on the CPU.
@@ -75,8 +89,7 @@ class PairTable:
 
     def ends_of_some(self, count: int, generator: torch.Generator) -> Tensor:
         """Both ends of up to `count` pairs drawn at random, each example once."""
-        drawn = torch.randperm(len(self.keys), generator=generator)[:count]
-        return self._ends(self.keys[drawn])
+        return self._ends(self.keys[draw_some(len(self.keys), count, generator)])
 
     def _ends(self, keys: Tensor) -> Tensor:
         """The examples that occur in pairs, each once."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modkernel.errors import PairError
 from modkernel.pairs.labels import PairLabels, canonical_groups, labels_of_groups
-from modkernel.pairs.table import PairTable
+from modkernel.pairs.table import PairTable, draw_some
 
 __all__ = ["SMALLEST_VIEW_BATCH", "PairViews"]
 
@@ -122,5 +122,5 @@ class PairViews:
     def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
         """Some of the known examples: both ends of listed pairs, or labelled ones."""
         if self.table is None or count < 2:
-            return self.known[torch.randperm(len(self.known), generator=generator)[:count]]
+            return self.known[draw_some(len(self.known), count, generator)]
         return self.table.ends_of_some(count // 2, generator)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modkernel.control import UNWATCHED, Control
 from modkernel.data.augment import draw_moves, moved
-from modkernel.data.views import draw_views, viewed
+from modkernel.data.views import check_views, draw_views, viewed
 from modkernel.errors import PairError, SpecError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.extractor import frozen_upstream
@@ -223,13 +223,14 @@ def train_hidden(
         The module's state dict on the CPU, and the report.
 
     Raises:
-        InterfaceError: `upstream` is not the chain that the spec names.
+        InterfaceError: `upstream` is not the chain that the spec names, or flip of vectors.
         PairError: no same or no different pair in either part.
         ObjectiveError: the objective is undefined for the kernel, see `make_objective`.
         NonFiniteError: the objective is not finite, see `minimise`.
         StoppedError: `control.stop` said so, see `minimise`.
-        SpecError: not the spec of a hidden module, fixed views without an upstream, another module
-            to start from than it says, or nothing left to train.
+        SpecError: not the spec of a hidden module, fixed views without an upstream, another random
+            change beside pairs of views, another module to start from than it says, or nothing
+            left to train.
         ArtifactError: the weights to start from are altered.
         SettingsError: there is no room for the upstream's output, see `compute_features`.
     """
@@ -290,6 +291,8 @@ def hidden_problem(
     recipe = spec.hidden.recipe
     if train.pairs.views != validation.pairs.views:
         raise PairError("Train and validate on the same kind of pairs: views of both, or of none.")
+    if train.pairs.views:
+        check_views(recipe, torch.zeros(1, *spec.preprocessing.shape))
     if recipe.views is not None and not upstream:
         raise SpecError("Fixed views are for modules on stored ones: leave 'views' out.")
     if recipe.batch_size < ranks.size:

@@ -62,7 +62,8 @@ def class_pairs(data: Dataset) -> tuple[PairData, PairData]:
     train, validation = data.train, data.validation_part()
     if train.labels is None or validation.labels is None:
         raise DataError(
-            f"Data set '{data.name}' has no class labels: give a file of pairs in 'pairs'."
+            f"Data set '{data.name}' has no class labels: set 'pairs: views', which needs none, or "
+            "give a file of pairs in 'pairs'."
         )
     return (
         PairData(train.examples, PairSource.from_classes(train.labels), "train"),

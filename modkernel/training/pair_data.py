@@ -32,7 +32,7 @@ class PairData:
         if not isinstance(self.pairs, PairSource):
             raise PairError(
                 f"Hidden modules are trained on pairs, not on {type(self.pairs).__name__}: "
-                "make a PairSource with PairSource.from_classes or PairSource.from_pairs."
+                "make a PairSource with PairSource.from_classes, from_pairs or from_views."
             )
         if self.pairs.n_examples != len(self.examples):
             raise PairError(

@@ -16,6 +16,7 @@ from modkernel.data import (
     load_dataset,
     place_dataset,
 )
+from modkernel.data.sources import Joined, join_sources
 from modkernel.data.statistics import preprocessing_of
 from modkernel.errors import DataError, ImageError
 from modkernel.system import memory
@@ -114,6 +115,35 @@ def test_the_training_part_is_train_then_validation(root, tmp_path, limit):
         assert part.examples.base is data.train.examples.base
         moved = Dataset(**{**vars(data), "validation": copied(data.validation)}).training_part()
         assert torch.equal(moved.examples.batch(torch.arange(len(part))), expected)
+
+
+@pytest.mark.parametrize("limits", [(None, None), (None, 0), (0, None), (0, 0)])
+def test_joined_sources_are_one_after_the_other(root, tmp_path, limits):
+    train, test = (
+        getattr(load_dataset(folder_spec(root), places(tmp_path), limit), part).examples
+        for part, limit in zip(("train", "test"), limits, strict=True)
+    )
+    joined, n = join_sources(train, test), len(train) + len(test)
+    if limits == (0, 0):
+        assert joined.paths == train.paths + test.paths
+    else:
+        assert isinstance(joined, Joined)
+        assert joined.first is train
+        assert joined.second is test
+    assert (len(joined), joined.shape, joined.dtype) == (n, train.shape, train.dtype)
+    both = torch.cat([part.batch(torch.arange(len(part))) for part in (train, test)])
+    mixed = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    last = torch.tensor([n - 1, n - 2])
+    order = [mixed[:5], torch.tensor([1, 0]), last, mixed, torch.tensor([n - 1, 0, n - 1, 0])]
+    for some in (order, order[2:3], []):
+        found = list(joined.batches(some))
+        assert len(found) == len(some)
+        for indices, batch in zip(some, found, strict=True):
+            assert torch.equal(batch, both[indices])
+    assert torch.equal(joined.batch(mixed), both[mixed])
+    # And of a source that is itself joined.
+    again = join_sources(joined, Resident.whole(both))
+    assert torch.equal(again.batch(torch.arange(2 * n).flip(0)), both.repeat(2, 1, 1, 1).flip(0))
 
 
 def copied(split: Split) -> Split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from modkernel.kernels import make_kernel
 from modkernel.objectives.table import make_objective
 from modkernel.pairs.labels import PairLabels
 from modkernel.pairs.source import PairSource
+from modkernel.pairs.table import draw_some
 from modkernel.spec import KernelSpec, ObjectiveSpec
 
 
@@ -134,6 +136,38 @@ def test_ends_of_listed_pairs_meet_in_every_batch() -> None:
         assert len(batch) == len(batch.unique()) == 40
         # Five pairs are set aside, and each gives four same pairs of views.
         assert pairs.for_batch(batch).n_same == 40 + 4 * 5
+
+
+@settings(deadline=None, max_examples=50)
+@given(total=st.integers(0, 40) | st.just(10**12), count=st.integers(0, 30))
+def test_some_of_many_are_drawn_without_a_look_at_all(total: int, count: int) -> None:
+    drawn = draw_some(total, count, seeded(0))
+    assert len(drawn) == len(drawn.unique()) == min(total, count)
+    assert all(0 <= each < total for each in drawn.tolist())
+    assert torch.equal(drawn, draw_some(total, count, seeded(0)))
+
+
+def test_all_sets_of_some_are_equally_likely() -> None:
+    generator = seeded(0)
+    drawn = (tuple(draw_some(6, 2, generator).sort().values.tolist()) for _ in range(3000))
+    counts = Counter(drawn)
+    assert len(counts) == 15
+    # Each is expected 200 times, with a standard deviation of 13.7.
+    assert all(abs(count - 200) < 60 for count in counts.values())
+
+
+def test_batches_never_permute_a_long_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    i, j = torch.triu_indices(40, 40, 1)
+    pairs = PairSource.from_views(400, None, (i, j, (i + j) % 2 == 0))
+    permuted = torch.randperm
+
+    def short(total: int, generator: torch.Generator) -> Tensor:
+        assert total <= 400
+        return permuted(total, generator=generator)
+
+    monkeypatch.setattr(torch, "randperm", short)
+    assert len(i) > 400
+    assert all(int((batch < 40).sum()) > 2 for batch in pairs.batches(40, seeded(0)))
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modkernel.control import UNWATCHED, Control
 from modkernel.data import Resident, views
-from modkernel.errors import PairError, StoppedError
+from modkernel.errors import InterfaceError, ModkernelError, PairError, SpecError, StoppedError
 from modkernel.modules.stored import write_module
 from modkernel.pairs.source import PairSource
 from modkernel.plan import plan_hidden
@@ -110,15 +110,37 @@ def test_views_train_on_stored_modules_afresh_in_every_step(tmp_path: Path) -> N
     assert stored.id == write_module(tmp_path / "again", below, weights).id  # As it was.
 
 
+VECTORS = Preprocessing(shape=(6,), dtype="float32", mean=(0.0,) * 6, std=(1.0,) * 6)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "preprocessing", "error", "told"),
+    [
+        (Recipe(crop_padding=2), PREPROCESSING, SpecError, "leave crop_padding out"),
+        (Recipe(flip=True, views=2), PREPROCESSING, SpecError, "leave views out"),
+        (Recipe(flip=True), VECTORS, InterfaceError, "flip"),
+    ],
+)
+def test_another_random_change_is_refused_before_training(
+    recipe: Recipe, preprocessing: Preprocessing, error: type[ModkernelError], told: str
+) -> None:
+    (plan,) = plan_hidden(
+        BackboneSpec(name="mlp", width=8), [HiddenSpec(recipe=recipe)], preprocessing.shape
+    )
+    spec = plan.spec("0" * 64, preprocessing, ON_VIEWS, seed=0)
+    part = PairData(Resident.whole(torch.zeros(20, *preprocessing.shape)), viewed(20).pairs)
+    with pytest.raises(error, match=told):
+        train_hidden(spec, part, part, arithmetic=FLOAT32)
+
+
 def test_vectors_with_missing_values_train() -> None:
     vectors = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
     vectors[3, 2] = torch.nan
-    preprocessing = Preprocessing(shape=(6,), dtype="float32", mean=(0.0,) * 6, std=(1.0,) * 6)
     hidden = HiddenSpec(
         kernel=KernelSpec(name="relu"), recipe=Recipe(epochs=20, batch_size=20, learning_rate=0.1)
     )
     (plan,) = plan_hidden(BackboneSpec(name="mlp", width=8), [hidden], (6,))
-    spec = plan.spec(preprocessing.id, preprocessing, ON_VIEWS, seed=0)
+    spec = plan.spec(VECTORS.id, VECTORS, ON_VIEWS, seed=0)
     train, validation = (
         PairData(Resident(vectors, start, stop), PairSource.from_views(stop - start))
         for start, stop in ((0, 40), (40, 60))

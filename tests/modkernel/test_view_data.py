@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modkernel.control import never_stop, no_progress
-from modkernel.data import DataPlaces, Dataset, load_dataset
+from modkernel.data import DataPlaces, Dataset, Resident, Streamed, load_dataset
 from modkernel.errors import DataError, InterfaceError, PairError, SpecError
 from modkernel.jobs.run import run_job
 from modkernel.plan import check_hidden, check_output, facts, plan_network
@@ -17,7 +17,7 @@ from modkernel.spec import DatasetSpec, HiddenSpec, NetworkSpec, OutputSpec, Rec
 from modkernel.spec.pairs import with_file
 from modkernel.training.inputs import pair_data
 from modkernel.training.network import train_network
-from tests.modkernel.helpers.data_made import npz, places
+from tests.modkernel.helpers.data_made import folder_spec, image_folder, npz, places
 from tests.modkernel.helpers.training_examples import made_images
 from tests.modkernel.test_run_job import job
 
@@ -91,6 +91,24 @@ def test_examples_without_a_label_take_part_by_their_views(tmp_path: Path) -> No
     assert load_dataset(spec, where).unlabelled is None
     plain = pair_data(load_dataset(spec, where), spec, None, where)[2]
     assert plain.digest() == facts(data.info()).digest()
+
+
+def test_more_examples_without_a_label_than_memory_holds_are_streamed(tmp_path: Path) -> None:
+    parts = {"train/a": 5, "train/b": 5, "train/none": 40, "test/a": 2, "test/b": 2}
+    spec = folder_spec(image_folder(tmp_path / "set", parts), unlabelled="none")
+    where = places(tmp_path)
+    size = load_dataset(spec, where).train.examples.batch(torch.tensor([0])).numel()
+    data = load_dataset(spec, where, 20 * size, unlabelled=True)
+    assert data.unlabelled is not None
+    assert isinstance(data.train.examples, Resident)
+    assert isinstance(data.unlabelled.examples, Streamed)
+    train, _, _ = pair_data(data, spec, "views", where)
+    n = len(data.train)
+    assert len(train.examples) == n + 40
+    (batch,) = train.examples.batches([torch.tensor([n + 39, 0, n])])
+    aside = data.unlabelled.examples.batch(torch.tensor([39, 0]))
+    assert torch.equal(batch[[0, 2]], aside)
+    assert torch.equal(batch[1], data.train.examples.tensor[0])
 
 
 def test_a_set_whose_labels_are_all_hidden_is_one_without_labels(tmp_path: Path) -> None:
