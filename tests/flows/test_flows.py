@@ -321,7 +321,7 @@ def test_a_hidden_module_is_trained_on_several_devices(
     monkeypatch.setenv("MODKERNEL_CPU_SLOTS", "2")
     monkeypatch.setenv("MODKERNEL_DEVICES_PER_MODULE", "2")
     result = train_network(tiny("together"))
-    first, second, output = (registry.modules.get(module.id) for module in result.modules)
+    first, second, output = (registry.modules.resolve(module.id) for module in result.modules)
     reports = [registry.modules.report(record) for record in (first, second, output)]
     assert [report.devices for report in reports] == [2, 2, 1]
     shared.open_registry().close()
