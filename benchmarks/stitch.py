@@ -73,7 +73,7 @@ def network(seed: int) -> NetworkSpec:
         name=f"seed-{seed}",
         dataset=DatasetSpec(name="fashion_mnist"),
         backbone=BackboneSpec(name="lenet5"),
-        hidden=(HiddenSpec(until="conv2", recipe=recipe), HiddenSpec(until="fc2", recipe=recipe)),
+        hidden=tuple(HiddenSpec(until=end, recipe=recipe, tail="none") for end in ("conv2", "fc2")),
         output=None,
         seed=seed,
     )

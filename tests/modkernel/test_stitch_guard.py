@@ -67,7 +67,7 @@ def clusters(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def trained(folder: Path, seed: int, images: Tensor, labels: Tensor) -> list[StoredModule]:
     recipe = Recipe(epochs=2, batch_size=64)
-    wanted = [HiddenSpec(until=end, recipe=recipe) for end in ("conv2", "fc2")]
+    wanted = [HiddenSpec(until=end, recipe=recipe, tail="none") for end in ("conv2", "fc2")]
     chain: list[StoredModule] = []
     parts = [
         PairData(Resident.whole(images[rows]), PairSource.from_classes(labels[rows]))

@@ -27,7 +27,7 @@ from modkernel.features.sources import BATCH, Features, View
 from modkernel.modules.stored import StoredModule
 from modkernel.spec import KernelSpec, OutputSpec, Recipe
 from modkernel.system.seeding import generator_for
-from modkernel.training import hidden, train_hidden, train_output
+from modkernel.training import pair_data, train_hidden, train_output
 from modkernel.training.pair_data import PairData
 from tests.modkernel.helpers.training_examples import (
     FACTS,
@@ -317,8 +317,8 @@ def test_views_share_what_of_a_gpu_one_source_may_have(
         limits.append(gpu_limit)
         return compute_features(*arguments, gpu_limit=gpu_limit, **more)
 
-    monkeypatch.setattr(hidden, "compute_features", noted)
-    monkeypatch.setattr(hidden, "gpu_share", lambda _, sources: 1200 // sources)
+    monkeypatch.setattr(pair_data, "compute_features", noted)
+    monkeypatch.setattr(pair_data, "gpu_share", lambda _, sources: 1200 // sources)
     fit(below, VIEWS, None)
     assert limits == [400, 400, 400], "two views and the validation examples"
     limits.clear()

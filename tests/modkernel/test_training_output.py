@@ -122,7 +122,8 @@ def test_draws_fitted_together_are_those_fitted_alone(method: str) -> None:
     together = fit_heads(phi, labels, chosen, 3, spec, seed=1)
     for draw in range(4):
         alone = fit_heads(phi, labels, chosen[draw : draw + 1], 3, spec, seed=1)
-        torch.testing.assert_close(together.weight[draw], alone.weight[0])
+        # Rounding grows over the optimiser's steps, and differs between processors.
+        torch.testing.assert_close(together.weight[draw], alone.weight[0], rtol=1e-4, atol=1e-4)
         assert torch.equal(predict_heads(together, phi)[draw], predict_heads(alone, phi)[0])
 
 
