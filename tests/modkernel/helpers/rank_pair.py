@@ -79,6 +79,8 @@ def main() -> None:
     meeting, theirs = Path(sys.argv[1]), json.loads(sys.argv[2])
     import_object(f"{CASES}:train", "case")  # Before the fork: the import takes seconds.
     rank = next((rank for rank in range(1, len(theirs)) if os.fork() == 0), 0)
+    for end in (end for other, ends in enumerate(theirs) if other != rank for end in ends):
+        os.close(end)  # Whoever reads the other's answers is to notice its end.
     serve(rank, len(theirs), meeting, *theirs[rank])
     os._exit(0)  # Taking down all that was imported takes longer than what was asked for.
 
