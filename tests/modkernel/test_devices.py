@@ -190,8 +190,9 @@ def test_a_helper_that_is_killed_while_it_waits_for_a_device_is_told(
     with device_slots(tmp_path / "slots", "cpu", 3, 2, lambda: False, lambda: None):
         thread.start()
         until(lambda: events(work, "waiting"))
-        child = helper_of(server._running()._process.pid)
-        os.kill(helper_of(child), signal.SIGKILL)
+        helper = helper_of(helper_of(server._running()._process.pid))
+        os.kill(helper, signal.SIGKILL)
+        until(lambda: not alive(helper))
     thread.join(20)
     assert caught
     assert caught[0].died, "a flow tries again"
