@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from modkernel.control import Progress, Stop, no_progress
-from modkernel.errors import ChildError, ModkernelError
+from modkernel.errors import ChildError, ModkernelError, StoppedError
 from modkernel.jobs.failures import error_told, fail, tell_error, typed
 from modkernel.jobs.job import HiddenJob, Job, parse_job
 from modkernel.jobs.slots import Slot
@@ -55,24 +55,22 @@ class Helper:
     failed: threading.Event = field(default_factory=threading.Event)
     error: ModkernelError | None = None
     """Why it ended before it had done its part; there when `failed` is set."""
-    dismissed: bool = False
-    """Whether nothing that it does is of interest any more."""
+    dismissed: threading.Event = field(default_factory=threading.Event)
+    """Set when nothing that it does is of interest any more."""
     _status: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def dismiss(self) -> None:
         """End it, whatever it does: on return it has ended, and holds no device."""
-        self.dismissed = True
+        self.dismissed.set()
+        self.end()
+
+    def end(self) -> int:
+        """Its exit status, or minus the signal that ended it; it is killed if it has not ended."""
         with self._lock:
             # Once it is waited for, its number may be another process's.
             if self._status is None:
                 os.kill(self.pid, signal.SIGKILL)
-        self.wait()
-
-    def wait(self) -> int:
-        """Its exit status, or minus the signal that ended it, once it has ended."""
-        with self._lock:
-            if self._status is None:
                 self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             return self._status
 
@@ -117,7 +115,10 @@ def together(helpers: Sequence[Helper], slots: Sequence[Slot], work: Path) -> It
     try:
         for helper, slot in zip(helpers, slots[1:], strict=True):
             told = {"device": slot.device, "gpu": slot.gpu, "size": len(slots)}
-            socket.send_fds(helper.link, [json.dumps(told).encode()], [slot.lock])
+            try:
+                socket.send_fds(helper.link, [json.dumps(told).encode()], [slot.lock])
+            except OSError as error:
+                raise _died(helper) from error
             threading.Thread(target=_follow, args=(helper, work), daemon=True).start()
         with joined(0, len(slots), meeting, slots[0].device):
             yield
@@ -137,22 +138,34 @@ def together(helpers: Sequence[Helper], slots: Sequence[Slot], work: Path) -> It
 
 
 def _follow(helper: Helper, work: Path) -> None:
-    """Hear what a helper has to say; end this process if it ended and nothing else does."""
+    """Hear what a helper has to say; end this process if it ended and nothing else does.
+
+    All processes stop at one step, so one that has stopped leaves this one in the middle of its
+    last checkpoint: it ends by itself, and who asked for the stop says how long that may take.
+    """
     said = b""
     with suppress(OSError):
         while received := helper.link.recv(LONGEST):
             said += received
-    if said == DONE or helper.dismissed:
+    if said == DONE or helper.dismissed.is_set():
         return
-    helper.error = error_told(json.loads(said)) if said else _died(helper)
+    helper.error = _error_said(helper, said)
     helper.failed.set()
-    time.sleep(GRACE_SECONDS)
-    if not helper.dismissed:
+    if isinstance(helper.error, StoppedError):
+        os.kill(os.getpid(), signal.SIGTERM)  # It may be the only one that was asked to.
+    elif not helper.dismissed.wait(GRACE_SECONDS):
         os._exit(fail(work, helper.error))
 
 
+def _error_said(helper: Helper, said: bytes) -> ModkernelError:
+    try:
+        return error_told(json.loads(said))
+    except ValueError:  # Nothing, or what a kill has cut short.
+        return _died(helper)
+
+
 def _died(helper: Helper) -> ChildError:
-    code = helper.wait()
+    code = helper.end()
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     error = ChildError(
         f"The training process on device {helper.rank + 1} {how}; if nobody did that, the machine "

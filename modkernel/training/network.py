@@ -243,7 +243,14 @@ class _Folder:
         return choose_arithmetic(self.device, recipe.precision), control
 
     def _find(self, name: str, spec: ModuleSpec) -> tuple[StoredModule, TrainReport] | None:
-        """What is there of this recipe; none where there is nothing yet."""
+        """What is there of this recipe for all processes; none where there is nothing yet.
+
+        None of them goes on, and writes it, before all have looked.
+        """
+        found = self._read(name, spec)
+        return None if self.ranks.any(found is None) else found
+
+    def _read(self, name: str, spec: ModuleSpec) -> tuple[StoredModule, TrainReport] | None:
         module = self.folder / name
         if not module.is_dir():
             return None
@@ -258,7 +265,7 @@ class _Folder:
     def _written(self, name: str, spec: ModuleSpec) -> tuple[StoredModule, TrainReport]:
         """What the first process has written of this recipe, once it has."""
         self.ranks.wait()
-        found = self._find(name, spec)
+        found = self._read(name, spec)
         assert found is not None, "the first process waits for the others when it has written"
         return found
 

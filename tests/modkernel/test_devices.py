@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from modkernel.data import DataPlaces, describe_dataset
 from modkernel.errors import ChildError, SettingsError, StoppedError
+from modkernel.jobs import helpers
 from modkernel.jobs.client import ForkServer
 from modkernel.jobs.job import HiddenJob
 from modkernel.jobs.slots import check_enough, device_slot, device_slots
@@ -29,12 +31,14 @@ from modkernel.spec import (
     Recipe,
 )
 from modkernel.training import TrainReport
+from modkernel.training.checkpoint import position_of
+from tests.modkernel.helpers.slow_disk import SLOW
 from tests.modkernel.test_child import alive, events, until
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ForkServer]:
-    server = ForkServer()
+    server = ForkServer("tests.modkernel.helpers.slow_disk:run")
     server.start()
     yield server
     server.close()
@@ -67,7 +71,7 @@ def make_job(
 
 
 def helper_of(child: int) -> int:
-    """The one process that a child has forked."""
+    """The one process that a child, or its server, has forked."""
     (helper,) = Path(f"/proc/{child}/task/{child}/children").read_text().split()
     return int(helper)
 
@@ -151,6 +155,65 @@ def test_all_processes_stop_where_one_is_asked_to(
     assert (work / "checkpoint" / "checkpoint.safetensors").exists()
     assert not alive(helper)
     assert json.loads((work / "error.json").read_bytes())["type"] == "StoppedError"
+
+
+def test_a_slow_disk_has_the_last_checkpoint_all_the_same(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    """The helper has stopped long before the child, which writes for both."""
+    job = make_job(tmp_path, SLOW, epochs=2000)
+    stop = threading.Event()
+    with pytest.raises(StoppedError):
+        server.run(job, lambda event: stop.set() if event["event"] == "epoch" else None, stop)
+    folder = Path(job.work) / "checkpoint"
+    file = folder / "checkpoint.safetensors"
+    assert list(folder.iterdir()) == [file]
+    reached = position_of(file)
+    written = file.stat().st_mtime
+    assert reached is not None
+    assert reached.epoch == events(Path(job.work))[-1]["epoch"]
+    assert written - (Path(job.work) / "progress.jsonl").stat().st_mtime > 1, "after the last epoch"
+
+
+def test_a_helper_that_is_killed_while_it_waits_for_a_device_is_told(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    job = make_job(tmp_path, "job")
+    work, caught = Path(job.work), []
+
+    def run() -> None:
+        with pytest.raises(ChildError, match=r"on device 2 was killed by SIGKILL") as error:
+            server.run(job)
+        caught.append(error.value)
+
+    thread = threading.Thread(target=run)
+    with device_slots(tmp_path / "slots", "cpu", 3, 2, lambda: False, lambda: None):
+        thread.start()
+        until(lambda: events(work, "waiting"))
+        helper = helper_of(helper_of(server._running()._process.pid))
+        os.kill(helper, signal.SIGKILL)
+        until(lambda: not alive(helper))
+    thread.join(20)
+    assert caught
+    assert caught[0].died, "a flow tries again"
+
+
+@pytest.mark.parametrize("said", [b"", b'{"type": "NonFiniteErr', b"do"])
+def test_a_helper_that_is_cut_short_has_died(tmp_path: Path, said: bytes) -> None:
+    """It is not waited for, though it has not ended yet."""
+    ours, theirs = socket.socketpair()
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+    helper = helpers.Helper(1, pid, ours)
+    follower = threading.Thread(target=helpers._follow, args=(helper, tmp_path))
+    follower.start()
+    theirs.sendall(said)
+    theirs.close()
+    assert helper.failed.wait(20)
+    helper.dismiss()
+    follower.join(20)
+    ours.close()
+    assert isinstance(helper.error, ChildError)
+    assert helper.error.died
 
 
 def test_jobs_of_two_devices_on_three_slots_finish(server: ForkServer, tmp_path: Path) -> None:

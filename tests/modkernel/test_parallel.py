@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,6 +85,15 @@ def test_a_batch_norm_is_exact_where_a_share_is_empty_or_smaller(
         assert max(differences(one, other).values()) < 1e-9 * float(one["1.weight"].abs().max())
 
 
+def test_a_batch_norm_of_one_value_a_channel_is_refused_as_a_plain_one_does(
+    pair: RankPair,
+) -> None:
+    with pytest.raises(ValueError, match=r"got input size torch.Size\(\[1, 3\]\)") as plain:
+        nn.BatchNorm1d(3)(torch.zeros(1, 3))
+    assert pair("few_values", count=1) == [str(plain.value)] * 2
+    assert pair("few_values", count=2) == [""] * 2
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -131,6 +142,8 @@ def test_two_processes_train_a_network_into_one_folder(pair: RankPair, tmp_path:
     assert len(first) == 3
     assert pair("network", folder=str(tmp_path)) == [first, first], "it is there"
     assert cases.network(ALONE, folder=str(tmp_path)) == first
+    shutil.rmtree(tmp_path / "output")
+    assert pair("network", folder=str(tmp_path), late=2.0) == [first, first], "one looks later"
 
 
 def test_two_processes_that_were_stopped_resume_bit_for_bit(pair: RankPair, tmp_path: Path) -> None:
@@ -196,6 +209,14 @@ def test_the_example_runs_under_torchrun(tmp_path: Path) -> None:
     assert float(done.stdout.splitlines()[-1].split("%")[0]) > 90
     reports = [json.loads(path.read_text()) for path in sorted((tmp_path / "reports").iterdir())]
     assert [report["devices"] for report in reports] == [2, 2, 1]
+
+
+def test_without_a_loopback_interface_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(2, "eth0")])
+    with pytest.raises(SettingsError, match=r"loopback .* there are only eth0"), torchrun("cpu"):
+        pass
 
 
 def test_torchrun_on_several_machines_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

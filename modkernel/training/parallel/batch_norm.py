@@ -59,12 +59,22 @@ class WholeBatchNorm(_BatchNorm):
         self.training = norm.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise a share, by the whole batch in training and by the running statistics else."""
+        """Normalise a share, by the whole batch in training and by the running statistics else.
+
+        Raises:
+            ValueError: the whole batch has one value a channel, as a plain batch norm says.
+        """
         if not self.training and self.running_mean is not None:
             return functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
+        # A share of two values tells enough: on a GPU, asking for the count waits for it.
+        if x.numel() < 2 * x.shape[1] and count < 2:
+            size = torch.Size([1, *x.shape[1:]])
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got input size {size}"
+            )
         if self.training and self.running_mean is not None:
             self._follow(mean, variance * (count / (count - 1)).to(variance.dtype))
         normalised: Tensor = y

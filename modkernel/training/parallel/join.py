@@ -1,7 +1,8 @@
 """Joining the processes that train together: torch's default process group, on this machine alone.
 
-Its sockets are bound to the loopback interface, and the processes find each other by a file: no
-other machine can reach them.
+What they send each other goes through the loopback interface. Those of `joined` find each other by
+a file: no other machine can reach them. Those of `torchrun` find each other by a store of its own,
+whose port may be open to other machines: start it where only trusted ones can reach this one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -22,6 +24,9 @@ __all__ = ["here", "joined", "torchrun"]
 
 LOOPBACK = ("lo", "lo0")
 """Names of the loopback interface: Linux's and macOS's."""
+LONGEST_WAIT = timedelta(days=7)
+"""For another process: the first one measures, and trains the output module, while others wait.
+That one has ended is noticed at once by gloo, and by who started them."""
 
 
 def here() -> Ranks:
@@ -40,10 +45,15 @@ def joined(rank: int, size: int, meeting: Path, device: str) -> Iterator[Ranks]:
         size: how many there are.
         meeting: a file that is not there yet, the same in all processes; it is made.
         device: 'cpu', or 'cuda' where every process has a GPU of its own as its current one.
+
+    Raises:
+        SettingsError: there is no loopback interface.
     """
     _stay_on_this_machine()
     store = distributed.FileStore(str(meeting), size)  # type: ignore[attr-defined]
-    distributed.init_process_group(_backend(device), store=store, rank=rank, world_size=size)
+    distributed.init_process_group(
+        _backend(device), timeout=LONGEST_WAIT, store=store, rank=rank, world_size=size
+    )
     try:
         yield Ranks(rank, size)
     finally:
@@ -61,7 +71,8 @@ def torchrun(device: str = "auto") -> Iterator[tuple[Ranks, str]]:
         The processes, and the device of this one: 'cpu', or 'cuda:K' for process K.
 
     Raises:
-        SettingsError: there are fewer GPUs than processes, or processes on other machines.
+        SettingsError: there are fewer GPUs than processes, processes on other machines, or no
+            loopback interface.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -81,7 +92,7 @@ def torchrun(device: str = "auto") -> Iterator[tuple[Ranks, str]]:
     if cuda:
         torch.cuda.set_device(rank)
     _stay_on_this_machine()
-    distributed.init_process_group(_backend("cuda" if cuda else "cpu"))
+    distributed.init_process_group(_backend("cuda" if cuda else "cpu"), timeout=LONGEST_WAIT)
     try:
         yield Ranks(rank, size), f"cuda:{rank}" if cuda else "cpu"
     finally:
@@ -94,6 +105,12 @@ def _backend(device: str) -> str:
 
 
 def _stay_on_this_machine() -> None:
-    """Have torch's sockets listen on the loopback interface alone."""
-    (loopback,) = (name for _, name in socket.if_nameindex() if name in LOOPBACK)
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
+    """Have the sockets of gloo and NCCL listen on the loopback interface alone."""
+    names = [name for _, name in socket.if_nameindex()]
+    found = next((name for name in LOOPBACK if name in names), None)
+    if found is None:
+        raise SettingsError(
+            "Several devices need a loopback interface (lo or lo0), and there are only "
+            f"{', '.join(names) or 'none'}: set one up, or train on one device."
+        )
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = found

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
@@ -164,8 +166,11 @@ def _listed() -> tuple[PairData, PairData]:
     return PairData(whole.examples, train), PairData(whole.examples, validation)
 
 
-def network(ranks: Ranks, folder: str) -> list[str]:
-    """Train a whole network into a folder, and tell the ids of its modules."""
+def network(ranks: Ranks, folder: str, late: float = 0.0) -> list[str]:
+    """Train a whole network into a folder, and tell the ids of its modules.
+
+    Processes but the first one look `late` seconds later for an output module.
+    """
     hidden = HiddenSpec(kernel=KernelSpec(name="relu"), recipe=Recipe(epochs=1, batch_size=200))
     spec = NetworkSpec(
         name="digits",
@@ -173,7 +178,15 @@ def network(ranks: Ranks, folder: str) -> list[str]:
         hidden=(hidden, hidden),
         output=OutputSpec(method="ridge", labels_per_class=2, draws=3),
     )
-    trained = train_network(spec, folder, device="cpu", ranks=ranks)
+    is_dir = Path.is_dir
+
+    def look(path: Path) -> bool:
+        if path.name == "output" and not ranks.first:
+            time.sleep(late)
+        return is_dir(path)
+
+    with patch.object(Path, "is_dir", look):
+        trained = train_network(spec, folder, device="cpu", ranks=ranks)
     return [module.id for module in trained.modules]
 
 
@@ -186,6 +199,18 @@ def norms(ranks: Ranks, folder: str, count: int) -> None:
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     found |= {name: b.double() for name, b in model.named_buffers()}
     save_file(found, Path(folder, f"norms-{ranks.rank}-of-{ranks.size}.safetensors"))
+
+
+def few_values(ranks: Ranks, count: int) -> str:
+    """What a batch norm says of a batch of so few vectors; nothing where it takes them."""
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    norm_by_whole_batches(model, ranks)
+    try:
+        model(torch.randn(count, 3)[ranks.share(count)])
+    except ValueError as error:
+        return str(error)
+    assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
+    return ""
 
 
 def draws(ranks: Ranks) -> list[list[float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -14,6 +15,8 @@ from modkernel.lookup import import_object
 from modkernel.training.parallel.join import joined
 
 CASES = "tests.modkernel.helpers.parallel_cases"
+LONGEST = 300
+"""Seconds of one case: a process that waits for the other for ever is ended, and the test fails."""
 
 
 class RankPair:
@@ -61,11 +64,13 @@ def serve(rank: int, size: int, meeting: Path, given: int, wanted: int) -> None:
     ):
         for line in commands:
             case, arguments = json.loads(line)
+            signal.alarm(LONGEST)
             try:
                 call = import_object(f"{CASES}:{case}", "case")
                 answer = {"result": call(ranks, **arguments)}
             except Exception:
                 answer = {"failed": traceback.format_exc()}
+            signal.alarm(0)
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
 
@@ -74,6 +79,8 @@ def main() -> None:
     meeting, theirs = Path(sys.argv[1]), json.loads(sys.argv[2])
     import_object(f"{CASES}:train", "case")  # Before the fork: the import takes seconds.
     rank = next((rank for rank in range(1, len(theirs)) if os.fork() == 0), 0)
+    for end in (end for other, ends in enumerate(theirs) if other != rank for end in ends):
+        os.close(end)  # Whoever reads the other's answers is to notice its end.
     serve(rank, len(theirs), meeting, *theirs[rank])
     os._exit(0)  # Taking down all that was imported takes longer than what was asked for.
 
