@@ -299,6 +299,15 @@ def test_evaluation_counts_as_a_loop_does() -> None:
     assert found.worst_class == 0
 
 
+@given(st.integers(0, 10**4), st.integers(1, 30))
+def test_the_mean_of_equal_draws_is_what_each_of_them_reached(right: int, draws: int) -> None:
+    """A mean below the least draw, by rounding, could not be drawn."""
+    matrix = torch.tensor([[right, 10**4 - right], [0, 1]])
+    found = output_evaluation([matrix] * draws, matrix, 2, ["a", "b"])
+    assert found.accuracy_min == found.accuracy_mean == found.accuracy_max
+    assert found.balanced_accuracy_mean == found.balanced_accuracy_max
+
+
 def test_a_class_that_is_never_found_shows_beside_a_high_accuracy() -> None:
     """2,000 examples against 4: one draw finds none of the four, the other finds one."""
     first, second = torch.tensor([[1600, 0, 0], [4, 0, 0], [0, 0, 0]]), torch.zeros(3, 3).long()
