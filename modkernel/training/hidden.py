@@ -51,6 +51,7 @@ class HiddenProblem:
         spread: standard deviation of the columns of vectors, for their views.
         seed: of the views that are validated on.
         ranks: processes that train it together; each loads and computes its share of a batch.
+        above: objectives of the modules that are trained on it in the same pass, of the same pairs.
     """
 
     model: WithTail
@@ -66,6 +67,7 @@ class HiddenProblem:
     spread: Tensor
     seed: int
     ranks: Ranks = ALONE
+    above: tuple[ProxyObjective, ...] = ()
 
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Index batches of one epoch, as `PairSource.batches` draws them."""
@@ -154,7 +156,8 @@ class HiddenProblem:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Known pairs of a batch, as `PairLabels.tensors` gives them, on the device."""
         pairs = source.for_batch(indices, device)
-        self.objective.check(pairs)
+        for objective in (self.objective, *self.above):
+            objective.check(pairs)
         return pairs.tensors()
 
     def _shares(self, order: Sequence[Tensor], pairs: PairSource) -> Sequence[Tensor]:

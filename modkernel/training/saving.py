@@ -17,7 +17,7 @@ class Saver:
     """Writes the checkpoints of one run.
 
     One that comes while the one before is still being written is left out, so a process that dies
-    repeats the epochs of one writing at most. None is left out where `last` says so.
+    repeats the epochs of two writings at most. None is left out where `last` says so.
     """
 
     def __init__(self, folder: Path | None) -> None:

@@ -55,10 +55,8 @@ class TogetherProblem:
     def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
         """Minus the objective of each module in order, scalars."""
         raw, drawn, *pairs = self.first.prepare(raw, indices, generator)
-        known = self.first.train.for_batch(indices, torch.device("cpu"))
         x = self.first.training_inputs(raw, drawn)
         for member in self.members:
-            member.objective.check(known)
             h, value = member.value(x, *pairs)
             x = h.detach()
             yield -value
@@ -118,7 +116,8 @@ def train_together(
     first = hidden_problem(
         group.modules[0], train, validation, upstream, arithmetic, control, cache
     )
-    members = [first, *(_on(first, spec, train, validation) for spec in group.modules[1:])]
+    above = [_on(first, spec, train, validation) for spec in group.modules[1:]]
+    members = [replace(first, above=tuple(one.objective for one in above)), *above]
     problem = TogetherProblem(nn.ModuleList([one.model for one in members]), members)
     result = minimise(
         problem,
