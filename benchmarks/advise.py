@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,14 +37,14 @@ from modkernel.registry import Registry, Settings
 from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
 from modkernel.reuse.moments_file import MOMENTS_FILE, write_moments
 from modkernel.reuse.task import Task, parse_task
-from modkernel.spec import BackboneSpec, HiddenSpec, KernelSpec, ModuleSpec, NetworkSpec
+from modkernel.spec import BackboneSpec, HiddenModuleSpec, HiddenSpec, KernelSpec, NetworkSpec
 
 WIDTH = 32
 IMPORTS = "import modkernel.flows.cli.advise, registry, modkernel.data"
 TASKS = {"all ten digits": None, "3, 8": "3, 8", "low=0+1+2, high=7+8+9": "low=0+1+2, high=7+8+9"}
 
 
-def specs(data: Dataset, count: int) -> Iterator[ModuleSpec]:
+def specs(data: Dataset, count: int) -> Iterator[HiddenModuleSpec]:
     """Specs of hidden modules that differ by their seed."""
     info = data.info()
     network = NetworkSpec(
@@ -56,9 +57,8 @@ def specs(data: Dataset, count: int) -> Iterator[ModuleSpec]:
         yield plan.spec(info.preprocessing.id, info.preprocessing, facts(info), seed)
 
 
-def store(registry: Registry, data: Dataset, spec: ModuleSpec) -> None:
+def store(registry: Registry, data: Dataset, spec: HiddenModuleSpec) -> None:
     """Make a module with random weights, measure it and store it with its moments."""
-    assert spec.backbone is not None
     module = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, spec.seed).eval()
     kernel, prepare = make_kernel(spec.interface.kernel), Normalise(spec.preprocessing)
 
@@ -124,7 +124,7 @@ def main() -> None:
         info = data.info()
         for title, text in TASKS.items():
             task = Task.of_classes(data.classes) if text is None else parse_task(text)
-            call = lambda task=task: registry.advice.rank(task, info)  # noqa: E731
+            call = partial(registry.advice.rank, task, info)
             advice = call()
             assert len(advice.ranked) == given.modules, advice.left_out[:1]
             print(f"advice.rank, {title:24} {seconds(call, given.rounds)}")

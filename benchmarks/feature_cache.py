@@ -28,7 +28,7 @@ from modkernel.data.sources import ExampleSource
 from modkernel.features.cache import FeatureCache
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.plan import facts, plan_hidden
-from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, ModuleSpec, Recipe
+from modkernel.spec import BackboneSpec, DatasetSpec, HiddenModuleSpec, HiddenSpec, Recipe
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_hidden
 from modkernel.training.inputs import class_pairs
@@ -57,7 +57,7 @@ class Recomputed:
 
 def train_chain(
     data: Dataset, until: Sequence[str], width: int, arithmetic: Arithmetic, folder: Path
-) -> tuple[list[StoredModule], ModuleSpec]:
+) -> tuple[list[StoredModule], HiddenModuleSpec]:
     """All modules but the last, trained for one epoch each, and the spec of the last."""
     recipe = Recipe(epochs=1, batch_size=BATCH)
     plans = plan_hidden(
@@ -115,7 +115,6 @@ def main() -> None:
 
         def train(recipe: Recipe, keep: bool) -> tuple[Trained, float]:
             """The module and the seconds of the whole call."""
-            assert spec.hidden is not None
             hidden = spec.hidden.changed(recipe=recipe)
             asked = spec.changed(hidden=hidden)
             began = time.perf_counter()

@@ -28,14 +28,13 @@ from modkernel.backbones import blocks_of, output_shape
 from modkernel.modules.network import assemble
 from modkernel.modules.stored import WEIGHTS_FILE
 from modkernel.registry import ModuleRecord, Registry
-from modkernel.spec import ModuleSpec
+from modkernel.spec import HiddenModuleSpec
 
 Load = Callable[[], nn.Module]
 
 
-def maker(spec: ModuleSpec) -> Load:
+def maker(spec: HiddenModuleSpec) -> Load:
     """How one makes the network by hand: its blocks one after the other, no shape is checked."""
-    assert spec.backbone is not None
     takes, steps = spec.interface.takes, []
     for block in blocks_of(spec.backbone):
         steps.append((block.name.replace(".", "_"), block.build, takes))
@@ -45,6 +44,7 @@ def maker(spec: ModuleSpec) -> Load:
 
 def loads(registry: Registry, record: ModuleRecord) -> dict[str, Load]:
     """The three ways, on the same file."""
+    assert isinstance(record.spec, HiddenModuleSpec)
     make, path = maker(record.spec), registry.modules.fetch(record).folder / WEIGHTS_FILE
 
     def ours() -> nn.Module:

@@ -46,7 +46,8 @@ def main() -> None:
     with temporary_home(**extra) as settings:
         prepare_prefect(settings, quiet=True)
         os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
-        compare(*(EXAMPLES / name for name in SPECS[given.dataset]), given.seed)
+        search, default = (EXAMPLES / name for name in SPECS[given.dataset])
+        compare(search, default, given.seed)
 
 
 def compare(search_file: Path, default_file: Path, seed: int) -> None:

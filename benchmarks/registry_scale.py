@@ -52,7 +52,10 @@ def main() -> None:
 def ask_all(found: Catalogue, ids: list[str]) -> None:
     """Ask each question many times, and tell how long it takes."""
     draw = random.Random(0)
-    name = lambda: f"net-{draw.randrange(NAMES)}.hidden-1"  # noqa: E731
+
+    def name() -> str:
+        return f"net-{draw.randrange(NAMES)}.hidden-1"
+
     last = found.modules(ModuleQuery(), newest=1)[0]
     for what, ask in {
         "list the newest 20": lambda: found.modules(ModuleQuery(), newest=20),

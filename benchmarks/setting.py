@@ -48,7 +48,6 @@ def temporary_home(**extra: str) -> Iterator[Settings]:
 def write_resnet(folder: Path, seed: int) -> StoredModule:
     """ResNet-18 as one hidden module, initialised from a seed, where training would leave it."""
     spec = describe(WIDTH).changed(seed=seed)
-    assert spec.backbone is not None
     module = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, seed)
     return write_module(folder, spec, module.state_dict())
 

@@ -87,14 +87,14 @@ def noise_trained(data: Dataset, folder: Path) -> StoredModule:
         patterns = torch.rand(10, 1, 28, 28, generator=generator) * 127
         noise = torch.rand(NOISE, 1, 28, 28, generator=generator) * 127
         images = (patterns[labels] + noise).to(torch.uint8)
-        parts = [
+        train, held_out = (
             PairData(Resident.whole(images[rows]), PairSource.from_classes(labels[rows]))
             for rows in (slice(2000, None), slice(2000))
-        ]
+        )
         info = data.info()
         plan = plan_network(network(7), info)[0]
         spec = plan.spec(data.preprocessing.id, data.preprocessing, facts(info), 7)
-        weights, _ = train_hidden(spec, *parts, arithmetic=CPU)
+        weights, _ = train_hidden(spec, train, held_out, arithmetic=CPU)
         write_module(folder, spec, weights)
     return read_module(folder)
 

@@ -134,7 +134,7 @@ def transactions(found: Team, database: str) -> float:
 
 
 def report(what: str, total: int, seconds: float, asked: Any, used: dict[str, float]) -> None:
-    rates = Counter()
+    rates: Counter[str] = Counter()
     for path, count in asked.items():
         rates[path.partition(" ")[0]] += count
     told = [f"{name} {rates[name] / seconds:.1f} requests/s" for name in ("prefect", "mlflow")]

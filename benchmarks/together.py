@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -99,7 +100,7 @@ def fill_features(
             cache.find_or_make(
                 FeatureKey(record.id, FINGERPRINT, split, "measured", "float32"),
                 len(phi),
-                lambda phi=phi: iter([phi]),
+                partial(iter, [phi]),
                 {"labels": labels[split]},
             )
 

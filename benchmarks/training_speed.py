@@ -40,7 +40,14 @@ from modkernel.objectives.table import make_objective
 from modkernel.pairs.labels import PairLabels
 from modkernel.pairs.source import PairSource
 from modkernel.plan import plan_hidden
-from modkernel.spec import BackboneSpec, DatasetFacts, HiddenSpec, ModuleSpec, Preprocessing, Recipe
+from modkernel.spec import (
+    BackboneSpec,
+    DatasetFacts,
+    HiddenModuleSpec,
+    HiddenSpec,
+    Preprocessing,
+    Recipe,
+)
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import train_hidden
 from modkernel.training.pair_data import PairData
@@ -80,7 +87,7 @@ class Images(TorchDataset[tuple[Tensor, int]]):
         return self.transform(self.images[index]), int(self.labels[index])
 
 
-def describe(width: int, batch: int = BATCH, epochs: int = 1) -> ModuleSpec:
+def describe(width: int, batch: int = BATCH, epochs: int = 1) -> HiddenModuleSpec:
     """ResNet-18 as one hidden module."""
     recipe = Recipe(epochs=epochs, batch_size=batch, crop_padding=CROP, flip=True)
     backbone = BackboneSpec(name="resnet18", width=width)
@@ -134,15 +141,13 @@ def class_pairs(labels: Tensor) -> PairLabels:
 
 def plain(
     name: str,
-    spec: ModuleSpec,
+    spec: HiddenModuleSpec,
     images: Tensor,
     labels: Tensor,
     arithmetic: Arithmetic,
     workers: int,
 ) -> float:
     """Steps a second of a plain loop, after its warm-up."""
-    assert spec.backbone is not None
-    assert spec.hidden is not None
     device, batch = arithmetic.device, spec.hidden.recipe.batch_size
     model = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, spec.seed).to(device)
     strong = name == "strong"
@@ -179,9 +184,8 @@ def plain(
     return steps / (time.perf_counter() - began)
 
 
-def ours(spec: ModuleSpec, images: Tensor, labels: Tensor, place: Arithmetic) -> float:
+def ours(spec: HiddenModuleSpec, images: Tensor, labels: Tensor, place: Arithmetic) -> float:
     """Steps a second of the last epoch of train_hidden, its validation included."""
-    assert spec.hidden is not None
     batch = spec.hidden.recipe.batch_size
     on_it = images.to(place.device)
     data = PairData(Resident.whole(on_it), PairSource.from_classes(labels))
@@ -240,7 +244,6 @@ def main() -> None:
     given = parser.parse_args()
     device = choose_arithmetic(given.device).device
     spec = describe(given.width)
-    assert spec.backbone is not None
     network = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, 0)
     found: dict[str, Any] = {
         "width": given.width,

@@ -69,7 +69,7 @@ class Report:
         """Write everything, with what the running steps have left so far."""
         with self.lock:
             self.saved = time.monotonic()
-            now = {
+            now: dict[str, dict[str, Any]] = {
                 step.name: {
                     **{"status": "running", "exit_code": None, "seconds": 0.0},
                     **{"limit": step.limit, "tail": [], "result": read(step.result)},
@@ -129,7 +129,12 @@ def perform(given: argparse.Namespace, report: Report, processes: Processes) -> 
         report.end(step, processes.run(step.name, step.command, step.limit))
 
     images = unpack_step(given)
-    decoding = threading.Thread(target=lambda: images and run(images), daemon=True)
+
+    def decode() -> None:
+        if images is not None:
+            run(images)
+
+    decoding = threading.Thread(target=decode, daemon=True)
     decoding.start()
     for name in NAMES:
         if name not in given.only:

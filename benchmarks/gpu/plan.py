@@ -66,7 +66,8 @@ def unpack_step(given: argparse.Namespace) -> Step | None:
 def images(given: argparse.Namespace) -> Path:
     """Where the image folder is unpacked: it is called as its archive is."""
     packed = packed_images(given.carry)
-    return given.scratch / ("images" if packed is None else packed.name.removesuffix(".tar.xz"))
+    name = "images" if packed is None else packed.name.removesuffix(".tar.xz")
+    return Path(given.scratch, name)
 
 
 def make_step(name: str, given: argparse.Namespace, left: float) -> Step:

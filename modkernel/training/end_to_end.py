@@ -225,15 +225,5 @@ def train_end_to_end(
     result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control)
     whole.eval()
     found = evaluate(problem.network, data.test.examples, test, arithmetic)
-    return TrainReport(
-        recipe_digest=key.digest(),
-        history=result.history,
-        best_epoch=result.best_epoch,
-        seconds=result.seconds,
-        device=str(arithmetic.device),
-        precision=arithmetic.name,
-        threads=arithmetic.threads,
-        examples=len(labels),
-        parameters=sum(p.numel() for p in whole.parameters()),
-        evaluation=single_evaluation(found, len(labels), data.classes),
-    )
+    report = result.report(key.digest(), arithmetic, len(labels), whole)
+    return report.changed(evaluation=single_evaluation(found, len(labels), data.classes))

@@ -244,18 +244,9 @@ def train_hidden(
     # It holds the problem that holds it, and with that the memory of inputs and captured steps.
     problem.__dict__.pop("_validated", None)
     weights = kept_weights(result.weights)
-    report = TrainReport(
-        recipe_digest=spec.digest(),
-        history=result.history,
-        best_epoch=result.best_epoch,
-        seconds=result.seconds,
-        device=str(arithmetic.device),
-        precision=arithmetic.name,
-        threads=arithmetic.threads,
-        devices=ranks.size,
-        examples=train.pairs.n_examples,
-        parameters=sum(p.numel() for p in problem.model.module.parameters()),
-    )
+    report = result.report(
+        spec.digest(), arithmetic, train.pairs.n_examples, problem.model.module
+    ).changed(devices=ranks.size)
     return weights, report
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from modkernel.control import UNWATCHED, Control
 from modkernel.errors import NonFiniteError, StoppedError
 from modkernel.spec import Recipe
+from modkernel.system.precision import Arithmetic
 from modkernel.system.seeding import generator_for
 from modkernel.training.checkpoint import (
     LoopState,
@@ -27,7 +28,7 @@ from modkernel.training.checkpoint import (
 )
 from modkernel.training.parallel.ranks import ALONE, Ranks
 from modkernel.training.problem import Problem
-from modkernel.training.report import EpochLine, PartLine
+from modkernel.training.report import EpochLine, PartLine, TrainReport
 from modkernel.training.saving import Saver
 from modkernel.training.schedule import add_parts, make_optimizer, make_schedule
 from modkernel.training.step import LateScalar, make_step
@@ -44,6 +45,29 @@ class LoopResult:
     history: tuple[EpochLine, ...]
     best_epoch: int
     seconds: float
+
+    def report(
+        self, digest: str, arithmetic: Arithmetic, examples: int, model: nn.Module
+    ) -> TrainReport:
+        """The report of this training.
+
+        Args:
+            digest: of the recipe.
+            arithmetic: that it was computed in.
+            examples: number of training examples.
+            model: what is stored of it, whose parameters are counted.
+        """
+        return TrainReport(
+            recipe_digest=digest,
+            history=self.history,
+            best_epoch=self.best_epoch,
+            seconds=self.seconds,
+            device=str(arithmetic.device),
+            precision=arithmetic.name,
+            threads=arithmetic.threads,
+            examples=examples,
+            parameters=sum(p.numel() for p in model.parameters()),
+        )
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -221,17 +221,7 @@ def fit_stitch(
         arithmetic=arithmetic,
     )
     result = minimise(problem, recipe=spec.recipe, seed=spec.seed, control=control)
-    report = TrainReport(
-        recipe_digest=spec.digest(),
-        history=result.history,
-        best_epoch=result.best_epoch,
-        seconds=result.seconds,
-        device=str(arithmetic.device),
-        precision=arithmetic.name,
-        threads=arithmetic.threads,
-        examples=len(rows),
-        parameters=sum(p.numel() for p in map_.parameters()),
-    )
+    report = result.report(spec.digest(), arithmetic, len(rows), map_)
     return {name: value.cpu().contiguous() for name, value in result.weights.items()}, report
 
 

@@ -157,8 +157,8 @@ def _reports(
     for index, (spec, member) in enumerate(zip(group.modules, members, strict=True)):
         # The schedules are one, of other heights.
         rate = member.recipe.learning_rate / members[0].recipe.learning_rate
-        yield TrainReport(
-            recipe_digest=spec.digest(),
+        of_this = replace(
+            result,
             history=tuple(
                 line.changed(
                     **dict(line.parts[index]),
@@ -168,13 +168,10 @@ def _reports(
                 )
                 for line in result.history
             ),
-            best_epoch=result.best_epoch,
             seconds=result.seconds / count,
-            device=str(arithmetic.device),
-            precision=arithmetic.name,
-            threads=arithmetic.threads,
-            examples=member.train.n_examples,
-            parameters=sum(p.numel() for p in member.model.module.parameters()),
+        )
+        yield of_this.report(
+            spec.digest(), arithmetic, member.train.n_examples, member.model.module
         )
 
 
