@@ -54,6 +54,7 @@ SERVED = {
         "browser/test_schedule",
         "browser/test_search_and_study",
         "browser/test_train_and_promote",
+        "test_busy_server",
         "test_cli_up",
         "test_crashed_runs",
         "test_deploy",

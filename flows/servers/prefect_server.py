@@ -1,8 +1,9 @@
-"""Prefect's server as `modkernel up` runs it: what `prefect server start` does, for few Hosts.
+"""Prefect's server as we run it: what `prefect server start` does, for few Hosts and many writers.
 
 Prefect answers under any Host name, and has no setting against it. A web page could then reach
 the server under a name of its own that it makes point to this machine (DNS rebinding), and the
-browser would take both for one site.
+browser would take both for one site. And on SQLite it refuses what comes while another writes: see
+`sqlite_turns`.
 
     python -m modkernel.flows.servers.prefect_server [HOST NAME ...] [--ssl-certfile FILE ...]
 """
@@ -53,18 +54,21 @@ def main() -> None:
     import uvicorn
     from prefect.settings import get_current_settings
 
+    from modkernel.flows.servers.sqlite_turns import transactions_in_turn
+
     server = get_current_settings().server
-    uvicorn.run(
-        guarded_app(given.hosts),
-        ssl_certfile=given.ssl_certfile,
-        ssl_keyfile=given.ssl_keyfile,
-        host=server.api.host,
-        port=server.api.port,
-        timeout_keep_alive=server.api.keepalive_timeout,
-        ws_ping_interval=server.api.websocket_ping_interval,
-        ws_ping_timeout=server.api.websocket_ping_timeout,
-        log_level=server.logging_level.lower(),
-    )
+    with transactions_in_turn():
+        uvicorn.run(
+            guarded_app(given.hosts),
+            ssl_certfile=given.ssl_certfile,
+            ssl_keyfile=given.ssl_keyfile,
+            host=server.api.host,
+            port=server.api.port,
+            timeout_keep_alive=server.api.keepalive_timeout,
+            ws_ping_interval=server.api.websocket_ping_interval,
+            ws_ping_timeout=server.api.websocket_ping_timeout,
+            log_level=server.logging_level.lower(),
+        )
 
 
 if __name__ == "__main__":
