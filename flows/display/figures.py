@@ -123,7 +123,8 @@ def _draw_confusion(ax: Axes, evaluation: OutputEvaluation, classes: Sequence[st
         for i, row in enumerate(matrix):
             for j, count in enumerate(row):
                 color = "white" if shares[i][j] > 0.5 else "black"
-                ax.text(j, i, str(count), ha="center", va="center", color=color, fontsize=7)
+                text = ax.text(j, i, str(count), ha="center", va="center", color=color, fontsize=7)
+                text.set_in_layout(False)  # Inside its axes: nothing has to make room for it.
 
 
 def _title(evaluation: OutputEvaluation) -> str:
@@ -151,6 +152,10 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # A '$' in the name of a class begins no formula.
-    FigureCanvasAgg(figure)  # Draws without a display, and in any thread.
-    figure.savefig(buffer, format="png")
+    canvas = FigureCanvasAgg(figure)  # Draws without a display, and in any thread.
+    engine = figure.get_layout_engine()
+    if engine is not None:  # To lay it out, `savefig` would draw all of it once more.
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    canvas.print_png(buffer)
     return buffer.getvalue()
