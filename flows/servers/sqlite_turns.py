@@ -7,7 +7,8 @@ a run, or saves a schedule, while another run goes on.
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
@@ -19,11 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 class InTurn(AioSqliteConfiguration):
     """Prefect's SQLite database, each transaction of which begins when it may write."""
 
-    def begin_transaction(
+    @asynccontextmanager
+    async def begin_transaction(
         self, session: AsyncSession, with_for_update: bool = True
-    ) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
+    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
         """Begin a transaction; it waits for its turn, for Prefect's 60 s at most."""
-        return super().begin_transaction(session, with_for_update=True)
+        async with super().begin_transaction(session, with_for_update=True) as begun:
+            yield begun
 
 
 def transactions_in_turn() -> AbstractContextManager[None]:

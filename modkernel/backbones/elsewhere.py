@@ -8,10 +8,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
-import torchvision
 from torch import nn
 
 from modkernel.backbones.whole import Make, Traced, on_meta, trace
@@ -117,8 +116,21 @@ def _timm() -> Any:
     return timm
 
 
+def _torchvision_models() -> Any:
+    from torchvision import models  # Takes as long as torch itself.
+
+    return models
+
+
+def _torchvision_names() -> list[str]:
+    models = _torchvision_models()
+    # Those of other kinds would fetch the weights of their backbones.
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
 def _torchvision_usual(name: str) -> Usual | None:
-    weights = torchvision.models.get_model_weights(name)
+    weights = _torchvision_models().get_model_weights(name)
     if not len(weights):
         return None
     does = weights.DEFAULT.transforms()
@@ -136,9 +148,8 @@ def _timm_usual(name: str) -> Usual | None:
 
 PACKAGES = {
     "torchvision": _Package(
-        # Those of other kinds would fetch the weights of their backbones.
-        names=partial(torchvision.models.list_models, module=torchvision.models),
-        make=partial(torchvision.models.get_model, weights=None),
+        names=_torchvision_names,
+        make=lambda name: _torchvision_models().get_model(name, weights=None),
         usual=_torchvision_usual,
     ),
     "timm": _Package(

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torchvision
 from torch import fx, nn
 
 from modkernel.backbones.block import Block
@@ -26,15 +25,6 @@ from modkernel.spec import Shape
 
 Make = Callable[[], nn.Module]
 """Builds a network with fresh weights."""
-_LEAVES = tuple(
-    found
-    for found in vars(torchvision.ops).values()
-    if isinstance(found, type) and issubclass(found, nn.Module)
-)
-"""Modules that are one node each, as torchvision has it."""
-
-_FUNCTIONS: Any = (math, torchvision.ops)
-"""Modules whose functions are one node each."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ def trace(name: str, network: nn.Module) -> Traced:
     """
     network.eval()  # What it does in training alone, such as heads beside the last one, is no part.
     try:
-        graph = _Tracer(autowrap_modules=_FUNCTIONS).trace(network)
+        graph = _Tracer().trace(network)
     except Exception as error:  # Tracing runs the code of any network.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise SpecError(
@@ -102,10 +92,20 @@ def whole_blocks(traced: Traced, make: Make) -> list[Block]:
 
 
 class _Tracer(fx.Tracer):
-    """Goes into every module but torch's own and those of torchvision.ops."""
+    """Goes into every module but torch's own and those of torchvision.ops, as torchvision does."""
+
+    def __init__(self) -> None:
+        from torchvision import ops  # Takes as long as torch itself, and few networks are traced.
+
+        functions: Any = (math, ops)
+        super().__init__(autowrap_modules=functions)
+        found = vars(ops).values()
+        self.leaves = tuple(
+            one for one in found if isinstance(one, type) and issubclass(one, nn.Module)
+        )
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
