@@ -105,6 +105,7 @@ def test_the_demo_prints_one_object_and_meets_its_promise(demo: Done) -> None:
     assert "digits.hidden-1: training" in demo.err
 
 
+@pytest.mark.long
 def test_the_demo_again_retrains_nothing_and_says_so(demo: Done, after: dict[str, Done]) -> None:
     again = after["demo"].json
     assert (again["trained_modules"], again["reused_modules"]) == (0, 6)

@@ -314,6 +314,7 @@ def test_a_typed_error_of_a_child_reaches_the_caller(registry: Registry) -> None
     assert statuses == {"FAILED"}
 
 
+@pytest.mark.long
 def test_a_hidden_module_is_trained_on_several_devices(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

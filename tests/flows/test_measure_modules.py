@@ -95,6 +95,7 @@ def test_another_shape_is_left_out_and_what_cannot_be_is_refused(registry: Regis
         measure_modules(DatasetSpec(classes=("3",)))
 
 
+@pytest.mark.long
 def test_features_that_were_evicted_are_computed_again_where_they_are_asked_for(
     registry: Registry,
 ) -> None:
@@ -110,6 +111,7 @@ def test_features_that_were_evicted_are_computed_again_where_they_are_asked_for(
     assert measured_features(cache, module.id, fingerprint) is not None
 
 
+@pytest.mark.long
 def test_what_is_found_takes_no_folder_from_who_works_in_it(registry: Registry) -> None:
     spec = tiny("base").changed(output=None)
     (digest,) = {

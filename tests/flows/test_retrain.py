@@ -87,6 +87,7 @@ def test_a_stage_is_trained_again_by_another_seed_and_nothing_before_it_changes(
     assert retrain_network(old.id, "1").id == old.id
 
 
+@pytest.mark.long
 def test_hidden_modules_take_the_place_of_those_from_a_stage_on(registry: Registry) -> None:
     old = train_network(tiny("deep", epochs=(1, 1, 1)))
     wide = BackboneSpec(name="mlp", width=24, depth=3)
@@ -116,6 +117,7 @@ def test_hidden_modules_take_the_place_of_those_from_a_stage_on(registry: Regist
     assert registry.modules.resolve(ids(first)[0]).spec.interface.gives == (8,)
 
 
+@pytest.mark.long
 def test_where_nothing_is_kept_the_data_may_have_another_size(registry: Registry) -> None:
     train_network(tiny("net"))
     small = DatasetSpec(image_size=4)
@@ -126,6 +128,7 @@ def test_where_nothing_is_kept_the_data_may_have_another_size(registry: Registry
     assert registry.modules.resolve(ids(new)[0]).spec.preprocessing.shape == (1, 4, 4)
 
 
+@pytest.mark.long
 def test_what_a_composed_network_does_not_say_comes_from_its_modules(registry: Registry) -> None:
     train_network(tiny("source"))
     few = DatasetSpec(classes=("0", "1", "7"))
@@ -138,6 +141,7 @@ def test_what_a_composed_network_does_not_say_comes_from_its_modules(registry: R
     assert (first.name, first.spec.seed) == ("odd.hidden-1", 3)
 
 
+@pytest.mark.long
 def test_a_network_without_output_module_stays_without_or_gets_one(registry: Registry) -> None:
     train_network(tiny("bare").changed(output=None))
     assert len(retrain_network("bare", "2", seed=1).modules) == 2
@@ -188,6 +192,7 @@ def test_pairs_are_those_of_the_network_or_asked_for(registry: Registry, tmp_pat
     assert retrain_network(new.id, "2", seed=3, pairs=path).trained_modules == 1
 
 
+@pytest.mark.long
 def test_a_file_of_labels_is_asked_for_again(registry: Registry, tmp_path: Path) -> None:
     train_network(tiny("net").changed(output=None))
     data = load_dataset(tiny().dataset, registry.settings.places)

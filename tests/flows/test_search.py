@@ -177,6 +177,7 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
     assert search_modules(wider).trained_modules <= 2  # The candidate; its output if it wins.
 
 
+@pytest.mark.long
 def test_a_beam_keeps_several_and_any_score_of_moments_decides(registry: Registry) -> None:
     spec = search(
         (candidate(), candidate(3), candidate(width=2)),
@@ -226,6 +227,7 @@ def test_a_candidate_that_diverges_is_reported_and_left_out(registry: Registry) 
         search_modules(search((wild,)))
 
 
+@pytest.mark.long
 def test_a_candidate_whose_process_dies_is_left_out_unless_all_do(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,7 +87,7 @@ def sharing(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
     return registry
 
 
-@pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.parametrize("hangs", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_store_that_is_away_stops_no_training(
     sharing: Registry, monkeypatch: pytest.MonkeyPatch, hangs: bool
 ) -> None:

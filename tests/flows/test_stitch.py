@@ -89,6 +89,7 @@ def test_a_stitch_is_stored_once_and_is_a_module_like_any_other(registry: Regist
     assert registry.networks.load(registry.networks.resolve("n")).classes is not None
 
 
+@pytest.mark.long
 def test_refusals_leave_nothing_and_a_killed_fit_goes_on(registry: Registry) -> None:
     (lower, _), (below, upper) = parents((1, 1))
     output = compose_network("n", lower.id).modules[-1]

@@ -68,6 +68,7 @@ def test_each_module_is_stored_by_itself_and_found_again(registry: Registry) -> 
         assert stored_already(registry, plan(registry, other)) == ()
 
 
+@pytest.mark.long
 def test_a_killed_flow_and_its_child_are_resumed(registry: Registry, tmp_path: Path) -> None:
     spec = together("killed", LONG)
     flow, _ = start_flow(spec, tmp_path)
@@ -92,6 +93,7 @@ def test_a_killed_flow_and_its_child_are_resumed(registry: Registry, tmp_path: P
     assert_stored_once(registry, "killed", result.modules)
 
 
+@pytest.mark.long
 def test_what_is_left_between_two_modules_is_stored_without_training(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

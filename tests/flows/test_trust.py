@@ -145,12 +145,14 @@ def test_stored_code_of_packages_that_are_not_trusted_is_not_imported(
     assert "ownnets:blocks to load it" in table.out
 
 
+@pytest.mark.long
 def test_each_package_is_trusted_by_itself(place: Place, tmp_path: Path) -> None:
     (done,) = place.run(commands(tmp_path)["compose"], trust="ownnets")
     assert "'ownsets', add it to MODKERNEL_TRUSTED_PACKAGES" in " ".join(done.err.split())
     assert place.imported == set()
 
 
+@pytest.mark.long
 def test_trusted_packages_serve(place: Place, tmp_path: Path) -> None:
     asked = commands(tmp_path)
     composed, predicted = place.run(asked["compose"], asked["predict"], trust="ownnets, ownsets")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from modkernel.flows.labels.suggest import suggest
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.specs.read import parse_spec
@@ -46,6 +48,7 @@ def test_a_network_whose_hidden_modules_saw_no_label(registry: Registry, tmp_pat
     assert again.evaluation.labels_told == result.evaluation.labels_told
 
 
+@pytest.mark.long
 def test_a_network_on_labels_says_how_many_its_hidden_modules_saw(registry: Registry) -> None:
     result = train_network(tiny("seen"))
     examples = registry.modules.report(registry.modules.resolve("seen.hidden-1")).examples

@@ -242,7 +242,11 @@ ForkServer("tests.modkernel.helpers.jobs:run").run(make_job(Path(sys.argv[1]), "
 """
 
 
-@pytest.mark.parametrize("with_server", [False, True], ids=["flow", "flow and fork server"])
+@pytest.mark.parametrize(
+    "with_server",
+    [pytest.param(False, marks=pytest.mark.long), True],
+    ids=["flow", "flow and fork server"],
+)
 def test_a_child_stops_when_its_flow_is_killed(tmp_path: Path, with_server: bool) -> None:
     work = tmp_path / "job"
     flow = subprocess.Popen([sys.executable, "-c", PARENT, str(work)])

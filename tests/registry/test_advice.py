@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +82,20 @@ def names(found: Advice) -> list[str]:
     return [one.module.name.split(".")[0] for one in found.ranked]
 
 
-@pytest.mark.parametrize("text", TASKS)
-@pytest.mark.parametrize(
-    "score", [name for name, row in SCORES.items() if row.needs in ("moments", "held_out")]
-)
 def test_modules_stand_in_the_order_of_their_scores(
+    registry: Registry, three: dict[str, tuple[ModuleRecord, ModuleMoments]]
+) -> None:
+    scores = [name for name, row in SCORES.items() if row.needs in ("moments", "held_out")]
+    for score, text in product(scores, TASKS):
+        _check_order(registry, three, parse_task(text), score)
+
+
+def _check_order(
     registry: Registry,
     three: dict[str, tuple[ModuleRecord, ModuleMoments]],
-    text: str,
+    task: Task,
     score: str,
 ) -> None:
-    task = parse_task(text)
     found = registry.advice.rank(task, info(), score)
     expected = {
         record.id: reusability(kept.train, task, score, kept.validation)
@@ -99,7 +103,7 @@ def test_modules_stand_in_the_order_of_their_scores(
     }
     assert [one.module.id for one in found.ranked] == sorted(
         expected, key=lambda module: -expected[module]
-    )
+    ), (score, task)
     for one in found.ranked:
         assert one.score == pytest.approx(expected[one.module.id], rel=1e-12)
         assert one.module == registry.modules.resolve(one.module.id)

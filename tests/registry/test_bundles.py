@@ -133,6 +133,7 @@ def _import_and_die(settings: Settings, file: Path, module_id: str) -> None:
         import_bundle(registry, file)
 
 
+@pytest.mark.long
 def test_an_import_that_is_killed_goes_on(
     registry: Registry, other_settings: Settings, examples: Examples, tmp_path: Path
 ) -> None:

@@ -179,7 +179,7 @@ def base(settings: Settings, examples: Examples) -> Settings:
     return settings
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_at_any_instant_nothing_is_half_deleted(
     base: Settings, examples: Examples, kills: int
 ) -> None:

@@ -80,7 +80,7 @@ def test_what_gc_will_take_is_named_and_brought_back(
     assert registry.verify() == ()
 
 
-@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("left", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_after_gc_what_can_be_is_restored_and_the_rest_is_lost(
     registry: Registry, chain: tuple[ModuleRecord, ...], left: bool
 ) -> None:

@@ -243,7 +243,7 @@ STEPS = (("log", 1), ("add_version", 1), ("log", 2), ("add_version", 2))
     ("repaired", "steps"),
     [
         (False, STEPS[1:2]),
-        (True, STEPS[2:3]),
+        pytest.param(True, STEPS[2:3], marks=pytest.mark.long),
         *(pytest.param(repaired, STEPS, marks=pytest.mark.long) for repaired in (False, True)),
     ],
 )

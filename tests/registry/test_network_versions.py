@@ -34,6 +34,9 @@ STEPS: dict[str, tuple[Any, str]] = {
     "version made": (MlflowClient, "create_model_version"),
     "row complete": (pages, "module_page"),
 }
+"""Before which a process dies, and whose method it is."""
+SELDOM = ("files logged", "row complete")
+"""Of these, what `make test-long` runs."""
 
 
 @pytest.fixture
@@ -137,7 +140,10 @@ def _add_and_die(settings: Settings, module_ids: list[str], step: str) -> None:
     os._exit(1)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(step, marks=[pytest.mark.long] if step in SELDOM else []) for step in STEPS],
+)
 def test_a_network_whose_process_died_is_completed_once(
     settings: Settings, examples: Examples, step: str
 ) -> None:

@@ -157,6 +157,7 @@ def test_what_the_server_does_not_have_is_a_loss(remote: Remote, record: ModuleR
         load_model("models:/nobody.output/1")
 
 
+@pytest.mark.long
 def test_a_download_that_fails_for_a_moment_loses_nothing(
     remote: Remote, record: ModuleRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
         assert text in table
 
 
+@pytest.mark.long
 def test_a_step_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     done = run("--only", "facts", "speed", folder=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 1, done.stdout

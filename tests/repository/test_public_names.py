@@ -33,6 +33,9 @@ for top in pkgutil.iter_modules(modkernel.__path__, "modkernel."):
         package = importlib.import_module(top.name)
         for module in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{top.name}."):
             importlib.import_module(module.name)
+# Together they take as long as torch: what needs them imports them.
+slow = {"torchvision", "torch._dynamo", "sklearn", "scipy"} & set(sys.modules)
+assert not slow, slow
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -139,7 +139,7 @@ def decide(page: Page, up: Up, run: UUID, promote: bool, shoot: Shoot) -> None:
 @pytest.mark.browser
 @pytest.mark.servers
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("promote", [False, True])
+@pytest.mark.parametrize("promote", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_person_decides_on_a_promotion(two_versions: Up, promote: bool, tmp_path: Path) -> None:
     up, alias = two_versions, f"gate-{promote}"
     up.modkernel("modules", "promote", f"{HIDDEN}/1", alias)
