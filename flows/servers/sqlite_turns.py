@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from typing import Any
 
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
 from prefect.server.utilities.database import get_dialect
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
-from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 
 class InTurn(AioSqliteConfiguration):
@@ -22,8 +22,8 @@ class InTurn(AioSqliteConfiguration):
 
     @asynccontextmanager
     async def begin_transaction(
-        self, session: AsyncSession, with_for_update: bool = True
-    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        self, session: Any, with_for_update: bool = True
+    ) -> AsyncGenerator[Any, None]:
         """Begin a transaction; it waits for its turn, for Prefect's 60 s at most."""
         async with super().begin_transaction(session, with_for_update=True) as begun:
             yield begun
