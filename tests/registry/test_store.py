@@ -110,7 +110,7 @@ def test_storing_twice_gives_one_version(registry: Registry, examples: Examples)
 
 def test_storing_at_once_gives_one_version(settings: Settings, examples: Examples) -> None:
     stored = examples.first()
-    # A claim that a busy machine renews too late would be another's.
+    # Whoever stalls for longer than its lease loses its claim, and two versions may then be made.
     patient = Settings(home=settings.home, lease_seconds=60)
     with Registry.open(patient) as registry:
         with ThreadPoolExecutor(4) as pool:
