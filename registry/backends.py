@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from mlflow import MlflowClient
+from sqlalchemy.orm import Session
 
 from modkernel.features.cache import FeatureCache
+from modkernel.registry.records import VersionRecord
 from modkernel.registry.settings import Settings
+from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import Claim, wait_for
 from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import RemainsRow
 from modkernel.registry.tracking.models import Models
 from modkernel.registry.tracking.remains import Kind, Remains
 from modkernel.registry.tracking.runs import Runs
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class Backends:
     settings: Settings
     database: Database
     client: MlflowClient
+    claim: Claim | None = None
+    """Under which rows are written: once it is another's, they are no more."""
 
     @property
     def runs(self) -> Runs:
@@ -61,6 +71,46 @@ class Backends:
         """The right to write a module, waited for while another has it."""
         lease = self.settings.lease_seconds
         return wait_for(self.database, module_id, this_process(), lease)
+
+    def under(self, claim: Claim) -> Backends:
+        """Backends that write rows for as long as a claim is held."""
+        return replace(self, claim=claim)
+
+    def under_claim(self, key: str, work: Callable[[Backends], T]) -> T:
+        """What work gives that is done under the claim on a key, waited for.
+
+        Whoever stalls for longer than a lease (a laptop that sleeps) loses the claim, and another
+        does the work meanwhile. MLflow cannot be told who holds it, so what was made there since
+        stays beside the other's. The work is begun again then, under a claim of its own, and has
+        to remove what is there twice.
+        """
+        while True:
+            with self.wait_for_claim(key).renewed() as claim:
+                try:
+                    return work(self.under(claim))
+                except Exception:
+                    # What it failed of may be what the other did.
+                    if claim.is_held():
+                        raise
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A transaction on the database that writes.
+
+        Raises:
+            LostClaimError: the claim that it is written under is another's by now.
+        """
+        with self.database.writing() as session:
+            if self.claim is not None:
+                self.claim.check(session)
+            yield session
+
+    def bring_back_aliases(self, record: VersionRecord) -> None:
+        """Set again, on a new version, what aliases went with one that a person deleted."""
+        set_now = self.models.aliases(record.name)
+        for alias, target in queries.last_targets(self.database, record.name).items():
+            if target == record.id and alias not in set_now:
+                self.models.set_alias(record.name, alias, int(record.version or 0))
 
 
 def feature_cache(settings: Settings) -> FeatureCache:

@@ -83,18 +83,21 @@ class Modules:
         """A ready module, restored if need be; none if it is lost."""
         if artifacts.has_files(self.backends.client, record.model_id or ""):
             return record
-        with self.backends.wait_for_claim(record.id).renewed():
+
+        def restore(backends: Backends) -> ModuleRecord | None:
             now = self._ready(record.id)  # another process may have restored it meanwhile
-            if now is None or artifacts.has_files(self.backends.client, now.model_id or ""):
+            if now is None or artifacts.has_files(backends.client, now.model_id or ""):
                 return now
-            restored = saga.restore(self.backends, now)
+            restored = saga.restore(backends, now)
             if restored.state != "READY":
                 return None
-            pages.module_moved(self.backends, restored)
+            pages.module_moved(backends, restored)
             for beside in self.beside:
                 for _ in beside.fix(restored):
                     pass
-        return restored
+            return restored
+
+        return self.backends.under_claim(record.id, restore)
 
     def store(
         self,
@@ -136,14 +139,19 @@ class Modules:
         record = self._ready(stored.id)
         if record is None:
             refuse_taken(self.backends.database, modules=[name])
-            with self.backends.wait_for_claim(stored.id).renewed():
-                record = self._ready(stored.id)  # another process may have stored it meanwhile
-                if record is None:
-                    begun = saga.begin(self.backends, stored, name, report, run_id, dataset, pairs)
-                    record = saga.finish(self.backends, begun, figures or {})
-                    if run_id is None:
-                        self.backends.runs.finish(record.run_id or "")
-                    pages.module_moved(self.backends, record)
+
+            def work(backends: Backends) -> ModuleRecord:
+                found = self._ready(stored.id)
+                if found is not None:  # by another process, maybe beside what this one had made
+                    return saga.ensure_version(backends, saga.ensure_model(backends, found))
+                begun = saga.begin(backends, stored, name, report, run_id, dataset, pairs)
+                done = saga.finish(backends, begun, figures or {})
+                if run_id is None:
+                    backends.runs.finish(done.run_id or "")
+                pages.module_moved(backends, done)
+                return done
+
+            record = self.backends.under_claim(stored.id, work)
         measured = folder / MOMENTS_FILE
         if measured.is_file():
             self.moments.store(record, measured)

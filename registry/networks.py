@@ -111,11 +111,14 @@ class Networks:
                 self.backends.runs.log_metrics(network.run_id, network.evaluation.metrics())
                 pages.network_page(self.backends, network)
             return network
-        with self.backends.wait_for_claim(network.id).renewed():
-            now = rows.by_id(self.backends.database, network.id)
-            if now is None or now.version is not None:  # another process was faster
-                return now or network
-            return network_versions.complete(self.backends, now, figures)
+
+        def complete(backends: Backends) -> NetworkRecord:
+            now = rows.by_id(backends.database, network.id)
+            if now is None:  # another process deleted it
+                return network
+            return network_versions.complete(backends, now, figures)
+
+        return self.backends.under_claim(network.id, complete)
 
     def check_names(self, name: str, modules: Sequence[str]) -> None:
         """Look whether names are free, before anything is trained.

@@ -16,6 +16,7 @@ from modkernel.registry import flavor
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
+from modkernel.registry.sql.claims import LostClaimError
 from modkernel.registry.sql.find import traits_of
 from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow, utc_now
 from modkernel.registry.tracking import artifacts
@@ -41,7 +42,7 @@ def begin(
         NotFoundError: the module stands on one that is not in the registry.
     """
     spec = stored.spec
-    with backends.database.writing() as session:
+    with backends.writing() as session:
         row = session.get(ModuleRow, stored.id)
         if row is None:
             row = _new_row(stored, name)
@@ -107,7 +108,11 @@ def ensure_run(backends: Backends, record: ModuleRecord) -> ModuleRecord:
         run_id = runs.start_module(record.name, record.spec)
         history = report_of(backends, record.id).history
         runs.log_epochs(run_id, [line.event(len(history)) for line in history])
-        record = update(backends, record, run_id=run_id)
+        try:
+            record = update(backends, record, run_id=run_id)
+        except LostClaimError:
+            runs.finish(run_id, "KILLED")  # Nobody knows of it.
+            raise
     runs.log_metrics(run_id, {f"final.{k}": v for k, v in record.metrics.items()})
     return record
 
@@ -149,22 +154,17 @@ def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
 def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     """The record with the version of its registered model, made if there is none.
 
-    A version whose model is gone gives its aliases to the new one. Those that went with a version
-    that a person deleted are set again.
+    Of several one is left, and has the aliases of all: those whose model is gone go, and those of
+    an owner that had lost its claim. Aliases that went with a version that a person deleted are
+    set again.
     """
-    models, stale = backends.models, []
-    for version in models.versions(record):
-        if version.source == record.source:  # a search leaves out its model_id
-            return update(backends, record, version=int(version.version))
-        stale.append(version)
-    made = models.add_version(record, *page_of(backends, record))
-    for version in stale:
-        models.replace_version(version, made)
-    set_now = models.aliases(record.name)
-    for alias, module_id in queries.last_targets(backends.database, record.name).items():
-        if module_id == record.id and alias not in set_now:
-            models.set_alias(record.name, alias, int(made.version))
-    return update(backends, record, version=int(made.version))
+    models, before = backends.models, record.version
+    version = models.fit_version(record) or models.add_version(record, *page_of(backends, record))
+    record = update(backends, record, version=int(version.version))
+    models.leave_one_version(record)
+    if record.version != before:
+        backends.bring_back_aliases(record)
+    return record
 
 
 def page_of(backends: Backends, record: ModuleRecord) -> tuple[dict[str, str], str]:
@@ -262,7 +262,7 @@ def check(backends: Backends, model_id: str, record: ModuleRecord) -> None:
 
 def update(backends: Backends, record: ModuleRecord, **changes: object) -> ModuleRecord:
     """Set columns of a module's row."""
-    with backends.database.writing() as session:
+    with backends.writing() as session:
         row = session.get_one(ModuleRow, record.id)
         for name, value in changes.items():
             setattr(row, name, value)

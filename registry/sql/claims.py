@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
 
 from modkernel.errors import StoreError
 from modkernel.registry.sql.engine import Database
@@ -32,8 +33,8 @@ TOKEN_LENGTH = 32
 """What the column holds."""
 
 
-class _TakenError(StoreError):
-    """The lease had expired and another owner took it."""
+class LostClaimError(StoreError):
+    """The lease had expired and another owner took it: it does the work now."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Claim:
         """Extend the lease to `lease_seconds` from now.
 
         Raises:
-            StoreError: the lease had expired and another owner took it: stop working.
+            LostClaimError: the lease had expired and another owner took it: stop working.
         """
         with self.database.writing() as session:
             renewed = session.execute(
@@ -63,10 +64,32 @@ class Claim:
                 .returning(ClaimRow.token)
             ).first()
         if renewed is None:
-            raise _TakenError(
-                f"The claim of {self.owner} on {self.key[:12]} had expired and is another's now: "
-                "stop, the other continues. A larger MODKERNEL_LEASE_SECONDS avoids it."
-            )
+            raise self._lost()
+
+    def check(self, session: Session) -> None:
+        """Hold the claim until a transaction ends: nobody takes it over before.
+
+        Raises:
+            LostClaimError: it is another's already.
+        """
+        mine = select(ClaimRow.key).where(ClaimRow.key == self.key, ClaimRow.token == self.token)
+        if session.scalars(mine.with_for_update()).first() is None:
+            raise self._lost()
+
+    def is_held(self) -> bool:
+        """Whether it is nobody else's, be the lease over or not."""
+        with self.database.writing() as session:
+            try:
+                self.check(session)
+            except LostClaimError:
+                return False
+        return True
+
+    def _lost(self) -> LostClaimError:
+        return LostClaimError(
+            f"The claim of {self.owner} on {self.key[:12]} had expired and is another's now: "
+            "stop, the other continues. A larger MODKERNEL_LEASE_SECONDS avoids it."
+        )
 
     def release(self) -> None:
         """Give the key up; nothing happens if it is another's already."""
@@ -101,7 +124,7 @@ class Claim:
             except StoreError as error:
                 # While the lease still runs, a database that was away may be back in time.
                 left = self.lease_seconds - (time.monotonic() - renewed)
-                if not isinstance(error, _TakenError) and left > 0:
+                if not isinstance(error, LostClaimError) and left > 0:
                     continue
                 if lost is not None:
                     lost.set()

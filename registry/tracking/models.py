@@ -37,12 +37,16 @@ class Models:
 
     @speaks_with_mlflow
     def logged(self, record: VersionRecord) -> tuple[str, ...]:
-        """Ids of the MLflow models that were made for it, finished or not, beside its run."""
-        found = self._experiment(record)
-        if found is None:
+        """Ids of the MLflow models that were made for it, finished or not, beside its run.
+
+        The one that it has, if that is there, comes first.
+        """
+        experiment = self._experiment(record)
+        if experiment is None:
             return ()
-        models = self.client.search_logged_models([found], _tagged(record))
-        return tuple(str(model.model_id) for model in models)
+        models = self.client.search_logged_models([experiment], _tagged(record))
+        found = (str(model.model_id) for model in models)
+        return tuple(sorted(found, key=lambda one: one != record.model_id))
 
     @speaks_with_mlflow
     def doomed(self, model_id: str) -> Doomed | None:
@@ -101,6 +105,22 @@ class Models:
             self.client.search_model_versions(f"name = '{record.name}' and {_tagged(record)}")
         )
 
+    def fit_version(self, record: VersionRecord) -> ModelVersion | None:
+        """The version that has its MLflow model, if there is one: its own number, or the least."""
+        fit = [one for one in self.versions(record) if one.source == record.source]
+        if not fit:  # a search leaves out a version's model_id
+            return None
+        return min(fit, key=lambda one: (int(one.version) != record.version, int(one.version)))
+
+    def leave_one_version(self, record: VersionRecord) -> None:
+        """Give the aliases of all other versions that are tagged with its id to its own one.
+
+        They are deleted: their model is gone, or an owner that had lost its claim made them.
+        """
+        for version in self.versions(record):
+            if int(version.version) != record.version:
+                self._replace_version(version, str(record.version))
+
     @speaks_with_mlflow
     def add_version(
         self, record: VersionRecord, tags: Mapping[str, str], description: str
@@ -155,11 +175,10 @@ class Models:
             self.client.set_model_version_tag(record.name, number, key, value)
 
     @speaks_with_mlflow
-    def replace_version(self, old: ModelVersion, new: ModelVersion) -> None:
-        """Give the aliases of a version to another one of the same name, and delete it."""
+    def _replace_version(self, old: ModelVersion, new: str) -> None:
         # What a search finds does not name its aliases.
         for alias in self.client.get_model_version(old.name, old.version).aliases:
-            self.client.set_registered_model_alias(old.name, alias, new.version)
+            self.client.set_registered_model_alias(old.name, alias, new)
         self.client.delete_model_version(old.name, old.version)
 
     @speaks_with_mlflow

@@ -76,10 +76,10 @@ class Deletion:
             InUseError: something stands on it, which the message names.
             NotFoundError: it is gone.
         """
-        with self.backends.wait_for_claim(module.id).renewed():
+        with self.backends.wait_for_claim(module.id).renewed() as claim:
             if not self._mark(module):
                 self._refuse(module)
-            self.finish(module)
+            Deletion(self.backends.under(claim)).finish(module)
 
     def finish(self, module: ModuleRecord) -> None:
         """Take a module that is DELETING through the remaining steps; whoever calls has its claim.
@@ -94,7 +94,7 @@ class Deletion:
         backends.remains.delete_name_without_versions(module.name)
         if module.run_id is not None and not self._runs_for_others(module):
             backends.discard("run", module.run_id, module.name)
-        with backends.database.writing() as session:
+        with backends.writing() as session:
             row = session.get(ModuleRow, module.id)
             if row is not None:
                 session.delete(row)

@@ -46,18 +46,10 @@ def _of_version(
     except ArtifactError as error:
         yield _problem("artifact", network, f" is not as it was stored: {error}")
         return
-    try:
-        found = backends.models.version(network.name, str(network.version))
-    except NotFoundError:
-        found = None
-    if found is None or found.tags.get(network.tag) != network.id:
-        yield _problem(
-            "version",
-            network,
-            f" has no version {network.version} in MLflow any more: 'modkernel repair' registers "
-            "it again, under a new number.",
-        )
-    elif not network_tags(network, modules).items() <= found.tags.items():
+    found, wrong = pages.version_of(backends, network)
+    if wrong is not None:
+        yield _problem("version", network, f" {wrong}")
+    elif not network_tags(network, modules).items() <= found.items():
         yield _problem("page", network, pages.OUTDATED)
 
 
@@ -70,6 +62,7 @@ def fix(backends: Backends, problem: Problem) -> Iterator[Action]:
     if claim is None:
         return
     with claim.renewed():
+        backends = backends.under(claim)
         network = networks.by_id(backends.database, problem.network_id)
         if network is None:
             return

@@ -131,25 +131,21 @@ def _is_intact(
 def _ensure_version(
     backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]
 ) -> NetworkRecord:
-    models, stale = backends.models, []
-    for version in models.versions(network):
-        if version.source == network.source:
-            return update(backends, network, version=int(version.version))
-        stale.append(version)
-    card = pages.card_of(backends, network, modules)
-    made = models.add_version(network, network_tags(network, modules), card)
-    for version in stale:
-        models.replace_version(version, made)
-    set_now = models.aliases(network.name)
-    for alias, target in queries.last_targets(backends.database, network.name).items():
-        if target == network.id and alias not in set_now:
-            models.set_alias(network.name, alias, int(made.version))
-    return update(backends, network, version=int(made.version))
+    models, before = backends.models, network.version
+    version = models.fit_version(network)
+    if version is None:
+        card = pages.card_of(backends, network, modules)
+        version = models.add_version(network, network_tags(network, modules), card)
+    network = update(backends, network, version=int(version.version))
+    models.leave_one_version(network)
+    if network.version != before:
+        backends.bring_back_aliases(network)
+    return network
 
 
 def update(backends: Backends, network: NetworkRecord, **changes: object) -> NetworkRecord:
     """Set columns of a network's row."""
-    with backends.database.writing() as session:
+    with backends.writing() as session:
         row = session.get_one(NetworkRow, network.id)
         for name, value in changes.items():
             setattr(row, name, value)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from modkernel.errors import NotFoundError
 from modkernel.registry import saga
 from modkernel.registry.backends import Backends
-from modkernel.registry.records import ModuleRecord, NetworkRecord
+from modkernel.registry.records import ModuleRecord, NetworkRecord, VersionRecord
 from modkernel.registry.sql import networks, queries
 from modkernel.registry.sql.find import ModuleQuery, find_modules
 from modkernel.registry.sql.queries import LINKED
@@ -19,6 +19,27 @@ OUTDATED = (
     " has a page in MLflow that does not tell what is so now: 'modkernel repair' writes it again."
 )
 """What is wrong with a version whose tags are not those that it should have."""
+
+
+def version_of(backends: Backends, record: VersionRecord) -> tuple[dict[str, str], str | None]:
+    """The tags of a record's version in MLflow, and what is wrong with it, as a predicate.
+
+    Raises:
+        StoreError: MLflow does not answer.
+    """
+    found = {int(one.version): one.tags for one in backends.models.versions(record)}
+    if record.version not in found:
+        return {}, (
+            f"has no version {record.version} in MLflow any more: 'modkernel repair' registers it "
+            "again, under a new number."
+        )
+    if len(found) > 1:
+        numbers = ", ".join(map(str, sorted(found)))
+        return {}, (
+            f"has versions {numbers} in MLflow where one is enough: 'modkernel repair' leaves "
+            f"{record.version}, which gets the aliases of all."
+        )
+    return dict(found[record.version]), None
 
 
 def network_changed(backends: Backends, network: NetworkRecord) -> None:

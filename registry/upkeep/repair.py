@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow.entities.model_registry import ModelVersion
 from sqlalchemy import select
 
 from modkernel.errors import ArtifactError, NotFoundError
@@ -25,7 +24,6 @@ from modkernel.registry.sql.tables import (
     NetworkRow,
 )
 from modkernel.registry.tracking.experiments import Doomed
-from modkernel.registry.tracking.models import MODULE_TAG
 from modkernel.registry.tracking.runs import RunningRun, RunStatus
 from modkernel.registry.upkeep import network_repair, pages
 from modkernel.registry.upkeep.delete import Deletion
@@ -79,40 +77,44 @@ class Repair:
         if claim is None:
             return
         with claim.renewed():
-            record = queries.by_id(self.backends.database, problem.module_id)
-            if record is None:
-                return
-            before = record.version
-            if record.state == "LOST":
-                if saga.is_intact(self.backends, record.model_id or "", record):
-                    record = saga.update(self.backends, record, state="READY")
-                    record = saga.ensure_version(self.backends, record)
-                    yield _action("restored", record, "has its bytes again.")
-            elif record.state == "DELETING":
-                Deletion(self.backends).finish(record)
-                yield _action("deleted", record, "is deleted.")
-                return
-            elif record.state == "PENDING":
-                yield self._finish_or_undo(record)
-            elif problem.kind == "deleted":
-                doomed = self._doomed(record)
-                if doomed is not None:
-                    yield self._bring_back(doomed, record)
-            elif problem.kind == "artifact":
-                yield self._restore(record)
-            elif problem.kind == "version":
-                old, record = record, saga.renew_run(self.backends, record)
+            yield from Repair(self.backends.under(claim), self.beside)._fix(problem)
+
+    def _fix(self, problem: Problem) -> Iterator[Action]:
+        assert problem.module_id is not None
+        record = queries.by_id(self.backends.database, problem.module_id)
+        if record is None:
+            return
+        before = record.version
+        if record.state == "LOST":
+            if saga.is_intact(self.backends, record.model_id or "", record):
+                record = saga.update(self.backends, record, state="READY")
                 record = saga.ensure_version(self.backends, record)
-                yield _action("registered", record, f"is {self._version_of(record, old)}.")
-            elif problem.kind == "page":
-                pages.module_page(self.backends, record)
-                yield _action("rewritten", record, "has an up-to-date page in MLflow.")
-            # Its MLflow model may be another by now.
-            ready = queries.by_id(self.backends.database, record.id)
-            if ready is not None and ready.state == "READY":
-                yield from self._fix_beside(ready)
-                if ready.version != before:
-                    pages.module_moved(self.backends, ready)
+                yield _action("restored", record, "has its bytes again.")
+        elif record.state == "DELETING":
+            Deletion(self.backends).finish(record)
+            yield _action("deleted", record, "is deleted.")
+            return
+        elif record.state == "PENDING":
+            yield self._finish_or_undo(record)
+        elif problem.kind == "deleted":
+            doomed = self._doomed(record)
+            if doomed is not None:
+                yield self._bring_back(doomed, record)
+        elif problem.kind == "artifact":
+            yield self._restore(record)
+        elif problem.kind == "version":
+            old, record = record, saga.renew_run(self.backends, record)
+            record = saga.ensure_version(self.backends, record)
+            yield _action("registered", record, f"is {self._version_of(record, old)}.")
+        elif problem.kind == "page":
+            pages.module_page(self.backends, record)
+            yield _action("rewritten", record, "has an up-to-date page in MLflow.")
+        # Its MLflow model may be another by now.
+        ready = queries.by_id(self.backends.database, record.id)
+        if ready is not None and ready.state == "READY":
+            yield from self._fix_beside(ready)
+            if ready.version != before:
+                pages.module_moved(self.backends, ready)
 
     def _of_ready(self, record: ModuleRecord) -> Iterator[Problem]:
         doomed = self._doomed(record)
@@ -123,15 +125,10 @@ class Repair:
         except ArtifactError as error:
             yield _problem("artifact", record, f"is not as it was stored: {error}")
             return
-        found = self._version(record)
-        if found is None:
-            yield _problem(
-                "version",
-                record,
-                f"has no version {record.version} in MLflow any more: 'modkernel repair' registers "
-                "it again, under a new number.",
-            )
-        elif not saga.page_of(self.backends, record)[0].items() <= found.tags.items():
+        found, wrong = pages.version_of(self.backends, record)
+        if wrong is not None:
+            yield _problem("version", record, wrong)
+        elif not saga.page_of(self.backends, record)[0].items() <= found.items():
             yield _problem("page", record, pages.OUTDATED.strip())
         for beside in self.beside:
             for kept in beside.of(record):
@@ -193,6 +190,8 @@ class Repair:
 
     def _undo(self, record: ModuleRecord) -> None:
         models = self.backends.models
+        if self.backends.claim is not None:
+            self.backends.claim.renew()  # Or the bytes may be gone since another undid it.
         for version in models.versions(record):
             models.delete_version(version)
         for model_id in models.logged(record):
@@ -212,14 +211,6 @@ class Repair:
                 row.state = "LOST"
             else:
                 session.delete(row)
-
-    def _version(self, record: ModuleRecord) -> ModelVersion | None:
-        """A module's version in MLflow; none where the number is another's or nobody's."""
-        try:
-            found = self.backends.models.version(record.name, str(record.version))
-        except NotFoundError:
-            return None
-        return found if found.tags.get(MODULE_TAG) == record.id else None
 
 
 def _named(doomed: Doomed) -> str:
