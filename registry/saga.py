@@ -22,6 +22,7 @@ from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow, u
 from modkernel.registry.tracking import artifacts
 from modkernel.registry.tracking.cards import module_card
 from modkernel.registry.tracking.fields import metrics_of
+from modkernel.registry.tracking.models import fit_version
 from modkernel.registry.tracking.tags import module_tags
 from modkernel.spec import DatasetSpec
 from modkernel.training.report import TrainReport
@@ -159,9 +160,12 @@ def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     set again.
     """
     models, before = backends.models, record.version
-    version = models.fit_version(record) or models.add_version(record, *page_of(backends, record))
+    versions = models.versions(record)
+    version = fit_version(record, versions)
+    if version is None:
+        version = models.add_version(record, *page_of(backends, record))
     record = update(backends, record, version=int(version.version))
-    models.leave_one_version(record)
+    models.replace_versions(versions, version)
     if record.version != before:
         backends.bring_back_aliases(record)
     return record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -105,21 +105,11 @@ class Models:
             self.client.search_model_versions(f"name = '{record.name}' and {_tagged(record)}")
         )
 
-    def fit_version(self, record: VersionRecord) -> ModelVersion | None:
-        """The version that has its MLflow model, if there is one: its own number, or the least."""
-        fit = [one for one in self.versions(record) if one.source == record.source]
-        if not fit:  # a search leaves out a version's model_id
-            return None
-        return min(fit, key=lambda one: (int(one.version) != record.version, int(one.version)))
-
-    def leave_one_version(self, record: VersionRecord) -> None:
-        """Give the aliases of all other versions that are tagged with its id to its own one.
-
-        They are deleted: their model is gone, or an owner that had lost its claim made them.
-        """
-        for version in self.versions(record):
-            if int(version.version) != record.version:
-                self._replace_version(version, str(record.version))
+    def replace_versions(self, old: Iterable[ModelVersion], new: ModelVersion) -> None:
+        """Give the aliases of versions to another one of the same name, and delete them."""
+        for version in old:
+            if version.version != new.version:
+                self._replace_version(version, new.version)
 
     @speaks_with_mlflow
     def add_version(
@@ -307,6 +297,18 @@ def _none_where_unfit() -> Iterator[None]:
         if error.error_code != UNFIT:
             raise
         raise NotFoundError(f"MLflow has no such thing: {first_line(error)}.") from error
+
+
+def fit_version(record: VersionRecord, versions: Sequence[ModelVersion]) -> ModelVersion | None:
+    """Of a record's versions the one that has its MLflow model: of its number, or the least.
+
+    None where there is none.
+    """
+    # What a search finds does not name its model_id.
+    fit = [one for one in versions if one.source == record.source]
+    return min(
+        fit, key=lambda one: (int(one.version) != record.version, int(one.version)), default=None
+    )
 
 
 def _ours(tags: Mapping[str, str]) -> str | None:

@@ -16,6 +16,7 @@ from modkernel.registry.records import ModuleRecord, NetworkRecord
 from modkernel.registry.sql import networks, queries
 from modkernel.registry.sql.tables import NetworkRow
 from modkernel.registry.tracking import artifacts
+from modkernel.registry.tracking.models import fit_version
 from modkernel.registry.tracking.network_card import run_note
 from modkernel.registry.tracking.tags import facts_of, network_tags
 from modkernel.registry.upkeep import pages
@@ -132,12 +133,13 @@ def _ensure_version(
     backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]
 ) -> NetworkRecord:
     models, before = backends.models, network.version
-    version = models.fit_version(network)
+    versions = models.versions(network)
+    version = fit_version(network, versions)
     if version is None:
         card = pages.card_of(backends, network, modules)
         version = models.add_version(network, network_tags(network, modules), card)
     network = update(backends, network, version=int(version.version))
-    models.leave_one_version(network)
+    models.replace_versions(versions, version)
     if network.version != before:
         backends.bring_back_aliases(network)
     return network
