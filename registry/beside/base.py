@@ -105,20 +105,23 @@ class Beside(ABC, Generic[R, V]):
             ArtifactError: the file is gone, or the module's own bytes are.
             NotFoundError: the module is not ready.
         """
-        # The key under which the module is stored and repaired: its MLflow model stays what it is.
-        with self.backends.wait_for_claim(record.id).renewed():
-            record = queries.required(self.backends.database, record.id)
-            found = self.get(record, new.key)
-            if found is not None and self.is_intact(record, found) and serves(found):
+
+        def work(backends: Backends) -> R:
+            now = queries.required(backends.database, record.id)
+            found = self.get(now, new.key)
+            if found is not None and self.is_intact(now, found) and serves(found):
                 return found
             try:
                 copy_file(file, self.copy_of(new))
             except FileNotFoundError as error:
                 raise self.unreadable(file, error) from error
-            self._upload(record, new)
-            with self.backends.database.writing() as session:
+            self._upload(now, new)
+            with backends.writing() as session:
                 session.merge(self.row_type(**new.model_dump()))
-        return new
+            return new
+
+        # The key under which the module is stored and repaired: its MLflow model stays what it is.
+        return self.backends.under_claim(record.id, work)
 
     def fix(self, record: ModuleRecord) -> Iterator[tuple[R, bool]]:
         """Put files that MLflow has lost there again, or drop them. Needs the module's claim.
