@@ -154,6 +154,7 @@ def _engine(url: str, outage_seconds: int = 0) -> Engine:
     else:
         from modkernel.registry.sql.answers import expect_answers
 
+        event.listen(engine, "connect", _configure_postgresql)
         expect_answers(engine, _named(engine), outage_seconds)
     return engine
 
@@ -171,6 +172,12 @@ def _configure_sqlite(connection: Any, _: Any) -> None:
         "synchronous = FULL",  # What was told to be stored is stored, whatever happens then.
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _configure_postgresql(connection: Any, _: Any) -> None:
+    # Of 100,000 modules any question takes a few milliseconds, and to start workers for it 35.
+    connection.execute("SET max_parallel_workers_per_gather = 0")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -189,6 +189,15 @@ def test_sqlite_keeps_foreign_keys_and_readers_beside_a_writer(settings: Setting
 
 
 @pytest.mark.postgres
+def test_postgresql_starts_no_workers_for_a_question(settings: Settings, postgres_url: str) -> None:
+    database = open_database(Settings(home=settings.home, database_url=postgres_url))
+    for _ in range(2):  # Also on a connection that is used again.
+        with database.reading() as session:
+            assert session.scalar(text("SHOW max_parallel_workers_per_gather")) == "0"
+    database.close()
+
+
+@pytest.mark.postgres
 def test_an_unreachable_database_names_itself_without_its_password(
     settings: Settings, postgres_url: str
 ) -> None:
