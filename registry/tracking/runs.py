@@ -306,9 +306,12 @@ class Runs:
     @speaks_with_mlflow
     def figures(self, run_id: str) -> tuple[str, ...]:
         """Paths of a run's pictures among its artifacts; none where there is no such run."""
-        if not self.has(run_id):
+        try:
+            files = self.client.list_artifacts(run_id, FIGURES)
+        except MlflowException as error:
+            if error.error_code != ABSENT:
+                raise
             return ()
-        files = self.client.list_artifacts(run_id, FIGURES)
         return tuple(file.path for file in files if not file.is_dir)
 
     @speaks_with_mlflow
