@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import StateType
 
 from modkernel.flows.stored_modules.promote_module import Decision
 from modkernel.registry import Registry, Settings
-from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
+from tests.flows.helpers.prefect_client import ask_for_decision, prefect_client, wait_for_end
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import running_up, surroundings
 from tests.flows.helpers.specs import tiny
@@ -41,21 +41,6 @@ def home(
     close_mlflow(Settings(home=folder).mlflow_uri)
 
 
-def ask(client: SyncPrefectClient, alias: str) -> UUID:
-    """A run of the gate for version 2 that waits for a decision."""
-    asked = {"module": f"{HIDDEN}/2", "alias": alias}
-    gate = deployment(client, "promote-module").id
-
-    def is_a_choice() -> bool:
-        form = client.read_deployment(gate).parameter_openapi_schema or {}
-        return f"{HIDDEN}/2" in form["properties"]["module"]["enum"]
-
-    wait_until(is_a_choice, PATIENCE, "the candidate is a choice")
-    run = client.create_flow_run_from_deployment(gate, parameters=asked).id
-    wait_until(lambda: state(client, run) == "Suspended", PATIENCE, "it waits for a decision")
-    return run
-
-
 def state(client: SyncPrefectClient, run: UUID) -> str | None:
     found = client.read_flow_run(run).state
     assert found is None or not found.is_final(), found
@@ -73,7 +58,7 @@ def test_followers_and_gates_outlive_a_restart(home: Path, tmp_path: Path) -> No
         up.modkernel("modules", "promote", f"{HIDDEN}/1", "gate")
         composed = ("compose", f"{HIDDEN}@best", "--name", "follower", "--method", "ridge")
         up.modkernel(*composed, "--follow")
-        waiting = ask(client, "gate")
+        waiting = ask_for_decision(client, f"{HIDDEN}/2", "gate")
     with Registry.open(Settings(home=home)) as registry:
         (first,) = registry.networks.find("follower")
         newer = registry.modules.resolve(f"{HIDDEN}/2")

@@ -12,7 +12,6 @@ from uuid import UUID
 
 import pytest
 from playwright.sync_api import Page, expect
-from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 
 from modkernel.registry import NetworkRecord, Registry, Settings
@@ -24,7 +23,7 @@ from tests.flows.browser.page import (
     open_model_version,
     set_alias,
 )
-from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
+from tests.flows.helpers.prefect_client import ask_for_decision, prefect_client, wait_for_end
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up
 from tests.flows.helpers.specs import tiny
@@ -95,27 +94,6 @@ def test_an_alias_moved_by_clicks_composes_what_follows_it(
             client.delete_automation(automation.id)
 
 
-def ask_for_decision(client: SyncPrefectClient, alias: str) -> UUID:
-    """A run of the gate for version 2 that waits for a decision."""
-    gate = deployment(client, "promote-module").id
-
-    def is_a_choice() -> bool:
-        form = client.read_deployment(gate).parameter_openapi_schema or {}
-        return f"{HIDDEN}/2" in form["properties"]["module"]["enum"]
-
-    wait_until(is_a_choice, 60, "the candidate is a choice")
-    asked = {"module": f"{HIDDEN}/2", "alias": alias}
-    run = client.create_flow_run_from_deployment(gate, parameters=asked).id
-
-    def waits() -> bool:
-        state = client.read_flow_run(run).state
-        assert state is None or not state.is_final(), state
-        return state is not None and state.name == "Suspended"
-
-    wait_until(waits, 300, "the run waits for a decision")
-    return run
-
-
 def decide(page: Page, up: Up, run: UUID, promote: bool, shoot: Shoot) -> None:
     """Look at what the gate shows on the run's page, and answer it with a comment."""
     log_in(page, up.prefect, up.password)
@@ -144,7 +122,7 @@ def test_a_person_decides_on_a_promotion(two_versions: Up, promote: bool, tmp_pa
     up, alias = two_versions, f"gate-{promote}"
     up.modkernel("modules", "promote", f"{HIDDEN}/1", alias)
     with prefect_client(up.prefect, up.home) as client:
-        run = ask_for_decision(client, alias)
+        run = ask_for_decision(client, f"{HIDDEN}/2", alias)
         with browser_page(tmp_path) as (page, shoot):
             decide(page, up, run, promote, shoot)
             assert wait_for_end(client, run).state_type == StateType.COMPLETED

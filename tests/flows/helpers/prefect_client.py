@@ -39,6 +39,29 @@ def deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse:
     return client.read_deployment_by_name(f"{name}/{name}")
 
 
+def ask_for_decision(
+    client: SyncPrefectClient, module: str, alias: str, seconds: float = 300
+) -> UUID:
+    """A run of the gate that waits for a decision on a module ('name/version')."""
+    gate = deployment(client, "promote-module").id
+
+    def is_a_choice() -> bool:
+        form = client.read_deployment(gate).parameter_openapi_schema or {}
+        return module in form["properties"]["module"]["enum"]
+
+    wait_until(is_a_choice, seconds, "the candidate is a choice")
+    asked = {"module": module, "alias": alias}
+    run = client.create_flow_run_from_deployment(gate, parameters=asked).id
+
+    def waits() -> bool:
+        state = client.read_flow_run(run).state
+        assert state is None or not state.is_final(), state
+        return state is not None and state.name == "Suspended"
+
+    wait_until(waits, seconds, "the run waits for a decision")
+    return run
+
+
 def wait_for_end(client: SyncPrefectClient, run: UUID, seconds: float = 300) -> FlowRun:
     """A run as it is once it has ended, which must be within so many seconds."""
 
