@@ -34,7 +34,7 @@ class Backends:
     database: Database
     client: MlflowClient
     claim: Claim | None = None
-    """Under which rows are written: once it is another's, they are no more."""
+    """Under which is written and deleted: nothing once another took it over."""
 
     @property
     def runs(self) -> Runs:
@@ -57,13 +57,18 @@ class Backends:
         if place is None:
             return
         uri, size = place
-        with self.database.writing() as session:
+        with self.writing() as session:
             session.merge(
                 RemainsRow(id=identity, kind=kind, name=name[:255], uri=uri, size_bytes=size)
             )
 
     def discard(self, kind: Kind, identity: str, name: str) -> None:
-        """Delete a model or a run in MLflow; `Collector` removes it for good."""
+        """Delete a model or a run in MLflow; `Collector` removes it for good.
+
+        Raises:
+            LostClaimError: the claim that this is done under was taken over.
+        """
+        self.check_claim()
         self.note_remains(kind, identity, name)
         self.remains.delete(kind, identity)
 
@@ -73,32 +78,47 @@ class Backends:
         return wait_for(self.database, module_id, this_process(), lease)
 
     def under(self, claim: Claim) -> Backends:
-        """Backends that write rows for as long as a claim is held."""
+        """Backends that write and delete for as long as a claim is held."""
         return replace(self, claim=claim)
 
-    def under_claim(self, key: str, work: Callable[[Backends], T]) -> T:
+    def under_claim(self, key: str, work: Callable[[Backends, bool], T]) -> T:
         """What work gives that is done under the claim on a key, waited for.
 
         Whoever stalls for longer than a lease (a laptop that sleeps) loses the claim, and another
         does the work meanwhile. MLflow cannot be told who holds it, so what was made there since
-        stays beside the other's. The work is begun again then, under a claim of its own, and has
-        to remove what is there twice.
+        stays beside the other's. The work is begun again then, under a claim of its own.
+
+        Args:
+            key: What is worked on.
+            work: Is given the backends to write with, and whether it was begun before: then it has
+                to remove what is there twice.
         """
-        while True:
-            with self.wait_for_claim(key).renewed() as claim:
-                try:
-                    return work(self.under(claim))
-                except Exception:
-                    # What it failed of may be what the other did.
-                    if claim.is_held():
-                        raise
+        done: list[T] = []
+        again = False
+        while not done:
+            with self.wait_for_claim(key).renewed() as claim, claim.unless_lost():
+                done.append(work(self.under(claim), again))
+            again = True
+        return done[0]
+
+    def check_claim(self) -> None:
+        """Look whether the claim that this is done under is held still, and renew it.
+
+        MLflow is asked to make or to delete something right after it: a process that stalled
+        before makes nothing twice and deletes nothing of another's.
+
+        Raises:
+            LostClaimError: it was taken over.
+        """
+        if self.claim is not None:
+            self.claim.renew()
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A transaction on the database that writes.
 
         Raises:
-            LostClaimError: the claim that it is written under is another's by now.
+            LostClaimError: the claim that it is written under was taken over.
         """
         with self.database.writing() as session:
             if self.claim is not None:
@@ -106,11 +126,17 @@ class Backends:
             yield session
 
     def bring_back_aliases(self, record: VersionRecord) -> None:
-        """Set again, on a new version, what aliases went with one that a person deleted."""
-        set_now = self.models.aliases(record.name)
-        for alias, target in queries.last_targets(self.database, record.name).items():
-            if target == record.id and alias not in set_now:
-                self.models.set_alias(record.name, alias, int(record.version or 0))
+        """Set again, on its version, the aliases that went with one that a person deleted."""
+        number = int(record.version or 0)
+        gone = [
+            alias
+            for alias, (version, target) in queries.last_targets(self.database, record.name).items()
+            if target == record.id and version != number
+        ]
+        set_now = self.models.aliases(record.name) if gone else {}
+        for alias in gone:
+            if alias not in set_now:
+                self.models.set_alias(record.name, alias, number)
 
 
 def feature_cache(settings: Settings) -> FeatureCache:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +84,26 @@ class Modules:
         if artifacts.has_files(self.backends.client, record.model_id or ""):
             return record
 
-        def restore(backends: Backends) -> ModuleRecord | None:
+        def restore(backends: Backends, again: bool) -> ModuleRecord | None:
             now = self._ready(record.id)  # another process may have restored it meanwhile
-            if now is None or artifacts.has_files(backends.client, now.model_id or ""):
-                return now
-            restored = saga.restore(backends, now)
-            if restored.state != "READY":
+            if now is None:
                 return None
-            pages.module_moved(backends, restored)
-            for beside in self.beside:
-                for _ in beside.fix(restored):
-                    pass
-            return restored
+            if artifacts.has_files(backends.client, now.model_id or "") and not again:
+                return now
+            return self._restored(backends, now)
 
         return self.backends.under_claim(record.id, restore)
+
+    def _restored(self, backends: Backends, record: ModuleRecord) -> ModuleRecord | None:
+        """A ready module with one model and one version in MLflow; none if its bytes are lost."""
+        restored = saga.restore(backends, record)
+        if restored.state != "READY":
+            return None
+        pages.module_moved(backends, restored)
+        for beside in self.beside:
+            for _ in replace(beside, backends=backends).fix(restored):
+                pass
+        return restored
 
     def store(
         self,
@@ -140,10 +146,12 @@ class Modules:
         if record is None:
             refuse_taken(self.backends.database, modules=[name])
 
-            def work(backends: Backends) -> ModuleRecord:
-                found = self._ready(stored.id)
-                if found is not None:  # by another process, maybe beside what this one had made
-                    return saga.ensure_version(backends, saga.ensure_model(backends, found))
+            def work(backends: Backends, again: bool) -> ModuleRecord:
+                found = self._ready(stored.id)  # another process may have stored it meanwhile
+                if found is not None and again:
+                    found = self._restored(backends, found)
+                if found is not None:
+                    return found
                 begun = saga.begin(backends, stored, name, report, run_id, dataset, pairs)
                 done = saga.finish(backends, begun, figures or {})
                 if run_id is None:

@@ -112,10 +112,10 @@ class Networks:
                 pages.network_page(self.backends, network)
             return network
 
-        def complete(backends: Backends) -> NetworkRecord:
+        def complete(backends: Backends, again: bool) -> NetworkRecord:
             now = rows.by_id(backends.database, network.id)
-            if now is None:  # another process deleted it
-                return network
+            if now is None or (now.version is not None and not again):
+                return now or network  # Another process deleted it, or was faster.
             return network_versions.complete(backends, now, figures)
 
         return self.backends.under_claim(network.id, complete)

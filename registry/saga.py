@@ -16,7 +16,6 @@ from modkernel.registry import flavor
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
-from modkernel.registry.sql.claims import LostClaimError
 from modkernel.registry.sql.find import traits_of
 from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow, utc_now
 from modkernel.registry.tracking import artifacts
@@ -109,11 +108,7 @@ def ensure_run(backends: Backends, record: ModuleRecord) -> ModuleRecord:
         run_id = runs.start_module(record.name, record.spec)
         history = report_of(backends, record.id).history
         runs.log_epochs(run_id, [line.event(len(history)) for line in history])
-        try:
-            record = update(backends, record, run_id=run_id)
-        except LostClaimError:
-            runs.finish(run_id, "KILLED")  # Nobody knows of it.
-            raise
+        record = update(backends, record, run_id=run_id)
     runs.log_metrics(run_id, {f"final.{k}": v for k, v in record.metrics.items()})
     return record
 
@@ -126,12 +121,12 @@ def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     Raises:
         ArtifactError: there is none and the bytes are not at hand either.
     """
-    models, intact = backends.models, None
+    models, intact, unfit = backends.models, None, []
     for model_id in models.logged(record):
         if intact is None and is_intact(backends, model_id, record):
             intact = model_id
         else:
-            backends.discard("model", model_id, record.name)
+            unfit.append(model_id)
     if intact is None:
         chain = queries.chain(backends.database, record.id)[:-1]
 
@@ -141,6 +136,7 @@ def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
             record = update(backends, record, files=dict(files))
 
         stored = bytes_at_hand(backends, record)
+        backends.check_claim()
         intact = models.log(
             record,
             record.kind,
@@ -149,7 +145,11 @@ def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
         )
         check(backends, intact, record)
     artifacts.flush_model(backends.client, intact)
-    return update(backends, record, model_id=intact)
+    # First of all: where another has the claim by now, one of the others may be its.
+    record = update(backends, record, model_id=intact)
+    for model_id in unfit:
+        backends.discard("model", model_id, record.name)
+    return record
 
 
 def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
@@ -159,15 +159,16 @@ def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     an owner that had lost its claim. Aliases that went with a version that a person deleted are
     set again.
     """
-    models, before = backends.models, record.version
+    models = backends.models
     versions = models.versions(record)
     version = fit_version(record, versions)
     if version is None:
-        version = models.add_version(record, *page_of(backends, record))
+        page = page_of(backends, record)
+        backends.check_claim()
+        version = models.add_version(record, *page)
     record = update(backends, record, version=int(version.version))
     models.replace_versions(versions, version)
-    if record.version != before:
-        backends.bring_back_aliases(record)
+    backends.bring_back_aliases(record)
     return record
 
 
@@ -265,9 +266,15 @@ def check(backends: Backends, model_id: str, record: ModuleRecord) -> None:
 
 
 def update(backends: Backends, record: ModuleRecord, **changes: object) -> ModuleRecord:
-    """Set columns of a module's row."""
+    """Set columns of a module's row.
+
+    Raises:
+        NotFoundError: it was deleted meanwhile.
+    """
     with backends.writing() as session:
-        row = session.get_one(ModuleRow, record.id)
+        row = session.get(ModuleRow, record.id)
+        if row is None:
+            raise NotFoundError(f"Module {record.short_id} ({record.name}) was deleted meanwhile.")
         for name, value in changes.items():
             setattr(row, name, value)
         session.flush()

@@ -106,7 +106,7 @@ class Beside(ABC, Generic[R, V]):
             NotFoundError: the module is not ready.
         """
 
-        def work(backends: Backends) -> R:
+        def work(backends: Backends, _: bool) -> R:
             now = queries.required(backends.database, record.id)
             found = self.get(now, new.key)
             if found is not None and self.is_intact(now, found) and serves(found):
@@ -137,9 +137,9 @@ class Beside(ABC, Generic[R, V]):
             if restored:
                 self._upload(record, kept)
             else:
-                path.unlink(missing_ok=True)
-                with self.backends.database.writing() as session:
+                with self.backends.writing() as session:
                     session.delete(session.get_one(self.row_type, (kept.module_id, kept.key)))
+                path.unlink(missing_ok=True)
             yield kept, restored
 
     def copy_of(self, kept: R) -> Path:

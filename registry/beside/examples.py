@@ -48,9 +48,9 @@ class SeenExamples:
             training=_packed(digests.train),
             validation=_packed(digests.validation),
         )
-        with self.backends.wait_for_claim(fingerprint).renewed():
+        with self.backends.wait_for_claim(fingerprint).renewed() as claim, claim.unless_lost():
             if not self.has(fingerprint):
-                with self.backends.database.writing() as session:
+                with self.backends.under(claim).writing() as session:
                     session.add(row)
 
     def has(self, fingerprint: str) -> bool:

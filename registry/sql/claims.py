@@ -7,6 +7,7 @@ gets it.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -25,6 +26,7 @@ from modkernel.errors import StoreError
 from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import ClaimRow
 
+LOG = logging.getLogger(__name__)
 INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 """How a row is inserted unless it is there, by the database's dialect."""
 POLL_SECONDS = 0.1
@@ -34,7 +36,7 @@ TOKEN_LENGTH = 32
 
 
 class LostClaimError(StoreError):
-    """The lease had expired and another owner took it: it does the work now."""
+    """The lease had expired, and another owner took the claim over."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Claim:
         """Extend the lease to `lease_seconds` from now.
 
         Raises:
-            LostClaimError: the lease had expired and another owner took it: stop working.
+            LostClaimError: the lease had expired and another owner took it over: stop working.
         """
         with self.database.writing() as session:
             renewed = session.execute(
@@ -70,14 +72,14 @@ class Claim:
         """Hold the claim until a transaction ends: nobody takes it over before.
 
         Raises:
-            LostClaimError: it is another's already.
+            LostClaimError: somebody has already.
         """
         mine = select(ClaimRow.key).where(ClaimRow.key == self.key, ClaimRow.token == self.token)
         if session.scalars(mine.with_for_update()).first() is None:
             raise self._lost()
 
     def is_held(self) -> bool:
-        """Whether it is nobody else's, be the lease over or not."""
+        """Whether nobody took it over, be the lease over or not."""
         with self.database.writing() as session:
             try:
                 self.check(session)
@@ -87,8 +89,8 @@ class Claim:
 
     def _lost(self) -> LostClaimError:
         return LostClaimError(
-            f"The claim of {self.owner} on {self.key[:12]} had expired and is another's now: "
-            "stop, the other continues. A larger MODKERNEL_LEASE_SECONDS avoids it."
+            f"The claim of {self.owner} on {self.key[:12]} had expired and another took it over, "
+            "who does the work now. A larger MODKERNEL_LEASE_SECONDS avoids it."
         )
 
     def release(self) -> None:
@@ -97,6 +99,19 @@ class Claim:
             session.execute(
                 delete(ClaimRow).where(ClaimRow.key == self.key, ClaimRow.token == self.token)
             )
+
+    @contextmanager
+    def unless_lost(self) -> Iterator[None]:
+        """End the block quietly where it fails and the claim is another's by then.
+
+        What it failed of may be what the other did, who does the work now.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.is_held():
+                raise
+            LOG.warning("%s It was left off here (%s).", self._lost(), type(error).__name__)
 
     @contextmanager
     def renewed(self, lost: threading.Event | None = None) -> Iterator[Self]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 VERSION_TABLE = "modkernel_schema"
 """Beside alembic's own in one database."""
+IDLE_MS = 30_000
+"""Within a transaction that writes, until PostgreSQL ends it."""
 BUSY_MILLISECONDS = 30_000
 """How long a writer waits for another one of a SQLite database."""
 MIGRATION_LOCK = 0x6D6F646B
@@ -155,6 +157,7 @@ def _engine(url: str, outage_seconds: int = 0) -> Engine:
         from modkernel.registry.sql.answers import expect_answers
 
         event.listen(engine, "connect", _configure_postgresql)
+        event.listen(engine, "begin", _begin_postgresql)
         expect_answers(engine, _named(engine), outage_seconds)
     return engine
 
@@ -178,6 +181,12 @@ def _configure_postgresql(connection: Any, _: Any) -> None:
     # Of 100,000 modules any question takes a few milliseconds, and to start workers for it 35.
     connection.execute("SET max_parallel_workers_per_gather = 0")
     connection.commit()
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    # A process that is stopped while it writes holds what it has locked: others wait for this.
+    if connection.get_execution_options().get("modkernel_write", False):
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -101,11 +101,11 @@ def chain(database: Database, module_id: str) -> tuple[ModuleRecord, ...]:
         return tuple(map(record_of, session.scalars(query)))
 
 
-def last_targets(database: Database, name: str) -> dict[str, str | None]:
-    """The module that each alias of a name was last seen to point to; none where it was removed."""
+def last_targets(database: Database, name: str) -> dict[str, tuple[int | None, str | None]]:
+    """Version and module that each alias of a name was last seen to point to; none if removed."""
     query = select(PromotionRow).where(PromotionRow.name == name).order_by(PromotionRow.serial)
     with database.reading() as session:
-        return {row.alias: row.module_id for row in session.scalars(query)}
+        return {row.alias: (row.version, row.module_id) for row in session.scalars(query)}
 
 
 def count_older(database: Database, module_id: str, age: datetime) -> int:

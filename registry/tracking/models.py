@@ -109,7 +109,8 @@ class Models:
         """Give the aliases of versions to another one of the same name, and delete them."""
         for version in old:
             if version.version != new.version:
-                self._replace_version(version, new.version)
+                with suppress(NotFoundError):  # Somebody else deletes it, too.
+                    self._replace_version(version, new.version)
 
     @speaks_with_mlflow
     def add_version(

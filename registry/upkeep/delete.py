@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from modkernel.errors import InUseError, NotFoundError
 from modkernel.registry.backends import Backends
-from modkernel.registry.records import Dependents, ModuleRecord, NetworkRecord
+from modkernel.registry.records import Dependents, ModuleRecord, NetworkRecord, VersionRecord
 from modkernel.registry.sql import networks, queries
 from modkernel.registry.sql.tables import (
     EvaluationRow,
@@ -55,19 +55,21 @@ class Deletion:
 
     def network(self, network: NetworkRecord) -> None:
         """Delete a network, with what it has in MLflow and its evaluations; its modules stay."""
+        with self.backends.wait_for_claim(network.id).renewed() as claim:
+            Deletion(self.backends.under(claim))._network(network)
+        pages.network_changed(self.backends, network)
+
+    def _network(self, network: NetworkRecord) -> None:
         backends = self.backends
         for model_id in backends.models.logged(network):
             backends.discard("model", model_id, network.name)
-        for version in backends.models.versions(network):
-            backends.models.delete_version(version)
-        backends.remains.delete_name_without_versions(network.name)
+        self._delete_versions(network)
         if network.run_id is not None:
             backends.discard("run", network.run_id, network.name)
-        with self.backends.database.writing() as session:
+        with backends.writing() as session:
             for table in (NetworkModuleRow, EvaluationRow):
                 session.execute(delete(table).where(table.network_id == network.id))
             session.execute(delete(NetworkRow).where(NetworkRow.id == network.id))
-        pages.network_changed(backends, network)
 
     def module(self, module: ModuleRecord) -> None:
         """Delete a module that nothing stands on; wait while another process works on it.
@@ -77,9 +79,10 @@ class Deletion:
             NotFoundError: it is gone.
         """
         with self.backends.wait_for_claim(module.id).renewed() as claim:
-            if not self._mark(module):
+            claimed = Deletion(self.backends.under(claim))
+            if not claimed._mark(module):
                 self._refuse(module)
-            Deletion(self.backends.under(claim)).finish(module)
+            claimed.finish(module)
 
     def finish(self, module: ModuleRecord) -> None:
         """Take a module that is DELETING through the remaining steps; whoever calls has its claim.
@@ -89,9 +92,7 @@ class Deletion:
         backends = self.backends
         for model_id in backends.models.logged(module):
             backends.discard("model", model_id, module.name)
-        for version in backends.models.versions(module):
-            backends.models.delete_version(version)
-        backends.remains.delete_name_without_versions(module.name)
+        self._delete_versions(module)
         if module.run_id is not None and not self._runs_for_others(module):
             backends.discard("run", module.run_id, module.name)
         with backends.writing() as session:
@@ -105,12 +106,18 @@ class Deletion:
             pages.module_page(backends, below)
         pages.copies_changed(backends, module)
 
+    def _delete_versions(self, record: VersionRecord) -> None:
+        for version in self.backends.models.versions(record):
+            self.backends.check_claim()
+            self.backends.models.delete_version(version)
+        self.backends.remains.delete_name_without_versions(record.name)
+
     def _height(self, module: ModuleRecord) -> tuple[int, str]:
         return len(queries.chain(self.backends.database, module.id)), module.id
 
     def _mark(self, module: ModuleRecord) -> bool:
         """DELETING, unless something stands on it; whether it is."""
-        with self.backends.database.writing() as session:
+        with self.backends.writing() as session:
             # Locked before the look: whoever is about to stand on it waits, or was first.
             lock = select(ModuleRow.id).where(ModuleRow.id == module.id).with_for_update()
             if session.scalars(lock).first() is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 from modkernel.errors import ArtifactError, NotFoundError
 from modkernel.registry.backends import Backends, this_process
@@ -61,25 +62,39 @@ def fix(backends: Backends, problem: Problem) -> Iterator[Action]:
     )
     if claim is None:
         return
-    with claim.renewed():
-        backends = backends.under(claim)
-        network = networks.by_id(backends.database, problem.network_id)
-        if network is None:
-            return
-        if problem.kind == "deleted":
-            doomed = _doomed(backends, network)
-            if doomed is not None:
-                backends.runs.bring_back(doomed)
-                text = f": MLflow's {doomed} was deleted, but it is needed: it is back."
-                yield _action("restored", network, text)
-            return
-        if problem.kind == "page":
-            pages.network_page(backends, network)
-            yield _action("rewritten", network, "'s page in MLflow is up to date.")
-            return
-        done = network_versions.complete(backends, network, {})
-        kinds = {"unfinished": "finished", "artifact": "restored", "version": "registered"}
-        yield _action(kinds[problem.kind], done, f" is {_version_of(backends, network, done)}.")
+    done = False
+    with claim.renewed(), claim.unless_lost():
+        yield from _fix(backends.under(claim), problem.network_id, problem.kind)
+        done = True
+    if not done:
+        backends.under_claim(problem.network_id, partial(_leave_one, problem.network_id))
+
+
+def _leave_one(network_id: str, backends: Backends, _: bool) -> None:
+    """Leave one model and one version of a network: who lost its claim may have made others."""
+    network = networks.by_id(backends.database, network_id)
+    if network is not None:
+        network_versions.complete(backends, network, {})
+
+
+def _fix(backends: Backends, network_id: str, kind: str) -> Iterator[Action]:
+    network = networks.by_id(backends.database, network_id)
+    if network is None:
+        return
+    if kind == "deleted":
+        doomed = _doomed(backends, network)
+        if doomed is not None:
+            backends.runs.bring_back(doomed)
+            text = f": MLflow's {doomed} was deleted, but it is needed: it is back."
+            yield _action("restored", network, text)
+        return
+    if kind == "page":
+        pages.network_page(backends, network)
+        yield _action("rewritten", network, "'s page in MLflow is up to date.")
+        return
+    done = network_versions.complete(backends, network, {})
+    kinds = {"unfinished": "finished", "artifact": "restored", "version": "registered"}
+    yield _action(kinds[kind], done, f" is {_version_of(backends, network, done)}.")
 
 
 def _version_of(backends: Backends, before: NetworkRecord, done: NetworkRecord) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from modkernel.errors import ArtifactError
+from modkernel.errors import ArtifactError, NotFoundError
 from modkernel.registry import flavor
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord, NetworkRecord
@@ -91,12 +91,12 @@ def _ensure_run(
 def _ensure_model(
     backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]
 ) -> NetworkRecord:
-    intact = None
+    intact, unfit = None, []
     for model_id in backends.models.logged(network):
         if intact is None and _is_intact(backends, model_id, network, modules):
             intact = model_id
         else:
-            backends.discard("model", model_id, network.name)
+            unfit.append(model_id)
     if intact is None:
 
         def written(files: Mapping[str, str]) -> None:
@@ -104,6 +104,7 @@ def _ensure_model(
             nonlocal network
             network = update(backends, network, files=dict(files))
 
+        backends.check_claim()
         intact = backends.models.log(
             network,
             "network",
@@ -111,7 +112,11 @@ def _ensure_model(
             {"network": network, "chain": modules, "written": written},
         )
     artifacts.flush_model(backends.client, intact)
-    return update(backends, network, model_id=intact)
+    # First of all: where another has the claim by now, one of the others may be its.
+    network = update(backends, network, model_id=intact)
+    for model_id in unfit:
+        backends.discard("model", model_id, network.name)
+    return network
 
 
 def _is_intact(
@@ -132,23 +137,31 @@ def _is_intact(
 def _ensure_version(
     backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]
 ) -> NetworkRecord:
-    models, before = backends.models, network.version
+    models = backends.models
     versions = models.versions(network)
     version = fit_version(network, versions)
     if version is None:
         card = pages.card_of(backends, network, modules)
+        backends.check_claim()
         version = models.add_version(network, network_tags(network, modules), card)
     network = update(backends, network, version=int(version.version))
     models.replace_versions(versions, version)
-    if network.version != before:
-        backends.bring_back_aliases(network)
+    backends.bring_back_aliases(network)
     return network
 
 
 def update(backends: Backends, network: NetworkRecord, **changes: object) -> NetworkRecord:
-    """Set columns of a network's row."""
+    """Set columns of a network's row.
+
+    Raises:
+        NotFoundError: it was deleted meanwhile.
+    """
     with backends.writing() as session:
-        row = session.get_one(NetworkRow, network.id)
+        row = session.get(NetworkRow, network.id)
+        if row is None:
+            raise NotFoundError(
+                f"Network {network.short_id} ({network.name}) was deleted meanwhile."
+            )
         for name, value in changes.items():
             setattr(row, name, value)
         session.flush()

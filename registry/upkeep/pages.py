@@ -27,19 +27,23 @@ def version_of(backends: Backends, record: VersionRecord) -> tuple[dict[str, str
     Raises:
         StoreError: MLflow does not answer.
     """
-    found = {int(one.version): one.tags for one in backends.models.versions(record)}
-    if record.version not in found:
+    try:
+        # Not by a search, which leaves out what one may not read.
+        own = backends.models.version(record.name, str(record.version))
+    except NotFoundError:
+        own = None
+    if own is None or (own.tags.get(record.tag), own.source) != (record.id, record.source):
         return {}, (
             f"has no version {record.version} in MLflow any more: 'modkernel repair' registers it "
             "again, under a new number."
         )
-    if len(found) > 1:
-        numbers = ", ".join(map(str, sorted(found)))
+    numbers = sorted({int(one.version) for one in (own, *backends.models.versions(record))})
+    if len(numbers) > 1:
         return {}, (
-            f"has versions {numbers} in MLflow where one is enough: 'modkernel repair' leaves "
-            f"{record.version}, which gets the aliases of all."
+            f"has versions {', '.join(map(str, numbers))} in MLflow where one is enough: "
+            f"'modkernel repair' leaves {record.version}, which gets the aliases of all."
         )
-    return dict(found[record.version]), None
+    return dict(own.tags), None
 
 
 def network_changed(backends: Backends, network: NetworkRecord) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -76,8 +77,12 @@ class Repair:
         )
         if claim is None:
             return
-        with claim.renewed():
+        done = False
+        with claim.renewed(), claim.unless_lost():
             yield from Repair(self.backends.under(claim), self.beside)._fix(problem)
+            done = True
+        if not done:
+            self.backends.under_claim(problem.module_id, partial(_leave_one, problem.module_id))
 
     def _fix(self, problem: Problem) -> Iterator[Action]:
         assert problem.module_id is not None
@@ -142,7 +147,7 @@ class Repair:
 
     def _fix_beside(self, record: ModuleRecord) -> Iterator[Action]:
         for beside in self.beside:
-            for kept, restored in beside.fix(record):
+            for kept, restored in replace(beside, backends=self.backends).fix(record):
                 kind = "restored" if restored else "dropped"
                 text = "has" if restored else "has no longer"
                 yield _action(kind, record, f"{text} its {kept}.")
@@ -190,16 +195,15 @@ class Repair:
 
     def _undo(self, record: ModuleRecord) -> None:
         models = self.backends.models
-        if self.backends.claim is not None:
-            self.backends.claim.renew()  # Or the bytes may be gone since another undid it.
         for version in models.versions(record):
+            self.backends.check_claim()
             models.delete_version(version)
         for model_id in models.logged(record):
             self.backends.discard("model", model_id, record.name)
         if record.run_id is not None:
             with suppress(NotFoundError):
                 self.backends.runs.finish(record.run_id, "FAILED")
-        with self.backends.database.writing() as session:
+        with self.backends.writing() as session:
             row = session.get_one(ModuleRow, record.id)
             in_network = select(NetworkModuleRow).where(NetworkModuleRow.module_id == record.id)
             under_another = select(LineageRow).where(
@@ -211,6 +215,13 @@ class Repair:
                 row.state = "LOST"
             else:
                 session.delete(row)
+
+
+def _leave_one(module_id: str, backends: Backends, _: bool) -> None:
+    """Leave one model and one version of a module: who lost its claim may have made others."""
+    record = queries.by_id(backends.database, module_id)
+    if record is not None and record.state == "READY":
+        saga.ensure_version(backends, saga.ensure_model(backends, record))
 
 
 def _named(doomed: Doomed) -> str:

@@ -62,7 +62,7 @@ def test_whoever_lost_a_claim_is_stopped_with_the_reason(registry: Registry) -> 
             assert lost.wait(5)
             raise StoppedError("stopped")
 
-    with pytest.raises(StoreError, match="another's now"):
+    with pytest.raises(StoreError, match="another took it over"):
         stopped_once_lost()
 
 

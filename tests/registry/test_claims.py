@@ -42,7 +42,7 @@ def test_an_expired_lease_is_taken_over_and_its_owner_told(database: Database) -
     old = claims.take(database, KEY, "me", 1)
     assert old is not None
     new = claims.wait_for(database, KEY, "you", 30)
-    with pytest.raises(StoreError, match="another's now: stop"):
+    with pytest.raises(StoreError, match="another took it over"):
         old.renew()
     old.release()
     assert claims.take(database, KEY, "third", 30) is None

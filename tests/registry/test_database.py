@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from sqlalchemy import inspect, text
 
 from modkernel.errors import SchemaVersionError, StoreError
 from modkernel.registry import Registry, Settings
+from modkernel.registry.sql import claims
+from modkernel.registry.sql import engine as engine_module
 from modkernel.registry.sql.engine import VERSION_TABLE, _engine, open_database, upgrade_database
 from modkernel.registry.sql.tables import SCHEMA_VERSION, Base, ClaimRow
 from modkernel.registry.tracking.client import open_mlflow, upgrade_mlflow
@@ -194,6 +197,30 @@ def test_postgresql_starts_no_workers_for_a_question(settings: Settings, postgre
     for _ in range(2):  # Also on a connection that is used again.
         with database.reading() as session:
             assert session.scalar(text("SHOW max_parallel_workers_per_gather")) == "0"
+    database.close()
+
+
+@pytest.mark.postgres
+def test_postgresql_ends_a_transaction_of_a_stopped_writer(
+    settings: Settings, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "IDLE_MS", 200)
+    database = open_database(Settings(home=settings.home, database_url=postgres_url))
+    claim = claims.take(database, "k" * 64, "me", 30)
+    assert claim is not None
+
+    def stop_while_writing() -> None:
+        with database.writing() as session:
+            claim.check(session)
+            time.sleep(1)  # As a process that is stopped: its lock on the claim is let go.
+            claim.renew()
+            claim.check(session)
+
+    with pytest.raises(StoreError):
+        stop_while_writing()
+    with database.reading() as session:
+        time.sleep(0.5)
+        assert session.scalar(text("SELECT 1")) == 1, "who reads locks nothing"
     database.close()
 
 

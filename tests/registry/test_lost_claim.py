@@ -12,18 +12,27 @@ from typing import Any
 
 import pytest
 
-from modkernel.modules.stored import read_module
-from modkernel.registry import ModuleRecord, NetworkRecord, Registry, Settings
-from modkernel.registry.sql.claims import Claim
+from modkernel.modules.stored import WEIGHTS_FILE, read_module
+from modkernel.registry import ModuleRecord, NetworkRecord, Registry, Settings, saga
+from modkernel.registry.sql.claims import Claim, is_held
 from modkernel.registry.tracking.models import Models
+from modkernel.registry.tracking.runs import Runs
+from modkernel.registry.upkeep.repair import Repair
 from tests.registry.helpers.examples import Examples, store_chain, store_one
 from tests.registry.helpers.processes import CONTEXT, start
-from tests.registry.test_repair import STEPS
+from tests.registry.test_repair import STEPS, kill_while_storing
+from tests.registry.test_store import alter, kept_folder
+
+ALL_STEPS: dict[str, tuple[Any, str]] = STEPS | {
+    "network's run made": (Runs, "start_network"),
+    "bytes at hand": (saga, "bytes_at_hand"),
+    "undone": (Repair, "_undo"),
+}
 
 
 def _stop_at(step: str, when: str) -> None:
     """Stop this process, all threads of it, the first time that it comes to a step."""
-    owner, name = STEPS[step]
+    owner, name = ALL_STEPS[step]
     function, renew, renewing = getattr(owner, name), Claim.renew, threading.Lock()
 
     def renew_alone(claim: Claim) -> None:
@@ -59,6 +68,12 @@ def _add(settings: Settings, step: str, when: str, told: Any, module_ids: tuple[
         told.put(registry.networks.add("net", module_ids))
 
 
+def _repair(settings: Settings, step: str, when: str, told: Any) -> None:
+    with Registry.open(settings) as registry:
+        _stop_at(step, when)
+        told.put(registry.repair())
+
+
 class Stalled:
     """A process that was stopped at a step."""
 
@@ -84,12 +99,16 @@ class Stalled:
 
 
 def assert_one(registry: Registry, record: ModuleRecord | NetworkRecord) -> None:
-    """Of a record there is one version in MLflow, one model, and no run that is left open."""
+    """Of a record there is one version in MLflow, one model, and a run that has ended well."""
     models = Models(registry.backends.client, registry.settings)
     assert [int(version.version) for version in models.versions(record)] == [record.version]
     assert models.logged(record) == (record.model_id,)
+    assert registry.verify() == ()
+    # A run that was begun twice is closed as that of any process that died.
+    assert {action.kind for action in registry.repair()} <= {"closed"}
     assert registry.runs.running() == ()
-    assert (registry.verify(), registry.repair()) == ((), ())
+    run = registry.backends.client.get_run(record.run_id)
+    assert run.info.status == "FINISHED"
 
 
 LONG = pytest.mark.long
@@ -101,6 +120,7 @@ LONG = pytest.mark.long
         pytest.param("row pending", "after", marks=LONG),
         pytest.param("run made", "before", marks=LONG),
         ("run made", "after"),
+        pytest.param("figures logged", "before", marks=LONG),
         pytest.param("model made without files", "before", marks=LONG),
         ("model made without files", "after"),
         pytest.param("files logged", "after", marks=LONG),
@@ -119,8 +139,18 @@ def test_a_module_that_another_stored_meanwhile_is_there_once(
     assert_one(registry, record)
 
 
-@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=LONG)])
-@pytest.mark.parametrize("step", ["version made", pytest.param("files logged", marks=LONG)])
+@pytest.mark.parametrize(
+    ("step", "when"),
+    [
+        pytest.param("network's run made", "before", marks=LONG),
+        pytest.param("network's run made", "after", marks=LONG),
+        ("figures logged", "before"),
+        pytest.param("files logged", "before", marks=LONG),
+        pytest.param("files logged", "after", marks=LONG),
+        ("version made", "before"),
+        pytest.param("version made", "after", marks=LONG),
+    ],
+)
 def test_a_network_that_another_completed_meanwhile_is_there_once(
     registry: Registry, examples: Examples, step: str, when: str
 ) -> None:
@@ -129,6 +159,37 @@ def test_a_network_that_another_completed_meanwhile_is_there_once(
     network = registry.networks.add("net", ids)
     assert stalled.go_on() == network
     assert_one(registry, network)
+
+
+def test_a_repair_that_another_did_meanwhile_loses_nothing(
+    registry: Registry, examples: Examples
+) -> None:
+    record = store_one(registry, examples.first())
+    registry.backends.models.set_alias(record.name, "champion", 1)
+    assert registry.promotions.sync()
+    alter(kept_folder(registry, record) / WEIGHTS_FILE)
+    stalled = Stalled(_repair, registry.settings, "bytes at hand", "before")
+    while is_held(registry.backends.database, record.id):
+        time.sleep(0.05)
+    assert [action.kind for action in registry.repair()] == ["restored"]
+    repaired = registry.modules.resolve("net.hidden-1@champion")
+    assert stalled.go_on() == ()
+    assert registry.modules.resolve("net.hidden-1@champion") == repaired
+    assert repaired.id == record.id
+    assert_one(registry, repaired)
+
+
+def test_a_module_that_another_stored_meanwhile_is_not_undone(
+    registry: Registry, examples: Examples
+) -> None:
+    stored = examples.first()
+    kill_while_storing(registry.settings, stored, "run made")
+    elsewhere = stored.folder.rename(stored.folder.with_name("elsewhere"))
+    stalled = Stalled(_repair, registry.settings, "undone", "before")
+    record = store_one(registry, read_module(elsewhere))
+    assert stalled.go_on() == ()
+    assert registry.modules.resolve("net.hidden-1/1") == record
+    assert_one(registry, record)
 
 
 def test_versions_that_a_stalled_process_left_behind_are_found_and_removed(

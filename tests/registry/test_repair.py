@@ -203,7 +203,7 @@ def test_an_mlflow_that_does_not_answer_loses_nothing(
     registry: Registry, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = store_one(registry, examples.first())
-    for name in ("get_logged_model", "search_model_versions", "get_model_version_by_alias"):
+    for name in ("get_logged_model", "get_model_version", "get_model_version_by_alias"):
         with monkeypatch.context() as patch:
             patch.setattr(MlflowClient, name, _does_not_answer)
             if name == "get_model_version_by_alias":
