@@ -71,9 +71,9 @@ def training_sentence(result: StudyResult) -> str:
     return (
         f"Whether to train a new module, told of each task by the others: {said.better} of "
         f"{len(result.tasks)} tasks are better off with a module of their own than with the "
-        f"best-scored of another task. 'Train one' was said {said.train} times and right "
-        f"{said.train_right}, 'reuse' {said.reuse} times and right {said.reuse_right}; "
-        f"{said.unsure} times it could not be told."
+        f"best-scored of another task. 'Train one' was said of {said.train} and right of "
+        f"{said.train_right}, 'reuse' of {said.reuse} and right of {said.reuse_right}; of "
+        f"{said.unsure} it could not be told."
     )
 
 

@@ -170,7 +170,7 @@ def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
     assert result.training_advice is not None
     assert result.training_advice.unsure == 3, "of two other tasks nothing can be said"
     card = markdown("study-small")
-    assert "3 times it could not be told" in card
+    assert "of 3 it could not be told" in card
     assert "| logme (default) |" in card
     assert "| static_size |" in card
     assert card.count("data:image/png;base64") == 2
