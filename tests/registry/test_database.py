@@ -204,9 +204,9 @@ def test_postgresql_starts_no_workers_for_a_question(settings: Settings, postgre
 def test_postgresql_ends_a_transaction_of_a_stopped_writer(
     settings: Settings, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "IDLE_MS", 200)
     database = open_database(Settings(home=settings.home, database_url=postgres_url))
     claim = claims.take(database, "k" * 64, "me", 30)
+    monkeypatch.setattr(engine_module, "IDLE_MS", 200)
     assert claim is not None
 
     def stop_while_writing() -> None:

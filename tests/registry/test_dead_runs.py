@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modkernel.registry import Registry
+from modkernel.registry.sql import claims
 from tests.registry.helpers.examples import Examples, report_of
 
 DIGEST = "d" * 64
@@ -37,8 +38,8 @@ def test_a_run_without_a_live_claim_is_closed(
 
 
 def test_a_claim_that_nobody_renews_keeps_no_run_open(registry: Registry) -> None:
-    assert registry.claim(DIGEST, "dead:7") is not None
     run_id = registry.runs.start_network("net", "digits", digest=DIGEST)
+    assert claims.take(registry.backends.database, DIGEST, "dead:7", 5) is not None
     assert registry.repair() == (), "its lease still runs"
     while not (actions := registry.repair()):
         pass
