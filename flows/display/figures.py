@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,6 +24,8 @@ NAMED_CLASSES = 20
 """A confusion matrix of more classes than this has no names at its sides."""
 MAPPED_CLASSES = 12
 """A confusion matrix of more classes than this has no numbers in its cells."""
+DRAWN = 8
+"""Figures that are kept: a module's go to its run in MLflow and, a moment later, to Prefect."""
 
 
 def module_figures(report: TrainReport, classes: Sequence[str] | None) -> dict[str, bytes]:
@@ -31,10 +34,11 @@ def module_figures(report: TrainReport, classes: Sequence[str] | None) -> dict[s
     if report.history:
         figures["objective.png"] = objective_curve(report)
     if report.evaluation is not None:
-        figures["evaluation.png"] = evaluation_figure(report.evaluation, classes or ())
+        figures["evaluation.png"] = evaluation_figure(report.evaluation, tuple(classes or ()))
     return figures
 
 
+@lru_cache(DRAWN)
 def objective_curve(report: TrainReport) -> bytes:
     """What was maximised, by epoch, with the epoch whose weights were stored."""
     figure = Figure(figsize=(5, 3), layout="constrained")
@@ -55,7 +59,8 @@ def objectives_figure(reports: Sequence[tuple[str, TrainReport]]) -> bytes:
     return png(figure)
 
 
-def evaluation_figure(evaluation: OutputEvaluation, classes: Sequence[str]) -> bytes:
+@lru_cache(DRAWN)
+def evaluation_figure(evaluation: OutputEvaluation, classes: tuple[str, ...]) -> bytes:
     """The confusion matrix beside the accuracies by number of labels."""
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from modkernel.data import describe_dataset
 from modkernel.flows.runtime.mlflow_runs import ending_with
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import make_job, runs_child
@@ -52,7 +53,8 @@ def train_whole(
             ending_with(registry, run_id),
             training(run, job, name, registry, run_id) as report,
         ):
-            return registry.baselines.store(run_id, report, module_figures(report, None))
+            classes = describe_dataset(spec.dataset, registry.settings.places).classes
+            return registry.baselines.store(run_id, report, module_figures(report, classes))
 
     baseline, is_new = once(
         registry,

@@ -74,6 +74,15 @@ def test_a_module_has_the_figures_that_it_has_data_for() -> None:
     }
 
 
+def test_a_figure_is_drawn_once_for_both_pages() -> None:
+    """For the run in MLflow by what the child told, for Prefect by what the registry has."""
+    told = report(2, EVALUATION)
+    stored = TrainReport.model_validate_json(told.model_dump_json())
+    first, second = module_figures(told, ["a", "b"]), module_figures(stored, ("a", "b"))
+    assert set(first) == {"objective.png", "evaluation.png"}
+    assert all(second[name] is figure for name, figure in first.items())
+
+
 def test_the_scale_of_validation_is_its_own() -> None:
     """A validation of other heights moves nothing of the curve of training."""
     found = report(3)

@@ -93,6 +93,7 @@ def test_size_and_range_of_a_stored_module(registry: Registry, tmp_path: Path) -
     assert elsewhere.fingerprint == before.fingerprint
 
 
+@pytest.mark.long
 def test_a_network_of_data_by_a_name_is_the_same_on_machines_that_have_them_elsewhere(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

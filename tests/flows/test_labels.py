@@ -76,6 +76,7 @@ def changed(path: Path, name: str, text: str) -> Path:
     return other
 
 
+@pytest.mark.long
 def test_suggested_examples_are_labelled_and_composed(modkernel: Shell, tmp_path: Path) -> None:
     path, few = tmp_path / "labels.csv", tmp_path / "few.csv"
     first, again, fewer = modkernel.several(

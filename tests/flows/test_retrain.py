@@ -177,6 +177,7 @@ def test_a_network_is_refused_before_it_trains(registry: Registry) -> None:
     assert len(registry.networks.find()) == 1
 
 
+@pytest.mark.long
 def test_pairs_are_those_of_the_network_or_asked_for(registry: Registry, tmp_path: Path) -> None:
     train_network(with_pairs(registry, tmp_path / "pairs.csv", [0, 1] * 150))
     new = retrain_network("pairs", "2", seed=1)

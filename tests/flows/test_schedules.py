@@ -52,6 +52,7 @@ PREFETCH = timedelta(seconds=10)
 
 pytestmark = [
     pytest.mark.servers,
+    pytest.mark.long,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]

@@ -87,7 +87,8 @@ def sharing(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
     return registry
 
 
-@pytest.mark.parametrize("hangs", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.long
+@pytest.mark.parametrize("hangs", [False, True])
 def test_a_store_that_is_away_stops_no_training(
     sharing: Registry, monkeypatch: pytest.MonkeyPatch, hangs: bool
 ) -> None:

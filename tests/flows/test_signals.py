@@ -183,6 +183,7 @@ def test_a_signal_while_a_module_is_stored(template: Path, tmp_path: Path) -> No
         assert registry.verify() == ()
 
 
+@pytest.mark.long
 def test_no_process_outlives_a_command_that_is_killed(template: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(template, home)

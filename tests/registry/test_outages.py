@@ -121,6 +121,7 @@ def test_a_stopped_server_is_an_outage_and_no_loss(remote: Remote, record: Modul
     assert registry.modules.resolve(f"{record.name}@champion") == record
 
 
+@pytest.mark.long
 def test_a_server_that_is_away_for_a_while_is_waited_for_and_told(
     remote: Remote, record: ModuleRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def two_versions(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Up:
 
 @pytest.mark.browser
 @pytest.mark.servers
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_an_alias_moved_by_clicks_composes_what_follows_it(
     two_versions: Up, tmp_path: Path
