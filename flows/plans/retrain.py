@@ -93,8 +93,8 @@ def plan_retraining(
     if kept:
         below = _below(kept, modules[-1])
     else:
-        first_source = None if changes.hidden is None else sources_of(registry, changes.hidden)[0]
-        below = below_first(_data(registry, hidden[0], None, changes)[1], first_source)
+        info = _data(registry, hidden[0], None, changes)[1]
+        below = below_first(info, _first_source(registry, hidden[0], changes))
     if changes.hidden is not None:
         steps = _replaced(registry, network, hidden, first, below, name, changes)
     else:
@@ -113,6 +113,15 @@ def plan_retraining(
             "labels could train: leave the labels out, or give an 'output' in --spec."
         )
     return Plan(below, tuple(steps), kept)
+
+
+def _first_source(
+    registry: Registry, old: ModuleRecord, changes: Changes
+) -> ModuleRecord | None:
+    """What the first module starts from, by the changes or as it did, if from anything."""
+    if changes.hidden is not None:
+        return sources_of(registry, changes.hidden)[0]
+    return sources_of(registry, [old.spec.hidden])[0] if old.spec.kind == "hidden" else None
 
 
 def _below(kept: Sequence[ModuleRecord], old: ModuleRecord) -> Below:

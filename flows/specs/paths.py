@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from modkernel.data.places import is_data_name
@@ -18,4 +19,8 @@ def stored_path(given: str, folder: Path) -> str:
     path = folder / Path(given).expanduser()
     if is_data_name(given) and (given in dict(Settings().data_paths) or not path.exists()):
         return given  # Another machine may know it.
-    return str(path.resolve())
+    # A link stays one: where it leads next week is what is then meant.
+    without_dots = Path(os.path.abspath(path))
+    # After a link, '..' leads to another place than the text says.
+    same = without_dots.resolve() == path.resolve()
+    return str(without_dots if same else path.absolute())

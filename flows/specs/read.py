@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -15,7 +15,7 @@ from modkernel.flows.specs.paths import stored_path
 from modkernel.spec import NetworkSpec, Spec, pairs_from, with_file
 
 S = TypeVar("S", bound=Spec)
-PATH_FIELDS = (("dataset", "path"), ("pairs",), ("labels",))
+PATH_FIELDS = (("dataset", "path"), ("others", "dataset", "path"), ("pairs",), ("labels",))
 """Fields that name files or data; a relative path counts from the spec file's folder."""
 MERGE = "tag:yaml.org,2002:merge"
 """YAML's tag of the key '<<'."""
@@ -175,14 +175,17 @@ def validated(kind: Any, value: object, what: str) -> Any:
         raise SpecError(f"{what}: {explain(error, kind)}") from None
 
 
-def _make_absolute(document: dict[str, Any], field: tuple[str, ...], folder: Path) -> None:
-    *parents, last = field
-    place: Any = document
-    for parent in parents:
-        place = place.get(parent) if isinstance(place, dict) else None
-    if isinstance(place, dict) and isinstance(place.get(last), str):
-        given = place[last]
-        named = pairs_from(given).file if last == "pairs" else given
+def _make_absolute(part: Any, field: Sequence[str], folder: Path) -> None:
+    """Make the path in a field absolute, in every item of a list on the way."""
+    first, *rest = field
+    if isinstance(part, list):
+        for item in part:
+            _make_absolute(item, field, folder)
+    elif isinstance(part, dict) and rest:
+        _make_absolute(part.get(first), rest, folder)
+    elif isinstance(part, dict) and isinstance(part.get(first), str):
+        given = part[first]
+        named = pairs_from(given).file if first == "pairs" else given
         if named is not None:
             path = stored_path(named, folder)
-            place[last] = with_file(given, path) if last == "pairs" else path
+            part[first] = with_file(given, path) if first == "pairs" else path

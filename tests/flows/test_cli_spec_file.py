@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from modkernel.errors import SpecError
 from modkernel.flows.specs.read import parse_spec, read_spec
+from modkernel.flows.study.spec import StudySpec
 from modkernel.plan import plan_hidden
 from modkernel.spec import HiddenSpec, NetworkSpec
 
@@ -132,6 +133,36 @@ def test_a_bad_spec_gets_one_sentence_with_the_place(text: str) -> None:
     message = str(caught.value)
     assert BAD[text] in message
     assert message.endswith(".")
+
+
+def test_a_link_stays_what_it_is_called(tmp_path: Path) -> None:
+    """What it leads to next week is what a schedule then trains on."""
+    for folder in ("first", "second", "elsewhere/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "latest").symlink_to("first")
+    (tmp_path / "deep").symlink_to("elsewhere/deep")
+
+    def stored(path: str) -> Path:
+        file = tmp_path / "a.yaml"
+        file.write_text(f"name: a\ndataset: {{name: image_folder, path: {path}}}\n")
+        found = read_spec(file).dataset.path
+        assert found is not None
+        return Path(found)
+
+    assert stored("latest") == stored("first/../latest") == tmp_path / "latest"
+    assert stored("deep/../other").resolve() == tmp_path / "elsewhere" / "other"
+
+
+def test_every_data_set_of_a_study_counts_from_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    (tmp_path / "more").mkdir()
+    one = "{name: image_folder, path: PATH, image_size: 8, channels: 1}"
+    file.write_text(
+        f"name: a\ndataset: {one.replace('PATH', 'here')}\nhidden: {{}}\n"
+        f"others:\n  - dataset: {one.replace('PATH', 'more')}\n"
+    )
+    spec = read_spec(file, StudySpec)
+    assert spec.others[0].dataset.path == str(tmp_path / "more")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
