@@ -6,8 +6,7 @@ import time
 from typing import Any
 
 from modkernel.errors import SpecError
-from modkernel.flows.plans import datasets
-from modkernel.flows.plans.checks import check_is_hidden
+from modkernel.flows.plans.composition import plan_composition
 from modkernel.flows.plans.steps import Below, Plan, output_step
 from modkernel.flows.runtime.events import Note, emit
 from modkernel.flows.runtime.form_flow import form_flow
@@ -19,7 +18,6 @@ from modkernel.flows.specs.composition import Aligned, References, Weights
 from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.flows.tasks.weigh import weighed
 from modkernel.lookup import is_import_path
-from modkernel.plan import check_output, check_whole
 from modkernel.spec import DatasetSpec, Name, OutputSpec
 
 OUTPUT = OutputSpec()
@@ -81,21 +79,21 @@ def compose_network(
         check_can_follow(hidden[0], compose_network.name)
     fork_server().start()
     registry = open_registry()
-    registry.promotions.sync_named(hidden)
-    tops = [registry.modules.resolve(reference) for reference in hidden]
-    for top in tops:
-        check_is_hidden(top)
-    below = Below.of_records(tops, None if isinstance(weights, str) else weights)
-    whole, info = datasets.for_join(registry, tops, dataset)
-    if labels is None:
-        check_output(output, info)
-    else:
-        check_whole(output)
-    given = None if labels is None else datasets.check_labels(registry, whole, labels)
+    found = plan_composition(registry, hidden, dataset, output, labels, weights)
+    tops, below = found.tops, found.below
     if isinstance(weights, str):
-        tops, weights = weighed(registry, tops, whole, info)
-        below = Below.of_records(tops, weights)
-    step = output_step(f"{name}.output", output, info, seed, whole, labels=labels, given=given)
+        tops, chosen = weighed(registry, tops, found.dataset, found.info)
+        below = Below.of_records(tops, chosen)
+    step = output_step(
+        f"{name}.output",
+        output,
+        found.info,
+        seed,
+        found.dataset,
+        labels=labels,
+        given=found.labels,
+        weights=weights if isinstance(weights, str) else None,
+    )
     kept = registry.modules.joined_chain([top.id for top in tops])
     plan = Plan(below, (step,), kept=kept)
     recipe = f"compose {step.spec_on(below).digest()}"

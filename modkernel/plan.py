@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -330,6 +331,7 @@ def output_spec(
     seed: int,
     kernel: KernelSpec | None = None,
     labels: LabelList | None = None,
+    weights: Literal["aligned"] | None = None,
 ) -> OutputModuleSpec:
     """The spec of an output module on a hidden module, or on several side by side.
 
@@ -342,6 +344,7 @@ def output_spec(
         kernel: whose feature map it takes; the hidden module's if left out. On several there is no
             choice: it takes the features of each under its own.
         labels: the only ones it is trained on, if they are given by hand.
+        weights: how those of several were chosen, where held-out labels did.
 
     Raises:
         InterfaceError: one of several has no features.
@@ -365,6 +368,7 @@ def output_spec(
         preprocessing=specs[0].preprocessing,
         output=output,
         classes=classes,
+        weights=weights if len(specs) > 1 else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -115,9 +115,7 @@ def plan_retraining(
     return Plan(below, tuple(steps), kept)
 
 
-def _first_source(
-    registry: Registry, old: ModuleRecord, changes: Changes
-) -> ModuleRecord | None:
+def _first_source(registry: Registry, old: ModuleRecord, changes: Changes) -> ModuleRecord | None:
     """What the first module starts from, by the changes or as it did, if from anything."""
     if changes.hidden is not None:
         return sources_of(registry, changes.hidden)[0]
@@ -265,8 +263,10 @@ def _output(
             )
         check_output(wanted, info)
     kernel: KernelSpec | None = None
+    weights: Literal["aligned"] | None = None
     if old is not None and changes.hidden is None:
         kernel = old.spec.interface.kernel
+        weights = old.spec.weights if isinstance(old.spec, OutputModuleSpec) else None
     seed = changes.seed if changes.seed is not None else (old or top).spec.seed
     return output_step(
         f"{name}.{OUTPUT}",
@@ -277,6 +277,7 @@ def _output(
         kernel=kernel,
         labels=changes.labels,
         given=given,
+        weights=weights,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from modkernel.data import DatasetInfo, LabelList
 from modkernel.errors import SpecError
@@ -192,6 +193,7 @@ def output_step(
     kernel: KernelSpec | None = None,
     labels: str | None = None,
     given: LabelList | None = None,
+    weights: Literal["aligned"] | None = None,
 ) -> Step:
     """An output module, to stand on a hidden one, or on several side by side.
 
@@ -204,11 +206,13 @@ def output_step(
         kernel: whose features it takes; that of the module below if left out.
         labels: file of the only labels that it is trained on.
         given: what stands in that file.
+        weights: how those of several modules below were chosen, where held-out labels did.
     """
 
     def spec_on(below: Below) -> ModuleSpec:
         assert below.modules
-        return output_spec(output, below.modules, below.upstream, info, seed, kernel, given)
+        on = (below.modules, below.upstream)
+        return output_spec(output, *on, info, seed, kernel, given, weights)
 
     return Step(name, spec_on, dataset, labels=labels)
 

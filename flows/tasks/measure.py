@@ -25,7 +25,7 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
     Args:
         module_id: of a hidden module.
         dataset: a labelled data set that its chain takes.
-        features: measure again, too, where the measured features are no longer in the cache.
+        features: measure again, too, where the measured features are not in this machine's cache.
 
     Raises:
         ChildError: the child failed, or died twice.
@@ -52,6 +52,16 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
         registry.moments.store(record, job.result / MOMENTS_FILE, dataset.name)
         return True
 
+    elsewhere = partial(
+        work_of,
+        registry,
+        "measure",
+        dataset,
+        fingerprint,
+        passes=1,
+        module_id=record.id,
+        dataset=dataset,
+    )
     _, is_new = once(
         registry,
         key,
@@ -59,17 +69,7 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
         "measuring",
         find=find,
         make=measure,
-        work=partial(
-            work_of,
-            registry,
-            "measure",
-            dataset,
-            fingerprint,
-            passes=1,
-            module_id=record.id,
-            dataset=dataset,
-            features=features,
-        ),
+        work=None if features else elsewhere,  # Another machine would keep them for itself.
     )
     return is_new
 

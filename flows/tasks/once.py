@@ -35,7 +35,7 @@ def once(
     *,
     find: Callable[[], T | None],
     make: Callable[[RunChild], T],
-    work: Callable[[], Work],
+    work: Callable[[], Work] | None,
     made: State = "stored",
     found: State = "reused",
 ) -> tuple[T, bool]:
@@ -50,7 +50,7 @@ def once(
         doing: its state while a child is at work.
         find: looks for what is ready; asked again under the claim, so nothing is made twice.
         make: has a child do a job by the function that it is given, and stores what that leaves.
-        work: the same, for another machine of a team.
+        work: the same, for another machine of a team; none for what must be made here.
         made: the state of what was made.
         found: the state of what was found.
 
@@ -92,10 +92,10 @@ def _sent(
     label: str,
     doing: State,
     find: Callable[[], T | None],
-    work: Callable[[], Work],
+    work: Callable[[], Work] | None,
 ) -> T | None:
     """What another machine of the team has made now; None where it is found, or made, here."""
-    if not sends_work(registry.settings) or find() is not None:
+    if work is None or not sends_work(registry.settings) or find() is not None:
         return None
     asked = work()
     if not is_worth_it(registry.settings, asked):

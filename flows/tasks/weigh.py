@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from modkernel.data import DatasetInfo
-from modkernel.errors import MomentsError, SpecError
+from modkernel.errors import MomentsError
 from modkernel.features.measure import measured_features
-from modkernel.flows.plans.checks import check_labelled
 from modkernel.flows.plans.datasets import note
 from modkernel.flows.tasks.child import tasks_in_hand
 from modkernel.flows.tasks.measure import measure_stored_module
@@ -18,30 +17,29 @@ from modkernel.registry.backends import feature_cache
 from modkernel.reuse.weights import aligned_weights
 from modkernel.spec import DatasetSpec
 
+DIGITS = 3
+"""Of a weight; what lies beyond is noise of the held-out examples."""
+
 
 def weighed(
     registry: Registry, tops: Sequence[ModuleRecord], dataset: DatasetSpec, info: DatasetInfo
-) -> tuple[list[ModuleRecord], tuple[float, ...] | None]:
+) -> tuple[tuple[ModuleRecord, ...], tuple[float, ...] | None]:
     """Modules whose kernels add to each other's, and their weights; see `aligned_weights`.
 
     Args:
         registry: has the modules.
-        tops: to stand side by side.
-        dataset: whose held-out examples are looked at; modules are measured on it where need be.
+        tops: to stand side by side, two or more.
+        dataset: labelled, whose held-out examples are looked at; modules are measured on it where
+            need be.
         info: of it.
 
     Returns:
         The modules of some weight in their order, and the weights; none for one that is left alone.
 
     Raises:
-        SpecError: there is one module.
-        DataError: the data set has no class labels.
         ScoreError: the weights cannot be told.
         MomentsError: the measured features do not fit into the feature cache.
     """
-    if len(tops) < 2:
-        raise SpecError("The weight of a single module says nothing: leave 'weights' out.")
-    check_labelled(info, "which weights are chosen by")
     starts = [partial(measure_stored_module.submit, top.id, dataset, True) for top in tops]
     for _, future in side_by_side(starts, tasks_in_hand(registry.settings)):
         future.result()
@@ -53,12 +51,14 @@ def weighed(
             f"The features of {len(tops)} modules do not fit into the feature cache together: set "
             "MODKERNEL_FEATURE_CACHE_BYTES higher, or give the weights."
         )
-    weights = aligned_weights([one.validation for one in measured], measured[0].validation_labels)
+    exact = aligned_weights([one.validation for one in measured], measured[0].validation_labels)
+    # They are part of the recipe, which rounding errors of another machine must not change.
+    weights = [float(f"{weight:.{DIGITS}g}") for weight in exact]
     pairs = list(zip(tops, weights, strict=True))
-    told = ", ".join(f"{top.name} {weight:.3g}" for top, weight in pairs)
+    told = ", ".join(f"{top.name} {weight:g}" for top, weight in pairs)
     note(f"Weights by the held-out examples: {told}.")
     for top, weight in pairs:
         if not weight:
             note(f"{top.name}/{top.version} is left out: it adds nothing to the others.")
-    kept = [top for top, weight in pairs if weight]
+    kept = tuple(top for top, weight in pairs if weight)
     return kept, tuple(weight for weight in weights if weight) if len(kept) > 1 else None

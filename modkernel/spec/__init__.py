@@ -250,6 +250,11 @@ class OutputModuleSpec(_ModuleSpec):
     kind: Literal["output"] = "output"
     output: OutputSpec
     classes: tuple[str, ...] = Field(description="In the order of the logits.")
+    weights: Literal["aligned"] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="How the weights of the modules below were chosen, where held-out labels did.",
+    )
 
     @property
     def recipe(self) -> Recipe:

@@ -30,15 +30,20 @@ def labels_told(labels: int, hidden_saw: str | None) -> str:
     return f"{count} for the output module; hidden modules saw {hidden_saw}"
 
 
-def hidden_saw(chain: Sequence[ModuleSpec], fingerprint: str, labels: int | None) -> str:
+def hidden_saw(
+    chain: Sequence[ModuleSpec], fingerprint: str, labels: int | None, weighed: bool = False
+) -> str:
     """What labels the hidden modules below an output module saw; `NONE` for none.
 
     Args:
         chain: specs of all modules below.
         fingerprint: of the data that the output module is trained on.
         labels: how many of its training examples have one; none where that is not known.
+        weighed: whether held-out labels chose the weights of modules side by side.
     """
     found = list(dict.fromkeys(part for spec in chain for part in _seen(spec, fingerprint, labels)))
+    if weighed:
+        found.append("the held-out labels that chose their weights")
     return " and ".join(found) or NONE
 
 

@@ -130,7 +130,9 @@ def train_output(
             found = _confusions(fit, features(lacking[0]), lacking[1], names)[0]
             evaluation = evaluation.changed(validated=_recalls(found, names))
         known_labels = None if train.split == TRAINING_PART else len(train.labels)
-        saw = hidden_saw([one.spec for one in upstream], spec.dataset.fingerprint, known_labels)
+        below = [one.spec for one in upstream]
+        weighed = spec.kind == "output" and spec.weights is not None
+        saw = hidden_saw(below, spec.dataset.fingerprint, known_labels, weighed)
         evaluation = evaluation.changed(hidden_saw=saw)
 
     report = TrainReport(

@@ -30,6 +30,7 @@ from modkernel.flows.compose_network import compose_network
 from modkernel.flows.maintenance import maintenance
 from modkernel.flows.measure_modules import measure_modules
 from modkernel.flows.plans import datasets
+from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.runtime import shared
 from modkernel.flows.runtime.events import EpochDone, Event, Planned, StateChanged, watch
 from modkernel.flows.runtime.mlflow_runs import network_run
@@ -244,6 +245,9 @@ def test_a_network_from_elsewhere_is_built_on_and_adapted(
     last = "layer1_1_add.layer1.1.bn2.weight"
     assert not torch.equal(old[last], new[last])
     assert train_module("adapted.hidden-1", adapting, dataset=data).reused
+    compose_network("near", "adapted.hidden-1", data, OutputSpec(method="ridge"))
+    again = retrain_network("near", "1")
+    assert (again.trained_modules, again.modules[0].id) == (0, adapted.id), "nothing has changed"
     # A chain above what it starts from is told apart, and other data are refused.
     with pytest.raises(InterfaceError, match="image_size"):
         train_module("adapted.hidden-1", adapting, dataset=DatasetSpec())

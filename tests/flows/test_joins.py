@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from modkernel.errors import InterfaceError, SpecError
+from modkernel.errors import DataError, InterfaceError, LabelBudgetError, SpecError
 from modkernel.flows.compose_network import compose_network
+from modkernel.flows.deployments.of_specs.kinds import check_can_be
 from modkernel.flows.display.lineage import lineage_svg
 from modkernel.flows.retrain_network import retrain_network
+from modkernel.flows.specs.composition import CompositionSpec
 from modkernel.flows.train_module import train_module
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
@@ -48,7 +50,13 @@ def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(
     spec = registry.modules.resolve(weighed.modules[-1].id).spec
     weights = [one.weight for one in spec.interface.upstream]
     assert len(weights) == len(set(weights)) > 1
-    assert sum(weights) == pytest.approx(len(weights))
+    assert sum(weights) == pytest.approx(len(weights), rel=0.01)
+    assert weights == [float(f"{weight:.3g}") for weight in weights], "no other by rounding errors"
+    assert weighed.evaluation is not None
+    assert weighed.evaluation.hidden_saw is not None
+    assert weighed.evaluation.hidden_saw.endswith("the held-out labels that chose their weights")
+    repeated = retrain_network("weighed", "output")
+    assert repeated.trained_modules == 0
 
     # A hidden module on the join, whose lineage has all of it.
     top = train_module("on.all", hidden(), references, TEN, BackboneSpec(name="mlp", depth=1))
@@ -86,6 +94,23 @@ def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(
     ):
         with pytest.raises(error, match=told):
             compose_network(**{"name": "x", "dataset": TEN, "output": RIDGE, **arguments})
+    blank = tmp_path / "labels.csv"
+    blank.write_text("id,label\n")
+    for error, told, fields in (
+        (InterfaceError, "is an output module", {"hidden": "alone.output"}),
+        (SpecError, "single module says nothing", {"hidden": first, "weights": "aligned"}),
+        (
+            DataError,
+            "nowhere",
+            {"hidden": first, "dataset": {"name": "arrays", "path": "/nowhere"}},
+        ),
+        (DataError, "no labels", {"hidden": first, "labels": str(blank)}),
+        (DataError, "'x'", {"hidden": first, "dataset": {"classes": ["1", "x"]}}),
+        (LabelBudgetError, "9999", {"hidden": first, "output": {"labels_per_class": 9999}}),
+    ):
+        spec = CompositionSpec.model_validate({"name": "x", **fields})
+        with pytest.raises(error, match=told):
+            check_can_be(spec)  # which 'modkernel deploy' does
     with pytest.raises(SpecError, match="name a 'backbone'"):
         train_module("x.hidden-2", hidden(), (first, second))
     assert not registry.networks.find("x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from modkernel.flows.runtime.events import Event, Planned, StateChanged, watch
 from modkernel.flows.tasks.measure import label, measure_stored_module
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
+from modkernel.registry.backends import feature_cache
 from modkernel.spec import DatasetSpec
 from tests.flows.helpers.specs import tiny
 
@@ -32,7 +34,9 @@ def measure_one(module_id: str, features: bool) -> bool:
     return bool(measure_stored_module(module_id, WHOLE, features))
 
 
-def test_modules_are_measured_once_on_each_data_set(registry: Registry) -> None:
+def test_modules_are_measured_once_on_each_data_set(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = train_network(tiny("base"))
     ids = tuple(module.id for module in trained.modules[:2])
     own = datasets.describe(registry, WHOLE).fingerprint
@@ -64,6 +68,13 @@ def test_modules_are_measured_once_on_each_data_set(registry: Registry) -> None:
     assert second == MeasureResult(
         fingerprint=fingerprint, measured=(), found=(ids[1],), left_out=()
     )
+
+    # In a team, too, features are measured where they are wanted: others keep theirs.
+    for name, value in {"sends_work": True, "is_worth_it": True, "send": None}.items():
+        monkeypatch.setattr(f"modkernel.flows.tasks.once.{name}", lambda *_, value=value: value)
+    shutil.rmtree(registry.settings.cache_dir / "features")
+    assert measure_modules(FEW, ("base.hidden-2",), features=True).measured == (ids[1],)
+    assert measured_features(feature_cache(registry.settings), ids[1], fingerprint) is not None
 
 
 def test_what_one_module_cannot_do_hinders_no_other(registry: Registry) -> None:

@@ -8,7 +8,7 @@ from prefect.flows import Flow
 
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.plans import network as network_plan
-from modkernel.flows.plans.steps import Below
+from modkernel.flows.plans.composition import plan_composition
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.search.plan import plan_search
 from modkernel.flows.search.spec import SearchSpec
@@ -66,6 +66,5 @@ def check_can_be(spec: AnySpec) -> None:
         case StudySpec():
             plan_study(registry, spec)
         case CompositionSpec():
-            registry.promotions.sync_named(spec.hidden)
-            tops = list(map(registry.modules.resolve, spec.hidden))
-            Below.of_records(tops, None if isinstance(spec.weights, str) else spec.weights)
+            wanted = (spec.dataset, spec.output, spec.labels, spec.weights)
+            plan_composition(registry, spec.hidden, *wanted)
