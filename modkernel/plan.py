@@ -64,6 +64,8 @@ class HiddenPlan:
     gives: Shape
     source: str | None = None
     """Name of the stored module that it starts from, once that is known to fit."""
+    source_data: tuple[DatasetFacts, ...] = ()
+    """What that one had learnt from."""
 
     @property
     def features(self) -> int:
@@ -97,8 +99,7 @@ class HiddenPlan:
         if self.hidden.recipe.views is not None and interface.stands_on == (preprocessing.id,):
             raise SpecError(
                 "Fixed views save running the stored modules below for every epoch, and a first "
-                "module has none below: leave 'views' out of its recipe, where fresh views cost "
-                "nothing more."
+                "module has none below: leave 'views' out of its recipe, fresh ones cost no more."
             )
         return HiddenModuleSpec(
             interface=interface,
@@ -113,6 +114,7 @@ class HiddenPlan:
                 objective=view_objective(self.hidden.objective, dataset.pairs is not None),
             ),
             source=self.source,
+            source_data=self.source_data,
         )
 
     def starting_from(self, module_id: str, name: str, spec: ModuleSpec) -> HiddenPlan:
@@ -138,14 +140,13 @@ class HiddenPlan:
                 f"freeze: {self.hidden.freeze:g} of {len(self.blocks)} blocks is none of them: "
                 "give a larger share, or leave it out."
             )
-        return replace(self, hidden=self.hidden.changed(start_from=module_id), source=name)
+        started = self.hidden.changed(start_from=module_id)
+        return replace(self, hidden=started, source=name, source_data=spec.learnt_from)
 
 
 def _described(backbone: BackboneSpec, blocks: Sequence[str], takes: Shape, gives: Shape) -> str:
-    width = "" if backbone.width is None else f" of width {backbone.width}"
-    return (
-        f"{blocks[0]} to {blocks[-1]} of {backbone.name}{width} from {list(takes)} to {list(gives)}"
-    )
+    of = backbone.name if backbone.width is None else f"{backbone.name} of width {backbone.width}"
+    return f"{blocks[0]} to {blocks[-1]} of {of} from {list(takes)} to {list(gives)}"
 
 
 def plan_hidden(
@@ -318,8 +319,7 @@ def check_whole(output: OutputSpec) -> None:
     """
     if output.labels_per_class is not None or output.draws > 1:
         raise SpecError(
-            "A file of labels is used as a whole: leave out labels_per_class and draws, or the "
-            "file."
+            "A file of labels is used as a whole: leave labels_per_class and draws out, or it."
         )
 
 

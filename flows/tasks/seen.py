@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modkernel.data import example_digests
+import numpy as np
+
+from modkernel.data import ExampleDigests, example_digests, load_dataset
 from modkernel.flows.plans.datasets import note
 from modkernel.registry import ModuleRecord, Registry, Seen
-from modkernel.spec import DatasetSpec
+from modkernel.spec import DatasetFacts, DatasetSpec
 
 
 @dataclass(frozen=True)
@@ -64,22 +66,30 @@ def untested(
     return Untested(left_out=tuple(rows.tolist()))
 
 
-def remember(registry: Registry, dataset: DatasetSpec, fingerprint: str) -> None:
+def remember(registry: Registry, dataset: DatasetSpec, facts: DatasetFacts) -> None:
     """Have the registry know which examples a data set trains and validates on.
 
     Args:
         registry: keeps them.
         dataset: that a module is trained on.
-        fingerprint: of it, as it was planned on.
+        facts: what the module's spec says of it, as it was planned.
 
     Raises:
         DataError: the data are missing or unfit.
     """
-    if registry.examples.has(fingerprint):
-        return
-    digests = example_digests(dataset, registry.settings.places)
-    if digests.fingerprint == fingerprint:
-        registry.examples.remember(digests)
+    where = registry.settings.places
+    if not registry.examples.has(facts.fingerprint):
+        digests = example_digests(dataset, where)
+        if digests.fingerprint == facts.fingerprint:
+            registry.examples.remember(digests)
+    aside = facts.unlabelled_fingerprint
+    if aside is not None and not registry.examples.has(aside):
+        data = load_dataset(dataset, where, unlabelled=True)
+        if data.unlabelled_fingerprint == aside and data.unlabelled is not None:
+            assert data.unlabelled.digests is not None  # Its fingerprint is made of them.
+            none = np.empty(0, np.int64)
+            trained = data.unlabelled.digests.numpy()
+            registry.examples.remember(ExampleDigests(aside, trained, none, none))
 
 
 def _counted(seen: Seen) -> str:

@@ -65,7 +65,7 @@ def train_stored_module(
         last = below[-1] if isinstance(below, tuple) else below
         module = module.changed(interface=module.interface.changed(upstream=last.id))
     digest, label = module.digest(), label or name
-    remember(registry, dataset, module.dataset.fingerprint)
+    remember(registry, dataset, module.dataset)
     tests = Untested()
     if module.kind == "output":
         chain = registry.modules.joined_chain(module.interface.stands_on)

@@ -62,7 +62,7 @@ def train_stored_group(
 
     registry, log = open_registry(), get_run_logger()
     digest, first = group.digest(), group.modules[0]
-    remember(registry, dataset, first.dataset.fingerprint)
+    remember(registry, dataset, first.dataset)
 
     def train(run: RunChild) -> tuple[ModuleRecord, ...]:
         upstream = chain_files(registry, registry.modules.joined_chain(first.interface.stands_on))

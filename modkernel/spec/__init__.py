@@ -172,11 +172,21 @@ class HiddenModuleSpec(_ModuleSpec):
         exclude_if=lambda value: value is None,
         description="Name of the module that it starts from; that may be deleted.",
     )
+    source_data: tuple[DatasetFacts, ...] = Field(
+        (),
+        exclude_if=lambda value: not value,
+        description="What that module had learnt from, and so this one has.",
+    )
     together: TogetherSpec | None = Field(
         None,
         exclude_if=lambda value: value is None,
         description="What it was trained together with; none if it was trained by itself.",
     )
+
+    @property
+    def learnt_from(self) -> tuple[DatasetFacts, ...]:
+        """Its own data, and what it starts from had learnt from."""
+        return (self.dataset, *self.source_data)
 
     @property
     def recipe(self) -> Recipe:
@@ -222,7 +232,7 @@ class StitchModuleSpec(_ModuleSpec):
     @property
     def learnt_from(self) -> tuple[DatasetFacts, ...]:
         """The map's, and the copy's."""
-        return (self.dataset, self.upper.dataset)
+        return (self.dataset, *self.upper.learnt_from)
 
     @property
     def backbone(self) -> BackboneSpec:

@@ -34,6 +34,12 @@ class DatasetFacts(Spec):
     )
 
     @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of all examples that took part: the set's, and those without a label."""
+        aside = self.unlabelled_fingerprint
+        return (self.fingerprint,) if aside is None else (self.fingerprint, aside)
+
+    @property
     def saw_labels(self) -> bool:
         """Whether any label, or any pair that a person listed, had a part in the training."""
         return self.pairs != "views" or self.pairs_fingerprint is not None

@@ -39,7 +39,10 @@ class SeenExamples:
     backends: Backends
 
     def remember(self, digests: ExampleDigests) -> None:
-        """Keep the training and the validation examples of a data set; those kept once stay."""
+        """Keep the training and the validation examples of a data set; those kept once stay.
+
+        Those without a label are kept as a set of their own: all are trained on.
+        """
         fingerprint = digests.fingerprint
         if self.has(fingerprint):
             return
@@ -88,13 +91,16 @@ class SeenExamples:
     def of(self, facts: DatasetFacts) -> tuple[np.ndarray, np.ndarray] | None:
         """Digests of what a module was trained on and of what it was validated on, int64 each.
 
-        A file of pairs (without views) or of labels is over the training and the validation
-        examples: all of them may have been trained on. None where it is not known.
+        Examples without a label that took part by their views were trained on. A file of pairs
+        (without views) or of labels is over the training and the validation examples: all of them
+        may have been trained on. None where it is not known.
         """
-        found = self.digests(facts.fingerprint)
-        if found is None:
+        found = [self.digests(fingerprint) for fingerprint in facts.fingerprints]
+        known = [one for one in found if one is not None]
+        if len(known) < len(found):
             return None
-        training, validation = found
+        training = np.concatenate([one for one, _ in known])
+        validation = known[0][1]
         if not facts.over_validation:
             return training, validation
         return np.concatenate((training, validation)), validation[:0]

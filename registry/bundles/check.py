@@ -95,7 +95,8 @@ def check(manifest: Manifest, folder: Path, trusted: Sequence[str]) -> Checked:
         for one in stored:
             check_spec_trusted(one.id, one.spec)
         _check_weights(stored, folder)
-    known = {one.spec.dataset.fingerprint for one in stored}
+    learnt = {facts for one in stored for facts in one.spec.learnt_from}
+    known = {fingerprint for facts in learnt for fingerprint in facts.fingerprints}
     return Checked(
         modules=tuple(
             CheckedModule(

@@ -206,7 +206,8 @@ def _figures(registry: Registry, run_id: str | None, folder: str) -> Iterator[tu
 
 def _examples(registry: Registry, chain: tuple[ModuleRecord, ...]) -> Iterator[tuple[str, bytes]]:
     """Digests of the examples that modules have seen: advice leaves these out of a test."""
-    for fingerprint in {record.spec.dataset.fingerprint for record in chain}:
+    learnt = {facts for record in chain for facts in record.spec.learnt_from}
+    for fingerprint in {one for facts in learnt for one in facts.fingerprints}:
         found = registry.examples.digests(fingerprint)
         if found is not None:
             training, validation = found

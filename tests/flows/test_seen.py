@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from sklearn.datasets import load_digits
+
 from modkernel.data import load_dataset
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.runtime.events import Event, Note, watch
+from modkernel.flows.train_module import train_module
 from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
-from modkernel.spec import OutputSpec
+from modkernel.spec import DatasetSpec, HiddenSpec, OutputSpec, Recipe
 from tests.flows.helpers.specs import tiny
-from tests.modkernel.helpers.data_made import folder_spec, image_folder, picture
+from tests.modkernel.helpers.data_made import folder_spec, image_folder, npz, picture
 
 
 def test_pictures_added_and_another_seed_after_training(registry: Registry, tmp_path: Path) -> None:
@@ -50,6 +54,13 @@ def test_pictures_added_and_another_seed_after_training(registry: Registry, tmp_
     assert f"by module {module.id[:12]} (grow.hidden-1)" in told
     assert not validated or f"and {validated} validated on" in told
 
+    # One that only started from the module's weights has seen as much.
+    adapting = HiddenSpec(start_from="grow.hidden-1", recipe=Recipe(epochs=1, batch_size=16))
+    train_module("adapted.hidden-1", adapting, dataset=other)
+    adapted = compose_network("of-adapted", "adapted.hidden-1", other, OutputSpec(method="ridge"))
+    assert adapted.evaluation is not None
+    assert adapted.evaluation.left_out == mixed.evaluation.left_out
+
     # The same through retrain, where only the output module is trained again.
     again = retrain_network("grown", "output", dataset=other, seed=5, name="again")
     assert again.evaluation is not None
@@ -67,3 +78,29 @@ def test_pictures_added_and_another_seed_after_training(registry: Registry, tmp_
     assert known.evaluation is not None
     assert (known.evaluation.left_out, known.evaluation.seen) == (0, 2)
     assert any(isinstance(note, Note) and "no others" in note.text for note in notes)
+
+
+def test_examples_that_get_their_labels_after_they_were_trained_on(
+    registry: Registry, tmp_path: Path
+) -> None:
+    digits = load_digits()
+    pixels, labels = (digits.images * 15).astype(np.uint8), digits.target.astype(int)
+    few = np.where(np.arange(len(labels)) % 5, -1, labels)
+    path = str(npz(tmp_path / "set.npz", x=pixels, y=few))
+    sparse = DatasetSpec(name="arrays", path=path, unlabelled=-1)
+    spec = tiny("sparse", epochs=(1,)).changed(dataset=sparse, pairs="views", output=None)
+    train_network(spec)
+    before = load_dataset(sparse, registry.settings.places, unlabelled=True)
+    assert before.unlabelled is not None
+
+    npz(tmp_path / "set.npz", x=pixels, y=labels)
+    whole = DatasetSpec(name="arrays", path=path)
+    composed = compose_network("all", "sparse.hidden-1", whole, OutputSpec(method="ridge"))
+    after = load_dataset(whole, registry.settings.places)
+    known = np.concatenate(
+        [part.digests for part in (before.train, before.validation, before.unlabelled)]
+    )
+    seen = int(np.isin(after.test.digests, known).sum())
+    assert seen > len(after.test) / 2
+    assert composed.evaluation is not None
+    assert composed.evaluation.left_out == seen
