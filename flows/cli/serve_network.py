@@ -35,7 +35,7 @@ def serve_network(
     from modkernel.flows.servers.reach import reach_answers
     from modkernel.modules.export import describe
     from modkernel.registry.tracking.cards import ASKED, asking
-    from modkernel.reuse.answer import answering
+    from modkernel.reuse.answer import answering, distance_of
 
     with stored() as registry:
         loaded = load(registry, reference)
@@ -44,7 +44,8 @@ def serve_network(
     network = loaded.network
     answer = answering(network, moments)
     takes = network.stored[0].spec.preprocessing
-    about = {"network": loaded.title, "distance": moments is not None, **describe(network)}
+    far = distance_of(network, moments)
+    about = {"network": loaded.title, "distance": far is not None, **describe(network)}
     example = asking(loaded.chain[-1].spec).replace(ASKED, reached.url(port))
     app = network_app(answer, takes, about, reached, port)
     serve_app(

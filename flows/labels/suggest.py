@@ -69,7 +69,7 @@ def suggest(
 
     Raises:
         DataError: the file is no .csv, is there already or cannot be written, or the data are
-            missing or unfit.
+            missing or unfit, or some of them have labels and others have none.
         LabelBudgetError: a budget below 1 or above the number of examples.
         InterfaceError: the module does not take the data, or is no hidden module.
         SpecError: the module, or what is known of its data, names code that is not trusted.
@@ -78,8 +78,14 @@ def suggest(
     page = _page_beside(output)
     dataset, info = datasets.for_chain(registry, module, dataset)
     where = registry.settings.places
-    data = load_dataset(dataset, where)
+    data = load_dataset(dataset, where, unlabelled=True)
     part = data.training_part()
+    if data.unlabelled is not None:
+        raise DataError(
+            f"{len(data.unlabelled)} examples of data set '{data.name}' have no label beside "
+            f"{len(part)} that have one, which alone would be suggested: name a set of the "
+            "examples without labels, such as a folder of images that are in no class's folder."
+        )
     check_budget(budget, len(part))
     phi = _features(registry, module, data, waiting)
     rows = suggest_labels(phi, budget, seed)

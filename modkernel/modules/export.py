@@ -150,6 +150,8 @@ def _write_tensors(network: Network, examples: Tensor, metadata: str) -> bytes:
 def _run_tensors(content: bytes, network: Network, examples: Tensor) -> Tensor:
     """What a network of the same modules gives that has no other numbers than the file's."""
     found, other = load(content), copy.deepcopy(network)
+    for tensor in other.state_dict().values():
+        tensor.zero_()  # What the file lacks is missed then.
     for name, tensor in plain_tensors(other).items():
         tensor.copy_(found.pop(name))
     if found:

@@ -88,22 +88,28 @@ def read_weights(path: Path) -> Weights:
         raise WeightsError(
             f"Cannot read the weights {path}: {error.strerror or error}. Name a safetensors file."
         ) from error
-    # A zip file, as torch writes it, or a bare pickle.
-    if path.suffix.lower() in PICKLES or content.startswith((b"PK\x03\x04", b"\x80")):
-        converted = path.with_name(f"{path.stem}.converted.safetensors")
-        command = shlex.join(["python", "-c", CONVERSION, str(path), str(converted)])
-        raise WeightsError(
-            f"{path} is a pickle, which can run any code when it is read, so it is not: where you "
-            f"trust whoever made it, convert it with {command}"
-        )
+    if path.suffix.lower() in PICKLES or content.startswith(b"PK\x03\x04"):  # as torch writes it
+        raise _pickled(path)
     try:
         tensors = load(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError) as error:
+        # Of safetensors, too, one file in 32 begins with the byte that a bare pickle begins with.
+        if content.startswith(b"\x80"):
+            raise _pickled(path) from None
         raise WeightsError(
-            f"{path} is not a safetensors file: {error}. Have it made again by safetensors' "
-            "save_file."
+            f"{path} is not a safetensors file of weights: {error}. Have it made again by "
+            "safetensors' save_file, of whole numbers and floats of 16 to 64 bits."
         ) from error
     return Weights(path, hashlib.sha256(content).hexdigest(), tensors)
+
+
+def _pickled(path: Path) -> WeightsError:
+    converted = path.with_name(f"{path.stem}.converted.safetensors")
+    command = shlex.join(["python", "-c", CONVERSION, str(path), str(converted)])
+    return WeightsError(
+        f"{path} is a pickle, which can run any code when it is read, so it is not: where you "
+        f"trust whoever made it, convert it with {command}"
+    )
 
 
 def write_network(
@@ -204,7 +210,12 @@ def _check(backbone: BackboneSpec, weights: Weights, used: Mapping[str, Tensor])
             f"{weights.path} does not hold the weights of '{backbone.name}' up to the last cut "
             f"({'; '.join(wrong)}): name the network that they were saved from."
         )
-    endless = [name for name in used if name in found and not found[name].isfinite().all()]
+    # As they will be used: not all types can be asked, and large numbers may not fit.
+    endless = [
+        name
+        for name, like in used.items()
+        if name in found and not found[name].to(like.dtype).isfinite().all()
+    ]
     if endless:
         raise WeightsError(
             f"{weights.path} has values that are no numbers in {_listed(endless)}: use weights "

@@ -36,7 +36,8 @@ def plain_tensors(network: Network) -> dict[str, Tensor]:
     bounds), then come the blocks of the backbone, and `fc.weight`, `fc.bias` (`fc.centres` under a
     gaussian kernel) of the output module. Blocks of several backbones, and of modules side by side,
     begin with `hidden-K.`; of several preprocessings each begins with `input-K.`. So do those of a
-    network with a stitch, where `map` is what comes before the copied blocks.
+    network with a stitch, where `map` is what comes before the copied blocks, and those of a
+    backbone that has one of these names itself.
     """
     named: dict[str, Tensor] = {}
     for number, preprocess in enumerate(network.preprocess, start=1):
@@ -51,14 +52,19 @@ def plain_tensors(network: Network) -> dict[str, Tensor]:
     is_chain = not any(
         stored.spec.interface.joins or stored.spec.kind == "stitch" for stored in network.stored
     )
+    hidden = [
+        {name: tensors[key] for key, name in _of_blocks(spec, tuple(tensors))}
+        for spec, tensors in zip(specs, (m.state_dict() for m in network.hidden), strict=True)
+    ]
+    output = {} if network.output is None else network.output.state_dict()
+    last = {f"{OUTPUT}.{key}": tensor for key, tensor in output.items()}
+    taken = [*named, *last, *(name for tensors in hidden for name in tensors)]
     whole = is_chain and one_backbone and len(set(blocks)) == len(blocks)
-    for number, (spec, module) in enumerate(zip(specs, network.hidden, strict=True), start=1):
+    whole = whole and len(set(taken)) == len(taken)
+    for number, tensors in enumerate(hidden, start=1):
         prefix = "" if whole else f"hidden-{number}."
-        tensors = module.state_dict()
-        named |= {prefix + name: tensors[key] for key, name in _of_blocks(spec, tuple(tensors))}
-    if network.output is not None:
-        named |= {f"{OUTPUT}.{key}": t for key, t in network.output.state_dict().items()}
-    return named
+        named |= {prefix + name: tensor for name, tensor in tensors.items()}
+    return named | last
 
 
 def _of_blocks(spec: AnyHiddenSpec, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:

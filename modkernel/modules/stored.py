@@ -209,7 +209,7 @@ def _unbuildable(stored: StoredModule, error: InterfaceError) -> ArtifactError:
 def _parse_weights(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that torch lacks.
         raise _not_safetensors(path, error) from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypedDict
 
 import torch
@@ -15,10 +14,12 @@ from modkernel.modules.network import Network
 from modkernel.reuse.distance import distance_from
 from modkernel.reuse.moments import ModuleMoments
 
-__all__ = ["BATCH", "Answer", "answering"]
+__all__ = ["BATCH", "Answer", "Distance", "answering", "distance_of"]
 
 BATCH = 256
 """Examples that pass through the network at once."""
+Distance = Callable[[Tensor], Tensor]
+"""Outputs [N, …] of a network's last hidden module -> distances [N] from its data."""
 
 
 class Answer(TypedDict):
@@ -31,8 +32,40 @@ class Answer(TypedDict):
     probabilities: dict[str, float]
     """Of every class, in the network's order."""
     distance: float | None
-    """From the data of its last hidden module; see `modkernel.reuse.distance`. None: not known, as
-    on several modules side by side."""
+    """From the data of its last hidden module; see `distance_of`, which tells when it is None."""
+
+
+def distance_of(network: Network, moments: ModuleMoments | None) -> Distance | None:
+    """How far examples lie from the data of a network's last hidden module.
+
+    Args:
+        network: Any.
+        moments: Of its last hidden module, or None where there are none.
+
+    Returns:
+        See `modkernel.reuse.distance`. None where it is not known: without moments, or on those of
+        few examples; on several modules side by side; under a kernel without features of its own,
+        whose moments are against centres that nobody keeps.
+
+    Raises:
+        MomentsError: the moments are another module's.
+    """
+    last = network.top
+    if moments is None or last is None:
+        return None
+    if moments.module_id != last.id:
+        raise MomentsError(
+            f"These moments are of module {moments.module_id[:12]}, and the network's last "
+            f"hidden module is {last.id[:12]}: use that one's."
+        )
+    kernel = make_kernel(last.spec.interface.kernel)
+    if not kernel.has_features:
+        return None
+    try:
+        far = distance_from(moments)
+    except MomentsError:  # Of so few examples that no distance has a unit.
+        return None
+    return lambda h: far(kernel.features(h))
 
 
 def answering(network: Network, moments: ModuleMoments | None) -> Callable[[Tensor], list[Answer]]:
@@ -40,8 +73,7 @@ def answering(network: Network, moments: ModuleMoments | None) -> Callable[[Tens
 
     Args:
         network: With an output module.
-        moments: Of its last hidden module, or None where there are none; on several side by side
-            no distance is known.
+        moments: Of its last hidden module, or None where there are none.
 
     Returns:
         A function: raw examples to an answer each. It raises InterfaceError for another shape or
@@ -56,17 +88,7 @@ def answering(network: Network, moments: ModuleMoments | None) -> Callable[[Tens
         raise InterfaceError(
             "This network has no output module: train one on it with 'modkernel compose'."
         )
-    last = network.top
-    distance = None
-    if moments is not None and last is not None:
-        if moments.module_id != last.id:
-            raise MomentsError(
-                f"These moments are of module {moments.module_id[:12]}, and the network's last "
-                f"hidden module is {last.id[:12]}: use that one's."
-            )
-        kernel = make_kernel(last.spec.interface.kernel)
-        with suppress(MomentsError):  # Of so few examples that no distance has a unit.
-            distance = distance_from(moments)
+    distance = distance_of(network, moments)
 
     def answer(examples: Tensor) -> list[Answer]:
         found: list[Answer] = []
@@ -76,7 +98,7 @@ def answering(network: Network, moments: ModuleMoments | None) -> Callable[[Tens
                 rows = output(h).softmax(1)
                 if not bool(torch.isfinite(rows).all()):
                     raise DataError("An example has values too large to compute with: check them.")
-                far = [None] * len(batch) if distance is None else distance(kernel.features(h))
+                far = [None] * len(batch) if distance is None else distance(h)
                 for row, one in zip(rows.tolist(), far, strict=True):
                     best = max(range(len(row)), key=row.__getitem__)
                     found.append(

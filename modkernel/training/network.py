@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modkernel.control import UNWATCHED, Control
 from modkernel.data import DataPlaces, Dataset, describe_dataset, load_dataset, place_dataset
-from modkernel.errors import ArtifactError, SpecError
+from modkernel.errors import ArtifactError, DataError, SpecError, StoppedError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.measure import measure
 from modkernel.lookup import import_paths, trusting
@@ -107,6 +107,11 @@ def _train(
     plans = plan_network(spec, info)
     views = pairs_from(spec.pairs).views
     data = load_dataset(spec.dataset, places, unlabelled=views)
+    if data.fingerprint != info.fingerprint:
+        raise DataError(
+            f"Data set '{data.name}' has changed while this training was planned, or its loader "
+            "gives other examples every time: have it give the same ones, and run this again."
+        )
     placed = place_dataset(data, choose_arithmetic(device).device)
     work = _Folder(folder, placed, device, control, ranks)
     train, validation, known = pair_data(work.data, spec.dataset, spec.pairs, places)
@@ -209,8 +214,15 @@ class _Folder:
         file = chain[-1].folder / MOMENTS_FILE
         if self.data.train.labels is None or file.exists():
             return
-        moments = measure(chain, self.data, arithmetic, cache=self.cache, stop=self.control.stop)
-        write_moments(file, moments)
+        try:
+            stop = self.control.stop
+            write_moments(file, measure(chain, self.data, arithmetic, cache=self.cache, stop=stop))
+        except StoppedError:
+            raise
+        except Exception as error:  # The module is there all the same.
+            file.unlink(missing_ok=True)
+            why = str(error) or type(error).__name__
+            self.control.progress({"event": "note", "text": f"The module is not measured: {why}"})
 
     def output(
         self, name: str, spec: ModuleSpec, chain: list[StoredModule]

@@ -47,12 +47,16 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Recipe], Optimizer]] = {
 """Optimiser of parameters by its name in `Recipe.optimizer`."""
 
 SCHEDULES: dict[str, Callable[[Optimizer, Recipe, int, int], LRScheduler]] = {
-    "one_cycle": lambda optimizer, r, epochs, steps: OneCycleLR(
-        optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=epochs * steps,
-        # A cycled momentum would make a recipe's own momentum a mere bound.
-        cycle_momentum=False,
+    "one_cycle": lambda optimizer, r, epochs, steps: (
+        OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=epochs * steps,
+            # A cycled momentum would make a recipe's own momentum a mere bound.
+            cycle_momentum=False,
+        )
+        if epochs * steps > 1
+        else ConstantLR(optimizer, factor=1.0)  # A cycle of one step is its end, where all stops.
     ),
     "cosine": lambda optimizer, r, epochs, steps: CosineAnnealingLR(optimizer, epochs * steps),
     "multistep": lambda optimizer, r, epochs, steps: MultiStepLR(

@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 
 from tests.flows.browser.page import browser_page
 from tests.flows.helpers.commands import Shell, shell
+from tests.modkernel.helpers.data_made import npz
 
 MODULE = "small.hidden-1"
 SPEC = """
@@ -197,6 +198,26 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
         for row, one in zip(some, predicted.json, strict=True)
     ]
     assert sum(right) > 16
+
+
+def test_a_set_of_which_some_have_labels_is_refused(modkernel: Shell, tmp_path: Path) -> None:
+    digits = load_digits()
+    labels = np.where(np.arange(len(digits.target)) % 2, digits.target, -1)
+    arrays = npz(tmp_path / "half.npz", x=(digits.images * 15).astype(np.uint8), y=labels)
+    spec = tmp_path / "half.yaml"
+    part = f"{{name: arrays, path: {arrays}, unlabelled: -1}}"
+    spec.write_text(SPEC.replace("small", "half").replace("{name: digits}", part))
+    trained, asked = modkernel.several(
+        ("train", str(spec), "--json"),
+        (
+            *("labels", "suggest", "--module", "half.hidden-1", "--budget", "3"),
+            *("--output", str(tmp_path / "labels.csv")),
+        ),
+    )
+    assert trained.code == 0, trained.err
+    assert (asked.code, asked.out) == (1, "")
+    assert "have no label beside" in asked.err
+    assert not (tmp_path / "labels.csv").exists()
 
 
 @pytest.mark.browser

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shlex
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from modkernel.backbones import blocks_of, build_hidden
@@ -25,11 +27,14 @@ from modkernel.errors import (
     WeightsError,
 )
 from modkernel.lookup import trusting
+from modkernel.modules.export import TOLERANCE, export
 from modkernel.modules.imported import read_weights, write_network
 from modkernel.modules.network import assemble
 from modkernel.modules.plain_names import plain_tensors
 from modkernel.modules.source import find_source
-from modkernel.spec import BackboneSpec, Preprocessing
+from modkernel.modules.stored import stored_weights, write_module
+from modkernel.spec import BackboneSpec, KernelSpec, Preprocessing
+from tests.modkernel.helpers.stored_examples import store_output
 
 HERE = "tests.modkernel.test_imported"
 IMAGES = Preprocessing(
@@ -203,6 +208,60 @@ def test_pickles_are_refused_with_what_converts_them(tmp_path, tiny):
     (tmp_path / "tiny.safetensors").write_bytes(b"text")
     with pytest.raises(WeightsError, match="not a safetensors file"):
         read_weights(tmp_path / "tiny.safetensors")
+
+
+def test_safetensors_that_begin_as_a_pickle_does_are_read(tmp_path):
+    """A file begins with the length of its header, and a pickle with the byte 0x80."""
+    for count in range(1, 200):
+        content = save({f"layer{k}.weight": torch.full((2,), k) for k in range(count)})
+        if content[0] == 0x80:
+            break
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    assert len(read_weights(path).tensors) == count
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(WeightsError, match="is a pickle"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E8M0", "F4"])
+def test_numbers_that_torch_cannot_read_are_told(tmp_path, dtype):
+    header = json.dumps(
+        {"a": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2 - (dtype == "F4")]}}
+    )
+    padded = header.ljust(-(-len(header) // 8) * 8).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(padded)) + padded + bytes(2 - (dtype == "F4")))
+    with pytest.raises(WeightsError, match="not a safetensors file of weights"):
+        read_weights(path)
+
+
+def test_weights_that_are_too_large_in_float32_are_refused(tmp_path, tiny):
+    network, _ = tiny
+    wide = network.stem.weight.double() * 1e300
+    path = saved(network, tmp_path / "wide.safetensors", **{"stem.weight": wide})
+    with pytest.raises(WeightsError, match=r"(no numbers|another shape or type).*stem\.weight"):
+        write(tmp_path, path, "fc")
+    small = network.stem.weight.to(torch.float8_e4m3fn)
+    path = saved(network, tmp_path / "small.safetensors", **{"stem.weight": small})
+    write(tmp_path, path, "fc")
+
+
+def test_a_network_with_an_fc_of_its_own_is_exported_whole(tmp_path, tiny):
+    (one,) = write(tmp_path, tiny[1], "fc").modules
+    kernel = KernelSpec(name="relu")
+    out, _ = store_output(tmp_path / "out", one.spec.interface.gives, one.id, kernel)
+    spec = out.spec.changed(preprocessing=SMALL)
+    out = write_module(tmp_path / "output", spec, stored_weights(out))
+    with trusting(["tests"]):
+        network = assemble([one, out])
+    file = tmp_path / "net.safetensors"
+    pixels = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8)
+    assert export(network, "state-dict", file, pixels) <= TOLERANCE
+    found = load_file(file)
+    assert found["fc.weight"].shape == network.output.weight.shape
+    for name, tensor in network.hidden[0].state_dict().items():
+        assert torch.equal(found[f"hidden-1.{name.partition('.')[2]}"], tensor)
 
 
 @pytest.mark.parametrize(

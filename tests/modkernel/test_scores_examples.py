@@ -167,6 +167,22 @@ def test_knn_is_that_of_every_distance_with_ties_shared(seed, n, numbers) -> Non
     assert found == pytest.approx(oracle, abs=1e-9)
 
 
+def test_knn_does_not_depend_on_the_order_of_equal_examples() -> None:
+    """Products of equal rows with one other differ by rounding, by their place."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.nn.functional.normalize(torch.randn(40, 64, generator=generator))
+    rows = torch.randint(40, (1607,), generator=generator)
+    labels = torch.randint(3, (1607,), generator=generator)
+    held_out = torch.randn(90, 64, generator=generator)
+    answers = torch.arange(90) % 3
+    found = set()
+    for _ in range(8):
+        order = torch.randperm(1607, generator=generator)
+        knn = SCORES["knn"].function(base[rows[order]], labels[order], held_out, answers)
+        found.add(round(knn, 9))
+    assert len(found) == 1
+
+
 def test_knn_without_examples_has_no_value() -> None:
     phi, none = torch.eye(3), torch.full((3,), -1)
     with pytest.raises(ScoreError, match="some of each"):

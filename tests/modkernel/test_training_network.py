@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import shutil
 import subprocess
@@ -23,15 +24,17 @@ from modkernel import (
     HiddenSpec,
     KernelSpec,
     NetworkSpec,
+    ObjectiveSpec,
     OutputSpec,
     Recipe,
     describe_dataset,
     load_dataset,
     train_network,
 )
-from modkernel.errors import ArtifactError, StoppedError
+from modkernel.errors import ArtifactError, DataError, MomentsError, StoppedError
 from modkernel.modules.stored import WEIGHTS_FILE
-from modkernel.reuse.moments_file import MOMENTS_FILE
+from modkernel.reuse.answer import answering, distance_of
+from modkernel.reuse.moments_file import MOMENTS_FILE, read_moments
 
 EXAMPLE = Path(__file__).parents[2] / "examples/train.py"
 ONE = HiddenSpec(kernel=KernelSpec(name="relu"), recipe=Recipe(epochs=2, precision="float32"))
@@ -159,3 +162,50 @@ def test_few_examples_a_class_train_by_default(tmp_path: Path, count: int) -> No
     evaluation = trained.reports[-1].evaluation
     assert evaluation is not None
     assert sum(map(sum, evaluation.confusion)) == info.n_test
+
+
+def test_a_module_that_cannot_be_measured_is_trained_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        raise MomentsError("Moments of 3000 features need 1 GiB.")
+
+    monkeypatch.setattr("modkernel.training.network.measure", too_large)
+    events: list[Mapping[str, Any]] = []
+    spec = SPEC.changed(hidden=(ONE,))
+    for _ in range(2):  # Found, it is asked for its moments once more.
+        trained = train_network(
+            spec, tmp_path, device="cpu", control=Control(progress=events.append)
+        )
+        assert [module.spec.kind for module in trained.modules] == ["hidden", "output"]
+    told = [event["text"] for event in events if event["event"] == "note"]
+    assert told == ["The module is not measured: Moments of 3000 features need 1 GiB."] * 2
+    assert not list(tmp_path.rglob(MOMENTS_FILE))
+
+
+def test_data_that_change_after_the_plan_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a loader that draws other examples every time."""
+
+    def other(spec: DatasetSpec, *given: Any, **more: Any) -> Any:
+        return load_dataset(spec.changed(split_seed=spec.split_seed + 1), *given, **more)
+
+    monkeypatch.setattr("modkernel.training.network.load_dataset", other)
+    with pytest.raises(DataError, match="gives other examples every time"):
+        train_network(SPEC, tmp_path, device="cpu", control=NEVER)
+
+
+def test_the_distance_under_a_kernel_without_features_is_not_known(tmp_path: Path) -> None:
+    gaussian = HiddenSpec(
+        kernel=KernelSpec(name="gaussian", centres=32),
+        objective=ObjectiveSpec(name="nmse"),
+        recipe=Recipe(epochs=1, precision="float32"),
+    )
+    trained = train_network(SPEC.changed(hidden=(gaussian,)), tmp_path, device="cpu")
+    file = trained.modules[0].folder / MOMENTS_FILE
+    moments = read_moments(file, hashlib.sha256(file.read_bytes()).hexdigest())
+    network = trained.assemble()
+    assert distance_of(network, moments) is None
+    (answer,) = answering(network, moments)(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+    assert answer["distance"] is None

@@ -14,6 +14,8 @@ NEIGHBOURS = 10
 """Training examples that vote on a held-out one; fewer where a side has fewer."""
 NUMBERS = 1 << 22
 """Distances that are held at once: 32 MiB."""
+ROUNDING = 1e-12
+"""Share of the largest squares by which equal distances may differ."""
 
 
 def knn(train: Tensor, labels: Tensor, held_out: Tensor, answers: Tensor) -> float:
@@ -45,6 +47,7 @@ def knn(train: Tensor, labels: Tensor, held_out: Tensor, answers: Tensor) -> flo
     k = min(NEIGHBOURS, int(counts[counts > 0].min()))
     votes = one_hot(labels, len(counts)).to(phi)
     squares = phi.square().sum(1)
+    longest = squares.max().sqrt()
     right = torch.empty(len(answers), dtype=torch.float64, device=phi.device)
     rows = max(1, NUMBERS // len(phi))
     for at in range(0, len(answers), rows):
@@ -52,7 +55,10 @@ def knn(train: Tensor, labels: Tensor, held_out: Tensor, answers: Tensor) -> flo
         # Less ‖point‖², which is the same for all training examples.
         distance = squares - 2 * part @ phi.T
         last = distance.topk(k, largest=False).values[:, -1:]
-        nearer, equal = (distance < last).to(phi), (distance == last).to(phi)
+        # Products of equal rows differ by rounding, by their place.
+        slack = ROUNDING * (longest.square() + 2 * part.norm(dim=1, keepdim=True) * longest)
+        nearer = (distance < last - slack).to(phi)
+        equal = ((distance - last).abs() <= slack).to(phi)
         share = (k - nearer.sum(1, keepdim=True)) / equal.sum(1, keepdim=True)
         found = (nearer + share * equal) @ votes
         # Votes are sums of shares: what differs by rounding alone is equal.
