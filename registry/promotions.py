@@ -71,21 +71,34 @@ class Promotions:
         self.sync({name})
         now = self._now(name, alias)
         targets = [(one.version, one.module_id) for one in self.history(name) if one.alias == alias]
+        current = self.backends.models.stored_as(name, now)
+        # What is in a version counts, not its number: a repair registers it under another one.
+        ids = [module_id for _, module_id in targets]
         # A roll-back of a roll-back goes on to what was there before both.
-        first = targets.index((now, self.backends.models.stored_as(name, now)))
-        before = [one for one in targets[:first] if one[0] is not None]
+        before = [one for one in targets[: ids.index(current)] if one[1] is not None]
         if not before:
             raise NotFoundError(
                 f"'{name}@{alias}' has pointed to no other version before version {now}: see "
                 f"'modkernel modules history {name}'."
             )
-        version, module_id = before[-1]
-        if version is None or self.backends.models.stored_as(name, version) != module_id:
+        known, module_id = before[-1]
+        version = self._version_now(name, known, module_id)
+        if version is None:
             raise NotFoundError(
-                f"Version {version} of '{name}', which '{alias}' pointed to before, is gone: "
+                f"Version {known} of '{name}', which '{alias}' pointed to before, is gone: "
                 "promote another one."
             )
         return self._move(name, alias, (version, module_id), reason or "rolled back")
+
+    def _version_now(self, name: str, known: int | None, module_id: str | None) -> int | None:
+        """The version that a module or network has now, if any; `known` is an earlier one."""
+        with self.backends.database.reading() as session:
+            row = session.get(ModuleRow, module_id) or session.get(NetworkRow, module_id)
+            versions = (known, None if row is None else row.version)
+        for version in versions:
+            if version is not None and self.backends.models.stored_as(name, version) == module_id:
+                return version
+        return None
 
     def sync(self, names: Collection[str] | None = None) -> tuple[PromotionRecord, ...]:
         """Compare MLflow's aliases with the last ones seen and record what changed.

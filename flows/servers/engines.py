@@ -20,6 +20,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
 from contextlib import suppress
 from importlib import import_module
@@ -33,6 +34,8 @@ LOADED = ("modkernel.flows.deployments.serve", "prefect.engine", "prefect.flow_e
 """What every engine needs, in seconds, when it is first used."""
 ENGINE = "prefect.engine"
 ASK_SECONDS = 5.0
+ASK_AGAIN_SECONDS = 0.1
+"""Until it is tried again to accept, where there was no room."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -79,27 +82,36 @@ class _Engines:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(wake, selectors.EVENT_READ)
             while self._is_open or self._running:
-                for key, _ in selector.select():
-                    if key.fd == wake:
-                        with suppress(BlockingIOError):
-                            os.read(wake, 4096)
-                        self._reap(selector)
-                    elif key.fileobj is self._listener:
+                ready = [key.fileobj for key, _ in selector.select()]
+                for found in ready:
+                    if found is self._listener:
                         self._accept(selector)
-                    elif isinstance(key.fileobj, socket.socket):
-                        self._hear(selector, key.fileobj)
+                    elif isinstance(found, socket.socket):
+                        self._hear(selector, found)
+                if wake in ready:  # Last: it closes connections, of which some may be in `ready`.
+                    with suppress(BlockingIOError):
+                        os.read(wake, 4096)
+                    self._reap(selector)
 
     def _close(self, number: int, frame: object) -> None:
         self._is_open = False
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
-        connection, _ = self._listener.accept()
+        descriptors: list[int] = []
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # Who asked has gone, or there is no room for a descriptor.
+            traceback.print_exc()
+            time.sleep(ASK_AGAIN_SECONDS)
+            return
         try:
             connection.settimeout(ASK_SECONDS)
             asked, descriptors = _receive(connection)
             engine = os.fork()
         except (OSError, ValueError):  # Who asked has gone, or there is no room for a process.
             traceback.print_exc()
+            for descriptor in descriptors:
+                os.close(descriptor)
             connection.close()
             return
         if engine == 0:
@@ -116,7 +128,10 @@ class _Engines:
 
     def _hear(self, selector: selectors.BaseSelector, connection: socket.socket) -> None:
         """A signal to hand on; or the end of who asked, with which the engine ends, too."""
-        received = connection.recv(64)
+        try:
+            received = connection.recv(64)
+        except OSError:  # Closed while it had something to say.
+            received = b""
         engines = [engine for engine, asker in self._running.items() if asker is connection]
         for engine in engines:
             for number in received or bytes([signal.SIGKILL]):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from modkernel.data.arrays import check_memory, file_stamp
-from modkernel.data.cache_files import read_json
+from modkernel.data.cache_files import locked, read_json
 from modkernel.data.class_names import listed
 from modkernel.data.findings import Finding
 from modkernel.data.layout import ListedFile
@@ -89,6 +89,20 @@ def _pool(
     return replace(pool, findings=findings + pool.findings)
 
 
+def _unpack_all(root: Path, tables: Mapping[str, Table], column: str, unpacked: Path) -> None:
+    if unpacked.is_dir():  # by another process, which held the lock
+        return
+    try:
+        with written_whole(unpacked) as folder:
+            for name, table in tables.items():
+                _unpack(table.column(column), folder / name, root)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot unpack the images of {root} to {unpacked}: {error.strerror}. Choose a "
+            "cache folder on a disk with room."
+        ) from None
+
+
 def _image_pool(
     root: Path, tables: Mapping[str, Table], column: str, spec: DatasetSpec, unpacked: Path
 ) -> Pool:
@@ -111,15 +125,8 @@ def _image_pool(
             "remove its examples there, or add some to 'train'."
         )
     if not unpacked.is_dir():
-        try:
-            with written_whole(unpacked) as folder:
-                for name, table in tables.items():
-                    _unpack(table.column(column), folder / name, root)
-        except OSError as error:
-            raise SettingsError(
-                f"Cannot unpack the images of {root} to {unpacked}: {error.strerror}. Choose a "
-                "cache folder on a disk with room."
-            ) from None
+        with locked(unpacked.with_name(f".{unpacked.name}.lock")):
+            _unpack_all(root, tables, column, unpacked)
     files, rows = list[ListedFile](), {}
     for name in tables:
         start = len(files)

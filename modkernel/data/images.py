@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from modkernel.data.broken import Broken, unreadable
@@ -160,8 +160,11 @@ def try_facts(path: Path) -> FileFacts | Broken:
 
     def look(image: Image.Image) -> FileFacts:
         cut = is_cut(image)  # Once an image is decoded, it is no longer known.
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        width, height = image.size[::-1] if turned else image.size
+        width, height = image.size
+        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+            # Whether a TIFF's size is that of the upright image depends on Pillow's version.
+            is_tiff = image.format == "TIFF"
+            width, height = ImageOps.exif_transpose(image).size if is_tiff else (height, width)
         return FileFacts(
             sha256,
             width,

@@ -13,7 +13,7 @@ from modkernel.data.file_kinds import ARRAYS, TABLES
 from modkernel.data.findings import Finding
 from modkernel.data.images import fit_tensor
 from modkernel.data.pixels import MODES
-from modkernel.data.table_columns import encode
+from modkernel.data.table_columns import encode, texts_for_numbers
 from modkernel.data.tables import read_table
 from modkernel.errors import DataError
 from modkernel.spec import Preprocessing
@@ -53,5 +53,7 @@ def read_rows(path: Path, takes: Preprocessing) -> tuple[Tensor, tuple[Finding, 
             f"Cannot read {path}: this network was trained on arrays, whose columns have no names; "
             "give the rows as array x of an .npz file."
         )
-    encoded, findings = encode(read_table(path), takes.columns)
+    table = read_table(path)
+    encoded, findings = encode(table, takes.columns)
+    findings += texts_for_numbers(table, takes.columns)
     return torch.from_numpy(encoded).float(), findings

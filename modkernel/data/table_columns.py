@@ -66,6 +66,12 @@ def encoded_names(table: Table) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
             names.append(name)
         if reason is not None:
             unused.append(f"'{name}' ({reason})")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"The table has a column '{twice[0]}' beside one whose values would be called so: give "
+            "one of the two another name."
+        )
     if not names:
         raise DataError(
             f"No column of the table can be an input: {listed(unused)}. Give columns of numbers, "
@@ -101,6 +107,8 @@ def encode(table: Table, names: Sequence[str]) -> tuple[np.ndarray, tuple[Findin
         if category is None:
             rows[:, i] = _numbers(columns[source], source)
         else:
+            if source not in known:
+                columns[source] = _as_text(columns[source])
             known.setdefault(source, set()).add(category)
             rows[:, i] = _equal(columns[source], category)
     unseen = []
@@ -110,6 +118,26 @@ def encode(table: Table, names: Sequence[str]) -> tuple[np.ndarray, tuple[Findin
             unseen.append(f"'{source}' ({listed(list(others))}: {sum(others.values())} rows)")
     text = "column(s) have categories that the training part has not, 0 in all of its columns"
     return rows, _finding("encoded", unseen, text)
+
+
+def texts_for_numbers(table: Table, names: Sequence[str]) -> tuple[Finding, ...]:
+    """What stands in a table for `encode` where numbers are needed, and so is missing.
+
+    Raises:
+        DataError: as of `encode`.
+    """
+    columns, found = dict(_columns(table)), []
+    for name in names:
+        source, category = _source(name, columns)
+        if category is None and _is_text(columns[source]):
+            counts = _categories(columns[source])
+            others = {text: n for text, n in counts.items() if np.isnan(_number(text))}
+            if others:
+                told = listed([repr(text) for text in others])
+                found.append(f"'{source}' ({told}: {sum(others.values())} rows)")
+    return _finding(
+        "missing values", found, "column(s) hold texts among numbers, taken for missing"
+    )
 
 
 class LabelTexts(NamedTuple):
@@ -250,6 +278,16 @@ def _is_text(column: Any) -> bool:
     )
 
 
+def _as_text(column: Any) -> Any:
+    """A column of categories as text, where a file's reader took all that it has for numbers."""
+    import pyarrow as pa
+
+    if _is_text(column):
+        return column
+    values = column.to_pylist()
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
 def _categories(column: Any) -> dict[str, int]:
     """The different texts, sorted, with the number of rows of each; empty ones are missing."""
     counts = Counter(column.to_pylist())
@@ -284,8 +322,6 @@ def _numbers(column: Any, name: str) -> np.ndarray:
 def _equal(column: Any, category: str) -> np.ndarray:
     from pyarrow import compute
 
-    if not _is_text(column):
-        return np.zeros(len(column))
     equal = compute.fill_null(compute.equal(column, category), False)
     return np.asarray(equal.to_numpy(zero_copy_only=False), dtype=np.float64)
 

@@ -29,6 +29,8 @@ from modkernel.spec import DatasetSpec
 
 HEAD = 1 << 16
 """Bytes at the beginning of a CSV file that tell its form."""
+TO_POINT = (r"^(\s*[-+]?\d+),(\d+\s*)$", r"\1.\2")
+"""From a number with a decimal comma to one with a point."""
 COMMA_DECIMAL = re.compile(r"(^|;)\s*-?\d+,\d+\s*(;|$)", re.MULTILINE)
 POINT_DECIMAL = re.compile(r"(^|;)\s*-?\d+\.\d+\s*(;|$)", re.MULTILINE)
 
@@ -143,14 +145,14 @@ def _unpacked(metadata: Any) -> int:
 
 
 def _read_csv(path: Path) -> Table:
-    from pyarrow import csv, types
+    from pyarrow import compute, csv, types
 
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rb") as file:
         head = file.read(HEAD)
     encoding = encoding_of(head)
     text = head.decode(encoding, errors="replace")
-    separator = table_separator(text if len(head) < HEAD else text.rpartition("\n")[0])
+    separator = table_separator(text if len(head) < HEAD else text.rpartition("\n")[0] or text)
     comma = separator == ";" and COMMA_DECIMAL.search(text) and not POINT_DECIMAL.search(text)
     table = csv.read_csv(
         path,
@@ -164,4 +166,7 @@ def _read_csv(path: Path) -> Table:
                 f"Column '{name}' of {path} is no UTF-8 text (it is Latin-1, perhaps, as some "
                 "spreadsheets write): save the table as UTF-8 text."
             )
+        if comma and types.is_string(column.type):  # Beside '?' or '-', numbers are read as text.
+            pointed = compute.replace_substring_regex(column, *TO_POINT)
+            table = table.set_column(table.column_names.index(name), name, pointed)
     return table

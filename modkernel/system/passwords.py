@@ -51,6 +51,14 @@ def _make(path: Path) -> None:
             os.fsync(file.fileno())
         # Not a rename: the first one stays, since somebody may have read it already.
         with suppress(FileExistsError):
-            os.link(temporary, path)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise
+            except OSError:  # Of a disk without hard links.
+                content = Path(temporary).read_bytes()
+                own = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                with os.fdopen(own, "wb") as file:
+                    file.write(content)
     finally:
         os.unlink(temporary)

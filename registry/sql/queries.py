@@ -108,6 +108,18 @@ def last_targets(database: Database, name: str) -> dict[str, tuple[int | None, s
         return {row.alias: (row.version, row.module_id) for row in session.scalars(query)}
 
 
+def promoted_ids(database: Database) -> set[str]:
+    """Modules and networks that an alias was last seen to point to, by whatever name.
+
+    An alias that MLflow deleted with its version counts until a person removes it: a repair sets it
+    again.
+    """
+    query = select(PromotionRow).order_by(PromotionRow.serial)
+    with database.reading() as session:
+        last = {(row.name, row.alias): row.module_id for row in session.scalars(query)}
+    return {module_id for module_id in last.values() if module_id is not None}
+
+
 def count_older(database: Database, module_id: str, age: datetime) -> int:
     """How many networks have a module that were made before a time."""
     query = (

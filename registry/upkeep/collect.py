@@ -78,6 +78,7 @@ class Collector:
             return
         aliases = self.backends.models.all_aliases()
         promoted = {(name, version) for (name, _), (version, _) in aliases.items()}
+        promised = queries.promoted_ids(self.backends.database)
         place = func.row_number().over(
             partition_by=ModuleRow.name, order_by=(ModuleRow.created_at.desc(), ModuleRow.id)
         )
@@ -92,7 +93,7 @@ class Collector:
         )
         with self.backends.database.reading() as session:
             for row in session.scalars(old):
-                if (row.name, row.version) not in promoted:
+                if (row.name, row.version) not in promoted and row.id not in promised:
                     yield Garbage(
                         kind="version",
                         name=f"{row.name}/{row.version}",
@@ -151,6 +152,8 @@ class Collector:
             return
         try:
             if module.version in self.backends.models.aliases(module.name).values():
+                return
+            if module.id in queries.promoted_ids(self.backends.database):
                 return
             Deletion(self.backends).module(module)
         except (InUseError, NotFoundError):  # Since the look.

@@ -104,7 +104,7 @@ def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(
             "nowhere",
             {"hidden": first, "dataset": {"name": "arrays", "path": "/nowhere"}},
         ),
-        (DataError, "no labels", {"hidden": first, "labels": str(blank)}),
+        (DataError, "has no label", {"hidden": first, "labels": str(blank)}),
         (DataError, "'x'", {"hidden": first, "dataset": {"classes": ["1", "x"]}}),
         (LabelBudgetError, "9999", {"hidden": first, "output": {"labels_per_class": 9999}}),
     ):

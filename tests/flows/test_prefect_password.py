@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,18 @@ def test_all_that_ask_at_once_get_the_same(settings: Settings, tmp_path: Path) -
     go.touch()
     given = {process.communicate(timeout=120)[0].strip() for process in asking}
     assert given == {prefect_password(settings)}
+
+
+def test_a_disk_without_hard_links(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    found = prefect_password(settings)
+    assert len(found) == 32
+    assert prefect_password(settings) == found
+    assert stat.S_IMODE(password_file(settings).stat().st_mode) == 0o600
+    assert not list(settings.home.glob(".prefect-password*"))
 
 
 def test_the_users_own_is_used(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 from pyarrow import ipc
 
-from modkernel.data import load_dataset
+from modkernel.data import huggingface, load_dataset
 from modkernel.errors import ClassError, DataError
 from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.data_made import places
@@ -136,3 +138,19 @@ def test_folders_that_are_wrong(tmp_path):
     (root / "state.json").write_text(json.dumps(state))
     with pytest.raises(DataError, match="an old version of datasets"):
         load(root, tmp_path)
+
+
+def test_images_are_unpacked_once_whoever_comes_first(tmp_path, monkeypatch):
+    root = pictures(tmp_path / "birds")
+    unpack, calls = huggingface._unpack, []
+
+    def slow(*given):
+        calls.append(given)
+        time.sleep(0.3)
+        unpack(*given)
+
+    monkeypatch.setattr(huggingface, "_unpack", slow)
+    with ThreadPoolExecutor(3) as pool:
+        loaded = list(pool.map(lambda _: load(root, tmp_path), range(3)))
+    assert len(calls) == 1
+    assert len({data.fingerprint for data in loaded}) == 1

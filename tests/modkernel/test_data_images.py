@@ -85,8 +85,9 @@ def test_tensors_are_fitted_just_as_files_are(tmp_path):
     assert torch.equal(fit_tensor(grey[None], (3, 6, 8))[0], grey.expand(3, 6, 8))
 
 
-def test_images_are_turned_upright(tmp_path):
-    image, path = picture(0), tmp_path / "turned.png"
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_images_are_turned_upright(tmp_path, kind):
+    image, path = picture(0), tmp_path / f"turned.{kind}"
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
     image.save(path, exif=exif)

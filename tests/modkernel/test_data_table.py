@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pyarrow import csv, feather, ipc, parquet
 
 from modkernel.data import load_dataset, read_rows
-from modkernel.data.table_columns import encode
+from modkernel.data.table_columns import encode, encoded_names
 from modkernel.data.tables import read_table
 from modkernel.errors import DataError
-from modkernel.spec import DatasetSpec
+from modkernel.spec import DatasetSpec, Preprocessing
 from tests.modkernel.helpers.data_made import places
 
 N = 60
@@ -165,6 +165,14 @@ def test_another_table_is_encoded_by_the_names_of_the_columns():
         encode(pa.table({"size": [1], "a": ["b"]}), names)
 
 
+def table_of(*columns):
+    """What a network of such columns takes."""
+    size = len(columns)
+    return Preprocessing(
+        shape=(size,), dtype="float32", mean=(0.0,) * size, std=(1.0,) * size, columns=columns
+    )
+
+
 def test_rows_for_prediction(tmp_path):
     data = load(saved(tmp_path, **PLAIN), tmp_path)
     takes = data.preprocessing
@@ -182,6 +190,38 @@ def test_rows_for_prediction(tmp_path):
         read_rows(tmp_path / "new.csv", takes.changed(columns=None))
     with pytest.raises(DataError, match=r"takes rows of 4 numbers, from a file of type \.npz"):
         read_rows(tmp_path / "new.png", takes)
+
+
+def test_decimal_commas_beside_a_sign_of_missing(tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("size;width\n1,5;0,2\n-0,7;?\n2,5;3\n")
+    rows, (finding,) = read_rows(path, table_of("width", "size"))
+    expected = torch.tensor([[0.2, 1.5], [torch.nan, -0.7], [3, 2.5]])
+    torch.testing.assert_close(rows, expected, equal_nan=True)
+    assert (finding.kind, finding.count) == ("missing values", 1)
+    assert "'width' ('?': 1 rows)" in finding.text
+
+
+def test_categories_that_look_like_numbers(tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("grade,size\n1,0.5\n2,1\n4,2\n,3\n")
+    rows, (finding,) = read_rows(path, table_of("grade=1", "grade=2", "grade=A", "size"))
+    expected = [[1, 0, 0, 0.5], [0, 1, 0, 1], [0, 0, 0, 2], [0, 0, 0, 3]]
+    torch.testing.assert_close(rows, torch.tensor(expected))
+    assert "'grade' (4: 1 rows)" in finding.text
+
+
+def test_a_column_called_as_a_category_of_another_is_refused():
+    table = pa.table({"x": ["a", "b"] * 9, "x=a": [0.5, 1.5] * 9})
+    with pytest.raises(DataError, match="'x=a' beside one whose values would be called so"):
+        encoded_names(table)
+
+
+def test_a_table_of_very_many_columns(tmp_path):
+    names = [f"gene-{number:05}" for number in range(8_000)]
+    path = tmp_path / "wide.tsv"
+    path.write_text("\n".join("\t".join(row) for row in [names, *[["1"] * 8_000] * 3]))
+    assert read_table(path).shape == (3, 8_000)
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,16 @@ def test_old_versions_that_nobody_uses_go(settings: Settings, examples: Examples
         assert sorted(one.version or 0 for one in left) == [1, 2, 5, 6], "used, promoted, newest"
         assert registry.verify() == ()
 
+        # One that was promoted, and is gone from MLflow, is what a repair registers again.
+        registry.promotions.sync()
+        registry.backends.client.delete_model_version("net.hidden-1", "2")
+        store_one(registry, examples.first(seed=9))
+        collect_all(registry)
+        registry.repair()
+        found = registry.modules.resolve("net.hidden-1@best")
+        assert found.id == versions[1].id
+        assert registry.verify() == ()
+
 
 @pytest.fixture
 def base(settings: Settings, examples: Examples) -> Settings:

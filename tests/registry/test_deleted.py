@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from modkernel.errors import NotFoundError
 from modkernel.registry import ModuleRecord, Registry, Settings, saga
 from modkernel.registry.flavor import load_model
 from modkernel.reuse.moments_file import MOMENTS_FILE
@@ -150,6 +151,12 @@ def test_a_deleted_version_keeps_the_meaning_of_its_aliases(
     (seen,) = registry.promotions.sync()
     assert (seen.alias, seen.version, seen.module_id) == ("champion", 3, old.id)
     assert registry.repair() == ()
+
+    # Back is what was there before, whatever its number is now: the repair was no move.
+    with pytest.raises(NotFoundError, match="no other version before version 3"):
+        registry.promotions.rollback(old.name, "champion")
+    registry.promotions.promote(old.name, "champion", 2)
+    assert registry.promotions.rollback(old.name, "champion").version == 3
 
 
 def test_a_run_that_is_gone_stops_no_repair(settings: Settings, examples: Examples) -> None:
