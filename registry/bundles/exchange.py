@@ -17,6 +17,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Literal
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from pydantic import Field
@@ -127,6 +128,11 @@ def pull(registry: Registry, reference: str, source: str) -> Imported:
         BundleError: the folder or its index cannot be read, or as in `import_bundle`.
         SpecError, SettingsError, StoreError: as in `import_bundle`.
     """
+    if ON_THE_WEB.match(source) and "@" in urlsplit(source).netloc:
+        raise BundleError(
+            "The address has a login in it, which would stand in logs and is not sent: fetch the "
+            "folder's files with a program that logs in, and pull from that copy."
+        )
     index = _read_index(source)
     identity = _find(index, reference, without_secrets(source))
     if not ON_THE_WEB.match(source):

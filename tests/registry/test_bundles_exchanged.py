@@ -178,3 +178,9 @@ def test_what_is_not_there_is_told(share: Path, other: Registry, tmp_path: Path)
     (share / INDEX).write_text(json.dumps(value))
     with pytest.raises(AmbiguousError, match="write more digits"):
         pull(other, "abcdef", str(share))
+
+
+def test_a_login_in_the_address_is_refused_and_not_told(other: Registry) -> None:
+    with pytest.raises(BundleError, match="has a login in it") as refused:
+        pull(other, "net", "https://anna:s3cret@127.0.0.1:1/bundles")
+    assert "s3cret" not in str(refused.value)
