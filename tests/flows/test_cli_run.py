@@ -69,8 +69,6 @@ def after(modkernel: Shell, spec: Path) -> dict[str, Done]:
     impossible = spec.with_name("impossible.yaml")
     impossible.write_text(IMPOSSIBLE)
     commands: dict[str, tuple[str, ...]] = {
-        "demo": ("demo", "--json"),
-        "demo table": ("demo",),
         "compose": (
             *("compose", "digits.hidden-1", "--name", "odd", "--classes", "1,3,5"),
             *("--labels-per-class", "2", "--draws", "3", "--method", "ridge", "--json"),
@@ -106,13 +104,13 @@ def test_the_demo_prints_one_object_and_meets_its_promise(demo: Done) -> None:
 
 
 @pytest.mark.long
-def test_the_demo_again_retrains_nothing_and_says_so(demo: Done, after: dict[str, Done]) -> None:
-    again = after["demo"].json
+def test_the_demo_again_retrains_nothing_and_says_so(demo: Done, modkernel: Shell) -> None:
+    first, table = modkernel.several(("demo", "--json"), ("demo",))
+    again = first.json
     assert (again["trained_modules"], again["reused_modules"]) == (0, 6)
     for name in ("accuracy", "accuracy_mean", "accuracy_min", "accuracy_all_labels"):
         assert again[name] == demo.json[name]
     assert [one["id"] for one in again["networks"]] == [one["id"] for one in demo.json["networks"]]
-    table = after["demo table"]
     assert table.code == 0
     assert "Nothing was retrained" in table.out
     assert "digits.hidden-2" in table.out

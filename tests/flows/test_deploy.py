@@ -107,6 +107,7 @@ def test_a_spec_is_deployed_scheduled_run_and_removed(home_of_up: Up, tmp_path: 
         assert deployed() == ()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_what_is_removed_meanwhile_is_not_made_again(prefect_server: str) -> None:
     made = KeptDeployment.of(train_network, "gone", "", {}, of_spec=True)

@@ -209,6 +209,7 @@ def test_modules_are_trained_one_on_another(registry: Registry) -> None:
         train_module("chain.hidden-3", hidden(), upstream="chain.hidden-2")
 
 
+@pytest.mark.long
 def test_a_network_from_elsewhere_is_built_on_and_adapted(
     registry: Registry, tmp_path: Path
 ) -> None:

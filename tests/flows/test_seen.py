@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 from modkernel.data import load_dataset
@@ -19,6 +20,7 @@ from tests.flows.helpers.specs import tiny
 from tests.modkernel.helpers.data_made import folder_spec, image_folder, npz, picture
 
 
+@pytest.mark.long
 def test_pictures_added_and_another_seed_after_training(registry: Registry, tmp_path: Path) -> None:
     root = image_folder(tmp_path / "set", {"a": 30, "b": 30})
     dataset = folder_spec(root)

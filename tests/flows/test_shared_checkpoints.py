@@ -115,6 +115,7 @@ def test_a_store_that_is_away_stops_no_training(
     end.set()
 
 
+@pytest.mark.long
 def test_what_is_stopped_sends_its_last_checkpoint_and_what_is_stored_takes_it_away(
     sharing: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

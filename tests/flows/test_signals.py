@@ -285,6 +285,7 @@ def test_a_served_run_is_ended(up: Up, how: str) -> None:
     check_stopped(up.home, name)
 
 
+@pytest.mark.long
 def test_a_cancel_in_prefect_ends_a_command(up: Up) -> None:
     spec = endless("cancelled")
     path = up.home.parent / "cancelled.json"

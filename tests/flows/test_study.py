@@ -185,6 +185,7 @@ def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
     assert seconds.features > 0
 
 
+@pytest.mark.long
 def test_a_later_call_makes_only_what_is_missing(registry: Registry) -> None:
     first = transfer_study(small())
     events: list[Event] = []

@@ -272,8 +272,11 @@ STEPS: dict[str, tuple[type, str, tuple[str, ...]]] = {
 @pytest.mark.parametrize(
     "step",
     [
-        *("its version", "its run"),
-        *(pytest.param(one, marks=pytest.mark.long) for one in ("its model", "its name")),
+        "its run",
+        *(
+            pytest.param(one, marks=pytest.mark.long)
+            for one in ("its version", "its model", "its name")
+        ),
     ],
 )
 def test_a_network_is_deleted_though_the_first_attempt_was_repaired(

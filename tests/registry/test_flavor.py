@@ -248,6 +248,7 @@ def test_a_hostile_chain_reaches_no_folder_outside(
     assert (treasure / "file").exists()
 
 
+@pytest.mark.long
 @pytest.mark.servers
 @pytest.mark.timeout(180)
 def test_mlflow_serves_a_stored_network(
@@ -283,6 +284,7 @@ def ask(address: str, body: Any) -> Any:
         return json.loads(answer.read())
 
 
+@pytest.mark.long
 @pytest.mark.servers
 @pytest.mark.timeout(180)
 def test_a_chain_goes_through_an_mlflow_server(
