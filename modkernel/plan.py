@@ -15,7 +15,7 @@ import torch
 
 from modkernel.backbones import build_skeleton
 from modkernel.backbones.build import Placed, course_of
-from modkernel.backbones.cut import cut
+from modkernel.backbones.cut import check_weights, cut
 from modkernel.backbones.tail import resolve_tail
 from modkernel.data import DatasetInfo, LabelList
 from modkernel.data.augment import augment
@@ -176,13 +176,13 @@ def plan_hidden(
     course: list[Placed] | None = None
     for index, (asked, blocks) in enumerate(zip(hidden, cuts, strict=True)):
         field = where.format(index)
-        _, gives = build_skeleton(backbone, blocks, takes)
+        skeleton, gives = build_skeleton(backbone, blocks, takes)
+        check_weights(skeleton, blocks, field)
         spec = asked.changed(kernel=fitting(asked.kernel, gives))
         with _naming(f"{field}.kernel"):
             lookup(KERNELS, spec.kernel.name, "kernel")  # 'joined' is no choice.
             kernel = make_kernel(spec.kernel)
-            example = torch.zeros(1, *gives)
-            kernel.gram(example, example)  # Refuses a shape that the kernel cannot take.
+            kernel.gram(*[torch.zeros(1, *gives)] * 2)  # Refuses a shape that it cannot take.
         with _naming(f"{field}.objective"):
             make_objective(spec.objective, kernel)
         if spec.tail == "auto" and to_end and index == len(cuts) - 1:

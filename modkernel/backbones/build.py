@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,7 +16,8 @@ from modkernel.backbones.elsewhere import package_in, traced_of_package
 from modkernel.backbones.lenet import lenet5
 from modkernel.backbones.mlp import mlp
 from modkernel.backbones.resnet import RESNETS
-from modkernel.backbones.whole import Make, Traced, trace, whole_blocks
+from modkernel.backbones.traced import Traced, trace
+from modkernel.backbones.whole import Make, whole_blocks
 from modkernel.errors import InterfaceError, SpecError
 from modkernel.lookup import import_object, is_import_path, lookup
 from modkernel.spec import MOST_BLOCKS, BackboneSpec, Shape
@@ -40,7 +41,9 @@ def blocks_of(spec: BackboneSpec) -> tuple[Block, ...]:
             non-empty sequence of blocks with distinct names; or options for a built-in one.
     """
     if is_whole(spec):
-        return tuple(whole_blocks(*traced_network(spec)))
+        found = tuple(whole_blocks(*traced_network(spec)))
+        _check_names(spec.name, [block.name for block in found])
+        return found
     if not is_import_path(spec.name):
         function = lookup(BACKBONES, spec.name, "backbone")
         if spec.options:
@@ -241,13 +244,17 @@ def _check_blocks(backbone: str, blocks: tuple[object, ...]) -> None:
             f"Backbone '{backbone}' must return modkernel Blocks, at least one, but there was "
             f"{found}: return [Block(name, build), …]."
         )
-    keys = [_key(block.name) for block in blocks if isinstance(block, Block)]
+    _check_names(backbone, [block.name for block in blocks if isinstance(block, Block)])
+
+
+def _check_names(backbone: str, names: Sequence[str]) -> None:
+    keys = [_key(name) for name in names]
     if "" in keys or len(set(keys)) < len(keys):
         repeated = sorted({key for key in keys if keys.count(key) > 1})
         found = f"{', '.join(repeated)} more than once" if repeated else "an empty name"
         raise SpecError(
             f"Backbone '{backbone}' must give each block a name of its own ('.' and '_' count as "
-            f"the same), but there was {found}: rename the blocks."
+            f"the same), but there was {found}: rename the blocks, or a network's layers."
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
+from torch import nn
+
 from modkernel.backbones import Block, blocks_of, is_whole
 from modkernel.errors import CutError
 from modkernel.spec import BackboneSpec, HiddenSpec
@@ -59,6 +61,20 @@ def cut(
             "give it in all of them, or in none to share the blocks out evenly."
         )
     return _cut_at(backbone, blocks, ends, to_end)
+
+
+def check_weights(module: nn.Module, blocks: Sequence[str], field: str) -> None:
+    """Check that a hidden module of some blocks has something to train.
+
+    Raises:
+        CutError: it has no weights; the message begins with the field that asks for it.
+    """
+    if next(module.parameters(), None) is None:
+        these = " to ".join(dict.fromkeys((blocks[0], blocks[-1])))
+        raise CutError(
+            f"{field}: A module of {these} would have no weights to train: end it after a later "
+            "block, or let the module before it or after it have these blocks."
+        )
 
 
 def _share_out(blocks: tuple[Block, ...], count: int) -> tuple[tuple[str, ...], ...]:

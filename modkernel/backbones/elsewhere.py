@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from modkernel.backbones.whole import Make, Traced, on_meta, trace
+from modkernel.backbones.traced import Traced, trace
+from modkernel.backbones.whole import Make, on_meta
 from modkernel.errors import SpecError, UnknownNameError
 from modkernel.spec import BackboneSpec
 

@@ -8,62 +8,19 @@ something is computed and the name of that. A block is named by the shortest pat
 from __future__ import annotations
 
 import copy
-import math
 import operator
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from modkernel.backbones.block import Block
-from modkernel.errors import SpecError
+from modkernel.backbones.traced import Traced, node_names
 from modkernel.spec import Shape
 
 Make = Callable[[], nn.Module]
 """Builds a network with fresh weights."""
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A network that was traced: what it computes, in order, and what it computes that with."""
-
-    name: str
-    network: nn.Module
-    graph: fx.Graph
-
-    @property
-    def constants(self) -> dict[str, Any]:
-        """Tensors that the network's code makes, which tracing left in the network."""
-        return {
-            node.target: getattr(self.network, node.target)
-            for node in self.graph.nodes
-            if node.op == "get_attr" and node.target.startswith("_tensor_constant")
-        }
-
-
-def trace(name: str, network: nn.Module) -> Traced:
-    """Trace a network in eval mode, from one batch of examples to one tensor.
-
-    Raises:
-        SpecError: it cannot be traced.
-    """
-    network.eval()  # What it does in training alone, such as heads beside the last one, is no part.
-    try:
-        graph = _Tracer().trace(network)
-    except Exception as error:  # Tracing runs the code of any network.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise SpecError(
-            f"Network '{name}' cannot be traced, so it cannot be cut ({lines[0][:200]}): use a "
-            "network whose forward does not depend on its input's values, or write a function that "
-            "returns its Blocks."
-        ) from error
-    cleaned = fx.GraphModule(network, graph).graph
-    cleaned.eliminate_dead_code()
-    return Traced(name, network, cleaned)
 
 
 def whole_blocks(traced: Traced, make: Make) -> list[Block]:
@@ -75,7 +32,7 @@ def whole_blocks(traced: Traced, make: Make) -> list[Block]:
     """
     blocks = []
     start = next(node for node in traced.graph.nodes if node.op == "placeholder")
-    for (name, *others), end in _ends(traced.graph):
+    for (name, *others), end in _ends(traced):
         cut = partial(_cut, traced, start, end)
         blocks.append(
             Block(
@@ -91,53 +48,44 @@ def whole_blocks(traced: Traced, make: Make) -> list[Block]:
     return blocks
 
 
-class _Tracer(fx.Tracer):
-    """Goes into every module but torch's own and those of torchvision.ops, as torchvision does."""
+def same_as_traced(traced: Traced, make: Make, weights: Mapping[str, Tensor], takes: Shape) -> bool:
+    """Whether what was traced of a network gives what the network gives, on one random example.
 
-    def __init__(self) -> None:
-        from torchvision import ops  # Takes as long as torch itself, and few networks are traced.
+    Tracing sees the calls of torch's functions alone: an assignment to a part of a tensor that is
+    not the network's input, say, is not among them.
 
-        functions: Any = (math, ops)
-        super().__init__(autowrap_modules=functions)
-        found = vars(ops).values()
-        self.leaves = tuple(
-            one for one in found if isinstance(one, type) and issubclass(one, nn.Module)
-        )
+    Args:
+        traced: the network.
+        make: builds it again.
+        weights: what it gets of them, by name; what it has none of keeps its initial values.
+        takes: shape of an example.
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
-
-    def create_args_for_root(
-        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
-    ) -> tuple[Callable[..., Any], list[Any]]:
-        def of_examples(network: nn.Module, x: Any) -> Any:
-            return root_fn(network, x)  # All else that it may be given has its default.
-
-        return super().create_args_for_root(of_examples, is_module)
-
-
-def _names(graph: fx.Graph) -> dict[fx.Node, str]:
-    """Of each node that computes something, in order."""
-    seen: Counter[str] = Counter()
-    names = {}
-    for node in graph.nodes:
-        if node.op not in ("call_module", "call_function", "call_method"):
-            continue
-        if node.op == "call_module":
-            name = str(node.target)
-        else:
-            what = node.target if isinstance(node.target, str) else node.target.__name__
-            stack = node.meta.get("nn_module_stack") or {}
-            path = next(reversed(stack), "")
-            name = f"{path}.{what}" if path else what
-        names[node] = f"{name}_{seen[name]}" if seen[name] else name
-        seen[name] += 1
-    return names
+    Returns:
+        Also true where it cannot be told: of a network that does not take such examples as a whole,
+        or gives something else each time.
+    """
+    start, *_, output = traced.graph.nodes
+    (end,) = output.args
+    if not isinstance(end, fx.Node):
+        return True
+    network = make().eval()
+    network.load_state_dict(weights, strict=False)
+    example = torch.randn(1, *takes, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        try:
+            theirs, again = network(example), network(example)
+        except Exception:  # The code of any network.
+            return True
+        if not isinstance(theirs, Tensor) or not torch.equal(theirs, again):
+            return True
+        ours = _cut(traced, start, end, network).eval()(example)
+    return torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
 
 
-def _ends(graph: fx.Graph) -> Iterator[tuple[list[str], fx.Node]]:
+def _ends(traced: Traced) -> Iterator[tuple[list[str], fx.Node]]:
     """The nodes after which nothing before is needed, each with the paths that it ends."""
-    nodes, names = list(graph.nodes), _names(graph)
+    nodes, names = list(traced.graph.nodes), node_names(traced.graph)
+    shared = _between_uses(traced)
     place = {node: position for position, node in enumerate(nodes)}
     last_use = {node: max((place[user] for user in node.users), default=-1) for node in nodes}
     last = {path: node for node, full in names.items() for path in _paths(full)}
@@ -148,9 +96,33 @@ def _ends(graph: fx.Graph) -> Iterator[tuple[list[str], fx.Node]]:
         if node.op in ("get_attr", "output"):
             continue
         alone = node in names and not needed and last_use[node] > position
-        if alone and not _gives_several(node):
+        if alone and position not in shared and not _gives_several(node):
             yield [path for path in _paths(names[node]) if last[path] is node], node
         needed.add(node)
+
+
+def _between_uses(traced: Traced) -> set[int]:
+    """Where in the graph some weights have been used and will be used again.
+
+    Blocks have weights of their own, so a cut there would make several of what is one.
+    """
+    first: dict[int, int] = {}
+    between: set[int] = set()
+    for position, node in enumerate(traced.graph.nodes):
+        for weights in _weights_of(node, traced.network):
+            between.update(range(first.setdefault(id(weights), position), position))
+    return between
+
+
+def _weights_of(node: fx.Node, network: nn.Module) -> Iterator[nn.Parameter]:
+    if node.op == "call_module":
+        yield from network.get_submodule(str(node.target)).parameters()
+    for parameter in node.all_input_nodes:
+        if parameter.op == "get_attr" and parameter.target != "training":
+            owner, _, field = str(parameter.target).rpartition(".")
+            value = getattr(network.get_submodule(owner), field)
+            if isinstance(value, nn.Parameter):
+                yield value
 
 
 def _gives_several(node: fx.Node) -> bool:
@@ -199,6 +171,9 @@ def _cut(traced: Traced, start: fx.Node, end: fx.Node, network: nn.Module | None
         if not hasattr(root, name):
             setattr(root, name, value)
     block = fx.GraphModule(root, graph, class_name="Block")
+    for module in block.modules():
+        if "inplace" in vars(module):  # As in the graph: what the block takes is others' to read.
+            vars(module)["inplace"] = False
     stored = traced.network.state_dict().keys()
     for name, _ in list(block.named_buffers()):
         owner, _, field = name.rpartition(".")

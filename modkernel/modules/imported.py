@@ -15,6 +15,7 @@ from torch import Tensor
 
 from modkernel.backbones import build_skeleton, traced_network
 from modkernel.backbones.cut import cut
+from modkernel.backbones.whole import same_as_traced
 from modkernel.errors import SpecError, WeightsError
 from modkernel.kernels import fitting
 from modkernel.modules.stored import StoredModule, write_module
@@ -132,7 +133,7 @@ def write_network(
 
     Raises:
         CutError: no such block, or out of order.
-        SpecError: the network cannot be built or traced.
+        SpecError: the network cannot be built or traced, or not all of it is seen in the trace.
         InterfaceError: it does not take such images.
         WeightsError: tensors that are missing, too many, of another shape, or not finite.
     """
@@ -141,6 +142,12 @@ def write_network(
     parts = list(_parts(backbone, ends, preprocessing.shape))
     used = {plain_name(key): value for part in parts for key, value in part.tensors.items()}
     left_out = _check(backbone, weights, used)
+    of_it = {name: weights.tensors[name] for name in used if name in weights.tensors}
+    if not same_as_traced(*traced_network(backbone), of_it, preprocessing.shape):
+        raise SpecError(
+            f"Network '{backbone.name}' computes something else than what could be traced of it, "
+            "so its modules would not be the network's: write a function that returns its Blocks."
+        )
     origin = Origin(weights_sha256=weights.sha256, licence=licence)
     upstream, stored = preprocessing.id, []
     for number, part in enumerate(parts, start=1):
