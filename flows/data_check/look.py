@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from pydantic import ValidationError
 
 from modkernel.data import DataPlaces, Finding
@@ -15,6 +14,7 @@ from modkernel.data.keys import key_of
 from modkernel.data.layout import Layout, read_layout
 from modkernel.errors import DataError
 from modkernel.flows.specs.paths import stored_path
+from modkernel.flows.specs.read import as_yaml
 from modkernel.spec import DatasetSpec, Spec
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class DataLook(Spec):
         if self.dataset.groups is not None:
             fields["groups"] = {name: list(names) for name, names in self.dataset.groups.items()}
         block = {"dataset": {"name": self.dataset.name, **fields}}
-        return yaml.safe_dump(block, sort_keys=False, allow_unicode=True, width=10_000)
+        return as_yaml(block)
 
 
 def guess(given: str, where: DataPlaces) -> tuple[dict[str, str], str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -21,12 +22,34 @@ MERGE = "tag:yaml.org,2002:merge"
 """YAML's tag of the key '<<'."""
 DEEPEST = 50
 """How deep lists and mappings of a YAML file may be nested; a spec needs six."""
+LONGEST_LINE = 10_000
+"""Characters of a line that is written."""
+PLAIN = (
+    ("merge", r"<<", "<"),
+    ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
+        r"|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF|nan|NaN|NAN))",
+        "-+0123456789.",
+    ),
+)
+"""What words without quotes are, and how they begin; all others are text.
+
+As in YAML 1.2, where 1e-3 is a number. By the rules of 1.1, of which PyYAML's are, it is text, and
+010 would be 8, 1:30 would be 90, and classes called 'no' or '2026-11-28' no text. Numbers with
+zeros in front are text, since classes are called so; a field of numbers takes them for what they
+say.
+"""
 
 
 class _StrictLoader(yaml.SafeLoader):
     """YAML's safe loader, which refuses a key that stands twice in one mapping, and deep nesting.
 
-    Its own parser calls itself for every level, and its time grows with the square of them.
+    It knows words without quotes by `PLAIN` alone. YAML's own parser calls itself for every level,
+    and its time grows with the square of them.
     """
 
     def __init__(self, stream: str) -> None:
@@ -66,6 +89,27 @@ class _StrictLoader(yaml.SafeLoader):
                 seen.add(key)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts into quotes whatever `_StrictLoader` or YAML 1.1 would take for something else."""
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [
+        (f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"))
+        for kind, pattern, begins in PLAIN
+        if first in begins
+    ]
+    for first in {first for *_, begins in PLAIN for first in begins}
+}
+_Dumper.yaml_implicit_resolvers = {
+    first: [
+        *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+        *_StrictLoader.yaml_implicit_resolvers.get(first, []),
+    ]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_StrictLoader.yaml_implicit_resolvers}
+}
+
+
 @overload
 def read_spec(path: Path) -> NetworkSpec: ...
 
@@ -101,6 +145,13 @@ def read_spec_of_some_kind(path: Path, kind_of: Callable[[dict[Any, Any]], type[
     name = str(path)
     document = _document(_text(path), name, NetworkSpec)
     return _spec(document, kind_of(document), name, path.parent)
+
+
+def as_yaml(document: object) -> str:
+    """Part of a spec file, which is read as what it was."""
+    return yaml.dump(
+        document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=LONGEST_LINE
+    )
 
 
 def _text(path: Path) -> str:
@@ -139,7 +190,7 @@ def _document(text: str, name: str, kind: type[Spec]) -> dict[Any, Any]:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SpecError(f"{name}{where}: {error.problem or error.context}.") from None
-    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-13-45 is a ValueError
+    except (yaml.YAMLError, ValueError) as error:  # A number of 5,000 digits is a ValueError.
         raise SpecError(f"{name} is not YAML: {error}.") from None
     if not isinstance(document, dict):
         raise SpecError(
@@ -153,9 +204,27 @@ def _spec(document: dict[Any, Any], kind: type[S], name: str, folder: Path) -> S
     for field in PATH_FIELDS:
         _make_absolute(document, field, folder)
     try:
-        return kind.model_validate(document)
+        spec = kind.model_validate(document)
     except ValidationError as error:
         raise SpecError(f"{name}: {explain(error, kind)}") from None
+    wrong = next(_truths_for_numbers(document, spec), None)
+    if wrong is not None:
+        raise SpecError(f"{name}: '{wrong}' must be a number, not true or false.")
+    return spec
+
+
+def _truths_for_numbers(given: Any, read: Any, field: str = "") -> Iterator[str]:
+    """Where true or false was taken for 1 or 0, as pydantic does."""
+    if isinstance(given, bool):
+        if not isinstance(read, bool) and isinstance(read, int | float):
+            yield field
+    elif isinstance(given, dict):
+        for key, value in given.items():
+            part = read.get(key) if isinstance(read, Mapping) else getattr(read, str(key), None)
+            yield from _truths_for_numbers(value, part, f"{field}.{key}" if field else str(key))
+    elif isinstance(given, list) and isinstance(read, Sequence):
+        for index, (value, part) in enumerate(zip(given, read, strict=False)):
+            yield from _truths_for_numbers(value, part, f"{field}[{index}]")
 
 
 def validated(kind: Any, value: object, what: str) -> Any:

@@ -44,7 +44,7 @@ def sentence(name: str, spec: ModuleSpec) -> str:
         return (
             f"Output module of {name.rpartition('.')[0] or name}: {len(spec.classes)} classes of "
             f"{data}, trained by {spec.output.method} on "
-            f"{_labels(spec.output.labels_per_class)}"
+            f"{_labels(spec)}"
             f"{f', on {count} modules side by side' if count > 1 else ''}."
         )
     if spec.kind == "stitch":
@@ -322,7 +322,10 @@ def asking(spec: ModuleSpec) -> str:
     return f"curl {given} {ASKED}/invocations"
 
 
-def _labels(per_class: int | None) -> str:
+def _labels(spec: OutputModuleSpec) -> str:
+    if spec.dataset.labels_fingerprint is not None:
+        return "a file of labels"
+    per_class = spec.output.labels_per_class
     if per_class is None:
         return "all labels"
     return f"{per_class} label{'s' if per_class > 1 else ''} per class"

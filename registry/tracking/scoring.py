@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
-from mlflow.types.schema import Map
+from mlflow.types.schema import AnyType, Map
 
 from modkernel.data.given import read_given
 from modkernel.errors import ArtifactError, DataError, InterfaceError
@@ -34,27 +34,37 @@ from modkernel.system.files import hash_file
 
 FOLDER = "moments"
 """Beside a module, in its MLflow model; see `registry.beside.moments`."""
+NAMED = 20
+"""Columns that an error names."""
 
 
 def signature_of(spec: ModuleSpec) -> ModelSignature:
     """What goes in and comes out, as MLflow's pages show it.
 
     Pictures are a tensor of objects of one dimension, which is what MLflow lets pass in any form.
+    Columns that have names are asked for by them, in any order and as any kind of number.
     """
     preprocessing = spec.preprocessing
+    if preprocessing.columns is not None:
+        columns = Schema([ColSpec(AnyType(), name) for name in preprocessing.columns])
+        return ModelSignature(columns, _gives(spec))
     if len(preprocessing.shape) == 3:
         takes = TensorSpec(np.dtype("O"), (-1,))
     else:
         takes = TensorSpec(np.dtype(preprocessing.dtype), (-1, *preprocessing.shape))
+    return ModelSignature(Schema([takes]), _gives(spec))
+
+
+def _gives(spec: ModuleSpec) -> Schema:
     if spec.classes is None:
-        return ModelSignature(Schema([takes]), Schema([TensorSpec(np.dtype("float32"), (-1, -1))]))
+        return Schema([TensorSpec(np.dtype("float32"), (-1, -1))])
     gives: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "probability"),
         ColSpec(Map(DataType.double), "probabilities"),
         ColSpec(DataType.double, "distance", required=False),
     ]
-    return ModelSignature(Schema([takes]), Schema(gives))
+    return Schema(gives)
 
 
 class Predictor:
@@ -89,7 +99,7 @@ class Predictor:
             MlflowException: an example cannot be read; the message says which and why.
         """
         try:
-            examples = read_given(_items(model_input), self._takes)
+            examples = read_given(_items(model_input, self._takes.columns), self._takes)
             if self._answer is not None:
                 return pd.DataFrame(self._answer(examples))
             with torch.inference_mode():
@@ -135,9 +145,21 @@ def measured(
     return None
 
 
-def _items(given: Any) -> Sequence[Any]:
-    """One example each."""
+def _items(given: Any, columns: Sequence[str] | None) -> Sequence[Any]:
+    """One example each; what has names is taken by them.
+
+    Raises:
+        DataError: a column is missing.
+    """
     if isinstance(given, pd.DataFrame):
+        if columns is not None and not isinstance(given.columns, pd.RangeIndex):
+            missing = [name for name in columns if name not in given.columns]
+            if missing:
+                raise DataError(
+                    f"There is no column {', '.join(missing[:NAMED])}: give a table with the "
+                    f"columns {', '.join(columns[:NAMED])}{', …' * (len(columns) > NAMED)}."
+                )
+            given = given[list(columns)]
         if given.shape[1] == 1:
             return list(given.iloc[:, 0])
         return list(given.to_numpy())

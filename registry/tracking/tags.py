@@ -113,6 +113,8 @@ def labels_of(spec: ModuleSpec) -> str:
         return "all" if count is None else f"{count} per class"
     if spec.kind == "imported":
         return ""
+    if spec.kind == "stitch":
+        return labels_of(spec.upper)  # Its own map is fitted without any.
     if spec.dataset.pairs_fingerprint is not None:
         return "a file of pairs"
     if spec.kind == "hidden" and spec.hidden.start_from is not None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modkernel.errors import SpecError
-from modkernel.flows.specs.read import parse_spec, read_spec
+from modkernel.flows.specs.read import as_yaml, parse_spec, read_spec
 from modkernel.flows.study.spec import StudySpec
 from modkernel.plan import plan_hidden
 from modkernel.spec import HiddenSpec, NetworkSpec
@@ -106,7 +106,13 @@ BAD = {
     "\n".join(" " * i + "a:" for i in range(60)): "net.yaml, line 51, column 51: lists and",
     "name: a\nbackbone: {depth: 10000000}": "'backbone.depth' is 10000000: input should be less",
     "name: [": "net.yaml, line 1, column 8",
-    "name: 2024-13-45": "net.yaml is not YAML: month must be in 1..12",
+    "name: a\nseed: " + "9" * 5000: "net.yaml is not YAML: Exceeds the limit",
+    "name: a\nseed: yes": "'seed' is 'yes': input should be a valid integer",
+    "name: a\nseed: true": "net.yaml: 'seed' must be a number, not true or false",
+    "name: a\noutput: {draws: true}": "'output.draws' must be a number, not true",
+    "name: a\nhidden: [{recipe: {batch_size: true}}]": "'hidden[0].recipe.batch_size' is True",
+    "name: a\nhidden: [{recipe: {epochs: true}}]": "'hidden[0].recipe.epochs' must be a number",
+    "name: a\nhidden: [{recipe: {epochs: 1:30}}]": "'hidden[0].recipe.epochs' is '1:30'",
     "": "must be a mapping of fields (name, dataset",
     "- a": "not a list of 1",
     "{}": "'name' is missing",
@@ -192,3 +198,36 @@ def test_a_spec_survives_the_way_through_yaml(
     text = yaml.safe_dump(spec.model_dump(mode="json"))
     assert parse(text) == spec
     assert parse(text).digest() == spec.digest()
+
+
+def test_plain_words_are_what_they_look_like() -> None:
+    text = """
+        name: 2024-13-45
+        seed: 010
+        dataset: {name: image_folder, path: /x, classes: [no, yes, 001, 2026-11-28, 1_0, 1:30]}
+        backbone: {name: 'a:b', options: {rate: 1e-3, many: 1_000, fast: true, none: off}}
+        hidden: [{recipe: {flip: yes, learning_rate: 1e-3}}]
+    """.replace("1_0,", "'10',")
+    spec = parse(text)
+    assert (spec.name, spec.seed) == ("2024-13-45", 10)
+    assert spec.dataset.classes == ("no", "yes", "001", "2026-11-28", "10", "1:30")
+    options = {"rate": 0.001, "many": 1000, "fast": True, "none": "off"}
+    assert spec.backbone.options == options
+    assert [type(value) for value in spec.backbone.options.values()] == [float, int, bool, str]
+    assert (spec.hidden[0].recipe.flip, spec.hidden[0].recipe.learning_rate) == (True, 0.001)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.from_regex(r"[-+]?[0-9._:eExX]{1,6}", fullmatch=True),
+            st.sampled_from(["no", "on", "Yes", "null", "~", "<<", "=", "True", "", "2026-11-28"]),
+            st.text(st.characters(codec="ascii", min_codepoint=32), max_size=5),
+        ),
+        min_size=2,
+        unique=True,
+    )
+)
+def test_texts_that_are_written_are_read_as_they_were(names: list[str]) -> None:
+    text = as_yaml({"name": "a", "dataset": {"classes": names}})
+    assert parse(text).dataset.classes == tuple(names)

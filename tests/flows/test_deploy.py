@@ -153,3 +153,9 @@ def test_the_kind_of_a_file_is_told_by_its_fields(spec: AnySpec, tmp_path: Path)
     found = read_spec_of_some_kind(Path(written(tmp_path, spec)), kind_of)
     assert found == spec
     assert spec.name in summary(found)
+
+
+def test_the_labels_of_a_file_are_told() -> None:
+    told = summary(CompositionSpec(name="c", hidden="a.hidden-1", labels="/data/ten.csv"))
+    assert "output module by cross_entropy on the labels in /data/ten.csv; seed 0." in told
+    assert "all labels" not in told

@@ -212,6 +212,13 @@ def test_the_other_forms_make_what_was_meant() -> None:
     assert made == {"dataset": DatasetSpec(), "modules": ("a.hidden-1",), "features": False}
     made = train_baseline.validate_parameters({"seed": 3})
     assert (made["spec"].seed, made["spec"].hidden[-1].recipe) == (3, Recipe(epochs=30))
+    # The same fields describe the same network.
+    fields = {"hidden_modules": 4, "kernel": "tanh"}
+    whole, parts = (
+        flow.validate_parameters(fields)["spec"] for flow in (train_baseline, train_network)
+    )
+    assert whole.backbone == parts.backbone
+    assert whole.hidden[-1].kernel == parts.hidden[-1].kernel
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,9 @@ def test_the_first_line_is_a_plain_sentence(examples: Examples) -> None:
     assert sentence("net.output", output.spec) == (
         "Output module of net: 3 classes of digits, trained by cross_entropy on all labels."
     )
+    facts = output.spec.dataset.changed(labels_fingerprint="f" * 64)
+    by_hand = sentence("net.output", output.spec.changed(dataset=facts))
+    assert by_hand.endswith("trained by cross_entropy on a file of labels.")
 
 
 def test_the_first_line_tells_of_a_tail(examples: Examples) -> None:

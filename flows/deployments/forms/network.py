@@ -119,7 +119,9 @@ class BaselineForm(Form):
     dataset: DatasetName = "digits"
     path: Path = None
     backbone: BackboneName = "mlp"
+    hidden_modules: int = Field(2, ge=1, description="Of that network: an mlp has a layer each.")
     epochs: int = Field(30, ge=1)
+    kernel: KernelName = AUTO
     seed: Seed = 0
     advanced: Annotated[Blanks | None, Folded(BASELINE)] = None
 
@@ -129,8 +131,12 @@ class BaselineForm(Form):
         spec = NetworkSpec(
             name=self.name,
             dataset=dataset_of(self.dataset, self.path, more),
-            backbone=backbone_of(self.backbone, 1, more),
-            hidden=(HiddenSpec(recipe=recipe_of(self.epochs, more)),),
+            backbone=backbone_of(self.backbone, self.hidden_modules, more),
+            hidden=(
+                HiddenSpec(
+                    kernel=KernelSpec(name=self.kernel), recipe=recipe_of(self.epochs, more)
+                ),
+            ),
             seed=self.seed,
         )
         return {"spec": spec}

@@ -20,12 +20,11 @@ def summary(spec: AnySpec) -> str:
             )
         case CompositionSpec():
             data = "its own data" if spec.dataset is None else _dataset(spec.dataset)
-            labels = "" if spec.labels is None else f", labels of {spec.labels}"
             several = len(spec.hidden) > 1
             told = (
                 f"Composes the network {spec.name} of what {', '.join(spec.hidden)} "
                 f"mean{'' if several else 's'} when a run begins{', side by side' * several}, "
-                f"on {data}: {_output(spec.output)}{labels}"
+                f"on {data}: {_output(spec.output, spec.labels)}"
             )
         case SearchSpec():
             counts = " × ".join(str(len(stage.candidates)) for stage in spec.stages)
@@ -64,9 +63,11 @@ def _hidden(modules: tuple[HiddenSpec, ...]) -> str:
     return f"{count} hidden module{'s' if count > 1 else ''} ({told} epochs)"
 
 
-def _output(spec: OutputSpec | None) -> str:
+def _output(spec: OutputSpec | None, file: str | None = None) -> str:
     if spec is None:
         return "no output module"
+    if file is not None:
+        return f"output module by {spec.method} on the labels in {file}"
     count = spec.labels_per_class
     labels = "all labels" if count is None else f"{count} label{'s' if count > 1 else ''} a class"
     draws = f", {spec.draws} draws" if spec.draws > 1 else ""
