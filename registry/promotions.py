@@ -20,6 +20,9 @@ from modkernel.registry.sql.tables import ModuleRow, NetworkRow, PromotionRow, u
 from modkernel.registry.tracking.aliases import Alias, Target
 from modkernel.registry.tracking.login import USER
 
+BACK = "rolled back"
+"""How the reason of a roll-back begins, by which it is known from a promotion of an old version."""
+
 
 @dataclass(frozen=True)
 class Promotions:
@@ -70,25 +73,21 @@ class Promotions:
         """
         self.sync({name})
         now = self._now(name, alias)
-        targets = [(one.version, one.module_id) for one in self.history(name) if one.alias == alias]
         current = self.backends.models.stored_as(name, now)
-        # What is in a version counts, not its number: a repair registers it under another one.
-        ids = [module_id for _, module_id in targets]
-        # A roll-back of a roll-back goes on to what was there before both.
-        before = [one for one in targets[: ids.index(current)] if one[1] is not None]
-        if not before:
+        before = _before((one for one in self.history(name) if one.alias == alias), current)
+        if before is None:
             raise NotFoundError(
                 f"'{name}@{alias}' has pointed to no other version before version {now}: see "
                 f"'modkernel modules history {name}'."
             )
-        known, module_id = before[-1]
+        known, module_id = before
         version = self._version_now(name, known, module_id)
         if version is None:
             raise NotFoundError(
                 f"Version {known} of '{name}', which '{alias}' pointed to before, is gone: "
                 "promote another one."
             )
-        return self._move(name, alias, (version, module_id), reason or "rolled back")
+        return self._move(name, alias, (version, module_id), _why(reason))
 
     def _version_now(self, name: str, known: int | None, module_id: str | None) -> int | None:
         """The version that a module or network has now, if any; `known` is an earlier one."""
@@ -315,3 +314,25 @@ def _record(row: PromotionRow, before: int | None) -> PromotionRecord:
         reason=row.reason,
         seen_at=row.seen_at,
     )
+
+
+def _why(reason: str | None) -> str:
+    return BACK if reason is None else f"{BACK}: {reason}"
+
+
+def _before(moves: Iterable[PromotionRecord], current: str | None) -> tuple[int | None, str] | None:
+    """What an alias pointed to before what it points to: its version then, and the id.
+
+    What is in a version counts, not its number: a repair registers it under another one. A
+    roll-back of a roll-back goes on to what was there before both.
+    """
+    past: list[tuple[int | None, str]] = []
+    for move in moves:
+        if move.module_id is None:
+            continue
+        ids = [module_id for _, module_id in past]
+        if (move.reason or "").startswith(BACK) and move.module_id in ids:
+            del past[len(ids) - 1 - ids[::-1].index(move.module_id) :]
+        if not past or past[-1][1] != move.module_id:
+            past.append((move.version, move.module_id))
+    return next((one for one in reversed(past) if one[1] != current), None)

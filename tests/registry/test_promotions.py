@@ -72,12 +72,22 @@ def test_back_and_further_back(three: Registry) -> None:
     assert three.promotions.rollback(NAME, "best").version == 1
     with pytest.raises(NotFoundError, match="no other version before version 1"):
         three.promotions.rollback(NAME, "best")
-    assert [one.reason for one in three.promotions.history()][-2:] == ["worse", "rolled back"]
-    three.promotions.promote(NAME, "best", 3)
+    assert [one.reason for one in three.promotions.history()][-2:] == [
+        "rolled back: worse",
+        "rolled back",
+    ]
+    # An old version that is promoted again is a move like any other.
+    for version in (3, 2, 3, 1, 3):
+        three.promotions.promote(NAME, "best", version)
+    assert [three.promotions.rollback(NAME, "best").version for _ in range(3)] == [1, 3, 2]
+    three.promotions.promote(NAME, "other", 1)
+    three.promotions.promote(NAME, "other", 3)
+    three.promotions.demote(NAME, "best")
+    three.promotions.demote(NAME, "other")
+    three.promotions.promote(NAME, "other", 3)
     three.delete_module(three.modules.resolve(f"{NAME}/1"))
-    assert three.promotions.rollback(NAME, "best").version == 2
     with pytest.raises(NotFoundError, match=r"Version 1 of .* is gone"):
-        three.promotions.rollback(NAME, "best")
+        three.promotions.rollback(NAME, "other")
 
 
 def test_a_protected_alias_is_moved_by_those_who_may(three: Registry) -> None:
