@@ -43,6 +43,7 @@ from modkernel.spec import (
     NetworkSpec,
     ObjectiveSpec,
     OutputSpec,
+    Projection,
     Recipe,
 )
 from modkernel.system.precision import Arithmetic, choose_arithmetic
@@ -66,6 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--modules", type=int, default=1, help="hidden modules, in turn")
     parser.add_argument("--batch", type=int, default=512, help="examples a step, two views each")
     parser.add_argument("--temperature", type=float, help="of views; the default if left out")
+    parser.add_argument("--projection", type=int, help="units of a tail that is thrown away")
     parser.add_argument("--draws", type=int, default=20, help="seeds of the choice, and draws")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -80,6 +82,7 @@ def network(given: argparse.Namespace, pairs: str | None) -> NetworkSpec:
     """The network of a row; views of grey and of colour images alike are mirrored."""
     temperature = given.temperature if pairs == "views" else None
     hidden = HiddenSpec(
+        tail="auto" if given.projection is None else Projection(projection=given.projection),
         objective=ObjectiveSpec(temperature=temperature),
         recipe=Recipe(
             epochs=given.epochs,
