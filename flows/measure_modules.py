@@ -70,7 +70,7 @@ def measure_modules(
         except InterfaceError as error:
             left_out.append(_not_measured(record, error))
             continue
-        if is_measured(registry, record, info.fingerprint, features):
+        if is_measured(registry, record, info, features):
             found.append(record.id)
         else:
             wanted.append(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from hashlib import sha256
 
-from modkernel.data import describe_dataset
+from modkernel.data import DatasetInfo, describe_dataset
 from modkernel.features.measure import measured_features
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
@@ -33,11 +33,12 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
     """
     registry = open_registry()
     record = registry.modules.resolve(module_id)
-    fingerprint = describe_dataset(dataset, registry.settings.places).fingerprint
+    info = describe_dataset(dataset, registry.settings.places)
+    fingerprint = info.fingerprint
     key = sha256(f"measure {module_id} {fingerprint}".encode()).hexdigest()
 
     def find() -> bool | None:
-        return is_measured(registry, record, fingerprint, features) or None
+        return is_measured(registry, record, info, features) or None
 
     def measure(run: RunChild) -> bool:
         job = make_job(
@@ -74,12 +75,14 @@ def measure_stored_module(module_id: str, dataset: DatasetSpec, features: bool =
     return is_new
 
 
-def is_measured(registry: Registry, record: ModuleRecord, fingerprint: str, features: bool) -> bool:
-    """Whether a module has moments on the data of a fingerprint, and cached features if wanted."""
-    if not registry.moments.has(record, fingerprint):
+def is_measured(
+    registry: Registry, record: ModuleRecord, info: DatasetInfo, features: bool
+) -> bool:
+    """Whether a module has moments on some data, and cached features of them if wanted."""
+    if not registry.moments.has(record, info.fingerprint, info.classes):
         return False
     cache = feature_cache(registry.settings)
-    return not features or measured_features(cache, record.id, fingerprint) is not None
+    return not features or measured_features(cache, record.id, info.fingerprint) is not None
 
 
 def label(record: ModuleRecord) -> str:

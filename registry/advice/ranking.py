@@ -201,6 +201,10 @@ class Adviser:
     ) -> Iterable[_Scored | LeftOut]:
         def score(one: _Measured) -> _Scored | LeftOut:
             record, stored, facts = one
+            # Only a stranger's can be: the classes are part of what the fingerprint is taken over.
+            if stored.classes != question.data.classes:
+                message = _of_other_classes(record, question.data)
+                return LeftOut(module=record, reason="moments", message=message)
             try:
                 found = self.moments.read(record, stored)
                 tasks, names = [question.task], [question.score]
@@ -272,6 +276,13 @@ def _interval(
         return None
     side = question.task.assign(question.data.classes)
     return bootstrap(features.train, side[features.train_labels], grouped.classes, question.score)
+
+
+def _of_other_classes(record: ModuleRecord, data: DatasetInfo) -> str:
+    return (
+        f"The moments of module {record.short_id} ({record.name}) on '{data.name}' are of other "
+        "classes than the data have: 'modkernel advise' without --stored-only measures it again."
+    )
 
 
 def _saw_all(record: ModuleRecord) -> str:

@@ -29,6 +29,8 @@ class StoredMoments(Beside[MomentsRecord, ModuleMoments]):
     def store(self, record: ModuleRecord, file: Path, dataset: str | None = None) -> MomentsRecord:
         """Store a file of moments beside its module; those of the same data that are there stay.
 
+        Of other classes they are not of these data, whoever says so, and are replaced.
+
         Args:
             record: The module.
             file: As `modkernel.reuse.moments_file.write_moments` leaves it.
@@ -40,7 +42,8 @@ class StoredMoments(Beside[MomentsRecord, ModuleMoments]):
             MomentsError: it holds the moments of another module.
             NotFoundError: the module is not ready.
         """
-        return self.keep(record, self._described(record, file, dataset), file)
+        new = self._described(record, file, dataset)
+        return self.keep(record, new, file, lambda there: there.classes == new.classes)
 
     def load(self, record: ModuleRecord, fingerprint: str) -> ModuleMoments:
         """The moments of a module on the data of a fingerprint.
@@ -76,9 +79,18 @@ class StoredMoments(Beside[MomentsRecord, ModuleMoments]):
                     return self.read(hidden[-1], found)
         return None
 
-    def has(self, record: ModuleRecord, fingerprint: str) -> bool:
-        """Whether a module has moments of the data of a fingerprint."""
-        return self.get(record, fingerprint) is not None
+    def has(
+        self, record: ModuleRecord, fingerprint: str, classes: tuple[str, ...] | None = None
+    ) -> bool:
+        """Whether a module has moments of the data of a fingerprint.
+
+        Args:
+            record: The module.
+            fingerprint: Of the data.
+            classes: Of the data, where they are known: moments of others do not count.
+        """
+        found = self.get(record, fingerprint)
+        return found is not None and classes in (None, found.classes)
 
     @classmethod
     def parse(cls, path: Path, sha256: str) -> ModuleMoments:

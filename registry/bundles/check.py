@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from modkernel.data import ExampleDigests
@@ -32,9 +32,8 @@ from modkernel.registry.bundles.manifest import (
     parse_json,
     read_json,
 )
+from modkernel.registry.bundles.moments import checked_moments
 from modkernel.registry.records import network_id
-from modkernel.reuse.moments_file import read_moments
-from modkernel.system.files import hash_file
 from modkernel.training.report import TrainReport
 
 LARGEST_SHAPE = 2**26
@@ -104,7 +103,7 @@ def check(manifest: Manifest, folder: Path, trusted: Sequence[str]) -> Checked:
                 stored=one,
                 report=_report(one),
                 figures=_figures(one.folder / "figures"),
-                moments=dict(_moments(entry, one)),
+                moments=dict(checked_moments(entry, one)),
             )
             for entry, one in zip(manifest.modules, stored, strict=True)
         ),
@@ -202,32 +201,6 @@ def _figures(folder: Path) -> dict[str, bytes]:
         if not content.startswith(PNG):
             raise BundleError(f"The picture {name} in the bundle is no PNG file.")
     return figures
-
-
-def _moments(entry: ModuleEntry, stored: StoredModule) -> Iterator[tuple[Path, str | None]]:
-    for fingerprint, dataset in entry.moments.items():
-        path = stored.folder / "moments" / f"{fingerprint}.safetensors"
-        what = f"The moments {fingerprint[:12]} of module {stored.id[:12]} in the bundle"
-        try:
-            with safe_open(path, framework="np") as file:
-                # Of no class at all, a dimension costs nothing to claim and its square to unpack.
-                names = file.keys()
-                classless = any(0 in file.get_slice(name).get_shape() for name in names)
-            moments = None if classless else read_moments(path, hash_file(path))
-        except (ArtifactError, SafetensorError) as error:
-            raise BundleError(f"{what} are none. Have it exported again.") from error
-        parts = () if moments is None else (moments.train, moments.validation)
-        if (
-            moments is None
-            or moments.module_id != stored.id
-            or any(part.fingerprint != fingerprint for part in parts)
-        ):
-            raise BundleError(f"{what} are none, or of something else: it was altered.")
-        for part in parts:
-            numbers = (part.sums, part.products, part.squares, part.fourths)
-            if not all(torch.isfinite(tensor).all() for tensor in numbers):
-                raise BundleError(f"{what} have values that are no numbers.")
-        yield path, dataset
 
 
 def _digests(path: Path, known: set[str]) -> ExampleDigests:

@@ -56,9 +56,12 @@ def keep(
     seed: int = 0,
     apart: float = 1.0,
     train: ClassMoments | None = None,
+    dimension: int = 4,
 ) -> ModuleMoments:
     """Moments of a module on the data that is asked about."""
-    parts = [class_moments(seed + part, BASE, CLASSES, apart) for part in (0, 1000)]
+    parts = [
+        class_moments(seed + part, BASE, CLASSES, apart, dimension=dimension) for part in (0, 1000)
+    ]
     made = ModuleMoments(record.id, train or parts[0], parts[1], 0.1)
     write_moments(folder / f"{record.id}.safetensors", made)
     registry.moments.store(record, folder / f"{record.id}.safetensors", "animals")
@@ -147,6 +150,27 @@ def test_every_hidden_module_is_ranked_or_left_out_with_a_reason(
     assert (found.ranked, {one.reason for one in found.left_out}) == ((), {"interface"})
     assert "1×8×8, uint8; --image-size 8 --channels 1" in found.left_out[0].message
     assert found.left_out[0].module.short_id in found.left_out[0].message
+
+
+def test_moments_of_other_classes_are_none_and_hinder_no_other_module(
+    registry: Registry,
+    three: dict[str, tuple[ModuleRecord, ModuleMoments]],
+    examples: Examples,
+    tmp_path: Path,
+) -> None:
+    record = store_one(registry, examples.first(8), "far.hidden-1")
+    made = class_moments(8, BASE, ("x", "y", "z"))
+    write_moments(tmp_path / "far", ModuleMoments(record.id, made, made, 0.1))
+    registry.moments.store(record, tmp_path / "far")
+    task = parse_task("cat, dog")
+    found = registry.advice.rank(task, info())
+    assert len(found.ranked) == len(three)
+    ((module, reason),) = ((one.module, one.reason) for one in found.left_out)
+    assert (module.id, reason) == (record.id, "moments")
+    assert not registry.moments.has(record, BASE, info().classes)
+    keep(registry, record, tmp_path)
+    assert registry.moments.has(record, BASE, info().classes), "measuring it again replaces them"
+    assert len(registry.advice.rank(task, info()).ranked) == len(three) + 1
 
 
 def test_lost_moments_leave_a_module_out_until_it_is_measured_again(

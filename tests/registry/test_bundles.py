@@ -17,7 +17,14 @@ from modkernel.registry.bundles.write import export_bundle
 from modkernel.reuse.task import parse_task
 from tests.modkernel.helpers.stored_examples import FACTS
 from tests.registry.conftest import POSTGRES_PARAM
-from tests.registry.helpers.bundles import HOME_PATH, PICTURE, left_files, rows, store_network
+from tests.registry.helpers.bundles import (
+    FEATURES,
+    HOME_PATH,
+    PICTURE,
+    left_files,
+    rows,
+    store_network,
+)
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain
 from tests.registry.helpers.processes import start
 from tests.registry.test_advice import info, keep
@@ -104,7 +111,7 @@ def test_advice_ranks_what_was_imported(
     registry: Registry, other: Registry, examples: Examples, tmp_path: Path
 ) -> None:
     for position, record in enumerate(store_chain(registry, examples.chain())[:2], start=1):
-        keep(registry, record, tmp_path, seed=position, apart=0.2 * position)
+        keep(registry, record, tmp_path, position, 0.2 * position, dimension=FEATURES)
         export_bundle(registry, record.id, tmp_path / "a.mkb")
         import_bundle(other, tmp_path / "a.mkb")
     here, there = (r.advice.rank(parse_task("cat, dog"), info()) for r in (registry, other))

@@ -10,7 +10,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ from modkernel.registry import Registry, Settings
 from modkernel.registry.bundles.manifest import LARGEST_TEXT, MANIFEST, MOST_FILES, folder_of
 from modkernel.registry.bundles.take_in import import_bundle
 from modkernel.registry.bundles.write import export_bundle
+from modkernel.reuse.moments import ClassMoments, ModuleMoments
+from modkernel.reuse.moments_file import read_moments, write_moments
 from modkernel.spec import BackboneSpec, ModuleSpec, parse_module_spec
+from modkernel.system.files import hash_file
 from tests.registry.conftest import close_mlflow
 from tests.registry.helpers.bundles import (
     add,
@@ -171,6 +174,32 @@ def moments_of_another_module(bad: Path, good: Good) -> None:
     write_example_moments(bad.with_name("moments"), "f" * 64)
     files[name] = bad.with_name("moments").read_bytes()
     rewrite(bad, files)
+
+
+def moments(**changes: Callable[[ClassMoments], object]) -> Any:
+    """Moments of which some fields are others, by what they were."""
+
+    def change(bad: Path, good: Good) -> None:
+        files, file = contents(bad), bad.with_name("moments")
+        name = next(name for name in files if "/moments/0" in name)
+        file.write_bytes(files[name])
+        found = read_moments(file, hash_file(file))
+        train, validation = (
+            replace(part, **{field: other(part) for field, other in changes.items()})
+            for part in (found.train, found.validation)
+        )
+        write_moments(file, ModuleMoments(found.module_id, train, validation, found.seconds))
+        files[name] = file.read_bytes()
+        rewrite(bad, files)
+
+    return change
+
+
+def indefinite(part: ClassMoments) -> torch.Tensor:
+    """Second moments whose diagonals are as they were, and that some direction has less than 0."""
+    products = part.products.clone()
+    products[1, 0, 1] = products[1, 1, 0] = products[1].diagonal().max() * 2
+    return products
 
 
 def moments_of_no_class(bad: Path, good: Good) -> None:
@@ -349,6 +378,25 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "picture that is none": (altered("objective.png", lambda c: b"<svg onload=x>"), "no PNG"),
     "moments of another module": (moments_of_another_module, "or of something else"),
     "moments of no class": (moments_of_no_class, "or of something else"),
+    "moments of another dimension": (
+        moments(
+            sums=lambda part: part.sums[:, :1].contiguous(),
+            products=lambda part: part.products[:, :1, :1].contiguous(),
+        ),
+        "of 1 features, which is not what the module gives",
+    ),
+    "negative counts": (moments(counts=lambda part: -part.counts), "negative counts"),
+    "negative squares": (moments(products=lambda part: -part.products), "variances below zero"),
+    "variances below zero": (moments(products=indefinite), "variances below zero"),
+    "means beyond the squares": (moments(sums=lambda part: 2 * part.sums), "variances below zero"),
+    "features that are too long": (
+        moments(products=lambda part: 2 * part.products),
+        "longer features",
+    ),
+    "moments that are no numbers": (
+        moments(fourths=lambda part: part.fourths / 0),
+        "values that are no numbers",
+    ),
     "digests that are none": (
         altered("examples/" + "0" * 64 + ".safetensors", lambda c: save({"a": torch.ones(1)})),
         "does not hold digests",

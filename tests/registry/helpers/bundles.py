@@ -30,6 +30,8 @@ from tests.registry.helpers.examples import (
 
 PICTURE = b"\x89PNG\r\n\x1a\n picture"
 HOME_PATH = "/home/somebody/Secret Project/birds.npz"
+FEATURES = 2
+"""Of the hidden modules of `Examples`: each gives two maps."""
 DATASET = DatasetSpec(name="arrays", path=HOME_PATH)
 
 
@@ -49,7 +51,7 @@ def store_network(registry: Registry, examples: Examples, folder: Path) -> Netwo
         )
     for seed, fingerprint in enumerate((FACTS.fingerprint, "b" * 64)):
         file = folder / f"moments-{seed}.safetensors"
-        write_example_moments(file, records[1].id, seed, fingerprint)
+        write_example_moments(file, records[1].id, seed, fingerprint, FEATURES)
         registry.moments.store(records[1], file, "animals" if seed else None)
     part = np.arange(9, dtype=np.int64)
     registry.examples.remember(ExampleDigests(FACTS.fingerprint, part[:6], part[6:8], part[8:]))

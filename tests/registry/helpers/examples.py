@@ -101,8 +101,9 @@ def class_moments(
     classes: tuple[str, ...] = FACTS.classes,
     apart: float = 1.0,
     examples: int = 60,
+    dimension: int = 4,
 ) -> ClassMoments:
-    """Of unit rows in four dimensions, each class around a direction of its own.
+    """Of unit rows, each class around a direction of its own while there are enough.
 
     Args:
         seed: of the noise.
@@ -110,18 +111,26 @@ def class_moments(
         classes: their names, at most four.
         apart: length of a class's direction, against noise of 0.3.
         examples: in all.
+        dimension: of a row.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(examples) % len(classes)
-    phi = 0.3 * torch.randn(examples, 4, generator=generator) + apart * torch.eye(4)[labels]
+    directions = torch.eye(4)[labels, :dimension]
+    phi = 0.3 * torch.randn(examples, dimension, generator=generator) + apart * directions
     return accumulate([(phi / phi.norm(dim=1, keepdim=True), labels)], classes, fingerprint)
 
 
 def write_example_moments(
-    path: Path, module_id: str, seed: int = 0, fingerprint: str = FACTS.fingerprint
+    path: Path,
+    module_id: str,
+    seed: int = 0,
+    fingerprint: str = FACTS.fingerprint,
+    dimension: int = 4,
 ) -> ModuleMoments:
     """Moments of a module in a file, as training leaves them."""
-    train, validation = (class_moments(seed + part, fingerprint) for part in (0, 1000))
+    train, validation = (
+        class_moments(seed + part, fingerprint, dimension=dimension) for part in (0, 1000)
+    )
     made = ModuleMoments(module_id, train, validation, seconds=0.25)
     write_moments(path, made)
     return made
