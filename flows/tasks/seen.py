@@ -69,6 +69,8 @@ def untested(
 def remember(registry: Registry, dataset: DatasetSpec, facts: DatasetFacts) -> None:
     """Have the registry know which examples a data set trains and validates on.
 
+    What it knows from a bundle alone is read from the data here.
+
     Args:
         registry: keeps them.
         dataset: that a module is trained on.

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from modkernel.data import ExampleDigests
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql.tables import ExamplesRow
 from modkernel.spec import DatasetFacts
+
+FROM_BUNDLE = "bundle:"
+"""Before the fingerprint in the key of what a bundle says of data that nobody has read here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,29 +41,39 @@ class SeenExamples:
 
     backends: Backends
 
-    def remember(self, digests: ExampleDigests) -> None:
+    def remember(self, digests: ExampleDigests, from_bundle: bool = False) -> None:
         """Keep the training and the validation examples of a data set; those kept once stay.
 
         Those without a label are kept as a set of their own: all are trained on.
+
+        Args:
+            digests: of a data set.
+            from_bundle: a bundle says so, and no check can tell whether it is true: they serve
+                where there are none, until somebody who has read the data has others kept.
         """
-        fingerprint = digests.fingerprint
-        if self.has(fingerprint):
+        own, theirs = digests.fingerprint, FROM_BUNDLE + digests.fingerprint
+        key, serving = (theirs, (own, theirs)) if from_bundle else (own, (own,))
+        if self._has(*serving):
             return
         row = ExamplesRow(
-            fingerprint=fingerprint,
+            fingerprint=key,
             training=_packed(digests.train),
             validation=_packed(digests.validation),
         )
-        with self.backends.wait_for_claim(fingerprint).renewed() as claim, claim.unless_lost():
-            if not self.has(fingerprint):
+        with self.backends.wait_for_claim(own).renewed() as claim, claim.unless_lost():
+            if not self._has(*serving):
                 with self.backends.under(claim).writing() as session:
+                    session.execute(delete(ExamplesRow).where(ExamplesRow.fingerprint == theirs))
                     session.add(row)
 
     def has(self, fingerprint: str) -> bool:
-        """Whether the examples of a data set are remembered."""
+        """Whether the examples of a data set are remembered, by whoever has read it here."""
+        return self._has(fingerprint)
+
+    def _has(self, *keys: str) -> bool:
         with self.backends.database.reading() as session:
-            query = select(ExamplesRow.fingerprint).where(ExamplesRow.fingerprint == fingerprint)
-            return session.scalar(query) is not None
+            query = select(ExamplesRow.fingerprint).where(ExamplesRow.fingerprint.in_(keys))
+            return session.scalar(query.limit(1)) is not None
 
     def seen(self, modules: Sequence[ModuleRecord], fingerprint: str, examples: np.ndarray) -> Seen:
         """Which test examples of a data set were trained or validated on by modules.
@@ -108,8 +121,10 @@ class SeenExamples:
     def digests(self, fingerprint: str) -> tuple[np.ndarray, np.ndarray] | None:
         """What is remembered of a data set: its training and its validation part, int64 each."""
         with self.backends.database.reading() as session:
-            row = session.get(ExamplesRow, fingerprint)
-            return None if row is None else (_unpacked(row.training), _unpacked(row.validation))
+            for key in (fingerprint, FROM_BUNDLE + fingerprint):
+                if (row := session.get(ExamplesRow, key)) is not None:
+                    return _unpacked(row.training), _unpacked(row.validation)
+        return None
 
 
 def _packed(digests: np.ndarray) -> bytes:

@@ -42,7 +42,7 @@ _SIZES = {
     re.compile(rf"{NETWORK_FIGURES}/[A-Za-z0-9_-]{{1,100}}\.png"): LARGEST_TEXT,
     re.compile(rf"modules/[0-9a-f]{{64}}/{WEIGHTS_FILE}"): LARGEST_BUNDLE,
     re.compile(r"modules/[0-9a-f]{64}/moments/[0-9A-Za-z_-]{1,128}\.safetensors"): LARGEST_BUNDLE,
-    re.compile(r"examples/[0-9A-Za-z_-]{1,128}\.safetensors"): LARGEST_BUNDLE,
+    re.compile(r"examples/[0-9A-Za-z_-]{1,64}\.safetensors"): LARGEST_BUNDLE,
     re.compile(rf"{MANIFEST}|{SIGNATURE}"): LARGEST_TEXT,
 }
 """Every name that a file of a bundle may have, and how many bytes it may be."""

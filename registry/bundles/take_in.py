@@ -93,7 +93,7 @@ def _stored(
     registry: Registry, manifest: Manifest, checked: Checked, signer: str | None
 ) -> Imported:
     for digests in checked.examples:
-        registry.examples.remember(digests)
+        registry.examples.remember(digests, from_bundle=True)
     records, new, moments = [], set(), 0
     for module in checked.modules:
         before = queries.by_id(registry.backends.database, module.stored.id)

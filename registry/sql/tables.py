@@ -176,7 +176,8 @@ class GroundTruthRow(Base):
 class ExamplesRow(Base):
     """The first eight bytes of SHA-256 of each example that a data set trains or validates on.
 
-    Little endian, signed, sorted, each once.
+    Little endian, signed, sorted, each once. What a bundle says of them has another key than what
+    was read from the data: see `registry.beside.examples`.
     """
 
     __tablename__ = "examples"

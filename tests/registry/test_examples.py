@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modkernel.data import example_digests, load_dataset
+from modkernel.data import ExampleDigests, example_digests, load_dataset
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.data_made import folder_spec, image_folder, picture, places
+from tests.registry.helpers.bundles import rows
 from tests.registry.helpers.examples import Examples, store_one
 
 
@@ -60,6 +61,28 @@ def test_the_count_is_that_of_comparing_every_file(
             assert bool(some.any()) == bool(changes)
             assert seen.by == (module,) * bool(some.any())
             assert seen.unknown == ()
+
+
+def test_what_a_bundle_says_serves_until_somebody_has_read_the_data(
+    any_settings: Settings, examples: Examples
+) -> None:
+    fingerprint, none = "d" * 64, np.empty(0, np.int64)
+    part = np.arange(9)
+    read = ExampleDigests(fingerprint, part[:6], part[6:8], part[8:])
+    told, other = (ExampleDigests(fingerprint, part[:n], none, none) for n in (1, 2))
+    with Registry.open(any_settings) as registry:
+        known = registry.examples
+        module = trained_on(store_one(registry, examples.first()), fingerprint)
+
+        def seen() -> int:
+            return int(known.seen([module], "e" * 64, part).trained.sum())
+
+        known.remember(told, from_bundle=True)
+        known.remember(other, from_bundle=True)
+        assert (known.has(fingerprint), seen()) == (False, 1)
+        known.remember(read)
+        known.remember(other, from_bundle=True)
+        assert (known.has(fingerprint), seen(), rows(registry)["examples"]) == (True, 6, 1)
 
 
 def test_what_is_not_known_is_said_and_the_very_same_data_cost_nothing(
