@@ -114,6 +114,13 @@ def check(manifest: Manifest, folder: Path, trusted: Sequence[str]) -> Checked:
 
 def _check_names(manifest: Manifest) -> None:
     """Check that each module has what it needs, and that every file is of something."""
+    name = None if manifest.network is None else manifest.network.name
+    if name in {entry.name for entry in manifest.modules}:
+        raise BundleError(
+            f"The bundle has a network and a module of one name, {name}, and both would be "
+            "versions of one registered model in MLflow: have one of them exported under another "
+            "name."
+        )
     files = set(manifest.files)
     for entry in manifest.modules:
         folder = folder_of(entry.id)

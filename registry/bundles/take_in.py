@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from modkernel.errors import BundleError, NotFoundError
+from modkernel.errors import BundleError, NameTakenError, NotFoundError
 from modkernel.registry.bundles.archive import Archive, opened, unpack
 from modkernel.registry.bundles.check import Checked, CheckedModule, check
 from modkernel.registry.bundles.manifest import Manifest, NetworkEntry
@@ -14,6 +15,7 @@ from modkernel.registry.bundles.signing import check_signature
 from modkernel.registry.records import ModuleRecord, NetworkRecord
 from modkernel.registry.registry import Registry
 from modkernel.registry.sql import queries
+from modkernel.registry.sql.names import refuse_taken
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def import_bundle(registry: Registry, path: Path, expected: str | None = None) -
         BundleError: the bundle is damaged, foreign or not signed by whom it has to be.
         SpecError: a spec names code of a package that is not trusted.
         SettingsError: a trusted key is none.
+        NameTakenError: modules have the network's name, or a network has a module's.
         StoreError: the database or MLflow failed; importing again resumes from there.
     """
     settings = registry.settings
@@ -92,22 +95,48 @@ def _checked(registry: Registry, archive: Archive, folder: Path) -> Checked:
 def _stored(
     registry: Registry, manifest: Manifest, checked: Checked, signer: str | None
 ) -> Imported:
+    new = frozenset(
+        module.stored.id for module in checked.modules if not _is_ready(registry, module.stored.id)
+    )
+    there = None if manifest.network is None else _found(registry, manifest.network)
+    _check_names(registry, manifest, checked, new, there)
     for digests in checked.examples:
         registry.examples.remember(digests, from_bundle=True)
-    records, new, moments = [], set(), 0
+    records, moments = [], 0
     for module in checked.modules:
-        before = queries.by_id(registry.backends.database, module.stored.id)
-        if before is None or before.state != "READY":
-            new.add(module.stored.id)
         record, more = _store_module(registry, module)
         records.append(record)
         moments += more
-    network, network_is_new = None, False
-    if manifest.network is not None:
-        network, network_is_new = _store_network(registry, manifest.network, records, checked)
-    return Imported(
-        manifest, signer, tuple(records), frozenset(new), moments, network, network_is_new
-    )
+    network = there
+    if manifest.network is not None and (there is None or there.version is None):
+        network = _store_network(registry, manifest.network, records, checked, there)
+    network_is_new = network is not None and there is None
+    return Imported(manifest, signer, tuple(records), new, moments, network, network_is_new)
+
+
+def _is_ready(registry: Registry, module_id: str) -> bool:
+    found = queries.by_id(registry.backends.database, module_id)
+    return found is not None and found.state == "READY"
+
+
+def _found(registry: Registry, entry: NetworkEntry) -> NetworkRecord | None:
+    try:
+        return registry.networks.resolve(entry.id)
+    except NotFoundError:
+        return None
+
+
+def _check_names(
+    registry: Registry,
+    manifest: Manifest,
+    checked: Checked,
+    new: Set[str],
+    there: NetworkRecord | None,
+) -> None:
+    """Look whether all names are free, while nothing is stored; what is there keeps its own."""
+    modules = [one.entry.name for one in checked.modules if one.stored.id in new]
+    networks = [] if manifest.network is None or there is not None else [manifest.network.name]
+    refuse_taken(registry.backends.database, networks=networks, modules=modules)
 
 
 def _store_module(registry: Registry, module: CheckedModule) -> tuple[ModuleRecord, int]:
@@ -130,22 +159,29 @@ def _store_module(registry: Registry, module: CheckedModule) -> tuple[ModuleReco
 
 
 def _store_network(
-    registry: Registry, entry: NetworkEntry, modules: list[ModuleRecord], checked: Checked
-) -> tuple[NetworkRecord, bool]:
-    try:
-        # One that is there stays as it is: its name may mean another network by now.
-        return registry.networks.resolve(entry.id), False
-    except NotFoundError:
-        pass
+    registry: Registry,
+    entry: NetworkEntry,
+    modules: list[ModuleRecord],
+    checked: Checked,
+    there: NetworkRecord | None,
+) -> NetworkRecord:
+    """The network, or what an import that broke off has left of it, as a version in MLflow."""
     dataset = modules[-1].spec.dataset.name
-    run_id = registry.runs.start_network(entry.name, dataset, entry.spec, entry.id)
-    record = registry.networks.add(
-        entry.name,
-        [module.id for module in modules],
-        entry.evaluation,
-        run_id,
-        entry.spec,
-        checked.figures,
-    )
-    registry.runs.finish(run_id)
-    return record, True
+    run_id = None if there is None else there.run_id
+    if run_id is None:
+        run_id = registry.runs.start_network(entry.name, dataset, entry.spec, entry.id)
+    try:
+        record = registry.networks.add(
+            entry.name,
+            [module.id for module in modules],
+            entry.evaluation,
+            run_id,
+            entry.spec,
+            checked.figures,
+        )
+    except (NameTakenError, NotFoundError):
+        # Taken or deleted meanwhile. Whatever else fails, importing again goes on in this run.
+        registry.runs.finish(run_id, "FAILED")
+        raise
+    registry.runs.finish(record.run_id or run_id)
+    return record

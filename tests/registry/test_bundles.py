@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from modkernel.errors import NotFoundError
+from modkernel.errors import NameTakenError, NotFoundError, StoreError
 from modkernel.modules.stored import StoredModule
 from modkernel.registry import Registry, Settings, saga
+from modkernel.registry.bundles import take_in
 from modkernel.registry.bundles.take_in import import_bundle
 from modkernel.registry.bundles.write import export_bundle
+from modkernel.registry.upkeep import network_versions
 from modkernel.reuse.task import parse_task
 from tests.modkernel.helpers.stored_examples import FACTS
 from tests.registry.conftest import POSTGRES_PARAM
@@ -25,7 +27,7 @@ from tests.registry.helpers.bundles import (
     rows,
     store_network,
 )
-from tests.registry.helpers.examples import EVALUATION, Examples, store_chain
+from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
 from tests.registry.helpers.processes import start
 from tests.registry.test_advice import info, keep
 
@@ -119,6 +121,74 @@ def test_advice_ranks_what_was_imported(
         (one.module.id, one.score) for one in here.ranked
     ]
     assert len(there.ranked) == 2
+
+
+@pytest.mark.parametrize("taken", ["network", "module"])
+def test_a_taken_name_is_refused_before_anything_is_stored(
+    taken: str, registry: Registry, other: Registry, examples: Examples, tmp_path: Path
+) -> None:
+    store_network(registry, examples, tmp_path)
+    export_bundle(registry, "net", tmp_path / "a.mkb")
+    if taken == "network":  # By a module; else the name of the second module by a network.
+        store_one(other, examples.first(7), "net")
+    else:
+        other.networks.add("net.hidden-2", [store_one(other, examples.first(7), "own").id])
+    before, runs = rows(other), _runs(other)
+    with pytest.raises(NameTakenError):
+        import_bundle(other, tmp_path / "a.mkb")
+    assert (rows(other), _runs(other)) == (before, runs)
+
+
+def test_a_name_that_is_taken_meanwhile_leaves_no_run_open(
+    registry: Registry,
+    other: Registry,
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store_network(registry, examples, tmp_path)
+    export_bundle(registry, "net", tmp_path / "a.mkb")
+    store_one(other, examples.first(7), "net")
+    monkeypatch.setattr(take_in, "_check_names", lambda *_: None)
+    with pytest.raises(NameTakenError):
+        import_bundle(other, tmp_path / "a.mkb")
+    assert sorted(_runs(other)) == ["FAILED", "FINISHED", "FINISHED", "FINISHED", "FINISHED"]
+
+
+def test_importing_again_completes_a_network_whose_import_broke_off(
+    registry: Registry,
+    other: Registry,
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = store_network(registry, examples, tmp_path)
+    export_bundle(registry, "net", tmp_path / "a.mkb")
+
+    def fail(*_: object) -> None:
+        raise StoreError("MLflow does not answer.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(network_versions, "complete", fail)
+        with pytest.raises(StoreError, match="does not answer"):
+            import_bundle(other, tmp_path / "a.mkb")
+    assert "RUNNING" in _runs(other)
+    found = import_bundle(other, tmp_path / "a.mkb")
+    assert found.network is not None
+    assert (found.network.version, found.network_is_new) == (1, False)
+    assert other.networks.resolve("net/1").id == made.id
+    assert _runs(other) == ["FINISHED"] * 4
+    assert (other.verify(), other.repair()) == ((), ())
+
+
+def _runs(registry: Registry) -> list[str]:
+    """The states of all runs."""
+    client = registry.backends.client
+    return [
+        run.info.status
+        for experiment in client.search_experiments()
+        for run in client.search_runs([experiment.experiment_id])
+    ]
 
 
 def test_what_nobody_stored_is_not_exported(registry: Registry, tmp_path: Path) -> None:

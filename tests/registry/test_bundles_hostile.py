@@ -357,6 +357,10 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     ),
     "missing link": (without_the_first_module, "chain in the bundle is not whole"),
     "another order": (in_another_order, "chain in the bundle is not whole"),
+    "a module named as the network": (
+        manifest(lambda v: set_in(v, "modules", 0, "name", to=v["network"]["name"])),
+        "a network and a module of one name",
+    ),
     "network of other modules": (
         manifest(lambda v: set_in(v, "network", "id", to="f" * 64)),
         "not of the modules",
