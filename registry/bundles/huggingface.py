@@ -13,6 +13,7 @@ from modkernel.errors import BundleError
 from modkernel.lookup import import_paths, is_import_path, trusting
 from modkernel.modules.imported import ELSEWHERE
 from modkernel.modules.network import Network, assemble
+from modkernel.registry.bundles.licences import Licences, differing, licences_of
 from modkernel.registry.bundles.write import chain_of, resolve
 from modkernel.registry.records import ModuleRecord, NetworkRecord
 from modkernel.registry.registry import Registry
@@ -30,7 +31,7 @@ def export_huggingface(registry: Registry, reference: str, folder: Path) -> None
     """Write a network, or a module with those that it stands on, as a folder.
 
     It has the weights in one file, each module's under the prefix that `config.json` names. A
-    license is for its owner to add, but for that of imported modules.
+    license is for its owner to add, but for that of weights from elsewhere.
 
     Args:
         registry: has it.
@@ -55,7 +56,9 @@ def export_huggingface(registry: Registry, reference: str, folder: Path) -> None
         # What transformers looks for before it reads a file.
         WEIGHTS: save(tensors, {"format": "pt"}),
         CONFIG: f"{json.dumps(config, indent=2)}\n".encode(),
-        CARD: card_of(network, chain, found, evaluation).encode(),
+        CARD: card_of(
+            network, chain, found, evaluation, licences_of(registry.backends.database, chain)
+        ).encode(),
     }
     try:
         with written_whole(folder, durable=True) as temporary:
@@ -72,14 +75,19 @@ def export_huggingface(registry: Registry, reference: str, folder: Path) -> None
 def config_of(
     network: Network, chain: Sequence[ModuleRecord], found: ModuleRecord | NetworkRecord
 ) -> dict[str, Any]:
-    """What `config.json` says: how raw examples are prepared, and of what modules it is made."""
+    """What `config.json` says: how raw examples are prepared, and of what modules it is made.
+
+    `preprocessing` is left out where modules side by side have several: each has its own in its
+    `spec`, as all modules have.
+    """
     classes = network.classes or ()
+    first, *others = {one.spec.preprocessing.id: one.spec.preprocessing for one in chain}.values()
     return {
         "model_type": "modkernel",
         "architectures": ["ModkernelNetwork"],
         "name": found.name,
         "modkernel_id": found.id,
-        "preprocessing": chain[0].spec.preprocessing.model_dump(mode="json"),
+        **({} if others else {"preprocessing": first.model_dump(mode="json")}),
         "modules": [
             {
                 "prefix": prefix,
@@ -106,11 +114,11 @@ def card_of(
     chain: Sequence[ModuleRecord],
     found: ModuleRecord | NetworkRecord,
     evaluation: OutputEvaluation | None,
+    licences: Licences,
 ) -> str:
     """The model card: metadata that the Hub reads, then what a person wants to know."""
     spec = chain[-1].spec
     data = spec.dataset
-    imported = [record.spec for record in chain if record.spec.kind == "imported"]
     known = data.name not in OWN_FILES and not is_import_path(data.name) and data != ELSEWHERE
     is_image = len(chain[0].spec.preprocessing.shape) == 3
     task = f"{'image' if is_image else 'tabular'}-classification"
@@ -118,8 +126,12 @@ def card_of(
         "library_name": "modkernel",
         "tags": ["modkernel", "modular-training", *(["resnet"] if _is_resnet(chain) else [])],
     }
-    if imported:
-        metadata["license"] = imported[0].origin.licence
+    names = differing(licences)
+    if len(names) == 1:
+        metadata["license"] = names[0]
+    elif names:
+        # The Hub's form for what has no name in its list.
+        metadata |= {"license": "other", "license_name": " AND ".join(names)}
     if network.classes:
         metadata["pipeline_tag"] = task
     if known:
@@ -147,13 +159,14 @@ def card_of(
         ]
     # Each value as JSON, which YAML takes as it is.
     head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in metadata.items())
-    return f"---\n{head}---\n\n" + "\n".join(_text(chain, found, evaluation))
+    return f"---\n{head}---\n\n" + "\n".join(_text(chain, found, evaluation, licences))
 
 
 def _text(
     chain: Sequence[ModuleRecord],
     found: ModuleRecord | NetworkRecord,
     evaluation: OutputEvaluation | None,
+    licences: Licences,
 ) -> Iterator[str]:
     data, preprocessing = chain[-1].spec.dataset, chain[0].spec.preprocessing
     yield f"# {plain(found.name)}\n"
@@ -164,6 +177,11 @@ def _text(
     yield "| prefix in `model.safetensors` | module | id |\n|---|---|---|"
     for prefix, record in zip(_prefixes(chain), chain, strict=True):
         yield f"| `{prefix}` | {sentence(record.name, record.spec)} | `{record.short_id}` |"
+    if licences:
+        yield "\n## Licences\n"
+        yield "| with weights that were trained elsewhere | licence of these |\n|---|---|"
+        for record, names in licences:
+            yield f"| {plain(record.name)} | {', '.join(map(plain, names))} |"
     yield "\n## Data\n"
     if data == ELSEWHERE:
         yield "It is not known what the network was trained on.\n"
@@ -180,10 +198,7 @@ def _text(
             yield f"{plain(evaluation.remarks)}\n"
     yield "## Use\n"
     shape = ", ".join(map(str, preprocessing.shape))
-    yield (
-        f"It takes {preprocessing.dtype} batches of shape [N, {shape}], which `preprocessing` in "
-        "`config.json` says how to normalise.\n"
-    )
+    yield f"It takes {preprocessing.dtype} batches of shape [N, {shape}]. {_normalised(chain)}\n"
     yield "```python\nfrom safetensors.torch import load_file\n"
     yield 'weights = load_file("model.safetensors")'
     first = _prefixes(chain)[0]
@@ -201,6 +216,21 @@ def _prefixes(chain: Sequence[ModuleRecord]) -> list[str]:
         "output." if record.kind == "output" else f"hidden.{position}."
         for position, record in enumerate(chain)
     ]
+
+
+def _normalised(chain: Sequence[ModuleRecord]) -> str:
+    """What says how raw examples are normalised."""
+    if len({record.spec.preprocessing.id for record in chain}) == 1:
+        return "`preprocessing` in `config.json` says how to normalise them."
+    names = [
+        f"`{prefix}`"
+        for prefix, record in zip(_prefixes(chain), chain, strict=True)
+        if record.spec.interface.stands_on == (record.spec.preprocessing.id,)
+    ]
+    return (
+        f"Each of {', '.join(names)} takes them normalised in a way of its own: `preprocessing` of "
+        "its `spec` in `config.json`."
+    )
 
 
 def _is_resnet(chain: Sequence[ModuleRecord]) -> bool:

@@ -13,10 +13,17 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from modkernel.errors import BundleError
-from modkernel.registry import Registry
+from modkernel.modules.imported import ELSEWHERE
+from modkernel.registry import Registry, Settings
+from modkernel.registry.bundles.elsewhere import Images, import_network
 from modkernel.registry.bundles.huggingface import export_huggingface
+from modkernel.registry.bundles.licences import licences_of
+from modkernel.spec import DatasetFacts
+from tests.modkernel.helpers.stored_examples import FACTS, store_joined_output
+from tests.modkernel.test_imported import TINY
 from tests.registry.helpers.bundles import store_network
 from tests.registry.helpers.examples import EVALUATION, Examples, store_one
+from tests.registry.helpers.mixed import store_mixed, trusting_settings
 
 EPS = 1e-5
 
@@ -80,6 +87,58 @@ def test_the_card_has_what_the_hub_reads(
     names: dict[str, Any] = {}
     exec(code.replace('"model.safetensors"', repr(str(tmp_path / "hub/model.safetensors"))), names)
     assert "stem.conv.weight" in names["first"]
+
+
+def card(registry: Registry, reference: str, folder: Path) -> tuple[dict[str, Any], str]:
+    """The metadata and the text of a model card."""
+    export_huggingface(registry, reference, folder)
+    _, head, text = (folder / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(head), text
+
+
+def test_weights_from_elsewhere_keep_their_licences_and_each_chain_its_preprocessing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Registry.open(trusting_settings(settings)) as registry:
+        store_mixed(registry, tmp_path)
+        metadata, text = card(registry, "own.stitch", tmp_path / "stitch-hub")
+        assert metadata["license"] == "mit", "of what it has a copy of"
+        assert "| own.stitch | mit |" in text
+        far = import_network(
+            registry,
+            TINY.name,
+            "other",
+            ("stem", "mean"),
+            weights=tmp_path / "tiny.safetensors",
+            licence="CC-BY-NC-4.0",
+            images=Images((8, 8), (0.1,), (0.9,)),
+        ).modules[0]
+        below = (registry.modules.resolve("far.hidden-1"), far)
+        stored = [registry.modules.fetch(record) for record in below]
+        output, _ = store_joined_output(tmp_path / "both", stored)
+        last = store_one(registry, output, "both.output")
+        metadata, text = card(registry, last.id, tmp_path / "both-hub")
+        assert (metadata["license"], metadata["license_name"]) == ("other", "mit AND CC-BY-NC-4.0")
+        assert "| far.hidden-1 | mit |\n| other.hidden-1 | CC-BY-NC-4.0 |" in text
+        assert "Each of `hidden.0.`, `hidden.1.` takes them normalised in a way of its own" in text
+        config = json.loads((tmp_path / "both-hub" / "config.json").read_text())
+        assert "preprocessing" not in config
+        means = [module["spec"]["preprocessing"]["mean"] for module in config["modules"]]
+        assert means[:2] == [[0.5], [0.1]]
+
+        own = registry.modules.resolve("own.hidden-1")
+        assert own.spec.kind == "hidden"
+        hidden, spec = own.spec.hidden, own.spec
+
+        def from_weights(start_from: str, *data: DatasetFacts) -> list[tuple[str, ...]]:
+            changes = {"hidden": hidden.changed(start_from=start_from), "source_data": data}
+            adapted = own.model_copy(update={"spec": spec.changed(**changes, source="it")})
+            found = licences_of(registry.backends.database, [own, adapted])
+            return [licences for _, licences in found]
+
+        assert from_weights(far.id, ELSEWHERE) == [("CC-BY-NC-4.0",)]
+        assert from_weights("f" * 64, ELSEWHERE) == [("unknown",)], "it was deleted"
+        assert from_weights(own.id, FACTS) == from_weights("f" * 64, FACTS) == []
 
 
 def test_a_folder_with_something_in_it_is_left_alone(
