@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from modkernel.registry.records import ModuleRecord, NetworkRecord, StoredNames
+from modkernel.registry.records import ModuleRecord, NetworkRecord, StoredNames, version_number
 from modkernel.registry.settings import Settings
 from modkernel.registry.sql import networks, queries
 from modkernel.registry.sql.engine import Database, open_database
@@ -62,8 +62,9 @@ class Catalogue:
         name, slash, version = reference.partition("/")
         if "@" not in reference and not slash:
             return queries.newest_or_prefix(self.database, reference)
-        if version.isdecimal():
-            record = queries.of_version(self.database, name, int(version))
+        number = version_number(version)
+        if number is not None:
+            record = queries.of_version(self.database, name, number)
             if record is not None:
                 return record
         from modkernel.registry.registry import Registry

@@ -18,6 +18,16 @@ State = Literal["PENDING", "READY", "LOST", "DELETING"]
 """PENDING: being stored. READY: usable. LOST: its bytes are gone or altered, its history stays.
 DELETING: a person deleted it, and it is not yet gone everywhere."""
 
+LARGEST_VERSION = 2**31 - 1
+"""What the databases' integers hold: PostgreSQL's, whose are the smallest."""
+
+
+def version_number(text: str) -> int | None:
+    """The number of a version as a person writes it; None where no version can have it."""
+    if not text.isdecimal() or len(text) > len(str(LARGEST_VERSION)):
+        return None
+    return number if (number := int(text)) <= LARGEST_VERSION else None
+
 
 class Record(BaseModel):
     """Base of all records."""

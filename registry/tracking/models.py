@@ -15,7 +15,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from modkernel.errors import NotFoundError, SpecError
-from modkernel.registry.records import ModuleRecord, NetworkRecord, VersionRecord
+from modkernel.registry.records import (
+    ModuleRecord,
+    NetworkRecord,
+    VersionRecord,
+    version_number,
+)
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.aliases import Alias, Target, stored_aliases
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, speaks_with_mlflow
@@ -184,6 +189,8 @@ class Models:
         Raises:
             NotFoundError: there is none.
         """
+        if version.isdecimal() and version_number(version) is None:
+            raise NotFoundError(f"MLflow has no version {version[:20]}: its numbers are smaller.")
         with _none_where_unfit():
             return self.client.get_model_version(name, version)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from modkernel.errors import AmbiguousError, NotFoundError, SpecError
-from modkernel.registry import ModuleRecord, Registry
+from modkernel.registry import Catalogue, ModuleRecord, Registry
 from modkernel.registry.sql.tables import ModuleRow
 from tests.registry.helpers.examples import Examples, store_one
 
@@ -58,13 +58,17 @@ def test_a_version_deleted_by_a_person_is_not_resolved(
         ("other@best", r"No module answers to 'other'"),
         (f"{NAME}/7", r"no version '7' in MLflow"),
         (f"{NAME}/x", r"no version 'x' in MLflow"),
+        (f"{NAME}/{2**31}", r"no version '2147483648' in MLflow"),
+        (f"{NAME}/{'9' * 20}", r"no version '9{20}' in MLflow"),
+        (f"{NAME}/{'9' * 5000}", r"no version '9{5000}' in MLflow"),
         ("other/1", r"No module answers to 'other'"),
     ],
 )
 def test_what_answers_to_nothing(registry: Registry, reference: str, message: str) -> None:
     registry.promotions.promote(NAME, "champion", 1)
-    with pytest.raises(NotFoundError, match=message):
-        registry.modules.resolve(reference)
+    for resolve in (registry.modules.resolve, Catalogue.open(registry.settings).module):
+        with pytest.raises(NotFoundError, match=message):
+            resolve(reference)
 
 
 def test_a_prefix_of_two_ids(registry: Registry, two: tuple[ModuleRecord, ModuleRecord]) -> None:
