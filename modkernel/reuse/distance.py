@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modkernel.errors import MomentsError
 from modkernel.reuse.moments import ClassMoments, ModuleMoments
+from modkernel.reuse.scores.statistics import RANK_TOLERANCE, factor
 
 __all__ = ["distance_from"]
 
@@ -42,7 +43,7 @@ def distance_from(moments: ModuleMoments) -> Callable[[Tensor], Tensor]:
         A function: φ, floating [N, d], to float64 [N].
 
     Raises:
-        MomentsError: all examples of each class have the same features.
+        MomentsError: all examples of each class have the same features, but for rounding.
     """
     train = moments.train
     there = train.counts > 0
@@ -50,18 +51,17 @@ def distance_from(moments: ModuleMoments) -> Callable[[Tensor], Tensor]:
     means = train.sums[there] / n[:, None]
     within = train.products[there].sum(0) - (means.T * n) @ means
     within /= n.sum()
-    variance = float(within.trace()) / len(within)
-    if not variance > 0:
-        raise MomentsError(
-            f"Module {moments.module_id[:12]} gives all examples of a class the same features, so "
-            "that no distance to them has a unit: measure it on more examples."
-        )
-    identity = torch.eye(len(within), dtype=torch.float64)
-    lower = torch.linalg.cholesky(within + SHRINKAGE * variance * identity)
+    trace = float(within.trace())
+    if not trace > RANK_TOLERANCE * float(train.squares[there].sum() / n.sum()):
+        raise _no_unit(moments)
+    shrunk = within + SHRINKAGE * trace / len(within) * torch.eye(len(within), dtype=torch.float64)
+    lower = factor(shrunk)
     held_out = moments.validation
     if held_out.examples < ENOUGH:
         held_out = held_out.merge(train)
     unit = _mean_square(held_out, there, means, torch.cholesky_inverse(lower))
+    if not unit > 0:  # Not a number, too: what there is, is lost in the rounding of large sums.
+        raise _no_unit(moments)
     centres = _whitened(means, lower)
 
     def distance(phi: Tensor) -> Tensor:
@@ -70,6 +70,13 @@ def distance_from(moments: ModuleMoments) -> Callable[[Tensor], Tensor]:
         return nearest / math.sqrt(unit)
 
     return distance
+
+
+def _no_unit(moments: ModuleMoments) -> MomentsError:
+    return MomentsError(
+        f"Module {moments.module_id[:12]} gives all examples of a class the same features, so "
+        "that no distance to them has a unit: measure it on more examples."
+    )
 
 
 def _whitened(rows: Tensor, lower: Tensor) -> Tensor:

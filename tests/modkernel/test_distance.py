@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -75,6 +77,41 @@ def test_classes_of_equal_features_have_no_unit() -> None:
     x, y = torch.eye(10), torch.arange(10)
     with pytest.raises(MomentsError, match="no distance to them has a unit"):
         distance_from(moments_of(x, y, x, y))
+
+
+@pytest.mark.parametrize("noise", [1e-8, 1e-7, 1e-6])
+@pytest.mark.parametrize("dimension", [16, 512])
+def test_features_that_differ_by_rounding_alone_have_no_unit(dimension: int, noise: float) -> None:
+    """Float32 rows of length one, all but equal within each class."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(300) % 3
+    centres = torch.rand(3, dimension, generator=generator)
+    rows = centres[y] * (1 + noise * torch.randn(300, dimension, generator=generator))
+    phi = rows / rows.norm(dim=1, keepdim=True)
+    with pytest.raises(MomentsError, match="no distance to them has a unit"):
+        distance_from(moments_of(phi[:240], y[:240], phi[240:], y[240:]))
+
+
+@pytest.mark.parametrize("noise", [3e-5, 1e-3])
+def test_features_that_vary_little_have_a_unit(noise: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(300) % 3
+    rows = torch.rand(3, 64, generator=generator)[y]
+    rows = rows * (1 + noise * torch.randn(300, 64, generator=generator))
+    phi = rows / rows.norm(dim=1, keepdim=True)
+    distance = distance_from(moments_of(phi[:240], y[:240], phi[240:], y[240:]))
+    assert float(distance(phi[240:]).square().mean().sqrt()) == pytest.approx(1, rel=1e-3)
+
+
+def test_second_moments_that_no_examples_have_give_no_unit() -> None:
+    """An import refuses them; older ones may be stored."""
+    x, y = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
+    good = moments_of(x, y, x, y)
+    products = good.train.products.clone()
+    products[0, 0, 1] = products[0, 1, 0] = 1e3
+    bad = replace(good, train=replace(good.train, products=products))
+    with pytest.raises(MomentsError, match="no distance to them has a unit"):
+        distance_from(bad)
 
 
 def test_answers(tmp_path) -> None:
