@@ -33,10 +33,11 @@ def search_figure(result: SearchResult) -> bytes:
     for row in sorted(scored, key=lambda row: _rank(row, result)):
         _draw(ax, row, result, places)
     percents = result.score == ACCURACY
+    kind = "held-out" if all(row.held_out for row in scored) else "training"
     ax.set(
         title=f"{result.name}: {len(result.candidates)} modules trained in place of "
         f"{result.networks} networks",
-        ylabel="held-out accuracy of a ridge output module" if percents else result.score,
+        ylabel=f"{kind} accuracy of a ridge output module" if percents else result.score,
         xlim=(0.8, stages + 0.95),
     )
     ax.set_xticks(range(1, stages + 1), [f"stage {k}" for k in range(1, stages + 1)])

@@ -61,6 +61,7 @@ def log_search(registry: Registry, run_id: str, result: SearchResult, figure: by
         "description": lambda row: row.description,
         result.score: lambda row: row.score,
         "balanced_accuracy": lambda row: row.balanced_accuracy,
+        "held_out": lambda row: row.held_out,
         "worst_class": lambda row: None if row.worst_class is None else row.worst_class.text,
         "seconds": lambda row: None if row.module is None else row.module.seconds,
         "module": lambda row: None if row.module is None else row.module.id,

@@ -33,6 +33,8 @@ class CandidateResult(Spec):
     """Where the score is an accuracy, on the same examples."""
     worst_class: ClassRecall | None = None
     """Likewise."""
+    held_out: bool = True
+    """Likewise, whether they are of examples that are not trained on: of few there are none."""
     kept: bool
     """Whether the next stage, or the network, stands on it."""
     error: str | None = None

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from modkernel.data import DatasetInfo, describe_dataset
 from modkernel.errors import MomentsError
-from modkernel.features.measure import MeasuredFeatures, measured_features
+from modkernel.features.measure import MeasuredFeatures, held_out, measured_features
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.search.spec import ACCURACY
 from modkernel.flows.tasks.measure import measure_stored_module
@@ -25,11 +25,13 @@ from modkernel.training.report import ClassRecall
 
 
 class CandidateScore(NamedTuple):
-    """How good a candidate is; the last two where that is an accuracy."""
+    """How good a candidate is; the others where that is an accuracy."""
 
     score: float
     balanced_accuracy: float | None = None
     worst_class: ClassRecall | None = None
+    held_out: bool = True
+    """Whether it is of examples that are not trained on."""
 
 
 _told: TypeAdapter[CandidateScore] = TypeAdapter(CandidateScore)
@@ -55,8 +57,9 @@ def score_candidate(
     """The score of a stored module on the measured examples of its data; larger is better.
 
     'accuracy': a ridge output module is fitted in closed form on the moments of the training
-    examples and tested on the held-out validation examples. A score of moments is that of the
-    held-out examples' moments.
+    examples and tested on the held-out validation examples; where there are none, on those that
+    are validated on and trained on as well. A score of moments is that of all that are validated
+    on.
 
     Raises:
         ScoreError: the score is undefined for the module's features.
@@ -64,9 +67,9 @@ def score_candidate(
     """
     here = feature_cache(registry.settings)
     if name != ACCURACY or measured_features(here, record.id, info.fingerprint) is not None:
-        return _score(registry, record, dataset, info.fingerprint, name)
+        return _score(registry, record, dataset, info, name)
     if not sends_work(registry.settings):
-        return _score(registry, record, dataset, info.fingerprint, name)
+        return _score(registry, record, dataset, info, name)
     asked = work_of(
         registry,
         "score",
@@ -78,7 +81,7 @@ def score_candidate(
         score=name,
     )
     if not is_worth_it(registry.settings, asked):
-        return _score(registry, record, dataset, info.fingerprint, name)
+        return _score(registry, record, dataset, info, name)
     # The features are where the module was trained, or are taken again on a device.
     key = sha256(f"score {record.id} {info.fingerprint} {name}".encode()).hexdigest()
     told = send(key, f"score {record.name} {record.short_id}", "measuring", asked)
@@ -93,13 +96,14 @@ def score_stored_module(module_id: str, dataset: DatasetSpec, score: str) -> str
     """
     registry = open_registry()
     record = registry.modules.resolve(module_id)
-    fingerprint = describe_dataset(dataset, registry.settings.places).fingerprint
-    return _told.dump_json(_score(registry, record, dataset, fingerprint, score)).decode()
+    info = describe_dataset(dataset, registry.settings.places)
+    return _told.dump_json(_score(registry, record, dataset, info, score)).decode()
 
 
 def _score(
-    registry: Registry, record: ModuleRecord, dataset: DatasetSpec, fingerprint: str, name: str
+    registry: Registry, record: ModuleRecord, dataset: DatasetSpec, info: DatasetInfo, name: str
 ) -> CandidateScore:
+    fingerprint = info.fingerprint
     if not registry.moments.has(record, fingerprint):
         measure_stored_module(record.id, dataset)
     moments = registry.moments.load(record, fingerprint)
@@ -107,11 +111,16 @@ def _score(
         return CandidateScore(reusability(moments.validation, score=name))
     features = _features(registry, record, dataset, fingerprint)
     weights, bias = ridge_head(moments.train)
-    confusion = head_confusion(weights, bias, features.validation, features.validation_labels)
-    found = evaluation_from(confusion)
-    registry.modules.tell_accuracy(record, found.accuracy)
-    classes = moments.train.classes
-    return CandidateScore(found.accuracy, found.balanced_accuracy, worst_of(found, classes))
+    rows = held_out(features, info.n_borrowed)
+    is_held_out = bool(rows.any())
+    answers = features.validation_labels.clone()
+    if is_held_out:
+        answers[~rows] = -1
+    found = evaluation_from(head_confusion(weights, bias, features.validation, answers))
+    worst = worst_of(found, moments.train.classes)
+    if is_held_out:
+        registry.modules.tell_accuracy(record, found.accuracy)
+    return CandidateScore(found.accuracy, found.balanced_accuracy, worst, is_held_out)
 
 
 def _features(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modkernel.errors import ChildError, NonFiniteError, ScoreError, TrainingError
+from modkernel.flows.plans.datasets import note
 from modkernel.flows.plans.steps import Below
 from modkernel.flows.runtime.events import tell
 from modkernel.flows.runtime.results import ModuleResult
@@ -102,6 +103,11 @@ def run_stage(
     if not entries:
         reasons = "\n".join(f"{row.description}: {row.error}" for row in failed)
         raise TrainingError(f"All candidates of stage {stage + 1} failed.\n{reasons}")
+    if not all(entry.row.held_out for entry in entries):
+        note(
+            f"All examples that stage {stage + 1} is compared on are training examples, which "
+            "flatter every candidate: give data with more validation examples."
+        )
     last = stage == len(plan.spec.stages) - 1
     best = sorted(entries, key=_score, reverse=True)[: 1 if last else plan.spec.beam]
     kept = {entry.record.id for entry in best}

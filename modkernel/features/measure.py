@@ -62,8 +62,8 @@ def measure(
     examples per class, unaugmented. The data alone decide which ones, so all modules are
     measured on the same. A gaussian kernel's centres are drawn as `train_output` does with seed 0.
     Validation examples are held out of what is trained on labels, but for those that the set
-    borrows (`Dataset.validation_part`); a module that was trained on a list of this data set's
-    pairs has seen them (`DatasetFacts.saw_validation`).
+    borrows (`Dataset.validation_part`), which `held_out` tells apart; a module that was trained on
+    a list of this data set's pairs has seen them (`DatasetFacts.saw_validation`).
 
     Args:
         modules: a chain of hidden modules, first to last; the last is measured.
@@ -160,6 +160,26 @@ def measured_features(
         train.get(DIGESTS),
         validation.get(DIGESTS),
     )
+
+
+def held_out(features: MeasuredFeatures, borrowed: int) -> Tensor:
+    """Which of the measured validation examples nobody was trained on as part of this data set.
+
+    Not those that the set borrows from its training part, which all are measured, after the others;
+    nor copies of measured training examples.
+
+    Args:
+        features: of the data.
+        borrowed: `DatasetInfo.n_borrowed` of the data.
+
+    Returns:
+        bool [n].
+    """
+    count = len(features.validation_labels)
+    apart = torch.arange(count) < count - borrowed
+    if features.train_digests is not None and features.validation_digests is not None:
+        apart &= ~torch.isin(features.validation_digests, features.train_digests)
+    return apart
 
 
 def _key(module_id: str, fingerprint: str, split: str) -> FeatureKey:

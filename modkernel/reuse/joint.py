@@ -120,7 +120,7 @@ def _too_few() -> ScoreError:
     return ScoreError(
         "Modules are chosen by one half of the held-out examples and judged by the other, and "
         f"there are too few: measure on data with at least {FEWEST_HELD_OUT} validation examples "
-        "of each side, and some training examples."
+        "of each side that are no training examples, and some training examples."
     )
 
 

@@ -145,8 +145,11 @@ def _check(
 def _held_out(
     extractor: FeatureExtractor, data: Dataset, arithmetic: Arithmetic, control: Control
 ) -> Sample | None:
-    """The validation examples that moments are of; none where there are none with a label."""
-    part = data.validation_part()
+    """The validation examples that moments are of, but for those that are training examples too.
+
+    None where there are none with a label.
+    """
+    part = data.validation
     if part.labels is None:
         return None
     rows = pick(part.labels, data, "validation", VALIDATION_PER_CLASS)

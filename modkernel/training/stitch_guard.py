@@ -67,6 +67,8 @@ def judge_stitch(
 ) -> StitchFigures:
     """What a stitch is worth on validation examples, beside LOWER alone and UPPER at home.
 
+    Not on those that a small set borrows from its training part (`Dataset.validation_part`).
+
     With class labels: accuracies of ridge output modules on `LABELS_PER_CLASS` labels a class, the
     mean of `DRAWS` draws that are the same for all. LOWER alone, trained or not, is the better of
     two: under its own kernel, and, where it gives maps, under one that keeps where in the map a
@@ -86,10 +88,10 @@ def judge_stitch(
     """
     chain = [*lower, stitch]
     explained, compared = _explained(chain, upper, data, arithmetic, stop)
-    labels, held = data.train.labels, data.validation_part()
+    labels, held = data.train.labels, data.validation
     count = len(data.classes)
     fewest = 0 if labels is None else int(torch.bincount(labels, minlength=count).min())
-    if labels is None or held.labels is None or not fewest:
+    if labels is None or held.labels is None or not fewest or not compared:
         return _judged(StitchFigures(explained=explained, held_out=compared))
     pool = pick(labels, data, "stitch", POOL_PER_CLASS)
     tested = pick(held.labels, data, "stitch validation", HELD_OUT_PER_CLASS)
@@ -168,6 +170,8 @@ def kept_above_chance(accuracy: float, home: float, classes: int) -> float:
 
 def objection_to(figures: StitchFigures) -> str | None:
     """Why a stitch of these figures is not worth storing, as a sentence; None where it is."""
+    if not figures.held_out:
+        return "the data have no validation examples that are no training examples to judge it by."
     accuracy, lower, bare = figures.accuracy, figures.lower, figures.untrained
     if accuracy is None or lower is None or bare is None:
         if figures.explained < LEAST_EXPLAINED:
@@ -241,9 +245,11 @@ def _explained(
 
     1 - Σ‖φ - φ*‖² / Σ‖φ* - mean φ*‖², and the number of examples.
     """
-    held = data.validation_part().examples
+    held = data.validation.examples
     drawn = torch.randperm(len(held), generator=generator_for("stitch", data.fingerprint))
     rows = drawn[:HELD_OUT].sort().values
+    if not len(rows):
+        return 0.0, 0
     kernel = make_kernel(upper[-1].spec.interface.kernel)
 
     def features(modules: Sequence[StoredModule]) -> Tensor:

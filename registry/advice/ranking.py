@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from modkernel.data import DATASETS, DatasetInfo
 from modkernel.errors import ArtifactError, MomentsError, ScoreError
-from modkernel.features.measure import MeasuredFeatures, measured_features
+from modkernel.features.measure import MeasuredFeatures, held_out, measured_features
 from modkernel.registry.advice.evidence import new_module
 from modkernel.registry.advice.records import (
     Advice,
@@ -29,7 +29,7 @@ from modkernel.registry.backends import Backends, feature_cache
 from modkernel.registry.beside.examples import SeenExamples
 from modkernel.registry.beside.moments import StoredMoments, none_of
 from modkernel.registry.records import ModuleRecord, MomentsRecord
-from modkernel.reuse.moments import ClassMoments
+from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
 from modkernel.reuse.scores import (
     DEFAULT_SCORE,
     bootstrap,
@@ -208,7 +208,8 @@ class Adviser:
             try:
                 found = self.moments.read(record, stored)
                 tasks, names = [question.task], [question.score]
-                value = score_tasks(found.train, tasks, names, found.validation)
+                held = self._held_out(record, found, question)
+                value = score_tasks(found.train, tasks, names, held)
             except (ArtifactError, MomentsError) as error:
                 return LeftOut(module=record, reason="moments", message=str(error))
             except ScoreError as error:
@@ -219,6 +220,21 @@ class Adviser:
             return map(score, measured)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             return list(pool.map(score, measured))
+
+    def _held_out(
+        self, record: ModuleRecord, found: ModuleMoments, question: _Question
+    ) -> ClassMoments:
+        """Moments of validation examples: without those that are trained on, if it matters."""
+        data = question.data
+        if not data.n_borrowed or moment_score(question.score).needs != "held_out":
+            return found.validation
+        cache = feature_cache(self.backends.settings)
+        features = measured_features(cache, record.id, data.fingerprint)
+        if features is None:
+            raise MomentsError(not_cached(record))
+        labels = features.validation_labels.clone()
+        labels[~held_out(features, data.n_borrowed)] = -1
+        return accumulate([(features.validation, labels)], data.classes, data.fingerprint)
 
     def _ranked(self, one: _Scored, question: _Question, closely: bool) -> Ranked:
         """A scored module; looked at closely, with what its cached features tell."""
@@ -249,6 +265,8 @@ class Adviser:
         trained = self.shelf.trained_on(one.facts, data.fingerprint)
         fitted = known(features.train_digests, side[features.train_labels] >= 0, trained)
         answers = side[features.validation_labels]
+        validated = int((answers >= 0).sum())
+        answers[~held_out(features, data.n_borrowed)] = -1
         seen = known(features.validation_digests, answers >= 0, trained)
         found = _Look(seen=len(seen), fitted=len(fitted) > 0)
         try:
@@ -256,6 +274,8 @@ class Adviser:
             found = replace(found, interval=_interval(grouped, features, question))
             if self.shelf.saw_pairs(one.facts, data):
                 return replace(found, reason="pairs", message=saw_pairs_of(one.record))
+            if validated and not bool((answers >= 0).any()):
+                return replace(found, reason="score", message=_none_held_out(validated))
             if len(seen) and len(seen) == int((answers >= 0).sum()):
                 return replace(found, reason="seen", message=_saw_all(one.record))
             weight, bias = ridge_head(grouped)
@@ -289,6 +309,13 @@ def _saw_all(record: ModuleRecord) -> str:
     return (
         f"Module {record.short_id} ({record.name}), or one under it, was trained on all of the "
         "held-out examples, as part of another data set."
+    )
+
+
+def _none_held_out(validated: int) -> str:
+    return (
+        f"All {validated} examples of the task that are validated on are training examples too, "
+        "which tell no accuracy: give data with more validation examples."
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modkernel.data import DatasetInfo
 from modkernel.errors import InterfaceError, MomentsError, ScoreError, SpecError
-from modkernel.features.measure import MeasuredFeatures, measured_features
+from modkernel.features.measure import MeasuredFeatures, held_out, measured_features
 from modkernel.kernels import make_kernel
 from modkernel.lookup import trusting
 from modkernel.modules.cost import Cost, hidden_cost
@@ -109,7 +109,7 @@ def _usable(
             continue
         key = frozenset(one.facts)
         if key not in seen:
-            seen[key] = _may_have_seen(shelf, one, found, side, data)
+            seen[key] = _may_have_seen(shelf, one, found, _held_out(found, side, data), data)
         if (why := seen[key]) is not None:
             left_out.append(why.model_copy(update={"module": one.record}))
             continue
@@ -124,7 +124,14 @@ def _usable(
         )
     sides = side[first.train_labels]
     rows = max(FEWEST_ROWS, NUMBERS // numbers)
-    return usable, Sample.of(sides, side[first.validation_labels], rows), int((sides >= 0).sum())
+    return usable, Sample.of(sides, _held_out(first, side, data), rows), int((sides >= 0).sum())
+
+
+def _held_out(found: MeasuredFeatures, side: Tensor, data: DatasetInfo) -> Tensor:
+    """The side of each validation example; -1 of those that are trained on as well."""
+    sides = side[found.validation_labels]
+    sides[~held_out(found, data.n_borrowed)] = -1
+    return sides
 
 
 def _misfit(record: ModuleRecord, data: DatasetInfo) -> str | None:
@@ -145,13 +152,13 @@ def _same_examples(one: MeasuredFeatures, other: MeasuredFeatures) -> bool:
 
 
 def _may_have_seen(
-    shelf: Shelf, one: Candidate, found: MeasuredFeatures, side: Tensor, data: DatasetInfo
+    shelf: Shelf, one: Candidate, found: MeasuredFeatures, sides: Tensor, data: DatasetInfo
 ) -> LeftOut | None:
     """Why a module's held-out figures would flatter it, if they would."""
     if shelf.saw_pairs(one.facts, data):
         return LeftOut(module=one.record, reason="pairs", message=saw_pairs_of(one.record))
     trained = shelf.trained_on(one.facts, data.fingerprint)
-    count = len(known(found.validation_digests, side[found.validation_labels] >= 0, trained))
+    count = len(known(found.validation_digests, sides >= 0, trained))
     if not count:
         return None
     return LeftOut(

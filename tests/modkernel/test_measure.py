@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from modkernel.features import measure as measuring
 from modkernel.features.cache import FeatureCache
 from modkernel.features.extractor import frozen_chain
 from modkernel.features.fold import fold_norms
-from modkernel.features.measure import measure, measured_features
+from modkernel.features.measure import held_out, measure, measured_features
 from modkernel.kernels import make_kernel
 from modkernel.modules.stored import StoredModule, build_module, write_module
 from modkernel.reuse.moments import ClassMoments, ModuleMoments
@@ -121,6 +122,38 @@ def test_at_most_so_many_of_a_class_and_the_same_for_every_module(
     assert again is not None
     assert not torch.equal(again.train, two.train), "other data, other examples"
     assert other.train.fingerprint == "e" * 64
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("told_apart", [True, False])
+def test_borrowed_training_examples_and_copies_of_them_are_not_held_out(
+    chain: list[StoredModule], tmp_path: Path, told_apart: bool
+) -> None:
+    whole = data()
+    train = replace(whole.train, digests=torch.arange(96) if told_apart else None)
+    rows = torch.tensor([2, 3, 4, 9])  # Of classes 2, 0, 1, 0: one has its own validation example.
+    images, labels = made_images(30, 1)
+    own = Split(
+        [f"1/{row}" for row in rows.tolist()],
+        labels[rows],
+        Resident.whole(images[rows]),
+        torch.tensor([1000, 1001, 1002, 1003]) if told_apart else None,
+    )
+    borrowed = torch.tensor([5, 10])
+    made = replace(whole, train=train, validation=own, borrowed=borrowed)
+    cache = FeatureCache(tmp_path, PLENTY)
+    measure(chain[:1], made, FLOAT32, cache=cache)
+    found = measured_features(cache, chain[0].id, made.fingerprint)
+    assert found is not None
+    assert found.validation_labels.tolist() == [*labels[rows].tolist(), 2, 1]
+    assert held_out(found, made.info().n_borrowed).tolist() == [True] * 4 + [False] * 2
+    assert held_out(found, 0).sum() >= 4
+    if told_apart:
+        assert found.train_digests is not None
+        copied = own.digests.clone()  # type: ignore[union-attr]
+        copied[1] = found.train_digests[0]
+        other = replace(found, validation_digests=torch.cat([copied, borrowed + 5000]))
+        assert held_out(other, 2).tolist() == [True, False, True, True, False, False]
 
 
 def test_kept_features_are_not_computed_again(

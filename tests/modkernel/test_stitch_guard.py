@@ -168,3 +168,27 @@ def test_data_without_labels_are_judged_by_features_alone(tmp_path: Path) -> Non
     assert found.explained == pytest.approx(1 - float(left), rel=1e-5)
     assert (found.accuracy, found.held_out) == (None, 80)
     assert found.metrics() == {"stitch.explained": found.explained}
+
+
+@pytest.mark.parametrize("own", [5, 0])
+def test_training_examples_that_are_validated_on_judge_no_stitch(tmp_path: Path, own: int) -> None:
+    lower, (below, upper) = maps(tmp_path, 0)[:1], maps(tmp_path, 1)
+    spec = stitched(lower[0], upper)
+    raw, labels = made_images(80)
+
+    def part(rows: slice) -> Split:
+        names = [str(i) for i in range(80)][rows]
+        return Split(names, labels[rows], Resident.whole(raw[rows]))
+
+    parts = part(slice(40)), part(slice(40, 40 + own)), part(slice(45, 80))
+    pixels = lower[0].spec.preprocessing
+    data = Dataset("few", tuple("abc"), "f" * 64, pixels, *parts, borrowed=torch.arange(6))
+    chain = [below, upper]
+    weights, _ = fit_stitch(spec, data.train.examples, lower, chain, arithmetic=FLOAT32)
+    stored = write_module(tmp_path / "stitch", spec, weights)
+    found = judge_stitch(lower, chain, stored, data, FLOAT32)
+    assert found.held_out == own
+    assert (found.accuracy is None) == (own == 0)
+    if not own:
+        with pytest.raises(StitchError, match=r"no training examples to judge it by.*--force"):
+            check_worth(found)

@@ -10,10 +10,11 @@ import torch
 
 from modkernel.data import ExampleDigests
 from modkernel.modules.stored import StoredModule, write_module
-from modkernel.registry import Ranked, Registry
+from modkernel.registry import Advice, Ranked, Registry
 from modkernel.registry.advice import ranking
 from modkernel.reuse.moments import ModuleMoments, accumulate
 from modkernel.reuse.moments_file import write_moments
+from modkernel.reuse.scores import reusability
 from modkernel.reuse.task import parse_task
 from tests.modkernel.helpers.stored_examples import FACTS, PREPROCESSING, make_hidden
 from tests.registry.helpers.examples import Examples, store_chain, store_one
@@ -79,3 +80,43 @@ def test_held_out_examples_that_a_module_was_trained_on_are_left_out(
         without = ask(Kept(*train, phi[~is_known], labels[~is_known]))
         assert one.accuracy == without.accuracy
         assert (one.reason, without.seen) == (None, 0)
+
+
+@pytest.mark.parametrize("own", [40, 0])
+def test_training_examples_that_are_validated_on_tell_no_accuracy(
+    registry: Registry,
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: int,
+) -> None:
+    record = store_one(registry, examples.first())
+    train, held = features(0, 80), features(50, 40)
+    # Of a small set, after the validation examples of its own come some that are trained on.
+    lent = tuple(part[:12] for part in train)
+    phi, labels = (torch.cat([ours[:own], theirs]) for ours, theirs in zip(held, lent, strict=True))
+    both = (accumulate([part], CLASSES, BASE) for part in (train, (phi, labels)))
+    write_moments(tmp_path / "new", ModuleMoments(record.id, *both, 0.1))
+    registry.moments.store(record, tmp_path / "new")
+
+    def ask(kept: Kept, borrowed: int, score: str = "logme") -> Advice:
+        monkeypatch.setattr(ranking, "measured_features", lambda *_: kept)
+        return registry.advice.rank(parse_task("cat, dog"), info(n_borrowed=borrowed), score)
+
+    kept = Kept(*train, phi, labels)
+    (one,) = ask(kept, 12).ranked
+    by_held_out = ask(kept, 12, "ridge")
+    if own:
+        (without,) = ask(Kept(*train, *held), 0).ranked
+        assert one.accuracy == without.accuracy
+        assert (one.knn, one.reason) == (without.knn, None)
+        (found,) = by_held_out.ranked
+        moments = (accumulate([part], CLASSES, BASE) for part in (train, held))
+        expected = reusability(next(moments), parse_task("cat, dog"), "ridge", next(moments))
+        assert found.score == pytest.approx(expected)
+    else:
+        assert (one.accuracy, one.knn, one.reason) == (None, None, "score")
+        assert one.message is not None
+        assert "All 6 examples of the task that are validated on are training" in one.message
+        assert by_held_out.ranked == ()
+        assert [left.reason for left in by_held_out.left_out] == ["score"]

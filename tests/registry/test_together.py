@@ -91,6 +91,17 @@ def test_modules_that_may_have_seen_held_out_examples_are_not_joined(
         registry.advice.together(TASK, info(), 2)
 
 
+def test_training_examples_that_are_validated_on_neither_choose_nor_judge(
+    registry: Registry, examples: Examples
+) -> None:
+    record = store_one(registry, examples.first(), "one.hidden-1")
+    cached(registry, record, (1.0,) * 4, 0)
+    assert registry.advice.together(TASK, info(), 1).judging == 60
+    assert registry.advice.together(TASK, info(n_borrowed=80), 1).judging == 30
+    with pytest.raises(ScoreError, match="each side that are no training examples"):
+        registry.advice.together(TASK, info(n_borrowed=148), 1)
+
+
 def test_modules_that_cannot_stand_beside_others_are_told(
     registry: Registry, examples: Examples
 ) -> None:

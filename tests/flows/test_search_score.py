@@ -1,0 +1,45 @@
+"""The accuracy that candidates of a search are compared by, from cached features alone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from modkernel.features.measure import MeasuredFeatures
+from modkernel.flows.search import score
+from modkernel.reuse.moments import ModuleMoments, accumulate
+from modkernel.reuse.scores import head_accuracy, ridge_head
+from modkernel.spec import DatasetSpec
+from tests.registry.test_advice import BASE, CLASSES, features, info
+
+
+@pytest.mark.parametrize(("own", "held_out"), [(40, True), (0, False)])
+def test_training_examples_that_are_validated_on_count_only_where_there_are_no_others(
+    monkeypatch: pytest.MonkeyPatch, own: int, held_out: bool
+) -> None:
+    train, held = features(0, 80), features(50, 40)
+    lent = tuple(part[:12] for part in train)
+    phi, labels = (torch.cat([ours[:own], theirs]) for ours, theirs in zip(held, lent, strict=True))
+    kept = MeasuredFeatures(*train, phi, labels)
+    moments = [accumulate([part], CLASSES, BASE) for part in (train, (phi, labels))]
+    told: list[float] = []
+    registry: Any = SimpleNamespace(
+        settings=None,
+        moments=SimpleNamespace(
+            has=lambda *_: True, load=lambda *_: ModuleMoments("m", moments[0], moments[1], 0.1)
+        ),
+        modules=SimpleNamespace(tell_accuracy=lambda _, accuracy: told.append(accuracy)),
+    )
+    record: Any = SimpleNamespace(id="m")
+    monkeypatch.setattr(score, "feature_cache", lambda _: None)
+    monkeypatch.setattr(score, "measured_features", lambda *_: kept)
+    found = score.score_candidate(
+        registry, record, DatasetSpec(), info(n_borrowed=12), score.ACCURACY
+    )
+    accuracy = head_accuracy(*ridge_head(moments[0]), *(held if own else lent))
+    expected = pytest.approx(accuracy, abs=1e-6)
+    assert (found.score, found.held_out) == (expected, held_out)
+    assert told == ([expected] if held_out else []), "its page has no accuracy of what it knows"
