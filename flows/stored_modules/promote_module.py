@@ -8,6 +8,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
+from modkernel.data import DatasetInfo
 from modkernel.errors import SpecError
 from modkernel.flows.display.artifacts import artifact_key, leave_page, table
 from modkernel.flows.plans import datasets
@@ -45,6 +46,10 @@ class Measured(Spec):
     balanced_accuracy: float
     worst_accuracy: float
     """Of the class of least accuracy."""
+    tested: int | None = None
+    """Test examples that it was compared on; none where it is not known."""
+    of_tests: int
+    """That the data have: those that a module's chain has seen are left out, of each its own."""
 
 
 class PromotionResult(Spec):
@@ -81,14 +86,12 @@ def promote_module(module: str, alias: str, dataset: DatasetSpec | None = None) 
     check_is_hidden(candidate)
     registry.promotions.check_may_move(alias)
     present = _present(registry, candidate, alias)
+    figures, before = _compared(registry, candidate, present, dataset)
     if present is not None and present.id == candidate.id:
-        figures = _measured(registry, candidate, dataset)
         emit(Note(f"{candidate.name}@{alias} means version {candidate.version} already."))
         return PromotionResult(
-            alias=alias, candidate=figures, present=figures, decision="same", comment=""
+            alias=alias, candidate=figures, present=before, decision="same", comment=""
         )
-    figures = _measured(registry, candidate, dataset)
-    before = None if present is None else _measured(registry, present, dataset)
     leave_page(
         _page(alias, figures, before),
         key=artifact_key("promotion", f"{candidate.name} {alias}"),
@@ -126,37 +129,61 @@ def _present(registry: Registry, candidate: ModuleRecord, alias: str) -> ModuleR
     return registry.modules.resolve(f"{candidate.name}@{alias}")
 
 
-def _measured(registry: Registry, module: ModuleRecord, dataset: DatasetSpec | None) -> Measured:
-    whole, info = datasets.for_chain(registry, module, dataset)
+def _compared(
+    registry: Registry,
+    candidate: ModuleRecord,
+    present: ModuleRecord | None,
+    dataset: DatasetSpec | None,
+) -> tuple[Measured, Measured | None]:
+    """The candidate's figures and the present module's, on the same data."""
+    whole, info = datasets.for_chain(registry, candidate, dataset)
     check_labelled(info, "on which modules are compared")
+    if present is None:
+        return _measured(candidate, whole, info), None
+    datasets.check_chain_trusted(registry, present)
+    datasets.check_fits(info, present)
+    return _measured(candidate, whole, info), _measured(present, whole, info)
+
+
+def _measured(module: ModuleRecord, dataset: DatasetSpec, info: DatasetInfo) -> Measured:
     task = Task.of_classes(info.classes)
     spec = GroundTruthSpec(
         module_id=module.id,
         fingerprint=info.fingerprint,
-        own=task,
+        own=task if module.spec.dataset.fingerprint == info.fingerprint else None,
         targets=(task,),
         output=OUTPUT,
         seed=SEED,
     )
     name = f"{module.name}/{module.version}"
-    _, truth = measure_stored_ground_truth(name, spec, whole)
+    _, truth = measure_stored_ground_truth(name, spec, dataset)
     return Measured(
         module=name,
         accuracy=truth.accuracy[0],
         balanced_accuracy=truth.balanced_accuracy[0],
         worst_accuracy=truth.worst_accuracy[0],
+        tested=None if truth.left_out is None else info.n_test - truth.left_out,
+        of_tests=info.n_test,
     )
 
 
 def _page(alias: str, candidate: Measured, present: Measured | None) -> str:
     def cells(one: Measured | None) -> list[str]:
         if one is None:
-            return ["nothing", "", "", ""]
+            return ["nothing", "", "", "", ""]
         shares = (one.accuracy, one.balanced_accuracy, one.worst_accuracy)
-        return [one.module, *(f"{100 * share:.2f} %" for share in shares)]
+        tested = "not known" if one.tested is None else f"{one.tested} of {one.of_tests}"
+        return [one.module, *(f"{100 * share:.2f} %" for share in shares), tested]
 
     # Two columns: the dialog in which people decide is narrow.
     head = ("", f"@{alias} now", "candidate")
-    names = ("module", "accuracy", "balanced", "worst class")
+    names = ("module", "accuracy", "balanced", "worst class", "tested on")
     rows = [list(row) for row in zip(names, cells(present), cells(candidate), strict=True)]
-    return f"{table(head, rows)}\n\nOf an output module in closed form on each, on the test part."
+    told = "Of an output module in closed form on each, on the test part."
+    counts = {one.tested for one in (candidate, present) if one is not None}
+    if counts != {candidate.of_tests}:
+        told += (
+            " Examples that a module or one under it was trained or validated on are left out, of "
+            "each its own: the two may be compared on different ones."
+        )
+    return f"{table(head, rows)}\n\n{told}"

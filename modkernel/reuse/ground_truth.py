@@ -43,6 +43,11 @@ class GroundTruth(Spec):
     worst_accuracy: tuple[float, ...] = Field(
         description="Likewise, of the side of least accuracy."
     )
+    left_out: int | None = Field(
+        None,
+        description="Test examples that are in none of these, since the module's chain had seen "
+        "them; none where it is not known, of older versions.",
+    )
     scores: dict[str, tuple[float, ...]] = Field(
         description="Those of the table of scores that need more than moments, by name."
     )

@@ -112,6 +112,7 @@ def measure_ground_truth(
         accuracy=tuple(one.accuracy for one in found),
         balanced_accuracy=tuple(one.balanced_accuracy for one in found),
         worst_accuracy=tuple(_worst(one) for one in found),
+        left_out=0 if tested is None else len(data.test) - len(tested),
         scores=scores,
         undefined=undefined,
         score_seconds=seconds,

@@ -19,6 +19,7 @@ from modkernel.registry.beside.ground_truths import GroundTruths
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.tables import GroundTruthRow, ModuleRow, NetworkRow
+from modkernel.reuse.ground_truth import GroundTruthSpec
 from modkernel.reuse.new_module import Evidence, Forecast, forecast, verdict
 from modkernel.reuse.task import Task
 from modkernel.spec import HiddenModuleSpec
@@ -85,11 +86,25 @@ def gathered(backends: Backends) -> list[Evidence]:
         if members and all(record.state == "READY" for record, _ in members):
             with suppress(StoreError):
                 truth = GroundTruths(backends).read(members[-1][0], kept)
-                if truth.spec.own in truth.spec.targets:
-                    place = truth.spec.targets.index(truth.spec.own)
-                    accuracy = truth.balanced_accuracy[place]
-                    found |= _evidence(members, accuracy, len(truth.spec.own.groups))
+                own = truth.spec.own
+                if own is not None and _is_own(own, truth.spec, [one for one, _ in members]):
+                    accuracy = truth.balanced_accuracy[truth.spec.targets.index(own)]
+                    found |= _evidence(members, accuracy, len(own.groups))
     return list(found.values())
+
+
+def _is_own(own: Task, spec: GroundTruthSpec, chain: Sequence[ModuleRecord]) -> bool:
+    """Whether all of a chain was trained on the data of the task that it was evaluated on.
+
+    A study trains on a part of what it evaluates on, for one of several targets: there the names of
+    the classes tell. What promotions of former versions compared on other data is not its own.
+    """
+    facts = [record.spec.dataset for record in chain]
+    if own not in spec.targets or len({one.fingerprint for one in facts}) > 1:
+        return False
+    if facts[0].fingerprint == spec.fingerprint:
+        return True
+    return len(spec.targets) > 1 and set(facts[0].classes) == set(own.groups)
 
 
 def _of_network(rows: Sequence[ModuleRow], text: str) -> Mapping[tuple[str, ...], Evidence]:

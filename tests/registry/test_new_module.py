@@ -9,7 +9,7 @@ import pytest
 from modkernel.modules.stored import write_module
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.advice.evidence import gathered
-from modkernel.reuse.task import parse_task
+from modkernel.reuse.task import Task, parse_task
 from tests.modkernel.helpers.stored_examples import FACTS, make_hidden
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
 from tests.registry.test_advice import info
@@ -51,7 +51,9 @@ def test_networks_and_studies_tell_what_a_new_module_would_reach(
     assert len(gathered(registry.backends)) == 4
     # A study's module, evaluated on its own task of two classes.
     studied = store_one(registry, examples.first(9), "studied.hidden-1")
-    registry.ground_truths.store(written(tmp_path / "truth.json", truth_of(studied, 0.85)))
+    truth = truth_of(studied, 0.85)
+    data = truth.spec.changed(fingerprint=FACTS.fingerprint)
+    registry.ground_truths.store(written(tmp_path / "truth.json", truth.changed(spec=data)))
     found = registry.advice.new_module(TASK, asked, 0.5)
     assert (found.tasks, found.verdict, found.same_data) == (5, "train", False)
     assert found.interval is not None
@@ -62,3 +64,29 @@ def test_networks_and_studies_tell_what_a_new_module_would_reach(
     assert found.seconds == pytest.approx(1.5 * 150 / 100)
     assert registry.advice.new_module(TASK, asked, 0.95).verdict == "reuse"
     assert registry.advice.new_module(TASK, asked, None).verdict == "unsure"
+
+
+def test_what_was_trained_for_other_data_is_no_evidence(
+    registry: Registry, examples: Examples, tmp_path: Path
+) -> None:
+    record = store_one(registry, examples.first(), "one.hidden-1")
+
+    def store(own: Task, *others: Task) -> None:
+        truth = truth_of(record)
+        spec = truth.spec.changed(own=own, targets=(own, *others), fingerprint="c" * 64)
+        figures = dict.fromkeys(
+            ("accuracy", "balanced_accuracy", "worst_accuracy"), (0.4,) * (1 + len(others))
+        )
+        registry.ground_truths.store(
+            written(tmp_path / "truth.json", truth.changed(spec=spec, **figures))
+        )
+
+    trained_for, other = Task.of_classes(FACTS.classes), Task.of_classes(("x", "y"))
+    # As promote-module of former versions left it on other data, of whatever classes.
+    store(other)
+    store(trained_for)
+    store(other, trained_for)
+    assert gathered(registry.backends) == []
+    # A study trains for one of several targets, on a part of what it evaluates on.
+    store(trained_for, other)
+    assert [one.accuracy for one in gathered(registry.backends)] == [0.4]
