@@ -111,7 +111,7 @@ def _own(plan: StudyPlan, modules: Sequence[ModuleResult], balanced: Matrix) -> 
     return [
         Evidence(
             recipe=_backbone(task.module),
-            dataset=plan.parts[task.part].info.name,
+            dataset=plan.parts[task.part].info.fingerprint,
             classes=len(task.task.groups),
             examples=task.examples,
             accuracy=float(balanced[place, place]),

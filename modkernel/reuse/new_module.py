@@ -32,12 +32,13 @@ class Evidence:
     """A network whose modules were all trained for the task that it was evaluated on.
 
     Attributes:
-        recipe: what was trained and how, in words; equal words, equal recipe.
-        dataset: name of the data set.
+        recipe: what was trained and how, in words.
+        dataset: what tells its data set from others.
         classes: of the task.
         examples: for training.
         accuracy: balanced, on the test part, with all labels.
         seconds: of training.
+        digest: of all that the words leave out; recipes of equal words and digests are equal.
     """
 
     recipe: str
@@ -46,6 +47,7 @@ class Evidence:
     examples: int
     accuracy: float
     seconds: float
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Forecast:
     Attributes:
         recipe: of the past ones.
         tasks: how many there are.
-        same_data: whether all are on the same data set, by its name.
+        same_data: whether all are on the same data set as the task.
         accuracy: balanced; the median.
         interval: of it.
         seconds: of training; the median.
@@ -79,13 +81,13 @@ def forecast(
     """What the past tells of a task; a number of past tasks where they are too few.
 
     Past tasks are like this one if they have between half and twice as many classes, and between a
-    quarter and four times as many training examples; those on data of the same name come first.
+    quarter and four times as many training examples; those on the same data set come first.
     Accuracies are compared as the share of the way from a guess to all right, which does not depend
     on the number of classes; seconds grow with the examples.
 
     Args:
         evidence: any order; later ones count as more recent.
-        dataset: name of the task's data set.
+        dataset: what tells the task's data set from others.
         classes: of the task.
         examples: training examples of the task.
 
@@ -122,9 +124,9 @@ def _within(one: int, other: int, ratio: float) -> bool:
 
 def _commonest(evidence: Sequence[Evidence]) -> list[Evidence]:
     """Those of the recipe that most are of; the more recent of equals."""
-    by_recipe: dict[str, list[Evidence]] = {}
+    by_recipe: dict[tuple[str, str], list[Evidence]] = {}
     for one in evidence:
-        by_recipe.setdefault(one.recipe, []).append(one)
+        by_recipe.setdefault((one.recipe, one.digest), []).append(one)
     return max(reversed(by_recipe.values()), key=len, default=[])
 
 

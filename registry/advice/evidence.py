@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ from sqlalchemy.orm import Session, selectinload
 from modkernel.data import DatasetInfo
 from modkernel.errors import StoreError
 from modkernel.registry.advice.records import NewModule
+from modkernel.registry.advice.shelf import everybody_has_alike
 from modkernel.registry.backends import Backends
 from modkernel.registry.beside.ground_truths import GroundTruths
 from modkernel.registry.records import ModuleRecord
@@ -27,6 +31,13 @@ from modkernel.training.report import OutputEvaluation
 
 NEWEST = 1000
 """Networks, and ground truths, that are looked at: the newest ones."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    what: tuple[str, ...]
+    """What tells it from other evidence: the data, its classes and the recipe."""
+    evidence: Evidence
 
 
 def new_module(
@@ -43,7 +54,8 @@ def new_module(
     side = task.assign(data.classes)
     counts = torch.tensor(data.train_counts or (0,) * len(side))
     examples = int(counts[side >= 0].sum())
-    found = forecast(gathered(backends), data.name, len(task.groups), examples)
+    known_by = _known_by(data.name, data.fingerprint)
+    found = forecast(gathered(backends), known_by, len(task.groups), examples)
     shown: dict[str, Any] = {"verdict": verdict(found, reached), "reached": reached}
     if not isinstance(found, Forecast):
         return NewModule(tasks=found, **shown)
@@ -63,10 +75,11 @@ def new_module(
 def gathered(backends: Backends) -> list[Evidence]:
     """All of it, oldest first: networks that were trained for one task, and studies' own tasks.
 
-    A network counts where all its modules were trained on the same data, with class labels; a task
-    that was evaluated again counts as it was evaluated last.
+    A network counts where all its modules were trained on the same data, with class labels, each on
+    the one before it. A task that was evaluated again, or trained again with another seed, counts
+    as it was evaluated last.
     """
-    found: dict[tuple[str, ...], Evidence] = {}
+    found = list[_Found]()
     with backends.database.reading() as session:
         newest = select(NetworkRow).order_by(NetworkRow.created_at.desc()).limit(NEWEST)
         newest = newest.options(selectinload(NetworkRow.evaluations))
@@ -74,7 +87,7 @@ def gathered(backends: Backends) -> list[Evidence]:
             if network.evaluations:
                 chain = [session.get(ModuleRow, one.module_id) for one in network.members]
                 text = network.evaluations[-1].evaluation
-                found |= _of_network([row for row in chain if row is not None], text)
+                found += _of_network([row for row in chain if row is not None], text)
         truths = select(GroundTruthRow).order_by(GroundTruthRow.created_at.desc()).limit(NEWEST)
         of_studies = [
             (GroundTruths.record_of(row), _chain(session, row.module_id))
@@ -89,8 +102,17 @@ def gathered(backends: Backends) -> list[Evidence]:
                 own = truth.spec.own
                 if own is not None and _is_own(own, truth.spec, [one for one, _ in members]):
                     accuracy = truth.balanced_accuracy[truth.spec.targets.index(own)]
-                    found |= _evidence(members, accuracy, len(own.groups))
-    return list(found.values())
+                    found += _evidence(members, accuracy, len(own.groups))
+    latest: dict[tuple[str, ...], Evidence] = {}
+    for one in found:
+        latest.pop(one.what, None)  # It moves to the end: order tells which is more recent.
+        latest[one.what] = one.evidence
+    return list(latest.values())
+
+
+def _known_by(name: str, fingerprint: str) -> str:
+    """What tells a data set from others: its name, where that says what is in it."""
+    return name if everybody_has_alike(name) else fingerprint
 
 
 def _is_own(own: Task, spec: GroundTruthSpec, chain: Sequence[ModuleRecord]) -> bool:
@@ -107,11 +129,11 @@ def _is_own(own: Task, spec: GroundTruthSpec, chain: Sequence[ModuleRecord]) -> 
     return len(spec.targets) > 1 and set(facts[0].classes) == set(own.groups)
 
 
-def _of_network(rows: Sequence[ModuleRow], text: str) -> Mapping[tuple[str, ...], Evidence]:
+def _of_network(rows: Sequence[ModuleRow], text: str) -> list[_Found]:
     members = [(queries.record_of(row), row.report) for row in rows]
     facts = {record.spec.dataset.fingerprint for record, _ in members}
-    if len(members) < 2 or len(facts) > 1:
-        return {}
+    if len(members) < 2 or len(facts) > 1 or not _is_chain([record for record, _ in members]):
+        return []
     evaluation = OutputEvaluation.model_validate_json(text)
     hidden = [one for one in members if one[0].kind != "output"]
     accuracy = evaluation.balanced_accuracy_all_labels
@@ -120,8 +142,8 @@ def _of_network(rows: Sequence[ModuleRow], text: str) -> Mapping[tuple[str, ...]
 
 def _evidence(
     members: Sequence[tuple[ModuleRecord, str]], accuracy: float, classes: int
-) -> Mapping[tuple[str, ...], Evidence]:
-    """Of hidden modules, first to last, each with its report; by their ids."""
+) -> list[_Found]:
+    """Of hidden modules, first to last, each with its report; nothing where they tell nothing."""
     specs = [record.spec for record, _ in members if isinstance(record.spec, HiddenModuleSpec)]
     # Trained on pairs, from another module's weights or beside others, it is no module of the
     # recipe alone.
@@ -132,20 +154,30 @@ def _evidence(
         or spec.together
         for spec in specs
     )
-    if len(specs) != len(members) or not specs or other:
-        return {}
+    is_chain = _is_chain([record for record, _ in members])
+    if len(specs) != len(members) or not specs or other or not is_chain:
+        return []
     report = json.loads(members[0][1])
     if not report.get("examples"):
-        return {}
+        return []
+    data = specs[0].dataset
     one = Evidence(
         recipe=_recipe(specs, report.get("device", "cpu")),
-        dataset=specs[0].dataset.name,
+        dataset=_known_by(data.name, data.fingerprint),
         classes=classes,
         examples=report["examples"],
         accuracy=accuracy,
         seconds=sum(record.seconds for record, _ in members),
+        digest=_digest(specs),
     )
-    return {tuple(record.id for record, _ in members): one}
+    return [_Found((data.fingerprint, *data.classes, one.recipe, one.digest), one)]
+
+
+def _is_chain(records: Sequence[ModuleRecord]) -> bool:
+    """Whether each module stands on the one before it alone."""
+    return all(
+        after.spec.interface.stands_on == (before.id,) for before, after in pairwise(records)
+    )
 
 
 def _recipe(specs: Sequence[HiddenModuleSpec], device: str) -> str:
@@ -155,11 +187,19 @@ def _recipe(specs: Sequence[HiddenModuleSpec], device: str) -> str:
         parts.append(f"width {backbone.width}")
     if backbone.name == "mlp":
         parts.append(f"depth {backbone.depth}")
+    parts.append(f"up to {specs[-1].blocks[-1]}")
     epochs = sum(spec.recipe.epochs for spec in specs)
     parts.append(f"{epochs} epoch{'' if epochs == 1 else 's'}")
     if len(specs) > 1:
         parts[-1] += f" in {len(specs)} modules"
     return ", ".join([*parts, specs[-1].hidden.objective.name, f"on {device.partition(':')[0]}"])
+
+
+def _digest(specs: Sequence[HiddenModuleSpec]) -> str:
+    """Of all that was chosen: what it was trained on and the seed are no part of a recipe."""
+    chosen = [spec.model_dump(mode="json", include={"backbone", "blocks", "hidden"})
+              for spec in specs]  # fmt: skip
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
 def _chain(session: Session, module_id: str) -> list[ModuleRow]:

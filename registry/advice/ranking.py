@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from modkernel.data import DATASETS, DatasetInfo
+from modkernel.data import DatasetInfo
 from modkernel.errors import ArtifactError, MomentsError, ScoreError
 from modkernel.features.measure import MeasuredFeatures, held_out, measured_features
 from modkernel.registry.advice.evidence import new_module
@@ -23,7 +23,13 @@ from modkernel.registry.advice.records import (
     Ranked,
     Together,
 )
-from modkernel.registry.advice.shelf import Shelf, known, not_cached, saw_pairs_of
+from modkernel.registry.advice.shelf import (
+    Shelf,
+    everybody_has_alike,
+    known,
+    not_cached,
+    saw_pairs_of,
+)
 from modkernel.registry.advice.together import choose_together
 from modkernel.registry.backends import Backends, feature_cache
 from modkernel.registry.beside.examples import SeenExamples
@@ -48,8 +54,6 @@ FEW_EXAMPLES = 200
 the accuracy of anything is known to a few points only, and so is a score."""
 LARGE_BYTES = 1 << 20
 """Of a file of moments from which on several threads help: they work outside the interpreter."""
-FILES = ("image_folder", "arrays", "table", "huggingface")
-"""Data sets whose name does not tell what is in them."""
 _Measured = tuple[ModuleRecord, MomentsRecord, tuple[DatasetFacts, ...]]
 
 
@@ -346,4 +350,4 @@ def _is_fitted(facts: DatasetFacts, task: Task, data: DatasetInfo) -> bool:
 
 def _is_named(facts: DatasetFacts, data: DatasetInfo) -> bool:
     """Whether both are of one data set that everybody has alike."""
-    return facts.name == data.name and data.name in DATASETS and data.name not in FILES
+    return facts.name == data.name and everybody_has_alike(data.name)

@@ -11,7 +11,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import defer
 from torch import Tensor
 
-from modkernel.data import DatasetInfo
+from modkernel.data import DATASETS, DatasetInfo
 from modkernel.registry.advice.records import LeftOut
 from modkernel.registry.backends import Backends
 from modkernel.registry.beside.examples import SeenExamples
@@ -20,6 +20,9 @@ from modkernel.registry.records import ModuleRecord, MomentsRecord
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.tables import ModuleRow, MomentsRow
 from modkernel.spec import DatasetFacts, Preprocessing
+
+FILES = ("image_folder", "arrays", "table", "huggingface")
+"""Data sets whose name does not tell what is in them."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,11 @@ def known(digests: Tensor | None, of_task: Tensor, trained: np.ndarray) -> Tenso
     if digests is None:
         return torch.empty(0, dtype=torch.int64)
     return (torch.from_numpy(np.isin(digests.numpy(), trained)) & of_task).nonzero().flatten()
+
+
+def everybody_has_alike(name: str) -> bool:
+    """Whether the name of a data set tells what is in it."""
+    return name in DATASETS and name not in FILES
 
 
 def takes(wanted: Preprocessing, found: Preprocessing) -> bool:

@@ -6,22 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from modkernel.modules.stored import write_module
+from modkernel.modules.stored import StoredModule, stored_weights, write_module
 from modkernel.registry import ModuleRecord, Registry
+from modkernel.registry.advice import evidence
 from modkernel.registry.advice.evidence import gathered
 from modkernel.reuse.task import Task, parse_task
-from tests.modkernel.helpers.stored_examples import FACTS, make_hidden
+from modkernel.spec import DatasetFacts, HiddenSpec, Recipe
+from tests.modkernel.helpers.stored_examples import FACTS, make_hidden, store_joined_output
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
-from tests.registry.test_advice import info
+from tests.registry.test_advice import BASE, info
 from tests.registry.test_ground_truths import truth_of, written
 
 TASK = parse_task("cat, dog, ship")
 
 
-def trained(registry: Registry, examples: Examples, seed: int, name: str) -> ModuleRecord:
+def on_data(stored: StoredModule, facts: DatasetFacts) -> StoredModule:
+    """A module of the same weights that was trained on other data."""
+    changed = stored.spec.changed(dataset=facts)
+    name = f"{stored.folder.name}-{changed.digest()[:6]}"
+    return write_module(stored.folder.with_name(name), changed, stored_weights(stored))
+
+
+def trained(
+    registry: Registry, examples: Examples, seed: int, name: str, facts: DatasetFacts = FACTS
+) -> ModuleRecord:
     """A network of one hidden module and an output module, both trained on the same data."""
-    first = examples.first(seed)
-    records = store_chain(registry, (first, examples.output(first)), name)
+    first = on_data(examples.first(seed), facts)
+    records = store_chain(registry, (first, on_data(examples.output(first), facts)), name)
     registry.networks.add(name, [one.id for one in records], EVALUATION)
     return records[0]
 
@@ -31,7 +42,8 @@ def test_networks_and_studies_tell_what_a_new_module_would_reach(
 ) -> None:
     asked = info(train_counts=(50,) * 4)
     for seed in range(4):
-        below = trained(registry, examples, seed, f"net-{seed}")
+        facts = FACTS.changed(fingerprint=f"{seed + 1}" * 64)
+        below = trained(registry, examples, seed, f"net-{seed}", facts)
     found = registry.advice.new_module(TASK, asked, 0.5)
     assert (found.tasks, found.verdict, found.balanced_accuracy) == (4, "unsure", None)
     # Evaluated again, a network counts once.
@@ -90,3 +102,48 @@ def test_what_was_trained_for_other_data_is_no_evidence(
     # A study trains for one of several targets, on a part of what it evaluates on.
     store(trained_for, other)
     assert [one.accuracy for one in gathered(registry.backends)] == [0.4]
+
+
+def test_seeds_of_one_task_count_once_and_files_are_told_apart_by_their_content(
+    registry: Registry, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(2):
+        trained(registry, examples, seed, f"net-{seed}")
+    (one,) = gathered(registry.backends)
+    assert one.dataset == "digits", "a name that says what is in it"
+    for digit in "ab":
+        facts = FACTS.changed(name="image_folder", fingerprint=digit * 64)
+        trained(registry, examples, 0, f"folder-{digit}", facts)
+    found = gathered(registry.backends)
+    assert [each.dataset for each in found] == ["digits", "a" * 64, "b" * 64]
+    assert len({(each.recipe, each.digest) for each in found}) == 1
+    asked = list[str]()
+    monkeypatch.setattr(evidence, "forecast", lambda _, known_by, *__: asked.append(known_by) or 0)
+    for name in ("image_folder", "digits"):
+        registry.advice.new_module(TASK, info(name=name), 0.5)
+    assert asked == [BASE, "digits"]
+
+
+def test_recipes_that_differ_in_anything_are_not_mixed(
+    registry: Registry, examples: Examples
+) -> None:
+    first = examples.first()
+    second, other = examples.second(first), examples.first(1)
+    records = store_chain(registry, (first, second, examples.output(second)), "two")
+    registry.networks.add("two", [one.id for one in records], EVALUATION)
+    part = store_one(registry, examples.output(first), "part.output")
+    registry.networks.add("part", [records[0].id, part.id], EVALUATION)
+    for number, changes in enumerate(({"tail": ("layer1.0",)}, {"recipe": Recipe(batch_size=64)})):
+        hidden = first.spec.changed(hidden=HiddenSpec(**changes))
+        stored = write_module(first.folder.with_name(f"{number}"), hidden, stored_weights(first))
+        chain = store_chain(registry, (stored, examples.output(stored)), f"changed-{number}")
+        registry.networks.add(f"changed-{number}", [one.id for one in chain], EVALUATION)
+    found = gathered(registry.backends)
+    assert len({(each.recipe, each.digest) for each in found}) == len(found) == 4
+    assert [each.recipe.split(", ")[2] for each in found[:2]] == ["up to layer1.0", "up to stem"]
+    # What stands side by side is not what training one gives.
+    beside = store_one(registry, other, "beside.hidden-1")
+    output, _ = store_joined_output(examples.folder / "joined", (first, other))
+    top = store_one(registry, output, "joined.output")
+    registry.networks.add("joined", [records[0].id, beside.id, top.id], EVALUATION)
+    assert gathered(registry.backends) == found
