@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modkernel.data import DatasetInfo, LabelList
-from modkernel.errors import SpecError
+from modkernel.errors import ScoreError, SpecError
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden, check_labelled
 from modkernel.flows.plans.steps import Below
 from modkernel.flows.specs.composition import Aligned, Weights
 from modkernel.plan import check_output, check_whole
 from modkernel.registry import ModuleRecord, Registry
-from modkernel.spec import DatasetSpec, OutputSpec
+from modkernel.registry.advice.shelf import saw_pairs_of
+from modkernel.spec import DatasetFacts, DatasetSpec, OutputSpec
+
+REMEDY = "give the weights, or leave them out for equal ones."
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def plan_composition(
         InterfaceError: a module does not take the data, or is no hidden module, or several cannot
             stand side by side.
         LabelBudgetError: more labels than there are.
+        ScoreError: see `check_saw_no_pairs`, where the weights are to be chosen.
     """
     registry.promotions.sync_named(hidden)
     tops = tuple(registry.modules.resolve(reference) for reference in hidden)
@@ -69,4 +73,22 @@ def plan_composition(
     given = None if labels is None else datasets.check_labels(registry, whole, labels)
     if isinstance(weights, str):
         check_labelled(info, "which weights are chosen by")
+        check_saw_no_pairs(registry, tops, info)
     return Composition(tops, below, whole, info, given)
+
+
+def check_saw_no_pairs(registry: Registry, tops: Sequence[ModuleRecord], info: DatasetInfo) -> None:
+    """Check that no list of pairs let modules see the held-out examples of some data.
+
+    Raises:
+        ScoreError: one did, so that they cannot choose its weight.
+    """
+    for top in tops:
+        if registry.advice.shelf.saw_pairs(learnt_by(registry, top), info):
+            raise ScoreError(f"{saw_pairs_of(top)} They choose no weights for it: {REMEDY}")
+
+
+def learnt_by(registry: Registry, top: ModuleRecord) -> tuple[DatasetFacts, ...]:
+    """What a module and those under it were trained on."""
+    chain = registry.modules.chain(top)
+    return tuple(facts for record in chain for facts in record.spec.learnt_from)

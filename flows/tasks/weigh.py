@@ -10,17 +10,17 @@ from torch import Tensor
 from modkernel.data import DatasetInfo
 from modkernel.errors import MomentsError, ScoreError
 from modkernel.features.measure import MeasuredFeatures, held_out, measured_features
+from modkernel.flows.plans.composition import REMEDY, learnt_by
 from modkernel.flows.plans.datasets import note
 from modkernel.flows.tasks.child import tasks_in_hand
 from modkernel.flows.tasks.measure import measure_stored_module
 from modkernel.flows.tasks.side_by_side import side_by_side
 from modkernel.registry import ModuleRecord, Registry
-from modkernel.registry.advice.shelf import Shelf, known, saw_pairs_of
+from modkernel.registry.advice.shelf import Shelf, known
 from modkernel.registry.backends import feature_cache
 from modkernel.reuse.weights import aligned_weights
 from modkernel.spec import DatasetFacts, DatasetSpec
 
-REMEDY = "give the weights, or leave them out for equal ones."
 DIGITS = 3
 """Of a weight; what lies beyond is noise of the held-out examples."""
 
@@ -32,7 +32,7 @@ def weighed(
 
     Args:
         registry: has the modules.
-        tops: to stand side by side, two or more.
+        tops: to stand side by side, two or more, as of `check_saw_no_pairs`.
         dataset: labelled, whose held-out examples are looked at; modules are measured on it where
             need be.
         info: of it.
@@ -44,14 +44,11 @@ def weighed(
         The modules of some weight in their order, and the weights; none for one that is left alone.
 
     Raises:
-        ScoreError: the weights cannot be told: a list of pairs let a module see the held-out
-            examples, none are left, or see `aligned_weights`.
+        ScoreError: the weights cannot be told: modules were trained on all of the examples, or see
+            `aligned_weights`.
         MomentsError: the measured features do not fit into the feature cache.
     """
-    learnt = [_learnt(registry, top) for top in tops]
-    for top, facts in zip(tops, learnt, strict=True):
-        if registry.advice.shelf.saw_pairs(facts, info):
-            raise ScoreError(f"{saw_pairs_of(top)} They choose no weights for it: {REMEDY}")
+    learnt = [learnt_by(registry, top) for top in tops]
     starts = [partial(measure_stored_module.submit, top.id, dataset, True) for top in tops]
     for _, future in side_by_side(starts, tasks_in_hand(registry.settings)):
         future.result()
@@ -77,12 +74,6 @@ def weighed(
             note(f"{top.name}/{top.version} is left out: it adds nothing to the others.")
     kept = tuple(top for top, weight in pairs if weight)
     return kept, tuple(weight for weight in weights if weight) if len(kept) > 1 else None
-
-
-def _learnt(registry: Registry, top: ModuleRecord) -> tuple[DatasetFacts, ...]:
-    """What a module and those under it were trained on."""
-    chain = registry.modules.chain(top)
-    return tuple(facts for record in chain for facts in record.spec.learnt_from)
 
 
 def _unseen(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ import torch
 
 from modkernel.errors import ScoreError
 from modkernel.features.measure import MeasuredFeatures
+from modkernel.flows.plans import composition, datasets
+from modkernel.flows.plans.composition import plan_composition
 from modkernel.flows.tasks import weigh
 from modkernel.registry.advice.shelf import Shelf
 from modkernel.reuse.weights import aligned_weights
-from modkernel.spec import DatasetFacts, DatasetSpec
+from modkernel.spec import DatasetFacts, DatasetSpec, OutputSpec
 from tests.modkernel.helpers.stored_examples import FACTS
 from tests.registry.test_advice import BASE, features, info
 
@@ -38,18 +41,24 @@ def two(monkeypatch: pytest.MonkeyPatch) -> tuple[MeasuredFeatures, MeasuredFeat
     return made[0], made[1]
 
 
-def weights(trained: np.ndarray, facts: DatasetFacts = OTHER, **data: Any) -> list[float]:
-    remembered = {OTHER: (trained, np.empty(0, np.int64))}
+def registry_of(facts: DatasetFacts, trained: np.ndarray | None = None) -> tuple[Any, list[Any]]:
+    """A registry that knows what `OTHER` trains on, and the modules."""
+    remembered = {} if trained is None else {OTHER: (trained, np.empty(0, np.int64))}
     shelf = Shelf(SimpleNamespace(), SimpleNamespace(of=remembered.get))  # type: ignore[arg-type]
     tops: list[Any] = []
     for name, learnt in (("honest", FACTS.changed(fingerprint=BASE)), ("learnt", facts)):
         spec = SimpleNamespace(learnt_from=(learnt,))
         tops.append(SimpleNamespace(id=name, short_id=name, name=name, version=1, spec=spec))
-    registry: Any = SimpleNamespace(
+    registry = SimpleNamespace(
         settings=None,
         advice=SimpleNamespace(shelf=shelf),
         modules=SimpleNamespace(chain=lambda top: (top,)),
     )
+    return registry, tops
+
+
+def weights(trained: np.ndarray, **data: Any) -> list[float]:
+    registry, tops = registry_of(OTHER, trained)
     _, found = weigh.weighed(registry, tops, DatasetSpec(), info(**data))
     return [1.0] if found is None else list(found)
 
@@ -73,9 +82,20 @@ def test_examples_that_a_module_was_trained_on_choose_no_weights(
         weights(np.arange(200, 260))
 
 
-def test_a_module_that_saw_pairs_of_the_data_is_refused_by_name(
-    two: tuple[MeasuredFeatures, MeasuredFeatures],
+def test_a_module_that_saw_pairs_of_the_data_is_refused_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    of_pairs = FACTS.changed(fingerprint=BASE, pairs_fingerprint="1" * 64)
+    registry, tops = registry_of(FACTS.changed(fingerprint=BASE, pairs_fingerprint="1" * 64))
+    registry.promotions = SimpleNamespace(sync_named=lambda _: None)
+    registry.modules.resolve = {top.name: top for top in tops}.get
+    for name in ("check_is_hidden", "check_output", "Below"):
+        monkeypatch.setattr(composition, name, MagicMock())
+    monkeypatch.setattr(datasets, "for_join", lambda *_: (DatasetSpec(), info()))
+
+    def planned(weights: Literal["aligned"] | None) -> tuple[Any, ...]:
+        names = ("honest", "learnt")
+        return plan_composition(registry, names, None, OutputSpec(), None, weights).tops
+
+    assert planned(None) == tuple(tops)
     with pytest.raises(ScoreError, match=r"learnt .*list of pairs.* give the weights"):
-        weights(np.arange(0), of_pairs)
+        planned("aligned")
