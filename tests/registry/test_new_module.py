@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,17 @@ import pytest
 from modkernel.modules.stored import StoredModule, stored_weights, write_module
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.advice import evidence
-from modkernel.registry.advice.evidence import gathered
+from modkernel.registry.advice.evidence import _evidence, _is_chain, gathered
+from modkernel.reuse.new_module import Evidence
 from modkernel.reuse.task import Task, parse_task
-from modkernel.spec import DatasetFacts, HiddenSpec, Recipe
-from tests.modkernel.helpers.stored_examples import FACTS, make_hidden, store_joined_output
+from modkernel.spec import DatasetFacts, HiddenSpec, Recipe, Upstream
+from tests.modkernel.helpers.stored_examples import FACTS, make_hidden
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
 from tests.registry.test_advice import BASE, info
 from tests.registry.test_ground_truths import truth_of, written
 
 TASK = parse_task("cat, dog, ship")
+REPORT = json.dumps({"examples": 100, "device": "cpu"})
 
 
 def on_data(stored: StoredModule, facts: DatasetFacts) -> StoredModule:
@@ -108,15 +111,15 @@ def test_seeds_of_one_task_count_once_and_files_are_told_apart_by_their_content(
     registry: Registry, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in range(2):
-        trained(registry, examples, seed, f"net-{seed}")
+        record = trained(registry, examples, seed, f"net-{seed}")
     (one,) = gathered(registry.backends)
     assert one.dataset == "digits", "a name that says what is in it"
-    for digit in "ab":
-        facts = FACTS.changed(name="image_folder", fingerprint=digit * 64)
-        trained(registry, examples, 0, f"folder-{digit}", facts)
-    found = gathered(registry.backends)
-    assert [each.dataset for each in found] == ["digits", "a" * 64, "b" * 64]
-    assert len({(each.recipe, each.digest) for each in found}) == 1
+    folders = [
+        evidence_of(with_spec(record, dataset=FACTS.changed(name="image_folder", fingerprint=data)))
+        for data in ("a" * 64, "b" * 64)
+    ]
+    assert [each.dataset for each in folders] == ["a" * 64, "b" * 64]
+    assert {(each.recipe, each.digest) for each in folders} == {(one.recipe, one.digest)}
     asked = list[str]()
     monkeypatch.setattr(evidence, "forecast", lambda _, known_by, *__: asked.append(known_by) or 0)
     for name in ("image_folder", "digits"):
@@ -127,23 +130,35 @@ def test_seeds_of_one_task_count_once_and_files_are_told_apart_by_their_content(
 def test_recipes_that_differ_in_anything_are_not_mixed(
     registry: Registry, examples: Examples
 ) -> None:
-    first = examples.first()
-    second, other = examples.second(first), examples.first(1)
-    records = store_chain(registry, (first, second, examples.output(second)), "two")
-    registry.networks.add("two", [one.id for one in records], EVALUATION)
-    part = store_one(registry, examples.output(first), "part.output")
-    registry.networks.add("part", [records[0].id, part.id], EVALUATION)
-    for number, changes in enumerate(({"tail": ("layer1.0",)}, {"recipe": Recipe(batch_size=64)})):
-        hidden = first.spec.changed(hidden=HiddenSpec(**changes))
-        stored = write_module(first.folder.with_name(f"{number}"), hidden, stored_weights(first))
-        chain = store_chain(registry, (stored, examples.output(stored)), f"changed-{number}")
-        registry.networks.add(f"changed-{number}", [one.id for one in chain], EVALUATION)
-    found = gathered(registry.backends)
-    assert len({(each.recipe, each.digest) for each in found}) == len(found) == 4
+    first = store_one(registry, examples.first())
+
+    def on(*below: ModuleRecord, **changes: object) -> ModuleRecord:
+        upstream = [Upstream(id=one.id) for one in below]
+        interface = first.spec.interface.changed(upstream=upstream)
+        made = with_spec(first, interface=interface, **changes)
+        return made.model_copy(update={"id": made.spec.digest()})
+
+    second = on(first, blocks=("layer1.0",))
+    found = [
+        evidence_of(first, second),
+        evidence_of(first),
+        evidence_of(with_spec(first, hidden=HiddenSpec(tail=("layer1.0",)))),
+        evidence_of(with_spec(first, hidden=HiddenSpec(recipe=Recipe(batch_size=64)))),
+    ]
+    assert len({(each.recipe, each.digest) for each in found}) == len(found)
     assert [each.recipe.split(", ")[2] for each in found[:2]] == ["up to layer1.0", "up to stem"]
     # What stands side by side is not what training one gives.
-    beside = store_one(registry, other, "beside.hidden-1")
-    output, _ = store_joined_output(examples.folder / "joined", (first, other))
-    top = store_one(registry, output, "joined.output")
-    registry.networks.add("joined", [records[0].id, beside.id, top.id], EVALUATION)
-    assert gathered(registry.backends) == found
+    other = first.model_copy(update={"id": "e" * 64})
+    assert _evidence([(one, REPORT) for one in (first, other)], 0.9, 3) == []
+    top, joined = on(second), on(first, second)
+    assert _is_chain([first, second, top])
+    assert not _is_chain([first, second, joined])
+
+
+def with_spec(record: ModuleRecord, **changes: object) -> ModuleRecord:
+    return record.model_copy(update={"spec": record.spec.changed(**changes)})
+
+
+def evidence_of(*chain: ModuleRecord) -> Evidence:
+    (found,) = _evidence([(record, REPORT) for record in chain], 0.9, 3)
+    return found.evidence
