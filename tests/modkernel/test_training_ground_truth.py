@@ -53,8 +53,10 @@ def split(count: int, seed: int) -> Split:
 
 
 DATA = Dataset(
-    "made", FACTS.classes, "f" * 64, PREPROCESSING, split(150, 2), split(30, 3), split(60, 4)
-)
+    "made", FACTS.classes, "f" * 64, PREPROCESSING, split(150, 2), split(30, 3), split(60, 4),
+    borrowed=torch.arange(20),
+)  # fmt: skip
+"""What it borrows of its training part is in no score of held-out examples."""
 
 
 def asked(chain: list[StoredModule], **changes: Any) -> GroundTruthSpec:
@@ -127,6 +129,11 @@ def test_what_is_in_the_cache_is_used(chain: list[StoredModule], tmp_path: Path)
     second = measure_ground_truth(asked(chain), chain, DATA, arithmetic=FLOAT32, cache=cache)
     assert (second.accuracy, second.scores) == (first.accuracy, first.scores)
     assert {path: path.stat().st_ino for path in cache.folder.glob("*.safetensors")} == files
+    some = torch.arange(50)
+    third = measure_ground_truth(
+        asked(chain), chain, DATA, arithmetic=FLOAT32, cache=cache, tested=some
+    )
+    assert (first.left_out, third.left_out) == (0, 10)
 
 
 def test_a_score_that_a_target_does_not_allow_is_left_out(chain: list[StoredModule]) -> None:
