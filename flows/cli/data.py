@@ -64,7 +64,7 @@ def check(
     spec, what = _dataset(path, where, image_size, channels, label)
     settings.ensure_home()
     found = look(narrowed(spec, classes), where, what)
-    page = page.resolve()
+    page = page.absolute()  # Resolved, /dev/stdout would be no path.
     replace_file(page, data_page(found, Path(path).name or path).encode())
     if json:
         shown = found.model_dump(mode="json", exclude={"examples"})
