@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from modkernel.flows.cli._output import Json, err, percent, print_json, print_table, write_output
-from modkernel.flows.cli._stored import catalogue, complete_modules, stored
+from modkernel.flows.cli._stored import MADE, catalogue, complete_modules, stored
 
 
 def compare(
@@ -38,7 +38,7 @@ def compare(
         {
             **parameters_of(record.spec),
             "classes": ", ".join(record.spec.classes or record.spec.dataset.classes),
-            "made": f"{record.created_at:%Y-%m-%d %H:%M}",
+            MADE: f"{record.created_at:%Y-%m-%d %H:%M}",
             "seconds": f"{record.seconds:.1f}",
             "accuracy": percent(accuracies.get(record.id)),
             **{name: f"{value:.4g}" for name, value in record.metrics.items()},
