@@ -27,7 +27,7 @@ class Control:
     """How a run is watched, stopped and resumed."""
 
     checkpoints: Path | None = None
-    """Folder; without one no checkpoint is written."""
+    """Folder, of one training alone: it refuses another's. Without one no checkpoint is written."""
     progress: Progress = no_progress
     stop: Stop = never_stop
 

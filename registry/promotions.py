@@ -300,7 +300,10 @@ class Promotions:
 def caller(settings: Settings) -> str:
     """Who runs this: the account of MLflow's server that is logged in with, or of this machine."""
     user = os.environ.get(USER) if settings.mlflow_uri.startswith("http") else None
-    return user or getpass.getuser()
+    try:
+        return user or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())  # In a container a user need have no name.
 
 
 def _record(row: PromotionRow, before: int | None) -> PromotionRecord:

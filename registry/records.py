@@ -232,7 +232,7 @@ class Dependents(Record):
 class Garbage(Record):
     """Something that takes room and that nothing refers to."""
 
-    kind: Literal["version", "model", "run", "checkpoint", "copy", "features", "work"]
+    kind: Literal["version", "model", "run", "checkpoint", "copy", "features", "work", "training"]
     name: str = Field(description="What it is of.")
     id: str = Field(description="A module's, a run's or a model's id, or a path.")
     size_bytes: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,28 @@ err = Console(stderr=True, highlight=False, markup=False)
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def write_output(path: Path, content: bytes, option: str) -> None:
+    """Write a file that a command was asked for, in one step.
+
+    Args:
+        path: Of the file.
+        content: All of it.
+        option: What names another one.
+
+    Raises:
+        SettingsError: It cannot be written.
+    """
+    from modkernel.errors import SettingsError
+    from modkernel.system.files import replace_file
+
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot write {path}: {error.strerror or error}. Give another {option}."
+        ) from None
 
 
 def brought_in(modules: Iterable[ModuleRecord], new: Collection[str]) -> list[dict[str, Any]]:

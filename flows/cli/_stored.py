@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 NEWEST = 100
 Limit = Annotated[int, typer.Option(min=1, help="So many at most: those made last.")]
 
-LIST = ("name", "version ", "id", "kind", "takes", "gives", "data", "accuracy ", "seconds ", "made")
-DROPPED_FIRST = ("seconds ", "gives", "takes", "made", "kind", "data", "accuracy ")
+MADE = "made (UTC)"
+"""Heading of times as they are stored."""
+LIST = ("name", "version ", "id", "kind", "takes", "gives", "data", "accuracy ", "seconds ", MADE)
+DROPPED_FIRST = ("seconds ", "gives", "takes", MADE, "kind", "data", "accuracy ")
 """Columns that a narrow terminal has no room for; names and ids are never broken."""
 
 

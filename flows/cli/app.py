@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -63,6 +65,9 @@ def _every_command(
     ] = False,
 ) -> None:
     """What stands before a command."""
+    # Names of files need be no Unicode, nor within what the terminal's encoding has.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 app.command(rich_help_panel=TRAINING)(demo.demo)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from modkernel.flows.cli._output import Json, err, percent, print_json, print_table
-from modkernel.flows.cli._stored import catalogue, complete_modules, stored
+from modkernel.flows.cli._output import Json, err, percent, print_json, print_table, write_output
+from modkernel.flows.cli._stored import MADE, catalogue, complete_modules, stored
 
 
 def compare(
@@ -27,7 +27,6 @@ def compare(
     """
     from modkernel.registry import Catalogue
     from modkernel.registry.tracking.fields import parameters_of
-    from modkernel.system.files import written_whole
 
     if len(modules) < 2:
         raise typer.BadParameter("name two modules or more", param_hint="MODULE...")
@@ -39,7 +38,7 @@ def compare(
         {
             **parameters_of(record.spec),
             "classes": ", ".join(record.spec.classes or record.spec.dataset.classes),
-            "made": f"{record.created_at:%Y-%m-%d %H:%M}",
+            MADE: f"{record.created_at:%Y-%m-%d %H:%M}",
             "seconds": f"{record.seconds:.1f}",
             "accuracy": percent(accuracies.get(record.id)),
             **{name: f"{value:.4g}" for name, value in record.metrics.items()},
@@ -61,8 +60,8 @@ def compare(
         from modkernel.flows.display.figures import objectives_figure
 
         reports = [registry.modules.report(record) for record in records]
-        with written_whole(picture) as temporary:
-            temporary.write_bytes(objectives_figure(list(zip(names, reports, strict=True))))
+        drawn = objectives_figure(list(zip(names, reports, strict=True)))
+        write_output(picture, drawn, "--picture")
         err.print(f"Drawn in {picture}.")
 
 
@@ -82,7 +81,6 @@ def graph(
     """Draw which stored modules stand on which, and the networks at their ends."""
     from modkernel.flows.display.lineage import lineage_svg
     from modkernel.registry import ModuleQuery
-    from modkernel.system.files import written_whole
 
     found = catalogue()
     if module is None:
@@ -94,6 +92,5 @@ def graph(
         modules = (*found.chain(record), *ready)
         networks = found.networks_with(record)
     svg = lineage_svg(modules, networks, found.accuracies(modules))
-    with written_whole(output) as temporary:
-        temporary.write_text(svg, encoding="utf-8")
+    write_output(output, svg.encode(errors="replace"), "FILE.svg")
     err.print(f"Drawn in {output}: {len(modules)} modules.")

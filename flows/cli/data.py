@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modkernel.flows.cli._options import Channels, Classes, ImageSize, dataset_fields, narrowed
-from modkernel.flows.cli._output import Json, out, print_json, print_table
+from modkernel.flows.cli._output import Json, out, print_json, print_table, write_output
 
 if TYPE_CHECKING:
     from modkernel.data import DataPlaces
@@ -52,25 +52,35 @@ def check(
     sentence where training would be refused.
 
     --json: {what, dataset, fingerprint, example, counts: [{name, train, validation, test}],
-    n_train, n_validation, n_test, n_borrowed, findings: [{kind, text, count}], block, page}.
+    n_train, n_validation, n_test, n_borrowed, findings: [{kind, text, count}], block, page}; page
+    is null where it could not be written, which is told in the end.
     """
+    from modkernel.errors import SettingsError
     from modkernel.flows.data_check.look import look
     from modkernel.flows.data_check.page import data_page
     from modkernel.registry import Settings
-    from modkernel.system.files import replace_file
 
     settings = Settings()
     where = settings.places
     spec, what = _dataset(path, where, image_size, channels, label)
     settings.ensure_home()
     found = look(narrowed(spec, classes), where, what)
-    page = page.resolve()
-    replace_file(page, data_page(found, Path(path).name or path).encode())
+    unwritten: SettingsError | None = None
+    try:
+        # Names of files need be no Unicode.
+        content = data_page(found, Path(path).name or path).encode(errors="replace")
+        write_output(page, content, "--page")
+    except SettingsError as error:
+        unwritten = error
+    # Not resolved: /dev/stdout would be no path then.
+    written = None if unwritten is not None else page.absolute()
     if json:
         shown = found.model_dump(mode="json", exclude={"examples"})
-        print_json(shown | {"block": found.block, "page": str(page)})
+        print_json(shown | {"block": found.block, "page": written})
     else:
-        _print(found, page)
+        _print(found, written)
+    if unwritten is not None:
+        raise unwritten
 
 
 def _dataset(
@@ -92,7 +102,7 @@ def _dataset(
     return validated(DatasetSpec, fields | given, "option"), what
 
 
-def _print(found: DataLook, page: Path) -> None:
+def _print(found: DataLook, page: Path | None) -> None:
     out.print(
         f"{found.what[0].upper()}{found.what[1:]} with "
         f"{found.n_train + found.n_validation + found.n_test} {found.example}.",
@@ -111,4 +121,5 @@ def _print(found: DataLook, page: Path) -> None:
     if not found.findings:
         out.print("Nothing was noticed.")
     out.print(f"\n{found.block}", soft_wrap=True)
-    out.print(f"Examples of each class: {page}", soft_wrap=True)
+    if page is not None:
+        out.print(f"Examples of each class: {page}", soft_wrap=True)

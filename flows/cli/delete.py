@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -66,8 +66,9 @@ def gc(
     """Show what takes room and is of no use, with its bytes; --delete removes it for good.
 
     Deleted modules and runs in MLflow, cached copies and features of modules that are gone, work
-    folders and checkpoints that killed runs left, and, where the setting keep_versions is set,
-    old versions that have no alias and that nothing stands on.
+    folders and checkpoints that killed runs left, training that was interrupted and not gone on
+    with for 30 days, and, where the setting keep_versions is set, old versions that have no alias
+    and that nothing stands on.
 
     --json: a list of {kind, name, id, size_bytes}.
     """
@@ -108,26 +109,23 @@ def gc(
 
 
 def _garbage(registry: Registry) -> list[Garbage]:
-    from modkernel.flows.tasks.work_folder import left_work
+    from modkernel.flows.tasks.work_folder import abandoned_work, left_work
     from modkernel.registry.records import Garbage
     from modkernel.system.files import folder_bytes
 
-    work = [
-        Garbage(
-            kind="work",
-            name=folder.name[:12],
-            id=str(folder),
-            size_bytes=folder_bytes(folder),
-        )
-        for folder in left_work(registry)
-    ]
-    return [*registry.garbage(), *work]
+    def of(kind: Literal["work", "training"], folder: Path) -> Garbage:
+        room = folder_bytes(folder)
+        return Garbage(kind=kind, name=folder.name[:12], id=str(folder), size_bytes=room)
+
+    left = [of("work", folder) for folder in left_work(registry)]
+    given_up = [of("training", folder) for folder in abandoned_work(registry)]
+    return [*registry.garbage(), *left, *given_up]
 
 
 def _remove(registry: Registry, garbage: Garbage) -> None:
     from modkernel.flows.tasks.work_folder import remove_work
 
-    if garbage.kind == "work":
+    if garbage.kind in ("work", "training"):
         remove_work(registry, Path(garbage.id).name)
     else:
         registry.collect(garbage)

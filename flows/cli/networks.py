@@ -8,7 +8,7 @@ import typer
 
 from modkernel.flows.cli._output import Json, out, percent, print_json, print_table
 from modkernel.flows.cli._run_flow import print_remarks
-from modkernel.flows.cli._stored import NEWEST, Limit, NetworkRef, catalogue, print_records
+from modkernel.flows.cli._stored import MADE, NEWEST, Limit, NetworkRef, catalogue, print_records
 
 if TYPE_CHECKING:
     from modkernel.registry import NetworkRecord
@@ -18,7 +18,7 @@ networks = typer.Typer(help="List and show stored networks.", no_args_is_help=Tr
 NAMED = 5
 """How many of the networks that share a module are named."""
 DROPPED_FIRST = (
-    *("all labels ", "mean of draws ", "labels ", "worst class", "made", "modules ", "balanced "),
+    *("all labels ", "mean of draws ", "labels ", "worst class", MADE, "modules ", "balanced "),
 )
 
 
@@ -44,18 +44,10 @@ def list_networks(limit: Limit = NEWEST, json: Json = False) -> None:
             "worst class",
             "mean of draws ",
             "all labels ",
-            "made",
+            MADE,
         ),
         [_network_row(record) for record in records],
-        (
-            "all labels ",
-            "mean of draws ",
-            "labels ",
-            "worst class",
-            "made",
-            "modules ",
-            "balanced ",
-        ),
+        DROPPED_FIRST,
     )
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from modkernel.flows.cli._output import write_output
+
 
 def schema(
     output: Annotated[
@@ -15,7 +17,6 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON schema of spec files, for editors."""
-    from modkernel.errors import SettingsError
     from modkernel.spec import NetworkSpec
     from modkernel.spec.shorthand import MOST_MODULES
 
@@ -32,9 +33,4 @@ def schema(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise SettingsError(
-                f"Cannot write {output}: {error.strerror}. Give another --output."
-            ) from None
+        write_output(output, text.encode(), "--output")

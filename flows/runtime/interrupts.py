@@ -60,14 +60,17 @@ class Interrupted(SystemExit):
 def signals_interrupt() -> Iterator[None]:
     """Within the block SIGINT, SIGTERM and SIGHUP call `stop_all` and raise `Interrupted`.
 
-    SIGHUP comes when a terminal is closed; where it is ignored, as under nohup, it stays so.
+    The first of several is told of. SIGHUP comes when a terminal is closed; where it is ignored, as
+    under nohup, it stays so.
     """
+    came: list[int] = []
 
     def interrupt(number: int, _: FrameType | None) -> None:
+        came.append(number)
         stop_all()
         if number == signal.SIGHUP:
             signal.raise_signal(signal.SIGTERM)  # Which Prefect's flows know what to do with.
-        raise Interrupted(number)
+        raise Interrupted(came[0])
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():

@@ -1,12 +1,14 @@
-"""What all flows of one process share: the registry, and the server that forks children."""
+"""What all flows of one process share: the registry, and the server that forks children.
+
+Commands import it before they choose a Prefect server, so it imports Prefect where that is told
+something alone; see `modkernel.flows.servers.prefect_env`.
+"""
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from functools import cache
-
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
 
 from modkernel.flows.runtime.events import Note, emit
 from modkernel.jobs.client import ForkServer
@@ -32,6 +34,11 @@ def _open(settings: Settings) -> Registry:
 
 def _told(text: str) -> None:
     emit(Note(text))
+    if "prefect" not in sys.modules:
+        return
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
     # Not every thread that waits is a flow's or a task's.
     with suppress(MissingContextError):
         get_run_logger().warning(text)

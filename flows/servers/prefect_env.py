@@ -1,9 +1,13 @@
-"""Prefect's surroundings, set before Prefect is imported: it reads them once, when it loads."""
+"""Prefect's surroundings, set before Prefect is imported: it reads them once, when it loads.
+
+What is imported already reads those again that say which server is used, and not those of its log.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -68,6 +72,10 @@ def prepare_prefect(settings: Settings, quiet: bool = False) -> None:
         os.environ.setdefault(CLIENT, prefect_password(settings))
     else:
         _prepare_temporary(settings)
+    if "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
 
 
 def _prepare_temporary(settings: Settings) -> None:
@@ -76,7 +84,6 @@ def _prepare_temporary(settings: Settings) -> None:
     os.environ.setdefault(CLIENT, prefect_password(settings))
     os.environ.setdefault(OWN_SERVER, os.environ[CLIENT])
     # Here, so that all of the above is seen by it.
-    from prefect.context import refresh_global_settings_context
     from prefect.settings import Settings as PrefectSettings
 
     # A prefect.toml, .env or pyproject.toml of the working folder may name somebody's server.
@@ -84,7 +91,6 @@ def _prepare_temporary(settings: Settings) -> None:
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ.update(before)
-        refresh_global_settings_context()
 
 
 class _NotThereError(ServiceError):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from modkernel.spec.group import GroupSpec
 
 RESUMED = ("hidden", "together", "stitch", "end_to_end")
 """Kinds of jobs that leave checkpoints."""
+ABANDONED_DAYS = 30
+"""After which a training that stopped half-way, and that nobody has gone on with, is given up."""
 
 
 def remove_work(registry: Registry, key: str) -> None:
@@ -35,15 +40,42 @@ def remove_work(registry: Registry, key: str) -> None:
 def left_work(registry: Registry) -> Iterator[Path]:
     """The work folders that killed flows have left and nobody will resume.
 
-    A folder with the checkpoint of a module that is not stored yet is none.
+    A folder with the checkpoint of what is not stored yet is none.
+
+    Raises:
+        StoreError: the database or MLflow cannot be asked.
     """
-    for folder in registry.settings.work_dir.iterdir():
-        if registry.is_claimed(folder.name):
-            continue
-        job = read_json(folder / "job.json")
-        resumes = isinstance(job, dict) and job.get("kind") in RESUMED
-        if not resumes or _is_stored(registry, folder.name, job):
+    for folder in _unclaimed(registry):
+        if not _is_unfinished(registry, folder):
             yield folder
+
+
+def abandoned_work(registry: Registry) -> Iterator[Path]:
+    """The work folders of training that the same command would resume, if anybody gave it again.
+
+    Nothing has been written in them for `ABANDONED_DAYS`. What they hold is lost with them, so a
+    person decides.
+
+    Raises:
+        StoreError: the database or MLflow cannot be asked.
+    """
+    before = time.time() - timedelta(days=ABANDONED_DAYS).total_seconds()
+    for folder in _unclaimed(registry):
+        if _last_written(folder) < before and _is_unfinished(registry, folder):
+            yield folder
+
+
+def _unclaimed(registry: Registry) -> Iterator[Path]:
+    for folder in registry.settings.work_dir.iterdir():
+        if not registry.is_claimed(folder.name):
+            yield folder
+
+
+def _is_unfinished(registry: Registry, folder: Path) -> bool:
+    """Whether a checkpoint may lie there of what is not stored yet."""
+    job = read_json(folder / "job.json")
+    resumes = isinstance(job, dict) and job.get("kind") in RESUMED
+    return resumes and not _is_stored(registry, folder.name, job)
 
 
 def _is_stored(registry: Registry, key: str, job: Any) -> bool:
@@ -51,9 +83,20 @@ def _is_stored(registry: Registry, key: str, job: Any) -> bool:
         try:
             group = GroupSpec.model_validate(job.get("group"))
         except ValidationError:
-            return False  # Of another version; it is removed when it is old.
+            return False  # Of another version.
         return registry.modules.find_group(group) is not None
+    if job["kind"] == "end_to_end":
+        return registry.baselines.find(key) is not None
     return registry.modules.find_ready(key) is not None
+
+
+def _last_written(folder: Path) -> float:
+    """When something was last written in a folder, in seconds since 1970."""
+    times = [0.0]
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def sweep_work(registry: Registry) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -77,7 +76,8 @@ class ForkServer:
             job: its work folder is made, or resumed from the checkpoint in it.
             on_progress: called from this thread with every event that is reported from now on:
                 `waiting` (`for` device or folder), `started`, `epoch`, `finished`.
-            stop: once set, the child writes a checkpoint and StoppedError is raised.
+            stop: once set, the child writes a checkpoint and StoppedError is raised. The child is
+                told at once, whatever `on_progress` waits for.
 
         Raises:
             ChildError: the child failed, or died (`died` is true: a second run may go on).
@@ -91,23 +91,18 @@ class ForkServer:
         tail = _Tail(work / "progress.jsonl", on_progress)
         server = self._running()
         child = server.fork(work)
-        asked: float | None = None
+        if stop is not None:
+            watcher = (server, child, stop)
+            threading.Thread(target=_pass_on, args=watcher, name="stop", daemon=True).start()
         try:
             while not child.ended.wait(POLL_SECONDS):
                 tail.read()
-                if stop is None or not stop.is_set():
-                    continue
-                if asked is None:
-                    asked = time.monotonic()
-                    server.signal(child, signal.SIGTERM)
-                elif time.monotonic() - asked > STOP_GRACE_SECONDS:
-                    server.signal(child, signal.SIGKILL)
             tail.read()
         except BaseException:
             # Nobody would follow the child any more, and it would hold its device to the end.
             server.signal(child, signal.SIGTERM)
             raise
-        if asked is not None and child.exit is None:
+        if child.asked and child.exit is None:
             raise StoppedError(
                 "Interrupted, and the training process was ended before it could write a "
                 "checkpoint: the same command resumes from the one before."
@@ -131,6 +126,8 @@ class _Child:
     exit: int | None = None
     signal: int | None = None
     complaint: str = ""
+    asked: bool = False
+    """Whether it was asked to stop."""
 
 
 class _Server:
@@ -218,6 +215,17 @@ class _Server:
         for child in self._children.values():
             child.complaint = lines[-1] if lines else ""
             child.ended.set()
+
+
+def _pass_on(server: _Server, child: _Child, stop: threading.Event) -> None:
+    """Ask a child to stop once `stop` is set, and end it where it does not."""
+    while not stop.is_set():
+        if child.ended.wait(POLL_SECONDS):
+            return
+    child.asked = True
+    server.signal(child, signal.SIGTERM)
+    if not child.ended.wait(STOP_GRACE_SECONDS):
+        server.signal(child, signal.SIGKILL)
 
 
 class _Tail:

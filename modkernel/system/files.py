@@ -14,6 +14,8 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,7 +38,8 @@ def written_whole(path: Path, durable: bool = False) -> Iterator[Path]:
 
     The block makes the file or folder of that name; after the block it takes the place of `path`,
     unless the block raised. Parents are made. An old file stays until then; an old folder has to
-    be empty.
+    be empty. What is there and holds no file, as a device or a pipe, stays in its place and is
+    written into, as every program does to `/dev/null` or `/dev/stdout`.
 
     Args:
         path: where it appears.
@@ -45,6 +48,13 @@ def written_whole(path: Path, durable: bool = False) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written or moved there; nothing is left beside it.
     """
+    if _takes_bytes(path):
+        with tempfile.TemporaryDirectory() as elsewhere:
+            made = Path(elsewhere, path.name)
+            yield made
+            with made.open("rb") as file, path.open("ab") as taken:
+                shutil.copyfileobj(file, taken)
+        return
     holders = {path.parent, *(folder.parent for folder in path.parents if not folder.exists())}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}{UNFINISHED}")
@@ -62,6 +72,17 @@ def written_whole(path: Path, durable: bool = False) -> Iterator[Path]:
         else:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def _takes_bytes(path: Path) -> bool:
+    """Whether a path is a device, a pipe or a socket, or the system's link to an open file."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    if stat.S_ISREG(mode):
+        return path.is_symlink() and os.readlink(path).startswith("/proc/")
+    return not stat.S_ISDIR(mode)
 
 
 def write_new(path: Path, content: bytes) -> None:

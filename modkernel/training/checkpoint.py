@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from modkernel.errors import ArtifactError
 from modkernel.system.files import written_whole
 
 TENSOR = "$tensor"
@@ -83,10 +84,11 @@ class Snapshot:
     rest: str
 
 
-def snapshot(parts: Parts, standing: Standing) -> Snapshot:
-    """Copy all that an undisturbed run goes on from."""
+def snapshot(parts: Parts, standing: Standing, digest: str = "") -> Snapshot:
+    """Copy all that an undisturbed run goes on from; `digest` is that of what is trained."""
     return _snapshot(
         {
+            "recipe_digest": digest,
             "loop": asdict(standing.state),
             "rate": standing.last_rate,
             "model": parts.model.state_dict(),
@@ -102,15 +104,30 @@ def snapshot(parts: Parts, standing: Standing) -> Snapshot:
     )
 
 
-def resume_training(folder: Path, parts: Parts) -> Standing | None:
+def resume_training(folder: Path, parts: Parts, digest: str = "") -> Standing | None:
     """Bring a new run's parts to where the checkpoint left them.
+
+    Args:
+        folder: of the checkpoint.
+        parts: of the new run.
+        digest: of what is trained. A checkpoint that names none, as older ones, is taken for it.
 
     Returns:
         Where the run stands; None without a checkpoint, and then the parts are as they were.
+
+    Raises:
+        ArtifactError: the checkpoint is that of another recipe, other data or another seed.
     """
     saved = read_checkpoint(folder)
     if saved is None:
         return None
+    of = saved.get("recipe_digest") or digest
+    if of != digest:
+        raise ArtifactError(
+            f"The checkpoint in {folder} is of another recipe, other data or another seed "
+            f"({of[:12]}, and this training is {digest[:12] or 'of none'}): give each training a "
+            "folder of checkpoints of its own, or remove that one."
+        )
     parts.model.load_state_dict(saved["model"])
     parts.optimizer.load_state_dict(_for_this_device(saved["optimizer"], parts.optimizer))
     for parameter, state in parts.optimizer.state.items():

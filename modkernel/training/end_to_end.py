@@ -204,6 +204,7 @@ def train_end_to_end(
         InterfaceError: the backbone or a kernel does not take the data's shape.
         NonFiniteError: the loss is not finite, see `minimise`.
         StoppedError: `control.stop` said so, see `minimise`.
+        ArtifactError: the checkpoint in `control`'s folder is of another network or other data.
     """
     info = data.info()
     key = baseline_key(spec, info)
@@ -222,7 +223,9 @@ def train_end_to_end(
         validation_labels=validation.labels,
         arithmetic=arithmetic,
     )
-    result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control)
+    result = minimise(
+        problem, recipe=problem.recipe, seed=spec.seed, digest=key.digest(), control=control
+    )
     whole.eval()
     found = evaluate(problem.network, data.test.examples, test, arithmetic)
     report = result.report(key.digest(), arithmetic, len(labels), whole)

@@ -214,7 +214,7 @@ def train_hidden(
         validation: other examples and pairs, never trained on.
         upstream: stored modules below this one, first to last.
         arithmetic: device and number format.
-        control: checkpoints, progress, stop.
+        control: checkpoints (a folder of its own for each spec), progress, stop.
         cache: stores the upstream's output of whole splits for the next module on it.
         start: the module that the spec says it starts from.
         ranks: processes that train it together, each with its share of every batch: all of them
@@ -234,13 +234,20 @@ def train_hidden(
         SpecError: not the spec of a hidden module, fixed views without an upstream, another random
             change beside pairs of views, another module to start from than it says, or nothing
             left to train.
-        ArtifactError: the weights to start from are altered.
+        ArtifactError: the weights to start from are altered, or the checkpoint is of another spec.
         SettingsError: there is no room for the upstream's output, see `compute_features`.
     """
     problem = hidden_problem(
         spec, train, validation, upstream, arithmetic, control, cache, start, ranks
     )
-    result = minimise(problem, recipe=problem.recipe, seed=spec.seed, control=control, ranks=ranks)
+    result = minimise(
+        problem,
+        recipe=problem.recipe,
+        seed=spec.seed,
+        digest=spec.digest(),
+        control=control,
+        ranks=ranks,
+    )
     # It holds the problem that holds it, and with that the memory of inputs and captured steps.
     problem.__dict__.pop("_validated", None)
     weights = kept_weights(result.weights)

@@ -84,6 +84,7 @@ def minimise(
     *,
     recipe: Recipe,
     seed: int,
+    digest: str = "",
     control: Control = UNWATCHED,
     ranks: Ranks = ALONE,
     parts: Sequence[Part] = (),
@@ -97,6 +98,7 @@ def minimise(
         problem: the model, its data and its loss.
         recipe: optimiser, schedule, clipping, number of epochs.
         seed: decides everything random.
+        digest: of all that decides what is trained, which its checkpoints are known by.
         control: checkpoint folder, progress, stop.
         ranks: processes that do this together, each with its share of every batch: the problem's
             loss is the whole batch's in each of them. The first one writes and reports; all of them
@@ -108,13 +110,14 @@ def minimise(
     Raises:
         NonFiniteError: the loss, or the value on the validation part, is not finite.
         StoppedError: `control.stop` said so; the next call resumes from the checkpoint.
+        ArtifactError: the checkpoint in the folder is of another digest.
     """
     model = problem.model
     device = next(model.parameters()).device
     # The global generator feeds dropout alone; the caller's own use of it is left undisturbed.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        run = _Run(problem, recipe, seed, control, ranks, parts)
+        run = _Run(problem, recipe, seed, digest, control, ranks, parts)
         try:
             while run.state.epoch < recipe.epochs:
                 run.train_epoch()
@@ -139,6 +142,7 @@ class _Run:
         problem: Problem,
         recipe: Recipe,
         seed: int,
+        digest: str,
         control: Control,
         ranks: Ranks,
         parts: Sequence[Part],
@@ -157,8 +161,12 @@ class _Run:
         self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, steps)
         self.step = make_step(problem, recipe, self.optimizer, trained, ranks)
         self.parts = Parts(self.model, self.optimizer, self.schedule, self.device)
-        self.saver = Saver(control.checkpoints)
-        resumed = resume_training(control.checkpoints, self.parts) if control.checkpoints else None
+        self.saver = Saver(control.checkpoints, digest)
+        resumed = (
+            resume_training(control.checkpoints, self.parts, digest)
+            if control.checkpoints
+            else None
+        )
         begun = resumed or Standing(LoopState(), recipe.learning_rate, None)
         self.state, self.last_rate, self.best = begun.state, begun.last_rate, begun.best
 

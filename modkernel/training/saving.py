@@ -17,11 +17,12 @@ class Saver:
     """Writes the checkpoints of one run.
 
     One that comes while the one before is still being written is left out, so a process that dies
-    repeats the epochs of two writings at most. None is left out where `last` says so.
+    repeats the epochs of two writings at most. None is left out where `last` says so. Each says of
+    what it is: the digest of what is trained.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, digest: str = "") -> None:
+        self.folder, self.digest = folder, digest
         self.seconds = 0.0
         self.thread = ThreadPoolExecutor(1, "checkpoint")
         self.writing: Future[None] | None = None
@@ -42,7 +43,7 @@ class Saver:
         if self.writing is not None and not (last or self.writing.done()):
             return
         self.finish()
-        copy = snapshot(parts, standing)
+        copy = snapshot(parts, standing, self.digest)
         if last or self.seconds <= BESIDE_SECONDS:
             self._write(self.folder, copy)
         else:

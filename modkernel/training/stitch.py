@@ -173,7 +173,7 @@ def fit_stitch(
         lower: the chain that it stands on, LOWER last.
         upper: the chain of the module that it has a copy of, UPPER last.
         arithmetic: device and number format.
-        control: checkpoints, progress, stop.
+        control: checkpoints (a folder of its own for each spec), progress, stop.
 
     Returns:
         The state dict on the CPU, UPPER's weights included, and the report.
@@ -181,7 +181,7 @@ def fit_stitch(
     Raises:
         InterfaceError: the chains are not those that the spec names, or there is no map.
         DataError: too few examples.
-        NonFiniteError, StoppedError: see `minimise`.
+        NonFiniteError, StoppedError, ArtifactError: see `minimise`.
         SettingsError: there is no room for what LOWER gives, see `compute_features`.
     """
     if not upper or upper[-1].id != spec.upper_id:
@@ -220,7 +220,9 @@ def fit_stitch(
         recipe=spec.recipe,
         arithmetic=arithmetic,
     )
-    result = minimise(problem, recipe=spec.recipe, seed=spec.seed, control=control)
+    result = minimise(
+        problem, recipe=spec.recipe, seed=spec.seed, digest=spec.digest(), control=control
+    )
     report = result.report(spec.digest(), arithmetic, len(rows), map_)
     return {name: value.cpu().contiguous() for name, value in result.weights.items()}, report
 

@@ -102,7 +102,8 @@ def train_together(
         validation: other examples and pairs, never trained on.
         upstream: stored modules below the first one, first to last; they stay bitwise as they are.
         arithmetic: device and number format.
-        control: checkpoints, progress (the lines have a part a module), stop.
+        control: checkpoints (a folder of its own for each group), progress (the lines have a part
+            a module), stop.
         cache: stores the upstream's output of whole splits.
 
     Returns:
@@ -111,7 +112,7 @@ def train_together(
 
     Raises:
         InterfaceError, PairError, ObjectiveError, NonFiniteError, StoppedError, SpecError,
-        SettingsError: as of `train_hidden`.
+        ArtifactError, SettingsError: as of `train_hidden`.
     """
     first = hidden_problem(
         group.modules[0], train, validation, upstream, arithmetic, control, cache
@@ -123,6 +124,7 @@ def train_together(
         problem,
         recipe=first.recipe,
         seed=group.modules[0].seed,
+        digest=group.digest(),
         control=control,
         parts=[(one.model, one.recipe) for one in members],
     )

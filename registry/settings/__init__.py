@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError
 
 from modkernel.data.places import DataPlaces
 from modkernel.errors import SettingsError
-from modkernel.registry.settings.data_paths import DataPaths
+from modkernel.registry.settings.data_paths import DataPaths, whole_path
 from modkernel.registry.settings.rights import close_home, ensure_writable
 
 FILE_VARIABLE = "MODKERNEL_SETTINGS"
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then the file."""
         home = init_settings().get("home") or env_settings().get("home") or DEFAULT_HOME
-        path = _settings_file(Path(home).expanduser())
+        path = _settings_file(Path(home))
         try:
             from_file = TomlConfigSettingsSource(settings_cls, path)
         except (OSError, ValueError, RecursionError) as error:
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     @field_validator("home", "artifact_root", "data_root", "tls_certificate", "tls_key")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
-        return None if path is None else path.expanduser().absolute()
+        return None if path is None else whole_path(path)
 
     @field_validator("home", "artifact_root")
     @classmethod
@@ -333,10 +333,14 @@ def _with_driver(url: str) -> str:
 
 def _settings_file(home: Path) -> Path | None:
     named = os.environ.get(FILE_VARIABLE)
+    what = "home" if named is None else FILE_VARIABLE
+    try:
+        path = whole_path(home if named is None else Path(named))
+    except ValueError as error:
+        raise SettingsError(f"Setting '{what}': {error}.") from None
     if named is None:
-        path = home / "settings.toml"
+        path /= "settings.toml"
         return path if path.is_file() else None
-    path = Path(named).expanduser()
     if not path.is_file():
         raise SettingsError(
             f"The settings file {path} does not exist: correct {FILE_VARIABLE}, or unset it."

@@ -28,7 +28,22 @@ def _checked(pairs: tuple[tuple[str, Path], ...]) -> tuple[tuple[str, Path], ...
                 f"'{name}' with the path '{path}' names no data: write NAME=PATH, where the name "
                 "has letters, digits, '_' and '-' alone"
             )
-    return tuple((name, path.expanduser().absolute()) for name, path in pairs)
+    return tuple((name, whole_path(path)) for name, path in pairs)
+
+
+def whole_path(path: Path) -> Path:
+    """A path from the root, with the folder that a '~' stands for.
+
+    Raises:
+        ValueError: it stands for none: nobody of that name, or no HOME and no entry for this user.
+    """
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(
+            f"no home folder is known for the '~' in '{path}': write a whole path (that of 'home' "
+            "in MODKERNEL_HOME)"
+        ) from None
 
 
 DataPaths = Annotated[

@@ -27,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_differs_and_the_drawings(home: Path, tmp_path: Path) -> None:
     png, svg, part = (tmp_path / name for name in ("c.png", "all.svg", "part.svg"))
     pair = ("net.hidden-1/1", "net.hidden-1/2")
-    differ, drawn, table, alone, graph, of = several(
+    differ, drawn, table, alone, graph, of, *unwritten = several(
         home,
         ("modules", "compare", *pair, "--json"),
         ("modules", "compare", *pair, "--picture", str(png)),
@@ -35,6 +35,8 @@ def test_what_differs_and_the_drawings(home: Path, tmp_path: Path) -> None:
         ("modules", "compare", "net.output"),
         ("modules", "graph", str(svg)),
         ("modules", "graph", str(part), "--of", "net.hidden-1/2"),
+        ("modules", "graph", str(tmp_path)),
+        ("modules", "compare", *pair, "--picture", str(tmp_path)),
     )
     assert differ.json["seed"] == ["0", "3"]
     assert drawn.code == 0
@@ -43,6 +45,10 @@ def test_what_differs_and_the_drawings(home: Path, tmp_path: Path) -> None:
         assert shown in table.out
     assert alone.code == 2
     assert (graph.code, of.code) == (0, 0)
+    for done, option in zip(unwritten, ("FILE.svg", "--picture"), strict=True):
+        assert done.code == 1
+        why = f"Cannot write {tmp_path}: Is a directory. Give another {option}."
+        assert done.err == f"modkernel: {why}\n"
     boxes = texts(svg)
     assert sum("net.hidden-1/" in box for box in boxes) == 2
     assert {"net.hidden-2/1", "net.output/1", "a<b"} < {*boxes}

@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from modkernel.errors import DataError, ModkernelError
+from modkernel.errors import DataError, ModkernelError, SettingsError
+from modkernel.flows.cli import predict
 from modkernel.flows.cli.app import app
 from modkernel.flows.plans import datasets
 from modkernel.flows.runtime.events import Note, watch
@@ -177,3 +181,42 @@ def test_each_finding_is_noted_once_also_in_a_study(home: Path, registry: Regist
         told.clear()
         plan_study(registry, StudySpec(name="s", dataset=spec))
     assert told == [finding.text for finding in info.findings]
+
+
+def test_names_that_are_no_unicode_are_shown_as_far_as_they_are(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(home / os.fsdecode(b"caf\xe9"), {os.fsdecode(b"\xff-class"): 20, "b": 20})
+    (root / "b" / os.fsdecode(b"\xfe.txt")).write_text("no image")
+    (root / "b" / "0.png").rename(root / "b" / os.fsdecode(b"\xfd.png"))
+    assert "?-class" in check(root)
+    assert "caf?" in (home / "data-check.html").read_text()
+    assert len(json.loads(check(root, "--json"))["counts"]) == 2
+
+    def answers(network: object, moments: object, files: object, write: Any) -> Any:
+        one = {"label": "a", "probability": 0.5, "distance": None, "probabilities": {"a": 0.5}}
+        write([os.fsdecode(b"pic\xff.png")], [one])
+        return 1, []
+
+    monkeypatch.setattr(predict, "stored", lambda: nullcontext(MagicMock()))
+    monkeypatch.setattr(predict, "load", lambda registry, name: MagicMock(title="net"))
+    monkeypatch.setattr(predict, "answers_to", answers)
+    done = CliRunner().invoke(app, ["predict", "net", "pictures"], catch_exceptions=False)
+    assert "pic?.png" in done.output
+
+
+def test_a_page_that_cannot_be_written_costs_no_finding(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(home / "pictures", {"cat": 30, "dog": 40})
+    (home / "taken" / "data-check.html").mkdir(parents=True)  # Root may write everywhere else.
+    monkeypatch.chdir(home / "taken")
+    for options in ((), ("--json",)):
+        done = CliRunner().invoke(app, ["data", "check", str(root), *options])
+        assert isinstance(done.exception, SettingsError)
+        told = "Cannot write data-check.html: Is a directory. Give another --page."
+        assert str(done.exception) == told
+        shown = done.output
+        assert "dog" in shown
+        assert "html" not in shown
+    assert json.loads(shown)["page"] is None

@@ -13,18 +13,23 @@ from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import prefect.context
 import pytest
 
 from modkernel.errors import ServiceError
 from modkernel.flows.servers import prefect_env, up
 from modkernel.flows.servers.prefect_env import await_prefect, prepare_prefect, require_prefect
-from modkernel.flows.servers.prefect_password import prefect_password
+from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
 from modkernel.flows.servers.up import UpState, without_user
 from modkernel.registry import Settings
+from tests.flows.helpers.servers import surroundings
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    # What is read of this home is not to outlive the test.
+    name = "GLOBAL_SETTINGS_CONTEXT"
+    monkeypatch.setattr(prefect.context, name, getattr(prefect.context, name))
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(os, "environ", dict(os.environ))
@@ -174,3 +179,62 @@ def test_a_program_that_imports_a_flow_reports_nothing_home() -> None:
         check=True,
     )
     assert done.stdout.split() == ["1", "False"]
+
+
+A_COMMAND = """
+import sys
+from modkernel.flows.runtime import shared
+from modkernel.flows.servers import prefect_env
+shared.fork_server = lambda: type("NoServer", (), {"start": lambda self: None})()
+prepare = prefect_env.prepare_prefect
+
+def prepare_after_prefect(settings, quiet):
+    print("prefect" in sys.modules)
+    import prefect.main
+    prepare(settings, quiet)
+
+prefect_env.prepare_prefect = prepare_after_prefect
+from modkernel.flows.cli._run_flow import flow_running
+with flow_running(False):
+    from prefect.client.orchestration import get_client
+    with get_client(sync_client=True) as client:
+        print(client.api_url, client.api_healthcheck())
+"""
+
+
+def test_a_commands_flow_runs_on_the_server_of_modkernel_up_even_if_prefect_came_first(
+    tmp_path: Path,
+) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    class Noting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers["Authorization"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    environment, _, _ = surroundings(tmp_path / "home")
+    settings = Settings(home=tmp_path / "home")
+    settings.ensure_home()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Noting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        own = up._started(os.getpid())
+        state = UpState(os.getpid(), url, "http://127.0.0.1:1", own, str(settings.home))
+        (settings.home / "up.json").write_text(json.dumps(asdict(state)))
+        done = subprocess.run(
+            [sys.executable, "-c", A_COMMAND],
+            cwd=tmp_path,
+            env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert done.stdout.splitlines() == ["False", f"{url}/api/ None"], done.stderr
+    sent = basic_authorization(prefect_password(settings))
+    asked = [path for path, authorization in seen if authorization == sent]
+    assert asked == ["/api/admin/version", "/api/health"]

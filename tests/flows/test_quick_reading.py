@@ -77,13 +77,16 @@ def test_reading_imports_nothing_heavy(stored: Path, tmp_path: Path) -> None:
     assert [answer[0] for answer in answers] == [0] * 7 + [1, 1, 0, 1, 1]
     assert [module["kind"] for module in json.loads(str(answers[2][1]))] == ["output"]
     assert "These are the newest" not in str(answers[1][2])
+    assert "made (UTC)" in str(answers[5][1])
     assert "Did you mean 'net'" in str(answers[8][2])
 
 
 @pytest.mark.parametrize("columns", [80, 60])
 def test_no_name_and_no_id_is_broken_on_a_narrow_terminal(stored: Path, columns: int) -> None:
-    ((code, table, _),) = said(stored, columns, ["modules", "list"])
+    lists = ["modules", "list"], ["networks", "list"]
+    (code, table, _), (_, networks, _) = said(stored, columns, *lists)
     assert code == 0
+    assert "made (UTC)" in str(networks) or columns == 60
     with Registry.open(Settings(home=stored)) as registry:
         for module in registry.modules.find():
             (line,) = [line for line in str(table).splitlines() if module.short_id in line]

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -21,7 +22,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
 from prefect.client.schemas.objects import StateType, TaskRun
 from prefect.states import Cancelling
+from prefect.utilities.engine import capture_sigterm
 
+from modkernel.flows.runtime.interrupts import signals_interrupt
 from modkernel.flows.servers.automations import RESTARTED
 from modkernel.registry import Registry, Settings
 from modkernel.spec import NetworkSpec
@@ -119,12 +122,22 @@ def test_a_signal_ends_a_command(template: Path, tmp_path: Path, number: signal.
         told = what_it_said(process)
         assert time.monotonic() - began < STOP_SECONDS
         wait_until(lambda: not processes_of(home), STOP_SECONDS, "every process has ended")
-    asked = signal.SIGTERM if number == signal.SIGHUP else number
-    assert process.returncode == 128 + asked
+    assert process.returncode == 128 + number
     assert "slow.hidden-1: interrupted" in told
     assert "of 1000000: the same command resumes." in told
     assert "Traceback" not in told
     check_stopped(home, "slow")
+
+
+@pytest.mark.parametrize("flow", [nullcontext, capture_sigterm], ids=["no flow", "in a flow"])
+def test_the_exit_status_tells_the_signal_that_came_first(flow: Any) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Ignored under nohup.
+    try:
+        with pytest.raises(SystemExit) as ended, signals_interrupt(), flow():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert ended.value.code == 128 + signal.SIGHUP
 
 
 @pytest.mark.long

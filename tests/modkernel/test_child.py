@@ -157,6 +157,22 @@ def test_stopping_leaves_a_checkpoint_to_go_on_from(server: ForkServer, tmp_path
     assert done == list(range(1, max(reached, 3) + 1)), "no step twice, none left out"
 
 
+def test_a_child_is_stopped_while_its_follower_waits(server: ForkServer, tmp_path: Path) -> None:
+    """As one does whose server is away."""
+    stop = threading.Event()
+    pids: list[int] = []
+
+    def follow(event: Mapping[str, Any]) -> None:
+        if event["event"] == "started":
+            pids.append(event["pid"])
+        elif not stop.is_set():
+            stop.set()
+            until(lambda: not alive(pids[0]))
+
+    with pytest.raises(StoppedError, match="stopped"):
+        server.run(make_job(tmp_path / "job", "long"), follow, stop)
+
+
 def test_a_child_that_nobody_follows_any_more_stops(server: ForkServer, tmp_path: Path) -> None:
     work = tmp_path / "job"
 

@@ -8,6 +8,7 @@ import pytest
 
 from modkernel.errors import SettingsError, StoreError
 from modkernel.registry import Settings
+from modkernel.registry.promotions import caller
 from modkernel.registry.settings import masked
 from modkernel.registry.sql.engine import open_database
 
@@ -76,6 +77,30 @@ def test_a_bad_value_is_one_sentence(
     with pytest.raises(SettingsError, match=message) as caught:
         Settings()
     assert "\n" not in str(caught.value)
+
+
+def test_a_user_without_name_and_home_is_told_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `docker run --user 12345` has one, or a service."""
+
+    def nobody(_: object) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    told = "no home folder is known .* write a whole path .*MODKERNEL_HOME"
+    with pytest.raises(SettingsError, match=f"'home': {told}"):
+        Settings()
+    with pytest.raises(SettingsError, match=f"'data_root': {told}"):
+        Settings(home=tmp_path, data_root="~/data")
+    with pytest.raises(SettingsError, match=f"'data_paths': {told}"):
+        Settings(home=tmp_path, data_paths="here=~nobody-of-this-name/data")
+    assert caller(Settings(home=tmp_path)) == str(os.getuid())
+    monkeypatch.setenv("MODKERNEL_SETTINGS", "~/settings.toml")
+    with pytest.raises(SettingsError, match=f"MODKERNEL_SETTINGS': {told}"):
+        Settings(home=tmp_path)
 
 
 def test_passwords_are_masked_wherever_settings_are_shown() -> None:
