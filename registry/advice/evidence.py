@@ -79,7 +79,7 @@ def gathered(backends: Backends) -> list[Evidence]:
     the one before it. A task that was evaluated again, or trained again with another seed, counts
     as it was evaluated last.
     """
-    found = list[_Found]()
+    found: list[_Found] = []
     with backends.database.reading() as session:
         newest = select(NetworkRow).order_by(NetworkRow.created_at.desc()).limit(NEWEST)
         newest = newest.options(selectinload(NetworkRow.evaluations))
@@ -197,8 +197,8 @@ def _recipe(specs: Sequence[HiddenModuleSpec], device: str) -> str:
 
 def _digest(specs: Sequence[HiddenModuleSpec]) -> str:
     """Of all that was chosen: what it was trained on and the seed are no part of a recipe."""
-    chosen = [spec.model_dump(mode="json", include={"backbone", "blocks", "hidden"})
-              for spec in specs]  # fmt: skip
+    fields = {"backbone", "blocks", "hidden"}
+    chosen = [spec.model_dump(mode="json", include=fields) for spec in specs]
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
