@@ -13,10 +13,11 @@ from modkernel.flows.plans.steps import Below
 from modkernel.flows.specs.composition import Aligned, Weights
 from modkernel.plan import check_output, check_whole
 from modkernel.registry import ModuleRecord, Registry
-from modkernel.registry.advice.shelf import saw_pairs_of
-from modkernel.spec import DatasetFacts, DatasetSpec, OutputSpec
+from modkernel.registry.advice.shelf import learnt_by, saw_pairs_of
+from modkernel.spec import DatasetSpec, OutputSpec
 
 REMEDY = "give the weights, or leave them out for equal ones."
+"""What to do where held-out examples cannot choose weights."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,5 @@ def check_saw_no_pairs(registry: Registry, tops: Sequence[ModuleRecord], info: D
         ScoreError: one did, so that they cannot choose its weight.
     """
     for top in tops:
-        if registry.advice.shelf.saw_pairs(learnt_by(registry, top), info):
+        if registry.advice.shelf.saw_pairs(learnt_by(registry.modules.chain(top)), info):
             raise ScoreError(f"{saw_pairs_of(top)} They choose no weights for it: {REMEDY}")
-
-
-def learnt_by(registry: Registry, top: ModuleRecord) -> tuple[DatasetFacts, ...]:
-    """What a module and those under it were trained on."""
-    chain = registry.modules.chain(top)
-    return tuple(facts for record in chain for facts in record.spec.learnt_from)

@@ -10,13 +10,13 @@ from torch import Tensor
 from modkernel.data import DatasetInfo
 from modkernel.errors import MomentsError, ScoreError
 from modkernel.features.measure import MeasuredFeatures, held_out, measured_features
-from modkernel.flows.plans.composition import REMEDY, learnt_by
+from modkernel.flows.plans.composition import REMEDY
 from modkernel.flows.plans.datasets import note
 from modkernel.flows.tasks.child import tasks_in_hand
 from modkernel.flows.tasks.measure import measure_stored_module
 from modkernel.flows.tasks.side_by_side import side_by_side
 from modkernel.registry import ModuleRecord, Registry
-from modkernel.registry.advice.shelf import Shelf, known
+from modkernel.registry.advice.shelf import Shelf, known, learnt_by
 from modkernel.registry.backends import feature_cache
 from modkernel.reuse.weights import aligned_weights
 from modkernel.spec import DatasetFacts, DatasetSpec
@@ -48,7 +48,7 @@ def weighed(
             `aligned_weights`.
         MomentsError: the measured features do not fit into the feature cache.
     """
-    learnt = [learnt_by(registry, top) for top in tops]
+    learnt = [learnt_by(registry.modules.chain(top)) for top in tops]
     starts = [partial(measure_stored_module.submit, top.id, dataset, True) for top in tops]
     for _, future in side_by_side(starts, tasks_in_hand(registry.settings)):
         future.result()

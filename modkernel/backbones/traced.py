@@ -138,16 +138,16 @@ def _follow_the_mode(graph: fx.Graph, network: nn.Module) -> None:
 
 def _both(graph: fx.Graph, evaluated: Any, trained: Any) -> Any:
     """Arguments of a node, of which the constants that differ are chosen by the mode."""
+    if isinstance(evaluated, CONSTANTS) and isinstance(trained, CONSTANTS):
+        same = type(evaluated) is type(trained) and evaluated == trained
+        return evaluated if same else _chosen(graph, evaluated, trained)
     if type(evaluated) is not type(trained):
-        alike = isinstance(evaluated, CONSTANTS) and isinstance(trained, CONSTANTS)
-        return _chosen(graph, evaluated, trained) if alike else evaluated
+        return evaluated
     if isinstance(evaluated, list | tuple) and len(evaluated) == len(trained):
         pairs = zip(evaluated, trained, strict=True)
         return type(evaluated)(_both(graph, one, other) for one, other in pairs)
     if isinstance(evaluated, Mapping) and evaluated.keys() == trained.keys():
         return {key: _both(graph, value, trained[key]) for key, value in evaluated.items()}
-    if isinstance(evaluated, CONSTANTS) and evaluated != trained:
-        return _chosen(graph, evaluated, trained)
     return evaluated
 
 

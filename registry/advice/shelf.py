@@ -42,7 +42,7 @@ class Candidate:
     @property
     def facts(self) -> tuple[DatasetFacts, ...]:
         """What it and the modules under it were trained on, its own first."""
-        return tuple(facts for record in self.chain for facts in record.spec.learnt_from)
+        return learnt_by(self.chain)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,11 @@ def known(digests: Tensor | None, of_task: Tensor, trained: np.ndarray) -> Tenso
     if digests is None:
         return torch.empty(0, dtype=torch.int64)
     return (torch.from_numpy(np.isin(digests.numpy(), trained)) & of_task).nonzero().flatten()
+
+
+def learnt_by(chain: Iterable[ModuleRecord]) -> tuple[DatasetFacts, ...]:
+    """What modules were trained on, in their order."""
+    return tuple(facts for record in chain for facts in record.spec.learnt_from)
 
 
 def everybody_has_alike(name: str) -> bool:
