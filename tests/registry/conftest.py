@@ -1,4 +1,4 @@
-"""Fixtures: a home on copied templates, a real PostgreSQL, small stored modules."""
+"""Fixtures: a home that is a copy of one that was made before, a real PostgreSQL, small modules."""
 
 from __future__ import annotations
 
@@ -13,50 +13,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as ModelStore
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
-from mlflow.tracking._model_registry.registry import ModelRegistryStoreRegistry
-from mlflow.tracking._tracking_service.registry import TrackingStoreRegistry
 from sqlalchemy import create_engine, text
 
-from modkernel.registry import Registry, Settings
-from modkernel.registry.tracking.client import open_mlflow
+from modkernel.registry import ModuleRecord, Registry, Settings
 from tests.registry.helpers.examples import Examples
+from tests.registry.helpers.stored_homes import close_mlflow, copy_home, pour_registry
 
+__all__ = ["close_mlflow"]
 POSTGRES_PARAM = pytest.param("postgresql", marks=pytest.mark.postgres)
-
-
-def close_mlflow(uri: str) -> None:
-    """MLflow keeps one engine and one client a database for the life of the process.
-
-    Another test's database may have the same address, and none of the tables yet.
-    """
-    for kept in (TrackingStoreRegistry, ModelRegistryStoreRegistry):
-        kept._get_store_with_resolved_uri.cache_clear()
-    for store in (RunStore, ModelStore):
-        engine = store._engine_map.pop(uri, None)
-        if engine is not None:
-            engine.dispose()
+LONG_POSTGRES = [pytest.mark.postgres, pytest.mark.long]
+seldom_postgres = pytest.mark.parametrize(
+    "any_settings", ["sqlite", pytest.param("postgresql", marks=LONG_POSTGRES)], indirect=True
+)
+"""Marks tests of what both kinds of database do alike, without a lock: PostgreSQL is long."""
 
 
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = Settings(home=tmp_path_factory.mktemp("template"))
-    open_mlflow(settings)
-    close_mlflow(settings.mlflow_uri)
-    return settings.home / "mlflow.db"
+    """MLflow's database, with its tables and nothing in it, to be copied."""
+    folder = tmp_path_factory.mktemp("template")
+    copy_home(tmp_path_factory, "empty", folder)
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
 def settings(
-    tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Settings]:
-    """Settings of a home with MLflow's tables made; leases of one second."""
+    """Settings of a home that holds what the mark 'home' names, or nothing; leases of one second.
+
+    Both databases have their tables.
+    """
     for name in [name for name in os.environ if name.startswith("MODKERNEL_")]:
         monkeypatch.delenv(name)
+    marker = request.node.get_closest_marker("home")
+    held = "empty" if marker is None else marker.args[0]
+    copy_home(tmp_path_factory, held, tmp_path / "home", tmp_path / "trained")
     made = Settings(home=tmp_path / "home", lease_seconds=1)
-    made.ensure_home()
-    shutil.copyfile(mlflow_template, made.home / "mlflow.db")
     yield made
     close_mlflow(made.mlflow_uri)
 
@@ -68,11 +64,12 @@ def registry(settings: Settings) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def other_settings(tmp_path: Path, mlflow_template: Path, settings: Settings) -> Iterator[Settings]:
-    """Settings of a second home."""
+def other_settings(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, settings: Settings
+) -> Iterator[Settings]:
+    """Settings of a second home, which is empty."""
+    copy_home(tmp_path_factory, "empty", tmp_path / "other")
     made = Settings(home=tmp_path / "other", lease_seconds=1)
-    made.ensure_home()
-    shutil.copyfile(mlflow_template, made.home / "mlflow.db")
     yield made
     close_mlflow(made.mlflow_uri)
 
@@ -85,7 +82,14 @@ def other(other_settings: Settings) -> Iterator[Registry]:
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Examples:
+    """Trained modules: in the folder where those lie that a home holds."""
     return Examples(tmp_path / "trained")
+
+
+@pytest.fixture
+def records(registry: Registry) -> tuple[ModuleRecord, ...]:
+    """The modules that the home holds, in the order in which they were stored."""
+    return registry.modules.find()
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,10 @@ def any_settings(request: pytest.FixtureRequest, settings: Settings) -> Settings
     if request.param == "sqlite":
         return settings
     url = request.getfixturevalue("postgres_url")
-    return Settings(home=settings.home, lease_seconds=1, database_url=url)
+    made = Settings(home=settings.home, lease_seconds=1, database_url=url)
+    if request.node.get_closest_marker("home") is not None:
+        pour_registry(settings, made)
+    return made
 
 
 def free_port() -> int:

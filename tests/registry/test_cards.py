@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from modkernel.modules.stored import StoredModule
-from modkernel.registry import Registry
+from modkernel.registry import ModuleRecord
 from modkernel.registry.tracking.cards import LIMIT_CHARACTERS, module_card, sentence
 from modkernel.spec import BackboneSpec, DatasetFacts, ModuleSpec
-from tests.registry.helpers.examples import Examples, report_of, store_chain
+from tests.registry.helpers.examples import Examples, report_of
+
+pytestmark = pytest.mark.home("chain")
 
 
 def test_the_first_line_is_a_plain_sentence(examples: Examples) -> None:
@@ -41,9 +43,10 @@ def test_the_first_line_tells_of_a_tail(examples: Examples) -> None:
     assert told(tail="none") == "."
 
 
-def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples) -> None:
+def test_a_card_names_what_a_module_needs(
+    records: tuple[ModuleRecord, ...], examples: Examples
+) -> None:
     chain = examples.chain()
-    records = store_chain(registry, chain)
     card = module_card(records[-1], records[:-1], report_of(chain[-1]), ["figures/a b.png"])
     lines = card.splitlines()
     assert lines[0] == sentence("net.output", chain[-1].spec)
@@ -74,10 +77,9 @@ def test_a_card_names_what_a_module_needs(registry: Registry, examples: Examples
 
 
 def test_a_card_names_the_packages_that_a_chain_needs(
-    registry: Registry, examples: Examples
+    records: tuple[ModuleRecord, ...], examples: Examples
 ) -> None:
     chain = examples.chain()
-    records = store_chain(registry, chain)
     own = records[0].spec.changed(backbone=BackboneSpec(name="mine.nets:deep"))
     below = records[0].model_copy(update={"spec": own})
     card = module_card(records[-1], [below, records[1]], report_of(chain[-1]))
@@ -98,12 +100,11 @@ def test_a_card_names_the_packages_that_a_chain_needs(
     ],
 )
 def test_names_from_data_are_shown_as_they_are(
-    registry: Registry, examples: Examples, name: str, shown: str
+    records: tuple[ModuleRecord, ...], examples: Examples, name: str, shown: str
 ) -> None:
     stored = examples.first()
-    record = store_chain(registry, (stored,))[0]
     facts = DatasetFacts(name="big", fingerprint="f" * 64, classes=(name, "dog"))
-    named = record.model_copy(update={"spec": stored.spec.changed(dataset=facts)})
+    named = records[0].model_copy(update={"spec": stored.spec.changed(dataset=facts)})
     card = module_card(named, [], report_of(stored))
     assert f"2 classes: {shown}, dog." in card
     assert html.unescape(shown) == " ".join(name.split())
@@ -116,10 +117,11 @@ def many_classes(stored: StoredModule) -> ModuleSpec:
 
 
 @pytest.mark.parametrize("depth", [0, 9, 200])
-def test_a_card_fits_into_a_description(registry: Registry, examples: Examples, depth: int) -> None:
+def test_a_card_fits_into_a_description(
+    records: tuple[ModuleRecord, ...], examples: Examples, depth: int
+) -> None:
     stored = examples.first()
-    record = store_chain(registry, (stored,))[0]
-    big = record.model_copy(update={"spec": many_classes(stored), "name": "n" * 100})
+    big = records[0].model_copy(update={"spec": many_classes(stored), "name": "n" * 100})
     line = report_of(stored).history[0]
     report = report_of(stored).model_copy(
         update={"history": tuple(line.changed(epoch=i) for i in range(1, 301))}

@@ -27,6 +27,13 @@ from tests.modkernel.helpers.stored_examples import PREPROCESSING, hidden_spec
 from tests.registry.conftest import close_mlflow
 
 
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Of a home whose registry has no database yet."""
+    (settings.home / "registry.db").unlink()
+    return settings
+
+
 def differences(settings: Settings) -> list[Any]:
     """Of a database's tables from the models'."""
     database = open_database(settings)

@@ -11,7 +11,8 @@ from modkernel.errors import NotFoundError
 from modkernel.registry import Catalogue, ModuleQuery, ModuleRecord, Registry, Settings
 from modkernel.registry.sql import find
 from modkernel.registry.sql.tables import ModuleRow
-from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
+from tests.registry.conftest import seldom_postgres
+from tests.registry.helpers.examples import EVALUATION, Examples, store_one
 
 FACTS: dict[str, Callable[[ModuleRecord], object]] = {
     "name": lambda module: module.name,
@@ -30,14 +31,19 @@ HIDDEN: dict[str, Callable[[ModuleRecord], object]] = {
 }
 
 
+pytestmark = [pytest.mark.home("chain"), seldom_postgres]
+
+
 @pytest.fixture
 def registry(any_settings: Settings) -> Iterator[Registry]:
     with Registry.open(any_settings) as opened:
         yield opened
 
 
-def test_each_question_is_answered_as_python_would(registry: Registry, examples: Examples) -> None:
-    stored = [*store_chain(registry, examples.chain())]
+def test_each_question_is_answered_as_python_would(
+    registry: Registry, records: tuple[ModuleRecord, ...], examples: Examples
+) -> None:
+    stored = [*records]
     stored += [store_one(registry, examples.first(seed), f"other_{seed}") for seed in (1, 2)]
     found = Catalogue.open(registry.settings)
     assert found.modules(ModuleQuery()) == tuple(stored)
@@ -67,6 +73,7 @@ def test_each_question_is_answered_as_python_would(registry: Registry, examples:
     found.database.close()
 
 
+@pytest.mark.home("empty")
 @pytest.mark.parametrize("few", [1, 1000])
 def test_pages_are_all_that_is_found_once(
     registry: Registry, examples: Examples, few: int, monkeypatch: pytest.MonkeyPatch
@@ -103,9 +110,9 @@ def test_pages_are_all_that_is_found_once(
 
 
 def test_accuracy_is_of_the_best_output_module_on_it(
-    registry: Registry, examples: Examples
+    registry: Registry, records: tuple[ModuleRecord, ...]
 ) -> None:
-    first, second, output = store_chain(registry, examples.chain())
+    first, second, output = records
     found = Catalogue.open(registry.settings)
     known = {second.id: EVALUATION.accuracy, output.id: EVALUATION.accuracy}
     assert found.accuracies((first, second, output)) == known
@@ -114,9 +121,12 @@ def test_accuracy_is_of_the_best_output_module_on_it(
     found.database.close()
 
 
-def test_references_are_those_of_the_registry(registry: Registry, examples: Examples) -> None:
-    first, second, output = store_chain(registry, examples.chain())
-    network = registry.networks.add("net", [one.id for one in (first, second, output)], EVALUATION)
+@pytest.mark.home("network")
+def test_references_are_those_of_the_registry(
+    registry: Registry, records: tuple[ModuleRecord, ...]
+) -> None:
+    first, second, output = records
+    network = registry.networks.resolve("net")
     registry.promotions.promote(first.name, "best", 1)
     found = Catalogue.open(registry.settings)
     for reference in (first.id, first.id[:8], first.name, f"{first.name}/1", f"{first.name}@best"):

@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from modkernel.errors import AmbiguousError, InterfaceError, NotFoundError
-from modkernel.registry import Registry, Settings
+from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.sql.tables import NetworkModuleRow, NetworkRow
 from modkernel.spec import NetworkSpec
-from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
+from tests.registry.conftest import seldom_postgres
+from tests.registry.helpers.examples import EVALUATION, Examples, store_one
+
+pytestmark = pytest.mark.home("chain")
 
 
 @pytest.fixture
@@ -18,8 +21,9 @@ def any_registry(any_settings: Settings) -> Any:
         yield opened
 
 
-def test_a_composition_pins_its_modules(any_registry: Registry, examples: Examples) -> None:
-    records = store_chain(any_registry, examples.chain())
+@seldom_postgres
+def test_a_composition_pins_its_modules(any_registry: Registry) -> None:
+    records = any_registry.modules.find()
     spec = NetworkSpec(name="net")
     run_id = any_registry.runs.start_network("net", "digits", spec)
     ids = [record.id for record in records]
@@ -36,10 +40,8 @@ def test_a_composition_pins_its_modules(any_registry: Registry, examples: Exampl
     assert any_registry.networks.resolve("net") == made
 
 
-def test_flows_that_end_at_once_record_one_network(
-    any_registry: Registry, examples: Examples
-) -> None:
-    ids = [record.id for record in store_chain(any_registry, examples.chain())]
+def test_flows_that_end_at_once_record_one_network(any_registry: Registry) -> None:
+    ids = [record.id for record in any_registry.modules.find()]
     any_registry.networks.find()
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda _: any_registry.networks.add("net", ids, EVALUATION), range(8)))
@@ -47,8 +49,10 @@ def test_flows_that_end_at_once_record_one_network(
     assert any_registry.networks.find() == (made[0],)
 
 
-def test_the_same_composition_is_kept(registry: Registry, examples: Examples) -> None:
-    ids = [record.id for record in store_chain(registry, examples.chain())]
+def test_the_same_composition_is_kept(
+    registry: Registry, records: tuple[ModuleRecord, ...]
+) -> None:
+    ids = [record.id for record in records]
     made = registry.networks.add("net", ids, EVALUATION)
     assert registry.networks.add("net", ids, EVALUATION) == made
     assert len(registry.networks.evaluations(made)) == 1
@@ -62,10 +66,9 @@ def test_the_same_composition_is_kept(registry: Registry, examples: Examples) ->
     assert registry.networks.find("other") == (other,)
 
 
-def test_a_name_means_the_network_that_was_made_last(
-    any_registry: Registry, examples: Examples
-) -> None:
-    first, second, _ = store_chain(any_registry, examples.chain())
+@seldom_postgres
+def test_a_name_means_the_network_that_was_made_last(any_registry: Registry) -> None:
+    first, second, _ = any_registry.modules.find()
     short = any_registry.networks.add("net", [first.id])
     long = any_registry.networks.add("net", [first.id, second.id])
     assert any_registry.networks.resolve("net") == long
@@ -76,9 +79,8 @@ def test_a_name_means_the_network_that_was_made_last(
     assert any_registry.networks.resolve("net") == long
 
 
-def test_references_to_networks(registry: Registry, examples: Examples) -> None:
-    first, *_ = store_chain(registry, examples.chain())
-    made = registry.networks.add("net", [first.id])
+def test_references_to_networks(registry: Registry, records: tuple[ModuleRecord, ...]) -> None:
+    made = registry.networks.add("net", [records[0].id])
     assert registry.networks.resolve(made.id) == registry.networks.resolve(made.id[:6]) == made
     with pytest.raises(NotFoundError, match=r"No network answers to 'nothing'"):
         registry.networks.resolve("nothing")
@@ -88,8 +90,10 @@ def test_references_to_networks(registry: Registry, examples: Examples) -> None:
         registry.networks.resolve(made.id[:8])
 
 
-def test_modules_that_do_not_stand_on_one_another(registry: Registry, examples: Examples) -> None:
-    _, second, _ = store_chain(registry, examples.chain())
+def test_modules_that_do_not_stand_on_one_another(
+    registry: Registry, records: tuple[ModuleRecord, ...], examples: Examples
+) -> None:
+    second = records[1]
     other = store_one(registry, examples.first(seed=1))
     with pytest.raises(InterfaceError, match=r"Position 2 of 2 .*was trained on upstream"):
         registry.networks.add("net", [other.id, second.id])

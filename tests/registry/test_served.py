@@ -13,6 +13,7 @@ from modkernel.registry import Settings
 from modkernel.registry.tracking.login import PASSWORD, USER, admin_login, log_in, password_file
 from modkernel.registry.tracking.moved import PLACES
 from modkernel.registry.tracking.served import prepare_store
+from tests.registry.helpers.stored_homes import copy_home
 
 HERE, ELSEWHERE = "http://127.0.0.1:5000", "http://192.0.2.1:5000"
 
@@ -45,8 +46,11 @@ def test_the_users_own_login_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (os.environ[USER], os.environ[PASSWORD]) == ("anna", "hunter2hunter2")
 
 
-def test_what_was_stored_before_is_reached_through_the_server(tmp_path: Path) -> None:
+def test_what_was_stored_before_is_reached_through_the_server(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     settings = Settings(home=tmp_path / "home with a blank", mlflow_uri=HERE)
+    copy_home(tmp_path_factory, "empty", settings.home)
     prepare_store(settings)
     places = {
         1: f"{settings.artifact_root.as_uri()}/digits",

@@ -30,6 +30,7 @@ VERSIONS = sorted(path.stem.removeprefix("registry-") for path in FOLDER.glob("r
 
 def restore(settings: Settings, version: str) -> None:
     """A home with a stored database, and private copies of the files that it names."""
+    (settings.home / "registry.db").unlink()
     with closing(sqlite3.connect(settings.home / "registry.db")) as connection:
         connection.executescript((FOLDER / f"registry-{version}.sql").read_text())
     for name in ("hidden", "output"):
