@@ -37,10 +37,10 @@ from tests.registry.helpers.bundles import (
     manifest_of,
     rewrite,
     rows,
-    store_network,
     write_raw,
 )
-from tests.registry.helpers.examples import Examples, write_example_moments
+from tests.registry.helpers.examples import write_example_moments
+from tests.registry.helpers.stored_homes import copy_home
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,11 @@ class Good:
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Good:
+def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
     folder = tmp_path_factory.mktemp("good")
+    copy_home(tmp_path_factory, "bundle", folder / "home")
     settings = Settings(home=folder / "home")
-    settings.ensure_home()
-    shutil.copyfile(mlflow_template, settings.home / "mlflow.db")
     with Registry.open(settings) as registry:
-        store_network(registry, Examples(folder / "trained"), folder)
         export_bundle(registry, "net", folder / "net.mkb")
         export_bundle(registry, "net.hidden-1", folder / "module.mkb")
     close_mlflow(settings.mlflow_uri)
@@ -66,11 +64,10 @@ def good(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Goo
 
 
 @pytest.fixture(scope="module")
-def into(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Registry]:
+def into(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """An empty registry."""
     settings = Settings(home=tmp_path_factory.mktemp("into") / "home")
-    settings.ensure_home()
-    shutil.copyfile(mlflow_template, settings.home / "mlflow.db")
+    copy_home(tmp_path_factory, "empty", settings.home)
     with Registry.open(settings) as registry:
         yield registry
     close_mlflow(settings.mlflow_uri)

@@ -18,12 +18,12 @@ from sqlalchemy import update
 from modkernel.errors import InUseError, NotFoundError
 from modkernel.features.cache import FeatureCache, FeatureKey
 from modkernel.modules.network import assemble
-from modkernel.registry import ModuleRecord, NetworkRecord, Registry, Settings
+from modkernel.registry import Catalogue, ModuleRecord, Registry, Settings
 from modkernel.registry.backends import Backends
 from modkernel.registry.sql.tables import ModuleRow, utc_now
 from modkernel.registry.tracking.models import Models
 from modkernel.registry.tracking.remains import Remains
-from tests.registry.conftest import close_mlflow
+from tests.registry.conftest import close_mlflow, seldom_postgres
 from tests.registry.helpers.examples import (
     EVALUATION,
     Examples,
@@ -33,16 +33,6 @@ from tests.registry.helpers.examples import (
 )
 
 RAW = torch.arange(2 * 64).reshape(2, 1, 8, 8).remainder(256).byte()
-
-
-def with_network(
-    registry: Registry, examples: Examples, name: str = "net"
-) -> tuple[tuple[ModuleRecord, ...], NetworkRecord]:
-    records = store_chain(registry, examples.chain(), name)
-    run_id = registry.runs.start_module("any", records[0].spec)
-    registry.runs.finish(run_id)
-    ids = [record.id for record in records]
-    return records, registry.networks.add(name, ids, EVALUATION, run_id=run_id)
 
 
 def files(settings: Settings) -> set[str]:
@@ -66,9 +56,12 @@ def collect_all(registry: Registry) -> list[str]:
     return kinds
 
 
-def test_what_others_stand_on_stays(any_settings: Settings, examples: Examples) -> None:
+@pytest.mark.home("network")
+@seldom_postgres
+def test_what_others_stand_on_stays(any_settings: Settings) -> None:
     with Registry.open(any_settings) as registry:
-        (first, second, output), network = with_network(registry, examples)
+        first, second, output = registry.modules.find()
+        network = registry.networks.resolve("net")
         for module in (first, second, output):
             with pytest.raises(InUseError, match=r"in use by network net \(") as refused:
                 registry.delete_module(module)
@@ -85,12 +78,13 @@ def test_what_others_stand_on_stays(any_settings: Settings, examples: Examples) 
         assert registry.verify() == ()
 
 
+@pytest.mark.home("network")
 def test_what_is_deleted_is_gone_in_both_stores_and_its_bytes_with_gc(
     settings: Settings, examples: Examples
 ) -> None:
     with Registry.open(settings) as registry:
-        kept, network = with_network(registry, examples)
-        registry.networks.load(network)
+        kept = registry.modules.find()
+        registry.networks.load(registry.networks.resolve("net"))
         before = files(settings)
         other = store_one(registry, examples.first(seed=5), "other.hidden-1")
         write_example_moments(examples.folder / "moments", other.id)
@@ -124,10 +118,11 @@ def test_what_is_deleted_is_gone_in_both_stores_and_its_bytes_with_gc(
         assert assemble([registry.modules.fetch(one) for one in kept]).predict(RAW).shape == (2, 3)
 
 
-def test_an_output_modules_accuracy_goes_with_it(registry: Registry, examples: Examples) -> None:
-    from modkernel.registry import Catalogue
-
-    first, second, output = store_chain(registry, examples.chain())
+@pytest.mark.home("chain")
+def test_an_output_modules_accuracy_goes_with_it(
+    registry: Registry, records: tuple[ModuleRecord, ...]
+) -> None:
+    first, second, output = records
     catalogue = Catalogue(registry.settings, registry.backends.database)
     assert second.id in catalogue.accuracies((second,))
     registry.delete_module(output)
@@ -153,9 +148,9 @@ def test_nobody_can_build_on_what_is_being_deleted(
 
 
 def test_old_versions_that_nobody_uses_go(settings: Settings, examples: Examples) -> None:
-    keeping = settings.model_copy(update={"keep_versions": 2})
+    keeping = settings.model_copy(update={"keep_versions": 1})
     with Registry.open(keeping) as registry:
-        versions = [store_one(registry, examples.first(seed)) for seed in range(6)]
+        versions = [store_one(registry, examples.first(seed)) for seed in range(4)]
         with registry.backends.database.writing() as session:
             for age, record in enumerate(reversed(versions)):
                 made = utc_now() - timedelta(hours=age)
@@ -165,7 +160,7 @@ def test_old_versions_that_nobody_uses_go(settings: Settings, examples: Examples
         registry.promotions.promote("net.hidden-1", "best", 2)
         collect_all(registry)
         left = registry.modules.find(name="net.hidden-1")
-        assert sorted(one.version or 0 for one in left) == [1, 2, 5, 6], "used, promoted, newest"
+        assert sorted(one.version or 0 for one in left) == [1, 2, 4], "used, promoted, newest"
         assert registry.verify() == ()
 
         # One that was promoted, and is gone from MLflow, is what a repair registers again.
@@ -180,16 +175,17 @@ def test_old_versions_that_nobody_uses_go(settings: Settings, examples: Examples
 
 
 @pytest.fixture
-def base(settings: Settings, examples: Examples) -> Settings:
+def base(settings: Settings) -> Settings:
+    """Of a home whose network is cached."""
     with Registry.open(settings) as registry:
-        _, network = with_network(registry, examples)
-        registry.networks.load(network)
+        registry.networks.load(registry.networks.resolve("net"))
         collect_all(registry)
     close_mlflow(settings.mlflow_uri)
     return settings
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.home("network")
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_at_any_instant_nothing_is_half_deleted(
     base: Settings, examples: Examples, kills: int
 ) -> None:
@@ -269,6 +265,7 @@ STEPS: dict[str, tuple[type, str, tuple[str, ...]]] = {
 """The steps of deleting a network: the method that each ends with, and its first argument."""
 
 
+@pytest.mark.home("chain")
 @pytest.mark.parametrize(
     "step",
     [
@@ -280,12 +277,12 @@ STEPS: dict[str, tuple[type, str, tuple[str, ...]]] = {
     ],
 )
 def test_a_network_is_deleted_though_the_first_attempt_was_repaired(
-    settings: Settings, examples: Examples, monkeypatch: pytest.MonkeyPatch, step: str
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     class Killed(BaseException): ...
 
     with Registry.open(settings) as registry:
-        first, second, output = store_chain(registry, examples.chain())
+        first, second, output = registry.modules.find()
         before = files(settings)
         ids = [first.id, second.id, output.id]
         network = registry.networks.add("net", ids, EVALUATION)
@@ -320,6 +317,7 @@ def test_a_network_is_deleted_though_the_first_attempt_was_repaired(
         }
 
 
+@pytest.mark.home("network")
 def test_gone_where_it_was_cached(base: Settings) -> None:
     """The private copies of modules that are there stay."""
     with Registry.open(base) as registry:

@@ -13,25 +13,22 @@ from modkernel.errors import NotFoundError
 from modkernel.registry import ModuleRecord, Registry, Settings, saga
 from modkernel.registry.flavor import load_model
 from modkernel.reuse.moments_file import MOMENTS_FILE
-from tests.registry.helpers.examples import (
-    EVALUATION,
-    Examples,
-    store_chain,
-    store_one,
-    write_example_moments,
-)
+from tests.registry.helpers.examples import EVALUATION, Examples, store_one, write_example_moments
 from tests.registry.test_store import kept_folder
+
+pytestmark = pytest.mark.home("chain")
 
 
 @pytest.fixture
-def chain(registry: Registry, examples: Examples) -> tuple[ModuleRecord, ...]:
+def chain(
+    registry: Registry, records: tuple[ModuleRecord, ...], examples: Examples
+) -> tuple[ModuleRecord, ...]:
     """A stored chain, of which the two hidden modules have private copies and the last has none.
 
     The first has moments, too.
     """
-    stored = examples.chain()
-    write_example_moments(stored[0].folder / MOMENTS_FILE, stored[0].id)
-    records = store_chain(registry, stored)
+    write_example_moments(examples.folder / MOMENTS_FILE, records[0].id)
+    registry.moments.store(records[0], examples.folder / MOMENTS_FILE)
     for record in records[:-1]:
         registry.modules.fetch(record)
     shutil.rmtree(examples.folder)
@@ -132,6 +129,7 @@ def test_modules_above_one_that_was_restored_are_served_with_it(
     assert len(load_model(f"models:/{top.name}/{top.version}").stored) == 3
 
 
+@pytest.mark.home("empty")
 def test_a_deleted_version_keeps_the_meaning_of_its_aliases(
     registry: Registry, examples: Examples
 ) -> None:
@@ -159,6 +157,7 @@ def test_a_deleted_version_keeps_the_meaning_of_its_aliases(
     assert registry.promotions.rollback(old.name, "champion").version == 3
 
 
+@pytest.mark.home("empty")
 def test_a_run_that_is_gone_stops_no_repair(settings: Settings, examples: Examples) -> None:
     with Registry.open(settings) as registry:
         record = store_one(registry, examples.first())
@@ -172,6 +171,7 @@ def test_a_run_that_is_gone_stops_no_repair(settings: Settings, examples: Exampl
         assert client.get_run(again.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.home("empty")
 @pytest.mark.parametrize("content", [": [", "flavors: {}", "flavors: {modkernel: {chain: 3}}"])
 def test_an_mlmodel_file_that_is_no_longer_ours_stops_no_repair(
     registry: Registry, examples: Examples, content: str

@@ -14,15 +14,18 @@ from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
 from modkernel.registry.tracking.moved import PLACES
 from tests.registry.conftest import close_mlflow
-from tests.registry.helpers.examples import Examples, store_chain, store_one
+from tests.registry.helpers.examples import Examples, store_one
 from tests.registry.test_repair import kill_while_storing, wait_for_the_lease
 from tests.registry.test_store import alter, kept_folder
+
+pytestmark = pytest.mark.home("chain")
 
 
 @pytest.fixture
 def records(settings: Settings, examples: Examples) -> tuple[ModuleRecord, ...]:
+    """Those of the home, which are nowhere else any more."""
     with Registry.open(settings) as registry:
-        records = store_chain(registry, examples.chain())
+        records = registry.modules.find()
     close_mlflow(settings.mlflow_uri)
     shutil.rmtree(settings.cache_dir)
     shutil.rmtree(examples.folder)
@@ -93,6 +96,7 @@ def test_what_lies_elsewhere_is_left_alone(settings: Settings, tmp_path: Path) -
     assert places(shared) == before
 
 
+@pytest.mark.home("empty")
 def test_what_was_being_stored_is_finished_in_the_moved_home(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Mode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
 from mlflow.tracking._model_registry.registry import ModelRegistryStoreRegistry
 from mlflow.tracking._tracking_service.registry import TrackingStoreRegistry
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from sqlalchemy import insert, select
 
 from modkernel.registry import Registry, Settings
@@ -135,8 +136,10 @@ def pour_registry(settings: Settings, into: Settings) -> None:
 def close_mlflow(uri: str) -> None:
     """MLflow keeps one engine and one client a database for the life of the process.
 
-    Another test's database may have the same address, and none of the tables yet.
+    Another test's database may have the same address, and none of the tables yet. It keeps the
+    folder of each run and model as well, which in a copy of the same home is another.
     """
+    _artifact_repos_cache.clear()
     for kept in (TrackingStoreRegistry, ModelRegistryStoreRegistry):
         kept._get_store_with_resolved_uri.cache_clear()
     for store in (RunStore, ModelStore):
