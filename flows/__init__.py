@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from modkernel.system.proxies import ask_directly
 
@@ -21,3 +22,7 @@ SURROUNDINGS = {
 for _name, _value in SURROUNDINGS.items():
     os.environ.setdefault(_name, _value)
 ask_directly(os.environ)
+if "prefect.context" in sys.modules:
+    # Prefect came first, as in a pod of Kubernetes, and has read its settings already: by those a
+    # run would be heard of so seldom that it is taken for dead.
+    sys.modules["prefect.context"].refresh_global_settings_context()

@@ -44,6 +44,8 @@ def automations(flows: Sequence[str]) -> tuple[AutomationCore, AutomationCore]:
     deployed = _labels({"prefect.resource.role": "deployment"})
     heartbeat = "prefect.flow-run.heartbeat"
     ends = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", "Paused", "Suspended")
+    # A run that a pod handed back when it was told to end may wait long for the next one.
+    waits = ("AwaitingRetry", "Pending")
     counts = [str(count) for count in range(1, RESTARTS + 1)]
     return (
         AutomationCore(
@@ -55,7 +57,7 @@ def automations(flows: Sequence[str]) -> tuple[AutomationCore, AutomationCore]:
                 match_related=[ours],
                 for_each={"prefect.resource.id"},
                 after={heartbeat},
-                expect={heartbeat, *(f"prefect.flow-run.{end}" for end in ends)},
+                expect={heartbeat, *(f"prefect.flow-run.{name}" for name in (*ends, *waits))},
                 posture=Posture.Proactive,
                 threshold=1,
                 within=SILENT,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import importlib
 import json
 import os
 import shutil
@@ -15,9 +17,13 @@ from pathlib import Path
 
 import prefect.context
 import pytest
+from prefect.flow_engine import FlowRunEngine
 
+import modkernel.flows
 from modkernel.errors import ServiceError
+from modkernel.flows.module_work import module_work
 from modkernel.flows.servers import prefect_env, up
+from modkernel.flows.servers.automations import SILENT
 from modkernel.flows.servers.prefect_env import await_prefect, prepare_prefect, require_prefect
 from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
 from modkernel.flows.servers.up import UpState, without_user
@@ -45,6 +51,18 @@ def test_nothing_of_the_users_is_touched(settings: Settings) -> None:
     password = prefect_password(settings)
     assert os.environ["PREFECT_API_AUTH_STRING"] == password
     assert os.environ["PREFECT_SERVER_API_AUTH_STRING"] == password
+
+
+def test_a_flow_that_is_imported_after_prefect_is_not_taken_for_dead(settings: Settings) -> None:
+    """As in a pod: `prefect flow-run execute` imports Prefect, and the flow later."""
+
+    def beats() -> int | None:
+        return contextvars.Context().run(lambda: FlowRunEngine(flow=module_work).heartbeat_seconds)
+
+    prefect.context.refresh_global_settings_context()
+    assert (beats() or 0) > SILENT.total_seconds(), "Prefect's own default"
+    importlib.reload(modkernel.flows)
+    assert 2 * (beats() or 0) < SILENT.total_seconds()
 
 
 def test_the_server_of_modkernel_up_is_used(
