@@ -5,8 +5,10 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -22,12 +24,15 @@ import pytest
 import yaml
 
 from modkernel.flows.servers.prefect_password import basic_authorization
+from modkernel.registry import Settings
 from modkernel.registry.tracking.auth_server import configuration
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 TEAM, MACHINE = DOCKER / "compose.yaml", DOCKER / "compose.worker.yaml"
 VALUES = {"SERVER": "team.example", "WORKER_NAME": "machine-2"}
+TRUSTED = "${TRUSTED:-${CERTIFICATE:-/etc/ssl/certs/ca-certificates.crt}}"
+"""The certificate itself, or the CA's where one has signed it."""
 TRAINS = {TEAM: ("cpu", "flows", "gpu"), MACHINE: ("cpu", "gpu")}
 """Services that hold runs in hand."""
 
@@ -119,7 +124,11 @@ def test_what_the_servers_and_the_images_are_told_fits() -> None:
     for file in (TEAM, MACHINE):
         for service in services(file).values():
             trusted = service.get("environment", {}).get("MLFLOW_TRACKING_SERVER_CERT_PATH")
-            assert trusted in (None, "${CERTIFICATE:-/etc/ssl/certs/ca-certificates.crt}")
+            assert trusted in (None, TRUSTED)
+            assert service.get("environment", {}).get("PREFECT_API_SSL_CERT_FILE") in (
+                None,
+                TRUSTED,
+            )
     accounts, expected = configparser.ConfigParser(), configparser.ConfigParser()
     accounts.read(DOCKER / "mlflow-auth.ini")
     expected.read_string(configuration("postgresql+psycopg://modkernel@postgres:5432/mlflow_auth"))
@@ -132,6 +141,70 @@ def test_what_the_servers_and_the_images_are_told_fits() -> None:
         *("postgres:17.6-bookworm", f"modkernel-servers:{version}"),
         *(f"{worker}-cpu", f"{worker}-cuda"),
     }
+
+
+@pytest.mark.parametrize("file", [TEAM, MACHINE], ids=lambda file: file.name)
+def test_every_image_is_built_once(file: Path) -> None:
+    """Docker builds all services at once, and cannot export one tag twice at the same time."""
+    ours = {name: one for name, one in services(file).items() if one["image"].startswith("modk")}
+    built = [one["image"] for one in ours.values() if "build" in one]
+    assert len(built) == len(set(built))
+    for name, service in ours.items():
+        makers = [
+            one for one in ours.values() if "build" in one and one["image"] == service["image"]
+        ]
+        assert len(makers) == 1, name
+        if "build" not in service:
+            assert service["pull_policy"] == "never", name
+            assert "profiles" not in makers[0], f"{name}: what builds it takes part in every 'up'"
+
+
+@pytest.mark.parametrize("file", [TEAM, MACHINE], ids=lambda file: file.name)
+def test_settings_of_modkernel_reach_the_workers(file: Path) -> None:
+    for name in TRAINS[file]:
+        assert services(file)[name]["env_file"] == [{"path": ".env", "required": False}], name
+    example = (DOCKER / ".env.example").read_text()
+    named = set(re.findall(r"^#?MODKERNEL_(\w+)=", example, re.MULTILINE))
+    assert "DATA_PATHS" in named
+    assert {name.lower() for name in named} <= set(Settings.model_fields)
+
+
+def test_servers_of_the_file_are_asked_directly() -> None:
+    for name, service in services(TEAM).items():
+        environment = service.get("environment", {})
+        asked = {
+            found
+            for value in environment.values()
+            for found in re.findall(r"://(mlflow|prefect):", value)
+        }
+        for variable in ("NO_PROXY", "no_proxy") if asked else ():
+            assert asked <= set(environment[variable].partition("$")[0].split(",")), name
+
+
+def test_what_the_head_of_the_compose_file_tells_makes_secrets_once(tmp_path: Path) -> None:
+    told = TEAM.read_text().split("(the folder is yours alone")[0]
+    commands = "".join(re.findall(r"^#   (.*\n)", told, re.MULTILINE))
+    (tmp_path / "docker").mkdir()
+    shutil.copy(DOCKER / ".env.example", tmp_path / "docker")
+    openssl = tmp_path / "bin/openssl"
+    openssl.parent.mkdir()
+    openssl.write_text("#!/bin/sh\necho $$\n")
+    openssl.chmod(0o755)
+    environment = os.environ | {"PATH": f"{openssl.parent}:{os.environ['PATH']}"}
+
+    def run() -> dict[str, str]:
+        subprocess.run(["bash", "-c", commands + "pwd"], cwd=tmp_path, env=environment, check=True)
+        folder = tmp_path / "docker/secrets"
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        return {file.name: file.read_text() for file in folder.iterdir()}
+
+    made = run()
+    assert set(made) == set(yaml.safe_load(TEAM.read_text())["secrets"])
+    assert made["prefect"].startswith("modkernel:")
+    (tmp_path / "docker/.env").write_text("SERVER=ours\n")
+    assert run() == made, "a second paste changes nothing, not even as root"
+    assert (tmp_path / "docker/.env").read_text() == "SERVER=ours\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"bin", "docker"}
 
 
 def test_all_that_the_package_links_to_is_in_the_image() -> None:
@@ -259,4 +332,7 @@ def test_health_is_a_server_that_answers_its_login_and_a_worker_that_polls() -> 
         wrong = {"MLFLOW_TRACKING_PASSWORD": "x", "PREFECT_API_AUTH_STRING": "x"}
         for name, value in wrong.items():
             assert not healthy(environment | {name: value}, "mlflow", "prefect")
+        told = services(TEAM)["mlflow"]["environment"]["NO_PROXY"].partition("$")[0]
+        proxy = {"http_proxy": "http://127.0.0.1:1", "NO_PROXY": told, "no_proxy": told}
+        assert healthy(environment | proxy, "mlflow", "prefect")
     assert not healthy(environment, "prefect"), "nobody answers any more"

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import prefect.context
 import pytest
 from jsonschema import Draft202012Validator
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import refresh_global_settings_context
 from prefect.utilities.templating import apply_values, find_placeholders
+from prefect.workers.base import BaseJobConfiguration
 
+from modkernel.flows.team.serve import LEASE_SECONDS
+
+GLOBAL = "GLOBAL_SETTINGS_CONTEXT"
+NO_CLIENT: Any = object()
+"""The template names nothing of Prefect's server, so it is not asked."""
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker/kubernetes/gpu-pool.json"
 TEMPLATE: dict[str, Any] = json.loads(FILE.read_text())
@@ -70,6 +83,30 @@ def test_the_job_asks_for_one_gpu_and_its_queue_and_holds_no_secret() -> None:
     assert not [name for name in defaults()["env"] if name.endswith(secret)]
 
 
+def test_a_pod_gets_the_lease_of_a_team_and_not_the_password_of_the_worker_that_starts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Prefect hands its own settings on, into a Job that many may read; `env` is edited by hand."""
+    monkeypatch.setattr(prefect.context, GLOBAL, getattr(prefect.context, GLOBAL))
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "modkernel:SECRET")
+    edited = deepcopy(TEMPLATE)
+    edited["variables"]["properties"]["env"]["default"] = {"MODKERNEL_DEVICE": "cuda"}
+
+    async def environment() -> dict[str, str | None]:
+        made = await BaseJobConfiguration.from_template_and_values(edited, {}, client=NO_CLIENT)
+        made.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="able-ant"))
+        return made.env
+
+    def rendered() -> dict[str, str | None]:
+        refresh_global_settings_context()
+        return asyncio.run(environment())
+
+    told = contextvars.Context().run(rendered)
+    assert told["MODKERNEL_DEVICE"] == "cuda"
+    assert told["MODKERNEL_LEASE_SECONDS"] == str(LEASE_SECONDS), "what `modkernel worker` sets"
+    assert "SECRET" not in str(told)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_prefects_worker_makes_a_job_of_it_that_kubernetes_admits(tmp_path: Path) -> None:
@@ -80,16 +117,19 @@ def test_prefects_worker_makes_a_job_of_it_that_kubernetes_admits(tmp_path: Path
     subprocess.run([*install, *constraints, *packages], check=True, capture_output=True)
     done = subprocess.run(
         [sys.executable, "-c", RENDER, str(FILE)],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "PREFECT_API_AUTH_STRING": "m:SECRET"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert "SECRET" not in done.stdout
     job = json.loads(done.stdout)
     check_job(job)
     labels = job["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
     assert labels["prefect.io/flow-run-name"] == "able-ant"
-    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == [
-        *("prefect", "flow-run", "execute")
-    ]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["prefect", "flow-run", "execute"]
+    told = {one["name"]: one["value"] for one in container["env"]}
+    assert told["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "reschedule"
+    assert told["MODKERNEL_DEVICE"] == "cuda"
