@@ -42,15 +42,24 @@ newest:
 	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@$(NEWEST)/bin/python -m pytest requirements/test_smoke.py
 
+# Its programs name its folder: made again where that was moved or renamed.
+MADE_AS := $(shell cat $(READY) 2>/dev/null)
+ifneq ($(MADE_AS),)
+ifneq ($(MADE_AS),$(abspath $(VENV)))
+.PHONY: $(READY)
+endif
+endif
+
 # Made again when either file is newer: a half-finished install leaves no stamp behind. Python
 # compiles a file at its first import; compiling all of them here would take a minute more.
 $(READY): pyproject.toml $(CONSTRAINTS)
+	@test -n "$(PYTHON)" || { echo "modkernel needs Python 3.11 or newer, and there is none: install it (Debian, Ubuntu: python3 and python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON) (once; one to three minutes) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "modkernel needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint $(CONSTRAINTS) --editable '.[dev]'
-	@touch $@
+	@echo "$(abspath $(VENV))" >$@
 
 clean:
 	rm -rf $(VENV) $(NEWEST) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
