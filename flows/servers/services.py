@@ -35,6 +35,8 @@ def mlflow_service(settings: Settings, reached: Reach) -> Service:
     }
     port = settings.mlflow_port
     options = ["--host", reached.host, "--port", str(port), "--workers", "1"]
+    # A line for each request would fill the home: a team makes several a second.
+    uvicorn = ["--no-access-log"]
     if reached.is_shared:
         program = ["modkernel.registry.tracking.auth_server"]
         options += ["--artifacts-destination", str(settings.artifact_root)]
@@ -42,8 +44,8 @@ def mlflow_service(settings: Settings, reached: Reach) -> Service:
         options += ["--allowed-hosts", ",".join(hosts)]
         options += ["--cors-allowed-origins", ",".join(reached.urls(port))]
         if reached.certificate is not None:
-            files = ("--ssl-certfile", reached.certificate, "--ssl-keyfile", reached.key)
-            options += ["--uvicorn-opts", shlex.join(map(str, files))]
+            uvicorn += ["--ssl-certfile", str(reached.certificate)]
+            uvicorn += ["--ssl-keyfile", str(reached.key)]
         environment |= login.server_environment(settings)
         store = settings.mlflow_store
     else:
@@ -52,7 +54,7 @@ def mlflow_service(settings: Settings, reached: Reach) -> Service:
         store = settings.mlflow_uri
     return Service(
         name="MLflow's server",
-        command=[sys.executable, "-m", *program, *options],
+        command=[sys.executable, "-m", *program, *options, "--uvicorn-opts", shlex.join(uvicorn)],
         # Not as an argument: everyone on the machine can read those.
         environment=environment | {"MLFLOW_BACKEND_STORE_URI": store},
         log=settings.home / "logs" / "mlflow.log",

@@ -95,9 +95,10 @@ class Supervisor:
         return True
 
     def spawn(self, service: Service) -> None:
-        """Start a service, and do not wait for it."""
+        """Start a service, and do not wait for it; the log of the one before becomes LOG.1."""
         service.log.parent.mkdir(parents=True, exist_ok=True)
-        service.log.write_bytes(b"")
+        if service.log.exists():  # With what the last one said when it died.
+            service.log.replace(service.log.with_name(f"{service.log.name}.1"))
         self._running.append((service, _launch(service)))
 
     def check(self) -> None:
