@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modkernel.flows.cli._output import Json, out, print_json
@@ -44,10 +48,18 @@ def demo(json: Json = False, verbose: Verbose = False) -> None:
     if not trained:
         out.print("Nothing was retrained: every module was stored already.")
     out.print(
-        f"{seconds:.1f} s in all. Next: 'modkernel modules list', 'modkernel up', or "
+        f"{seconds:.1f} s in all. Next: {activation()}'modkernel modules list', 'modkernel up', or "
         f"'modkernel compose {networks[0].name}.hidden-1'.",
         soft_wrap=True,
     )
+
+
+def activation() -> str:
+    """What to do first where a shell does not know `modkernel`, as after `make demo`."""
+    script = Path(sys.executable).with_name("activate")
+    if shutil.which("modkernel") is not None or not script.exists():
+        return ""
+    return f"'. {shlex.quote(str(script))}', then "
 
 
 def _run_demo() -> tuple[NetworkResult, NetworkResult]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from modkernel.backbones import build_hidden
 from modkernel.backbones.cut import cut
+from modkernel.flows.cli.demo import activation
 from modkernel.flows.specs.read import parse_spec
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec
 
@@ -68,6 +70,39 @@ def test_the_backbone_of_one_s_own_can_be_cut(
     assert out.shape == (2, 48, 16, 16)
     out = build_hidden(backbone, second, (48, 16, 16), seed=0)(out)
     assert out.shape == (2, 96, 8, 8)
+
+
+def commands(starting: str) -> list[str]:
+    """Indented lines with a command, in their order."""
+    return re.findall(rf"^    +((?:{starting})\b.*)", README, re.MULTILINE)
+
+
+def test_the_commands_are_found_where_make_put_them() -> None:
+    told = commands(r"make demo|\. \.venv/bin/activate|modkernel|mlflow|python")
+    assert told[:2] == ["make demo", ". .venv/bin/activate"]
+
+
+def test_one_command_is_not_in_the_way_of_another() -> None:
+    """Two files of suggested labels, and two servers beside those of `modkernel up`."""
+    suggested = commands("modkernel labels suggest")
+    files = [re.findall(r"--output (\S+)", one) or ["labels.csv"] for one in suggested]
+    assert len(files) == len({tuple(one) for one in files}) > 1
+    for one in commands("mlflow models serve"):
+        assert re.search(r"-p (?!5000)\d+", one), one
+
+
+def test_the_demo_says_how_its_next_commands_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name in ("activate", "python", "modkernel"):
+        (programs / name).touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert activation() == f"'. {programs}/activate', then "
+    monkeypatch.setenv("PATH", str(programs))
+    assert activation() == ""
 
 
 def test_files_that_the_documents_name_exist() -> None:
