@@ -39,7 +39,9 @@ from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration as Config
 
 template = json.load(open(sys.argv[1]))
 configuration = asyncio.run(
-    Configuration.from_template_and_values(template, {"queue": "gpus", "env": {"A": "b"}})
+    Configuration.from_template_and_values(
+        template, {"queue": "gpus", "env": {"A": "b"}}, client=object()
+    )
 )
 run = FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), name="able-ant")
 configuration.prepare_for_flow_run(run)
