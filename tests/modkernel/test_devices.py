@@ -32,6 +32,7 @@ from modkernel.spec import (
 )
 from modkernel.training import TrainReport
 from modkernel.training.checkpoint import position_of
+from tests.modkernel.helpers import jobs
 from tests.modkernel.helpers.slow_disk import SLOW
 from tests.modkernel.test_child import alive, events, until
 
@@ -90,6 +91,14 @@ def test_two_devices_leave_what_one_leaves(server: ForkServer, tmp_path: Path) -
     assert [event["epoch"] for event in events(Path(two.work))] == [1, 2, 3], "one of them reports"
     assert (two.result / "moments.safetensors").exists()
     assert not (Path(two.work) / "meeting").exists()
+
+
+def test_the_server_is_fit_to_fork(server: ForkServer, tmp_path: Path) -> None:
+    server.run(jobs.make_job(tmp_path / "job", "describe"))
+    (line,) = events(tmp_path / "job")
+    status = Path(f"/proc/{line['parent']}/status").read_text()
+    assert "\nThreads:\t1\n" in status
+    assert {"sklearn.datasets", "torch._dynamo"} <= set(line["loaded"]), "imports are shared"
 
 
 @pytest.mark.parametrize("killed", ["helper", "child"])
