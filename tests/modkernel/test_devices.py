@@ -227,14 +227,14 @@ def test_a_helper_that_is_cut_short_has_died(tmp_path: Path, said: bytes) -> Non
 
 def test_jobs_of_two_devices_on_three_slots_finish(server: ForkServer, tmp_path: Path) -> None:
     """Three at once, and one of one device: two that hold one slot each would wait for ever."""
-    jobs = [make_job(tmp_path, str(number), 2) for number in range(3)]
-    jobs.append(make_job(tmp_path, "single", 1))
-    threads = [threading.Thread(target=server.run, args=(job,)) for job in jobs]
+    asked = [make_job(tmp_path, str(number), 2, epochs=1) for number in range(3)]
+    asked.append(make_job(tmp_path, "single", 1, epochs=1))
+    threads = [threading.Thread(target=server.run, args=(job,)) for job in asked]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
-    assert all(job.result.exists() for job in jobs)
+    assert all(job.result.exists() for job in asked)
 
 
 def test_who_wants_several_slots_gets_them_though_others_come_and_go(tmp_path: Path) -> None:
