@@ -57,6 +57,10 @@ class Asking:
         os.kill(self.pid, signal.SIGKILL)
         while self.alive():
             time.sleep(0.005)
+        self.close()
+
+    def close(self) -> None:
+        """Hear no more of it: it ends where it says something."""
         self._lines.close()
 
 
@@ -64,21 +68,24 @@ class Askers:
     """One process that waits for commands to fork others."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.started = folder, 0
+        self.folder = folder
+        self.started: list[Asking] = []
         command = [sys.executable, "-m", __name__]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
 
     def start(self, folder: Path, limit: int, name: str, count: int, seconds: float) -> Asking:
         """Start `ask` in a process of its own."""
-        self.started += 1
-        pipe = self.folder / str(self.started)
+        pipe = self.folder / str(len(self.started))
         os.mkfifo(pipe)
         assert self.process.stdin is not None
         given = [str(pipe), str(folder), limit, name, count, seconds]
         print(json.dumps(given), file=self.process.stdin, flush=True)
-        return Asking(pipe)
+        self.started.append(Asking(pipe))
+        return self.started[-1]
 
     def close(self) -> None:
+        for one in self.started:
+            one.close()
         assert self.process.stdin is not None
         self.process.stdin.close()
         assert self.process.wait(60) == 0
