@@ -154,7 +154,7 @@ def test_mlp_takes_vectors_and_images(depth, width, takes):
     height=st.integers(1, 20),
     width=st.integers(1, 20),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_resnets_take_images_of_any_size(name, channels, height, width):
     spec = BackboneSpec(name=name, width=2)
     _, gives = build_skeleton(spec, names_of(spec), (channels, height, width))

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +28,7 @@ from modkernel.jobs.slots import device_slot, gpus, hold
 from tests.modkernel.helpers.jobs import make_job
 from tests.modkernel.helpers.small_disk import small_disk
 
-TARGET = "tests.modkernel.helpers.jobs:run"
+TARGET = "tests.modkernel.helpers.quick_server:run"
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +62,10 @@ def alive(pid: int) -> bool:
         return False
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_a_job_leaves_its_result_and_reports_every_step(server: ForkServer, tmp_path: Path) -> None:
     seen: list[Any] = []
     job = make_job(tmp_path / "job")
@@ -74,14 +77,6 @@ def test_a_job_leaves_its_result_and_reports_every_step(server: ForkServer, tmp_
     assert seen[0]["pid"] != os.getpid()
     server.run(job, seen.append)
     assert len(seen) == 5, "a finished job starts no second child"
-
-
-def test_the_server_is_fit_to_fork(server: ForkServer, tmp_path: Path) -> None:
-    server.run(make_job(tmp_path / "job", "describe"))
-    (line,) = events(tmp_path / "job")
-    status = Path(f"/proc/{line['parent']}/status").read_text()
-    assert "\nThreads:\t1\n" in status
-    assert {"sklearn.datasets", "torch._dynamo"} <= set(line["loaded"]), "imports are shared"
 
 
 def test_a_child_has_its_threads_and_no_cuda(server: ForkServer, tmp_path: Path) -> None:
@@ -249,36 +244,37 @@ def test_a_slot_is_free_as_soon_as_its_child_is_killed(server: ForkServer, tmp_p
     thread.join()
 
 
-PARENT = """
-import sys
-from pathlib import Path
-from modkernel.jobs.client import ForkServer
-from tests.modkernel.helpers.jobs import make_job
-ForkServer("tests.modkernel.helpers.jobs:run").run(make_job(Path(sys.argv[1]), "long"))
-"""
-
-
 @pytest.mark.parametrize(
     "with_server",
     [pytest.param(False, marks=pytest.mark.long), True],
     ids=["flow", "flow and fork server"],
 )
-def test_a_child_stops_when_its_flow_is_killed(tmp_path: Path, with_server: bool) -> None:
-    work = tmp_path / "job"
-    flow = subprocess.Popen([sys.executable, "-c", PARENT, str(work)])
+def test_a_child_stops_when_its_flow_is_killed(
+    server: ForkServer, tmp_path: Path, with_server: bool
+) -> None:
+    """The flow is itself a child here, for it is forked in no time."""
+
+    def run() -> None:
+        with pytest.raises(ChildError, match="SIGKILL"):
+            server.run(make_job(tmp_path / "flow", "flow"))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    work = tmp_path / "flow" / "job"
     until(lambda: events(work))
+    flow = events(tmp_path / "flow", "started")[0]["pid"]
     child = events(work, "started")[0]["pid"]
-    server = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
-    flow.kill()
+    own_server = parent_of(child)
+    assert parent_of(own_server) == flow
+    os.kill(flow, signal.SIGKILL)
     if with_server:
-        os.kill(server, signal.SIGKILL)
-    flow.wait()
-    until(lambda: not alive(child) and not alive(server), 10)
+        os.kill(own_server, signal.SIGKILL)
+    thread.join()
+    until(lambda: not alive(child) and not alive(own_server), 10)
     assert json.loads((work / "error.json").read_text())["type"] == "StoppedError"
 
 
-def test_a_killed_fork_server_is_replaced(tmp_path: Path) -> None:
-    server = ForkServer(TARGET)
+def test_a_killed_fork_server_is_replaced(server: ForkServer, tmp_path: Path) -> None:
     caught: list[ChildError] = []
 
     def run() -> None:
@@ -290,7 +286,7 @@ def test_a_killed_fork_server_is_replaced(tmp_path: Path) -> None:
     thread.start()
     child = until(lambda: events(tmp_path / "job", "started"))[0]["pid"]
     until(lambda: events(tmp_path / "job"))
-    os.kill(int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1]), 9)
+    os.kill(parent_of(child), signal.SIGKILL)
     thread.join()
     assert caught[0].died
     until(lambda: not alive(child), 10)
@@ -306,7 +302,6 @@ def test_a_killed_fork_server_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         server.run(make_job(tmp_path / "job", "long"), follow, stop)
     assert seen[0] == reached + 1, "the next child resumes where the last one stopped"
-    server.close()
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:

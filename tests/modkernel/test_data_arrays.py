@@ -357,7 +357,7 @@ def test_labels_below_0_are_told_unless_they_are_a_code_of_two(tmp_path, labels,
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data(), kind=st.sampled_from(["npz", "compressed", "safetensors"]))
 def test_damage_of_any_kind_is_one_sentence_or_none(tmp_path, data, kind):

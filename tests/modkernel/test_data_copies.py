@@ -14,7 +14,7 @@ from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.data_made import folder_spec, image_folder, noticed, npz, places
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=30),
     cuts=st.tuples(st.integers(0, 30), st.integers(0, 30)),

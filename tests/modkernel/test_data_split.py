@@ -173,7 +173,7 @@ def test_a_renamed_picture_stays_in_its_part(tmp_path):
     seed=st.integers(0, 200),
     own=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_two_of_each_class_are_validated_on_where_there_are_two(counts, seed, own):
     values = [number + len(counts) * i for number, count in enumerate(counts) for i in range(count)]
     source = pool(values + list(range(12)) * own, len(counts), (0, 12 * own))

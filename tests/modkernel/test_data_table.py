@@ -311,7 +311,7 @@ def test_a_class_of_one_row_is_told(tmp_path):
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data(), name=st.sampled_from(["a.parquet", "a.csv", "a.csv.gz", "a.feather"]))
 def test_damage_of_any_kind_is_one_sentence_or_none(tmp_path, data, name):

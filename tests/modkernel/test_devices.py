@@ -32,6 +32,7 @@ from modkernel.spec import (
 )
 from modkernel.training import TrainReport
 from modkernel.training.checkpoint import position_of
+from tests.modkernel.helpers import jobs
 from tests.modkernel.helpers.slow_disk import SLOW
 from tests.modkernel.test_child import alive, events, until
 
@@ -90,6 +91,14 @@ def test_two_devices_leave_what_one_leaves(server: ForkServer, tmp_path: Path) -
     assert [event["epoch"] for event in events(Path(two.work))] == [1, 2, 3], "one of them reports"
     assert (two.result / "moments.safetensors").exists()
     assert not (Path(two.work) / "meeting").exists()
+
+
+def test_the_server_is_fit_to_fork(server: ForkServer, tmp_path: Path) -> None:
+    server.run(jobs.make_job(tmp_path / "job", "describe"))
+    (line,) = events(tmp_path / "job")
+    status = Path(f"/proc/{line['parent']}/status").read_text()
+    assert "\nThreads:\t1\n" in status
+    assert {"sklearn.datasets", "torch._dynamo"} <= set(line["loaded"]), "imports are shared"
 
 
 @pytest.mark.parametrize("killed", ["helper", "child"])
@@ -218,14 +227,14 @@ def test_a_helper_that_is_cut_short_has_died(tmp_path: Path, said: bytes) -> Non
 
 def test_jobs_of_two_devices_on_three_slots_finish(server: ForkServer, tmp_path: Path) -> None:
     """Three at once, and one of one device: two that hold one slot each would wait for ever."""
-    jobs = [make_job(tmp_path, str(number), 2) for number in range(3)]
-    jobs.append(make_job(tmp_path, "single", 1))
-    threads = [threading.Thread(target=server.run, args=(job,)) for job in jobs]
+    asked = [make_job(tmp_path, str(number), 2, epochs=1) for number in range(3)]
+    asked.append(make_job(tmp_path, "single", 1, epochs=1))
+    threads = [threading.Thread(target=server.run, args=(job,)) for job in asked]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
-    assert all(job.result.exists() for job in jobs)
+    assert all(job.result.exists() for job in asked)
 
 
 def test_who_wants_several_slots_gets_them_though_others_come_and_go(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.modkernel.helpers.stored_examples import (
 )
 
 LOWER = ("stem", "layer1.0", "layer1.1", "layer2.0")
+SMALL = ("stem", "layer2.0")
 UPPER = ("layer2.1", "layer3.0", "layer3.1", "layer4.0", "layer4.1")
 
 
@@ -70,6 +72,15 @@ def network(stored: tuple[StoredModule, ...]) -> Network:
     return assemble(stored)
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredModule, ...]:
+    """A stem and a block that halves the image as one hidden module, and an output module."""
+    folder = tmp_path_factory.mktemp("small")
+    one, _ = store_hidden(folder / "1", SMALL, (1, 8, 8), PREPROCESSING.id)
+    out, _ = store_output(folder / "2", one.spec.interface.gives, one.id)
+    return one, out
+
+
 def pixels(count: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
@@ -91,9 +102,12 @@ def test_a_resnets_tensors_load_into_plain_torch_code(network: Network, tmp_path
     assert "grey pixels as uint8, 0 to 255, channels first" in about["input"]["means"]
 
 
-def test_onnx_agrees_for_any_number_of_pictures(network: Network, tmp_path: Path) -> None:
+def test_onnx_agrees_for_any_number_of_pictures(
+    small: tuple[StoredModule, ...], tmp_path: Path
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
+    network = assemble(small)
     path = tmp_path / "net.onnx"
     assert export(network, "onnx", path, pixels(8)) <= TOLERANCE
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -122,12 +136,12 @@ def test_a_program_of_torch_export_agrees(network: Network, tmp_path: Path) -> N
 
 
 def test_hidden_modules_alone_give_their_kernel_features(
-    stored: tuple[StoredModule, ...], tmp_path: Path
+    small: tuple[StoredModule, ...], tmp_path: Path
 ) -> None:
-    hidden = assemble(stored[:1])
+    hidden = assemble(small[:1])
     export(hidden, "torch-export", tmp_path / "one.pt2", pixels(4))
     x = pixels(5, seed=1)
-    kernel = make_kernel(stored[0].spec.interface.kernel)
+    kernel = make_kernel(small[0].spec.interface.kernel)
     program = torch.export.load(tmp_path / "one.pt2").module()
     torch.testing.assert_close(program(x), kernel.features(hidden.features(x)))
     assert exporting.describe(hidden)["output"] == "features"
@@ -146,6 +160,13 @@ def test_a_gaussian_output_module(form: str, tmp_path: Path) -> None:
     assert export(network, form, tmp_path / "file", pixels(4)) <= TOLERANCE
 
 
+class Nothing(nn.Module):
+    """Gives no numbers, of as many classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :3] * math.nan
+
+
 def test_a_file_that_computes_something_else_is_not_put_in_place(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +175,7 @@ def test_a_file_that_computes_something_else_is_not_put_in_place(
 
     def other(network: Network, examples: Tensor, metadata: str) -> bytes:
         buffer = BytesIO()
-        wrong = torch.export.export(Plain().eval(), (examples,))
+        wrong = torch.export.export(Nothing(), (examples,))
         torch.export.save(wrong, buffer)
         return buffer.getvalue()
 
@@ -190,9 +211,9 @@ class Branching(nn.Module):
 
 
 def test_code_that_cannot_be_traced_is_told(
-    stored: tuple[StoredModule, ...], tmp_path: Path
+    small: tuple[StoredModule, ...], tmp_path: Path
 ) -> None:
-    network = assemble(stored)
+    network = assemble(small)
     network.hidden[0] = Branching(network.hidden[0])
     with pytest.raises(ExportError, match=r"cannot be exported as torch-export .*--to state-dict"):
         export(network, "torch-export", tmp_path / "net", pixels(2))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,7 +19,7 @@ from modkernel.errors import DataError, StoppedError
 from modkernel.features import cache as feature_cache
 from modkernel.features.cache import VALUES, FeatureCache, FeatureKey, NoRoomError
 from modkernel.system.locks import locked
-from tests.modkernel.helpers.cache_process import WIDTH, key, rows
+from tests.modkernel.helpers.cache_process import WIDTH, Askers, Asking, key, rows
 from tests.modkernel.test_child import until
 
 ROW = 4 * WIDTH
@@ -45,31 +42,16 @@ def taken(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def start(folder: Path, limit: int, name: str, count: int, seconds: float) -> Any:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.modkernel.helpers.cache_process"]
-        + [str(value) for value in (folder, limit, name, count, seconds)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def askers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Askers]:
+    askers = Askers(tmp_path_factory.mktemp("askers"))
+    yield askers
+    askers.close()
 
 
-def events(process: Any) -> list[dict[str, Any]]:
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    return [json.loads(line) for line in out.splitlines()]
-
-
-def kill(process: Any) -> None:
-    process.kill()
-    process.communicate()
-
-
-def wait_for(process: Any, event: str) -> None:
-    for line in process.stdout:
-        if json.loads(line)["event"] == event:
-            return
-    pytest.fail(f"no {event}")
+def wait_for(process: Asking, event: str) -> None:
+    if all(said["event"] != event for said in process.said):
+        pytest.fail(f"no {event}")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -199,19 +181,19 @@ def test_an_error_while_computing_leaves_nothing_behind(tmp_path: Path) -> None:
     assert torch.equal(fill(cache, "a"), rows("a", 8)), "and no lock is held"
 
 
-def test_one_process_computes_and_the_others_wait(tmp_path: Path) -> None:
-    processes = [start(tmp_path, PLENTY, "a", 20, 0.02) for _ in range(3)]
-    seen = [events(process) for process in processes]
+def test_one_process_computes_and_the_others_wait(askers: Askers, tmp_path: Path) -> None:
+    processes = [askers.start(tmp_path, PLENTY, "a", 20, 0.02) for _ in range(3)]
+    seen = [list(process.said) for process in processes]
     assert all(lines[-1] == {"event": "done", "right": True} for lines in seen)
     computed = [sum(line["event"] == "block" for line in lines) for lines in seen]
     assert sorted(computed) == [0, 0, 20]
 
 
-def test_a_killed_writer_leaves_nothing_under_a_real_name(tmp_path: Path) -> None:
-    process = start(tmp_path, PLENTY, "a", 1000, 0.05)
+def test_a_killed_writer_leaves_nothing_under_a_real_name(askers: Askers, tmp_path: Path) -> None:
+    process = askers.start(tmp_path, PLENTY, "a", 1000, 0.05)
     wait_for(process, "block")
     until(lambda: files(tmp_path, ".tmp"))
-    kill(process)
+    process.kill()
     assert files(tmp_path, ".tmp")
     assert not files(tmp_path)
     cache = FeatureCache(tmp_path, PLENTY)
@@ -221,30 +203,30 @@ def test_a_killed_writer_leaves_nothing_under_a_real_name(tmp_path: Path) -> Non
     assert torch.equal(fill(cache, "a"), rows("a", 8))
 
 
-def test_a_waiter_takes_over_where_the_writer_was_killed(tmp_path: Path) -> None:
-    process = start(tmp_path, PLENTY, "a", 1000, 0.05)
+def test_a_waiter_takes_over_where_the_writer_was_killed(askers: Askers, tmp_path: Path) -> None:
+    process = askers.start(tmp_path, PLENTY, "a", 1000, 0.05)
     wait_for(process, "block")
     got: list[Tensor] = []
     waiter = threading.Thread(target=lambda: got.append(fill(FeatureCache(tmp_path, PLENTY), "a")))
     waiter.start()
     waiter.join(0.3)
     assert waiter.is_alive(), "it waits"
-    kill(process)
+    process.kill()
     waiter.join(30)
     assert torch.equal(got[0], rows("a", 8))
     assert not files(tmp_path, ".tmp")
 
 
-def test_what_is_being_written_is_not_evicted(tmp_path: Path) -> None:
+def test_what_is_being_written_is_not_evicted(askers: Askers, tmp_path: Path) -> None:
     """The writer takes six of ten rows; another wants six while it writes, and does without."""
     limit = 10 * ROW
-    process = start(tmp_path, limit, "a", 6, 0.3)
+    process = askers.start(tmp_path, limit, "a", 6, 0.3)
     wait_for(process, "block")
     until(lambda: files(tmp_path, ".tmp"))
     with pytest.raises(NoRoomError, match="in use by other processes"):
         fill(FeatureCache(tmp_path, limit), "b", 6)
     assert taken(tmp_path) <= limit
-    assert events(process)[-1] == {"event": "done", "right": True}
+    assert list(process.said)[-1] == {"event": "done", "right": True}
 
 
 def test_what_is_waited_for_is_not_evicted_before_it_is_read(tmp_path: Path) -> None:
@@ -259,20 +241,21 @@ def test_what_is_waited_for_is_not_evicted_before_it_is_read(tmp_path: Path) -> 
     assert cache.find(key("a")) is None
 
 
-def test_a_wait_can_be_stopped(tmp_path: Path) -> None:
-    process = start(tmp_path, PLENTY, "a", 1000, 0.05)
+def test_a_wait_can_be_stopped(askers: Askers, tmp_path: Path) -> None:
+    process = askers.start(tmp_path, PLENTY, "a", 1000, 0.05)
     wait_for(process, "block")
     with pytest.raises(StoppedError, match="another process"):
         FeatureCache(tmp_path, PLENTY).find_or_make(key("a"), 8, refuse, stop=lambda: True)
-    kill(process)
+    process.kill()
 
 
-def test_many_processes_within_one_limit(tmp_path: Path) -> None:
+def test_many_processes_within_one_limit(askers: Askers, tmp_path: Path) -> None:
     """Every answer is right, and the folder stays within its limit while they come and go."""
     limit = 18 * ROW
-    processes = [start(tmp_path, limit, name, 8, 0.01) for name in "abca"]
+    processes = [askers.start(tmp_path, limit, name, 8, 0.01) for name in "abca"]
     largest = 0
-    while any(process.poll() is None for process in processes):
+    while any(process.alive() for process in processes):
+        time.sleep(0.002)
         sizes = []
         for path in tmp_path.iterdir():
             try:
@@ -280,7 +263,7 @@ def test_many_processes_within_one_limit(tmp_path: Path) -> None:
             except FileNotFoundError:
                 continue
         largest = max(largest, sum(sizes))
-    ends = [events(process)[-1] for process in processes]
+    ends = [list(process.said)[-1] for process in processes]
     assert all(end in ({"event": "done", "right": True}, {"event": "no room"}) for end in ends)
     assert sum(end["event"] == "done" for end in ends) >= 2
     assert 0 < largest <= limit

@@ -24,7 +24,7 @@ def clusters(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return (torch.eye(count, 24)[member] + 0.02 * noise) * lengths, member
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.integers(1, 20), st.integers(0, 2**31))
 def test_each_cluster_gets_exactly_one_label(count: int, seed: int) -> None:
     features, member = clusters(count, seed % 1000)
@@ -56,7 +56,7 @@ def test_the_first_labels_cover_the_coarse_groups(seed: int) -> None:
     assert sorted((group[chosen] * 3 + part[chosen]).tolist()) == list(range(12))
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31), st.booleans())
 def test_any_budget_gives_different_examples_and_the_seed_decides(
     count: int, budget: int, seed: int, repeated: bool

@@ -25,7 +25,7 @@ CONTRASTIVE = ("contrastive", "log_contrastive", "anchor_contrastive")
 @pytest.mark.parametrize("name", CONTRASTIVE)
 @pytest.mark.parametrize("temperature", [1.0, 0.05])
 @given(case=cases(least=2), rows=st.integers(1, 60))
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_streamed_scores_are_those_of_the_whole_matrix(name, temperature, case, rows) -> None:
     features, labels = case
     objective = make_objective(ObjectiveSpec(name=name, temperature=temperature), BOUNDED)

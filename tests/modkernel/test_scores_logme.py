@@ -27,20 +27,27 @@ def evidence(alpha: float, beta: float, gram: np.ndarray, y: np.ndarray) -> floa
     return -(len(y) * math.log(2 * math.pi) + white @ white) / 2 - np.log(np.diag(lower)).sum()
 
 
+GRID = np.array(list(itertools.product(np.linspace(-12, 12, 25), np.linspace(-4, 20, 25))))
+"""Of log α and log β."""
+
+
 def greatest(gram: np.ndarray, y: np.ndarray) -> float:
-    """The greatest evidence over α and β, from a coarse grid and by Nelder and Mead's method."""
-    grid = list(itertools.product(np.linspace(-12, 12, 25), np.linspace(-4, 20, 25)))
-    heights = [evidence(*np.exp(point), gram, y) for point in grid]
-    best = max(heights)
-    for at in np.argsort(heights)[-3:]:
-        found = minimize(
+    """The greatest evidence over α and β, by Nelder and Mead's method from the best of a grid."""
+    # Where it is great is seen fast on the axes of the matrix, but for rounding.
+    values, axes = np.linalg.eigh(gram)
+    variances = np.exp(-GRID[:, 1:]) + values.clip(0) * np.exp(-GRID[:, :1])
+    heights = -((y @ axes) ** 2 / variances + np.log(variances)).sum(1)
+    starts = sorted(GRID[heights.argsort()[-9:]], key=lambda at: evidence(*np.exp(at), gram, y))
+    found = [
+        minimize(
             lambda point: -evidence(*np.exp(np.clip(point, -25, 25)), gram, y),
-            grid[at],
+            start,
             method="Nelder-Mead",
             options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 2000},
         )
-        best = max(best, -found.fun)
-    return best
+        for start in starts[-2:]
+    ]
+    return -min(one.fun for one in found)
 
 
 def by_density(features: torch.Tensor, labels: torch.Tensor) -> float:

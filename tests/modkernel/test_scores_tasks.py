@@ -196,17 +196,17 @@ def test_interval_holds_the_score_and_narrows_with_more_examples() -> None:
 @pytest.mark.parametrize("name", ["logme", "pair_correlation", "upper_alignment", "lda"])
 def test_interval_is_as_wide_as_fresh_examples_say(name) -> None:
     """Within a factor of two of the spread of the score over other draws of the same size."""
-    many, answers = features_of("tanh", (6000, 6000), 6, 0)
+    many, answers = features_of("tanh", (4000, 4000), 6, 0)
     values = [
         reusability(moments_of(many[a : a + 100], answers[a : a + 100]), score=name)
-        for a in range(0, 12000, 100)
+        for a in range(0, 8000, 100)
     ]
     low, high = torch.tensor(values).quantile(torch.tensor([0.05, 0.95])).tolist()
     widths = [
         (lambda ends: ends[1] - ends[0])(
             bootstrap(many[a : a + 100], answers[a : a + 100], NAMES[:2], name)
         )
-        for a in range(0, 1000, 100)
+        for a in range(0, 400, 100)
     ]
     assert 0.5 < sum(widths) / len(widths) / (high - low) < 2
 

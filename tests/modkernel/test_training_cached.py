@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,12 @@ def below(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredModule, Store
     return first, second
 
 
+@pytest.fixture(scope="module")
+def undisturbed(below: tuple[StoredModule, StoredModule]) -> Callable[[Recipe], Any]:
+    """What `fit` gives without a cache and in one go, by the recipe: each is trained once."""
+    return functools.cache(lambda recipe: fit(below, recipe, None))
+
+
 @dataclass
 class Counted:
     """Examples that count how often they are asked for one."""
@@ -103,10 +110,13 @@ def fit(
 
 @pytest.mark.parametrize("recipe", [PLAIN, AUGMENTED, VIEWS], ids=["plain", "fresh", "views"])
 def test_a_cache_changes_no_bit_and_spares_the_upstream(
-    recipe: Recipe, below: tuple[StoredModule, StoredModule], tmp_path: Path
+    recipe: Recipe,
+    below: tuple[StoredModule, StoredModule],
+    undisturbed: Callable[[Recipe], Any],
+    tmp_path: Path,
 ) -> None:
     cache = FeatureCache(tmp_path, PLENTY)
-    without = fit(below, recipe, None)
+    without = undisturbed(recipe)
     filling = fit(below, recipe, cache)
     filled = fit(below, recipe, cache)
     for other in (filling, filled):
@@ -143,9 +153,13 @@ def test_examples_that_are_no_whole_split_are_never_looked_for(
 @pytest.mark.parametrize("stop_after", [2, 5], ids=["mid-epoch-1", "mid-epoch-2"])
 @pytest.mark.parametrize("recipe", [PLAIN, VIEWS], ids=["plain", "views"])
 def test_stopped_and_resumed_is_bitwise_the_undisturbed_run(
-    recipe: Recipe, stop_after: int, below: tuple[StoredModule, StoredModule], tmp_path: Path
+    recipe: Recipe,
+    stop_after: int,
+    below: tuple[StoredModule, StoredModule],
+    undisturbed: Callable[[Recipe], Any],
+    tmp_path: Path,
 ) -> None:
-    whole = fit(below, recipe, None)
+    whole = undisturbed(recipe)
     cache = FeatureCache(tmp_path / "features", PLENTY)
     fit(below, recipe, cache)
     asked = itertools.count()
@@ -247,12 +261,15 @@ def test_an_output_module_on_cached_features_is_the_same(
 
 
 def test_without_room_on_the_disk_training_continues_in_memory(
-    below: tuple[StoredModule, StoredModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    below: tuple[StoredModule, StoredModule],
+    undisturbed: Callable[[Recipe], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    whole = fit(below, PLAIN, None)
+    whole = undisturbed(PLAIN)
     tiny = fit(below, PLAIN, FeatureCache(tmp_path / "tiny", 10))
     monkeypatch.setattr(os, "posix_fallocate", full)
     on_full_disk = fit(below, PLAIN, FeatureCache(tmp_path / "full", PLENTY))
@@ -262,9 +279,12 @@ def test_without_room_on_the_disk_training_continues_in_memory(
 
 
 def test_what_memory_does_not_hold_goes_to_a_file_without_a_name(
-    below: tuple[StoredModule, StoredModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    below: tuple[StoredModule, StoredModule],
+    undisturbed: Callable[[Recipe], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = fit(below, PLAIN, None)
+    whole = undisturbed(PLAIN)
     monkeypatch.setattr(compute, "free_memory", lambda: 100)
     cache = FeatureCache(tmp_path, 0)
     assert equal(whole[0], fit(below, PLAIN, cache)[0])

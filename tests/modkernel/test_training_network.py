@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
+import runpy
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,7 +126,9 @@ def test_nothing_is_trained_on_a_plan_that_cannot_be(tmp_path: Path) -> None:
     assert not (tmp_path / "net/hidden-1").exists()
 
 
-def test_the_example_needs_modkernel_alone(tmp_path: Path) -> None:
+def test_the_example_needs_modkernel_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = EXAMPLE.read_text()
     assert len(source.splitlines()) <= 20
     imported = {
@@ -137,14 +138,9 @@ def test_the_example_needs_modkernel_alone(tmp_path: Path) -> None:
         for name in node.names
     }
     assert imported == {"sys", "modkernel"}
-    done = subprocess.run(
-        [sys.executable, EXAMPLE, tmp_path],
-        env=os.environ | {"PYTHONPATH": str(EXAMPLE.parents[1])},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    last = done.stdout.splitlines()[-1]
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(tmp_path)])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    last = capsys.readouterr().out.splitlines()[-1]
     assert last.endswith("of the test part, on ten labels")
     assert float(last.split("%")[0]) > 90
 

@@ -96,7 +96,7 @@ def test_cross_entropy_reaches_the_regularised_optimum() -> None:
     phi, labels = features(60, 4)
     recipe = Recipe(epochs=20, batch_size=60, learning_rate=2.0, weight_decay=1 / 60, momentum=0.9)
     fit = fit_by_gradient(
-        phi, labels, torch.arange(60)[None], 3, OutputSpec(recipe=recipe, minimum_steps=3000), 0
+        phi, labels, torch.arange(60)[None], 3, OutputSpec(recipe=recipe, minimum_steps=1000), 0
     )
     with_one = torch.cat([phi, torch.ones(60, 1)], 1).double().numpy()
     reference = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-10, max_iter=10_000).fit(

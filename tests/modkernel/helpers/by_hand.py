@@ -16,7 +16,7 @@ from modkernel.data import DataPlaces, Dataset, load_dataset
 from modkernel.errors import ModkernelError
 from modkernel.spec import DatasetSpec
 
-SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 """Of property tests."""
 FRACTIONS = {"test": 0.2, "validation": 0.1}
 """Shares that are split off by default, in the order in which that is decided."""

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from modkernel.control import Progress, Stop
 from modkernel.errors import ModkernelError, PairError, StoppedError, UnknownNameError
+from modkernel.jobs.client import ForkServer
 from modkernel.jobs.job import EndToEndJob, Job
 from modkernel.spec import DatasetSpec, NetworkSpec
 
@@ -47,6 +48,9 @@ def run(job: Job, progress: Progress, stop: Stop) -> None:
         _count(work, progress, stop, steps=1000, seconds=0.05)
     if what == "wordy":
         _count(work, progress, stop, steps=100, seconds=0, text=1000 * "x")
+    if what == "flow":
+        flow = ForkServer("tests.modkernel.helpers.quick_server:run")
+        flow.run(make_job(work / "job", "long"))
     if what == "describe":
         progress(
             {
