@@ -17,7 +17,6 @@ from prefect.testing.utilities import prefect_test_harness
 from modkernel.flows.plans import datasets
 from modkernel.flows.runtime import shared
 from modkernel.registry import Registry, Settings
-from modkernel.spec import NetworkSpec
 from modkernel.system.locks import locked
 from tests.flows.helpers.servers import Up, running_up, surroundings
 from tests.flows.helpers.specs import tiny
@@ -91,16 +90,6 @@ def up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]
     environment, _, _ = surroundings(home)
     with _shared("up") as stack:
         yield stack.enter_context(running_up(home, environment))
-
-
-@pytest.fixture(scope="session")
-def trained(up: Up, tmp_path_factory: pytest.TempPathFactory) -> NetworkSpec:
-    """A small network that a command trained in the home of `up`."""
-    spec = tiny("known", (1,))
-    path = tmp_path_factory.mktemp("trained") / "known.json"
-    path.write_text(spec.model_dump_json())
-    up.modkernel("train", str(path))
-    return spec
 
 
 @pytest.fixture

@@ -9,10 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from modkernel.registry import Registry, Settings
-from tests.flows.test_cli import Run, run
+from tests.flows.helpers.commands import several
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
-
-__all__ = ["run"]
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +24,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "home"
 
 
-def test_what_differs_and_the_drawings(
-    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MODKERNEL_HOME", str(home))
+def test_what_differs_and_the_drawings(home: Path, tmp_path: Path) -> None:
     png, svg, part = (tmp_path / name for name in ("c.png", "all.svg", "part.svg"))
     pair = ("net.hidden-1/1", "net.hidden-1/2")
-    commands = (
+    differ, drawn, table, alone, graph, of, *unwritten = several(
+        home,
         ("modules", "compare", *pair, "--json"),
         ("modules", "compare", *pair, "--picture", str(png)),
         ("modules", "compare", "net.hidden-1/1", "net.hidden-2", "net.output"),
@@ -42,8 +38,7 @@ def test_what_differs_and_the_drawings(
         ("modules", "graph", str(tmp_path)),
         ("modules", "compare", *pair, "--picture", str(tmp_path)),
     )
-    differ, drawn, table, alone, graph, of, *unwritten = (run(*each) for each in commands)
-    assert json.loads(differ.out)["seed"] == ["0", "3"]
+    assert differ.json["seed"] == ["0", "3"]
     assert drawn.code == 0
     assert png.read_bytes().startswith(b"\x89PNG")
     for shown in ("net.hidden-2/1", "75.00 %", "accuracy"):

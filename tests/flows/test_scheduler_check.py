@@ -14,24 +14,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import prefect.context
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from modkernel.flows.servers import doctor
 from modkernel.flows.servers.scheduler_check import due_schedules
 from tests.flows.helpers.processes import free_ports
-from tests.flows.test_cli import Run, home, run
-
-__all__ = ["home", "run"]
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 180
-SETTINGS = "GLOBAL_SETTINGS_CONTEXT"
-"""What Prefect knows of the environment, which commands in this process refresh."""
 DOCTOR = """
 import sys
 from modkernel.flows.servers import scheduler_check
@@ -130,14 +123,20 @@ def test_the_doctor_says_so_when_schedules_create_no_runs(tmp_path: Path) -> Non
         assert examine(home, url, patience=200)["status"] == "ok"
 
 
-def test_the_doctor_says_that_the_server_is_not_there(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_doctor_says_that_the_server_is_not_there(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    monkeypatch.setattr(doctor, "CHECKS", (doctor._schedules,))
-    monkeypatch.setattr(prefect.context, SETTINGS, getattr(prefect.context, SETTINGS))
-    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
-    done = run("doctor", "--json")
-    (found,) = json.loads(done.out)
-    assert (found["check"], found["status"], done.code) == ("schedules", "wrong", 1)
+    command = [sys.executable, "-m", "modkernel.flows.cli", "doctor", "--json"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "MODKERNEL_HOME": str(tmp_path / "home"),
+            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        },
+        capture_output=True,
+        text=True,
+    )
+    found = {one["check"]: one for one in json.loads(done.stdout)}["schedules"]
+    assert (found["status"], done.returncode) == ("wrong", 1)
     assert "does not answer" in found["found"]

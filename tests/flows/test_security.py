@@ -25,9 +25,10 @@ from websockets.sync.client import connect
 
 from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
 from modkernel.registry import Settings
-from modkernel.spec import NetworkSpec, OutputSpec
+from modkernel.spec import OutputSpec
 from tests.flows.helpers.processes import ROOT, descendants
 from tests.flows.helpers.servers import Up, surroundings
+from tests.flows.helpers.specs import tiny
 
 pytestmark = [
     pytest.mark.servers,
@@ -156,11 +157,14 @@ def test_the_password_is_told_on_the_terminal_and_nowhere_else(up: Up) -> None:
 
 
 def test_commands_and_served_runs_find_it_and_what_they_write_is_the_users_alone(
-    up: Up, trained: NetworkSpec
+    up: Up,
 ) -> None:
     """The served run trains and stores an output module on what the command has stored."""
-    spec = trained.changed(name="by-server", output=OutputSpec(method="ridge"))
-    served = {"parameters": {"spec": spec.model_dump(mode="json")}}
+    spec = up.home.parent / "spec.json"
+    spec.write_text(tiny("by-command", (1,)).model_dump_json())
+    up.modkernel("train", str(spec))
+    other = tiny("by-server", (1,)).changed(output=OutputSpec(method="ridge"))
+    served = {"parameters": {"spec": other.model_dump(mode="json")}}
     create = f"/api/deployments/{a_deployment(up)}/create_flow_run"
     status, _, text = ask(up.prefect, "POST", create, authorized(up), served)
     assert status == 201, text
@@ -174,7 +178,7 @@ def test_commands_and_served_runs_find_it_and_what_they_write_is_the_users_alone
     assert state["type"] == "COMPLETED", state
     _, _, text = ask(up.prefect, "POST", "/api/flow_runs/filter", authorized(up), {})
     names = {one["parameters"].get("spec", {}).get("name") for one in json.loads(text)}
-    assert {trained.name, spec.name} <= names, "the command's run is on the server"
+    assert {"by-command", "by-server"} <= names, "the command's run is on the server"
 
     everything = [up.home, *up.home.rglob("*")]
     assert len(everything) > 100
