@@ -22,13 +22,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
-from tests.flows.helpers.commands import SMALL, Done, Shell, environment, shell
+from tests.flows.helpers.commands import SMALL, Done, Shell, environment, shell_in
 from tests.flows.helpers.own_packages import own_folder, searched_first
 from tests.flows.helpers.processes import ROOT, free_ports
 from tests.registry.helpers.servers import serving
 
 IMPOSSIBLE = SMALL.replace("mlp", "perceptron")
-SLOW = SMALL.replace("small", "slow").replace("epochs: 2", "epochs: 100000")
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +43,23 @@ def spec(home: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def demo(home: Path) -> Done:
-    """The demo in a fresh home, in a folder with packages of a user's own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "modkernel.flows.cli", "demo", "--json"],
-        cwd=own_folder(home.parent / "project"),
-        env=searched_first(environment(home)),
-        capture_output=True,
-        text=True,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
+def fresh(home: Path) -> Iterator[Shell]:
+    """Runs commands in a fresh home, in a folder with packages of a user's own."""
+    folder = own_folder(home.parent / "project")
+    with shell_in(searched_first(environment(home)), folder) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
-def modkernel(home: Path, demo: Done) -> Iterator[Shell]:
+def demo(fresh: Shell) -> Done:
+    """The demo, which is a new user's first command."""
+    return fresh("demo", "--json")
+
+
+@pytest.fixture(scope="module")
+def modkernel(fresh: Shell, demo: Done) -> Shell:
     """Runs commands after the demo."""
-    with shell(home) as run:
-        yield run
+    return fresh
 
 
 @pytest.fixture(scope="module")
@@ -287,10 +286,17 @@ def digit(home: Path, index: int) -> bytes:
     return path.read_bytes()
 
 
-def test_a_network_is_served(home: Path, demo: Done) -> None:
-    """As the line on stderr says; a digit is known and near, noise is far."""
+@pytest.fixture(scope="module")
+def pictures(home: Path, demo: Done) -> tuple[bytes, bytes, bytes]:
+    """Two digits that the demo's network knows, and noise."""
     noise = home.parent / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(noise)
+    return digit(home, 0), digit(home, 1), noise.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def answers(home: Path, pictures: tuple[bytes, ...]) -> list[dict[str, Any]]:
+    """What the network's own server says of them, asked as its line on stderr says."""
     command = [sys.executable, "-m", "modkernel.flows.cli", "serve-network", "digits"]
     with subprocess.Popen(
         [*command, "--port", str(free_ports(1)[0])],
@@ -304,21 +310,32 @@ def test_a_network_is_served(home: Path, demo: Done) -> None:
             line = process.stderr.readline()
             url = line.split()[-1]
             assert "curl -H 'Content-Type: image/png' --data-binary @picture.png" in line
-            asked = [digit(home, 0), digit(home, 1), noise.read_bytes()]
-            zero, one, other = (invoked(url, each, "image/png")[0] for each in asked)
+            found = [invoked(url, each, "image/png")[0] for each in pictures]
             process.terminate()
             assert process.wait(timeout=5) == -signal.SIGTERM
         finally:
             process.kill()
+    return found
+
+
+def test_a_network_is_served(answers: list[dict[str, Any]]) -> None:
+    """A digit is known and near, noise is far."""
+    zero, one, other = answers
     assert (zero["label"], one["label"]) == ("0", "1")
     assert max(zero["distance"], one["distance"]) < 1.5 < 3 < other["distance"]
+
+
+@pytest.mark.long
+def test_mlflows_server_answers_the_same(
+    home: Path, pictures: tuple[bytes, ...], answers: list[dict[str, Any]]
+) -> None:
     with mlflow_serving(home) as url:
-        body = {"inputs": [base64.b64encode(each).decode() for each in asked]}
-        answers = invoked(url, json.dumps(body).encode(), "application/json")
-    for ours, theirs in zip((zero, one, other), answers, strict=True):
-        assert theirs["label"] == ours["label"]
-        assert theirs["probabilities"] == pytest.approx(ours["probabilities"], abs=1e-5)
-        assert theirs["distance"] == pytest.approx(ours["distance"], rel=1e-3)
+        body = {"inputs": [base64.b64encode(each).decode() for each in pictures]}
+        theirs = invoked(url, json.dumps(body).encode(), "application/json")
+    for our, their in zip(answers, theirs, strict=True):
+        assert their["label"] == our["label"]
+        assert their["probabilities"] == pytest.approx(our["probabilities"], abs=1e-5)
+        assert their["distance"] == pytest.approx(our["distance"], rel=1e-3)
 
 
 @contextmanager
@@ -342,30 +359,6 @@ def invoked(url: str, body: bytes, kind: str) -> Any:
     request = urllib.request.Request(url, body, {"Content-Type": kind})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())["predictions"]
-
-
-def test_ctrl_c_ends_a_flow_with_130_and_no_traceback(home: Path, spec: Path) -> None:
-    slow = spec.with_name("slow.yaml")
-    slow.write_text(SLOW)
-    with subprocess.Popen(
-        [sys.executable, "-m", "modkernel.flows.cli", "train", str(slow)],
-        cwd=ROOT,
-        env=environment(home),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if "slow.hidden-1: training" in line:
-                    break
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=120)
-        finally:
-            process.kill()
-    assert process.returncode == 130
-    assert "Traceback" not in err
 
 
 def test_a_network_from_elsewhere_is_imported(modkernel: Shell, home: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import prefect.context
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -25,9 +26,14 @@ from modkernel.flows.train_network import train_network
 from modkernel.spec import Spec
 from tests.flows.helpers.prefect_client import prefect_client, wait_for_end
 from tests.flows.helpers.processes import ROOT, wait_until
-from tests.flows.helpers.servers import Up, refused, surroundings
+from tests.flows.helpers.servers import Up
 from tests.flows.helpers.specs import tiny
+from tests.flows.test_cli import Run, home, run
 
+__all__ = ["home", "run"]
+
+SETTINGS = "GLOBAL_SETTINGS_CONTEXT"
+"""What Prefect knows of the environment, which commands in this process refresh."""
 SECONDS = 300
 SEARCH = read_spec(ROOT / "examples/search_digits.yaml", SearchSpec)
 STUDY = read_spec(ROOT / "examples/study_digits.yaml", StudySpec)
@@ -61,7 +67,7 @@ def home_of_up(up: Up, monkeypatch: pytest.MonkeyPatch) -> Iterator[Up]:
 @pytest.mark.timeout(900)
 def test_a_spec_is_deployed_scheduled_run_and_removed(home_of_up: Up, tmp_path: Path) -> None:
     up = home_of_up
-    spec = tiny("nightly", seed=7)  # Trained by no other test.
+    spec = tiny("nightly", (1,), seed=7)  # Trained by no other test.
     path = Path(written(tmp_path, spec))
     cron = ("--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
     made = up.modkernel("deploy", str(path), *cron)
@@ -74,14 +80,14 @@ def test_a_spec_is_deployed_scheduled_run_and_removed(home_of_up: Up, tmp_path: 
         assert kept.parameter_openapi_schema is not None
         assert kept.parameter_openapi_schema["properties"] == {}
 
-        written(tmp_path, tiny("nightly", seed=3))
+        written(tmp_path, tiny("nightly", (1,), seed=3))
         again = deploy(path, None, cron_schedule("30 4 * * *", "UTC"))
         assert (again.id, again.schedules) == (made["id"], ("30 4 * * * UTC",))
         assert client.read_deployment(made["id"]).parameters["spec"]["seed"] == 3
         assert deploy(path, None, None).schedules == again.schedules, "only --cron changes them"
         wait_until(lambda: deployed()[0].next_run is not None, SECONDS, "runs are made ahead")
 
-        module = f"{spec.name}.hidden-2"
+        module = f"{spec.name}.hidden-1"
         composition = CompositionSpec.model_validate(
             {"name": "nightly-composed", "hidden": module, "output": {"method": "ridge"}}
         )
@@ -127,10 +133,14 @@ def test_a_schedule_that_cannot_be_is_told_in_one_sentence() -> None:
         cron_schedule("0 3 * * *", "Mars/Base")
 
 
-def test_without_a_server_it_says_how_to_start_one(tmp_path: Path) -> None:
-    environment, _, _ = surroundings(tmp_path / "home")
-    line = refused(environment, "deploy", written(tmp_path, tiny()))
-    assert "start 'modkernel up'" in line
+def test_without_a_server_it_says_how_to_start_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect.context, SETTINGS, getattr(prefect.context, SETTINGS))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    done = run("deploy", written(tmp_path, tiny()))
+    assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
+    assert "start 'modkernel up'" in done.err
 
 
 def test_the_example_of_a_composition_is_one() -> None:

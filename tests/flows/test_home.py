@@ -220,6 +220,7 @@ with flow_running(False):
 """
 
 
+@pytest.mark.long
 def test_a_commands_flow_runs_on_the_server_of_modkernel_up_even_if_prefect_came_first(
     tmp_path: Path,
 ) -> None:

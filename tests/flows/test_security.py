@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from websockets.sync.client import connect
 
 from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
 from modkernel.registry import Settings
+from modkernel.spec import OutputSpec
 from tests.flows.helpers.processes import ROOT, descendants
 from tests.flows.helpers.servers import Up, surroundings
 from tests.flows.helpers.specs import tiny
@@ -154,11 +156,15 @@ def test_the_password_is_told_on_the_terminal_and_nowhere_else(up: Up) -> None:
     assert holds == [up.home / "prefect-password"]
 
 
-def test_commands_and_served_runs_find_it_and_what_they_write_is_the_users_alone(up: Up) -> None:
+def test_commands_and_served_runs_find_it_and_what_they_write_is_the_users_alone(
+    up: Up,
+) -> None:
+    """The served run trains and stores an output module on what the command has stored."""
     spec = up.home.parent / "spec.json"
-    spec.write_text(tiny("by-command").model_dump_json())
+    spec.write_text(tiny("by-command", (1,)).model_dump_json())
     up.modkernel("train", str(spec))
-    served = {"parameters": {"spec": tiny("by-server", seed=1).model_dump(mode="json")}}
+    other = tiny("by-server", (1,)).changed(output=OutputSpec(method="ridge"))
+    served = {"parameters": {"spec": other.model_dump(mode="json")}}
     create = f"/api/deployments/{a_deployment(up)}/create_flow_run"
     status, _, text = ask(up.prefect, "POST", create, authorized(up), served)
     assert status == 201, text
@@ -200,8 +206,9 @@ with get_client(sync_client=True) as client:
 """
 
 
-def test_prefects_temporary_server_asks_for_the_password(tmp_path: Path) -> None:
+def test_prefects_temporary_server_asks_for_the_password(template: Path, tmp_path: Path) -> None:
     environment, _, _ = surroundings(tmp_path / "home")
+    shutil.copytree(template / "prefect", tmp_path / "home" / "prefect")
     with subprocess.Popen(
         [sys.executable, "-c", TEMPORARY],
         cwd=tmp_path,

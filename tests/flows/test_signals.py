@@ -29,7 +29,14 @@ from modkernel.flows.servers.automations import RESTARTED
 from modkernel.registry import Registry, Settings
 from modkernel.spec import NetworkSpec
 from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
-from tests.flows.helpers.processes import ROOT, engines_of, processes_of, wait_until
+from tests.flows.helpers.processes import (
+    ROOT,
+    descendants,
+    engines_of,
+    processes,
+    processes_of,
+    wait_until,
+)
 from tests.flows.helpers.servers import Up
 from tests.flows.helpers.specs import endless, tiny
 
@@ -104,15 +111,52 @@ def what_it_said(process: subprocess.Popen[str]) -> str:
         pytest.fail(f"still there after two minutes: {process.communicate()[1]}")
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        # The same path; Ctrl-C is in test_cli_run, too.
-        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
-        pytest.param(signal.SIGINT, marks=pytest.mark.long),
-    ],
-)
+@contextmanager
+def training_on(up: Up, spec: NetworkSpec) -> Iterator[subprocess.Popen[str]]:
+    """A command in the home of `up` that has written its first checkpoint."""
+    path = up.home.parent / f"{spec.name}.json"
+    path.write_text(spec.model_dump_json())
+    before = len(checkpoints(up.home))
+    with subprocess.Popen(
+        [sys.executable, "-m", "modkernel.flows.cli", "train", str(path)],
+        cwd=ROOT,
+        env=up.environment | {"PYTHONFAULTHANDLER": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            wait_until(
+                lambda: len(checkpoints(up.home)) > before, START_SECONDS, "the first checkpoint"
+            )
+            yield process
+        finally:
+            process.kill()
+
+
+def test_ctrl_c_ends_a_command(up: Up) -> None:
+    """On the server of `up`; the next test has servers that the commands start."""
+    with training_on(up, endless("ctrl-c")) as process:
+        its = descendants(process.pid)
+        assert its, "what trains is another process"
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        told = what_it_said(process)
+        assert time.monotonic() - began < STOP_SECONDS
+        wait_until(lambda: not its & processes().keys(), STOP_SECONDS, "every process has ended")
+    check_interrupted(process.returncode, signal.SIGINT, told, "ctrl-c")
+    check_stopped(up.home, "ctrl-c")
+
+
+def check_interrupted(status: int, number: signal.Signals, told: str, name: str) -> None:
+    """What a command says, and ends with, that a signal has ended."""
+    assert status == 128 + number
+    assert f"{name}.hidden-1: interrupted" in told
+    assert "of 1000000: the same command resumes." in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command(template: Path, tmp_path: Path, number: signal.Signals) -> None:
     home = tmp_path / "home"
     shutil.copytree(template, home)
@@ -122,10 +166,7 @@ def test_a_signal_ends_a_command(template: Path, tmp_path: Path, number: signal.
         told = what_it_said(process)
         assert time.monotonic() - began < STOP_SECONDS
         wait_until(lambda: not processes_of(home), STOP_SECONDS, "every process has ended")
-    assert process.returncode == 128 + number
-    assert "slow.hidden-1: interrupted" in told
-    assert "of 1000000: the same command resumes." in told
-    assert "Traceback" not in told
+    check_interrupted(process.returncode, number, told, "slow")
     check_stopped(home, "slow")
 
 
@@ -300,23 +341,10 @@ def test_a_served_run_is_ended(up: Up, how: str) -> None:
 
 @pytest.mark.long
 def test_a_cancel_in_prefect_ends_a_command(up: Up) -> None:
-    spec = endless("cancelled")
-    path = up.home.parent / "cancelled.json"
-    path.write_text(spec.model_dump_json())
-    before = len(checkpoints(up.home))
     with (
-        subprocess.Popen(
-            [sys.executable, "-m", "modkernel.flows.cli", "train", str(path)],
-            cwd=ROOT,
-            env=up.environment | {"PYTHONFAULTHANDLER": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as command,
+        training_on(up, endless("cancelled")) as command,
         prefect_client(up.prefect, up.home) as client,
     ):
-        wait_until(
-            lambda: len(checkpoints(up.home)) > before, START_SECONDS, "the first checkpoint"
-        )
         named = FlowRunFilter(name=FlowRunFilterName(any_=["cancelled"]))
         (run,) = client.read_flow_runs(flow_run_filter=named)
         began = time.monotonic()

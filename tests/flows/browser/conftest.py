@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
 
-from tests.flows.browser.page import find_browser
+import pytest
+from playwright.sync_api import Browser
+
+from tests.flows.browser.page import find_browser, running_browser
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """The browser of all tests of this folder.
+
+    Of no others: while it runs, an event loop does in this thread, which flows would see.
+    """
+    with running_browser() as started:
+        yield started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

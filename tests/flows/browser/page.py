@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up, get
@@ -43,8 +43,26 @@ def find_browser() -> str | None:
 
 
 @contextmanager
+def running_browser() -> Iterator[Browser]:
+    """A browser, which takes seconds to start."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
 def browser_page(folder: Path) -> Iterator[tuple[Page, Shoot]]:
-    """A page of a fresh browser, and a function that saves what it shows under a name.
+    """`fresh_page` of a browser of its own."""
+    with running_browser() as browser, fresh_page(browser, folder) as opened:
+        yield opened
+
+
+@contextmanager
+def fresh_page(browser: Browser, folder: Path) -> Iterator[tuple[Page, Shoot]]:
+    """A page that knows of no other, and a function that saves what it shows under a name.
 
     Pictures of whole pages take seconds: they are made where MODKERNEL_SCREENSHOTS names a folder
     for them, and of a page that a test fails on, in the test's own folder.
@@ -52,29 +70,24 @@ def browser_page(folder: Path) -> Iterator[tuple[Page, Shoot]]:
     wanted = os.environ.get("MODKERNEL_SCREENSHOTS")
     screenshots = Path(wanted or folder)
     screenshots.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
-        try:
-            page = browser.new_page(
-                viewport={"width": 1400, "height": 1000}, reduced_motion="reduce"
-            )
-            page.set_default_timeout(PATIENCE)
-            expect.set_options(timeout=PATIENCE)
-            taken = 0
+    page = browser.new_page(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    taken = 0
 
-            def shoot(name: str) -> None:
-                nonlocal taken
-                taken += 1
-                if wanted or name == "failed":
-                    page.screenshot(path=screenshots / f"{taken:02}-{name}.png", full_page=True)
+    def shoot(name: str) -> None:
+        nonlocal taken
+        taken += 1
+        if wanted or name == "failed":
+            page.screenshot(path=screenshots / f"{taken:02}-{name}.png", full_page=True)
 
-            try:
-                yield page, shoot
-            except BaseException:
-                shoot("failed")
-                raise
-        finally:
-            browser.close()
+    try:
+        yield page, shoot
+    except BaseException:
+        shoot("failed")
+        raise
+    finally:
+        page.close()  # With its context.
 
 
 def log_in(page: Page, prefect: str, password: str) -> None:

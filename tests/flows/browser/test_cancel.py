@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from prefect.client.schemas.objects import StateType
 
-from tests.flows.browser.page import browser_page, log_in
+from tests.flows.browser.page import fresh_page, log_in
 from tests.flows.helpers.prefect_client import prefect_client
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up
@@ -21,10 +21,12 @@ from tests.flows.test_signals import NAME, STOP_SECONDS, check_stopped, served
 @pytest.mark.servers
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_run_shows_its_progress_and_is_cancelled_by_hand(up: Up, tmp_path: Path) -> None:
+def test_a_run_shows_its_progress_and_is_cancelled_by_hand(
+    up: Up, browser: Browser, tmp_path: Path
+) -> None:
     spec = endless("by-two-clicks")
     with (
-        browser_page(tmp_path) as (page, shoot),
+        fresh_page(browser, tmp_path) as (page, shoot),
         prefect_client(up.prefect, up.home) as client,
         served(up, client, spec) as run,
     ):

@@ -11,14 +11,14 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from prefect.client.schemas.objects import StateType
 
 from modkernel.registry import NetworkRecord, Registry, Settings
 from modkernel.system.files import hash_file
 from tests.flows.browser.page import (
     Shoot,
-    browser_page,
+    fresh_page,
     log_in,
     open_model_version,
     set_alias,
@@ -58,7 +58,7 @@ def two_versions(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Up:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_an_alias_moved_by_clicks_composes_what_follows_it(
-    two_versions: Up, tmp_path: Path
+    two_versions: Up, browser: Browser, tmp_path: Path
 ) -> None:
     up = two_versions
     promoted = up.modkernel("modules", "promote", f"{HIDDEN}/1", "best", "--reason", "the first")
@@ -69,7 +69,7 @@ def test_an_alias_moved_by_clicks_composes_what_follows_it(
         (first,) = registry.networks.find("follower")
         before = bytes_of(registry, first)
         newer = registry.modules.resolve(f"{HIDDEN}/2")
-        with browser_page(tmp_path) as (page, shoot):
+        with fresh_page(browser, tmp_path) as (page, shoot):
             open_model_version(page, up.mlflow, HIDDEN, 2)
             set_alias(page, "best", shoot)
             shoot("alias-moved")
@@ -117,14 +117,17 @@ def decide(page: Page, up: Up, run: UUID, promote: bool, shoot: Shoot) -> None:
 
 @pytest.mark.browser
 @pytest.mark.servers
+@pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("promote", [pytest.param(False, marks=pytest.mark.long), True])
-def test_a_person_decides_on_a_promotion(two_versions: Up, promote: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("promote", [False, True])
+def test_a_person_decides_on_a_promotion(
+    two_versions: Up, promote: bool, browser: Browser, tmp_path: Path
+) -> None:
     up, alias = two_versions, f"gate-{promote}"
     up.modkernel("modules", "promote", f"{HIDDEN}/1", alias)
     with prefect_client(up.prefect, up.home) as client:
         run = ask_for_decision(client, f"{HIDDEN}/2", alias)
-        with browser_page(tmp_path) as (page, shoot):
+        with fresh_page(browser, tmp_path) as (page, shoot):
             decide(page, up, run, promote, shoot)
             assert wait_for_end(client, run).state_type == StateType.COMPLETED
             page.reload()

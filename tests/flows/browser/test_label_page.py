@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from modkernel.data import DataPlaces, load_dataset, read_labels
 from modkernel.flows.labels.images import label_images
 from modkernel.flows.labels.page import label_page
 from modkernel.spec import DatasetSpec
-from tests.flows.browser.page import browser_page
+from tests.flows.browser.page import fresh_page
 from tests.modkernel.helpers.data_made import image_folder, npz
 
 HOSTILE = (
@@ -33,11 +33,11 @@ def fill_and_download(page: Page, folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.browser
-def test_hostile_names_stay_text(tmp_path: Path) -> None:
+def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "labels.html"
     path.write_text(label_page("labels.csv", HOSTILE, ["1, 2"] * len(HOSTILE), HOSTILE))
     asked: list[str] = []
-    with browser_page(tmp_path) as (page, _):
+    with fresh_page(browser, tmp_path) as (page, _):
         page.on("request", lambda request: asked.append(request.url))
         page.goto(path.as_uri())
         for digit in range(len(HOSTILE)):
@@ -53,11 +53,13 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_classes_are_named_on_the_page_where_there_are_none(tmp_path: Path) -> None:
+def test_classes_are_named_on_the_page_where_there_are_none(
+    browser: Browser, tmp_path: Path
+) -> None:
     ids = [f"{number}.png" for number in range(5)]
     path = tmp_path / "labels.html"
     path.write_text(label_page("labels.csv", ids, ["text"] * 5, ()))
-    with browser_page(tmp_path) as (page, _):
+    with fresh_page(browser, tmp_path) as (page, _):
         page.goto(path.as_uri())
         new = page.get_by_placeholder("Name of a new class")
         for name in ("1 cat", "dog", " dog "):  # A digit in a name picks no class.
@@ -71,11 +73,11 @@ def test_classes_are_named_on_the_page_where_there_are_none(tmp_path: Path) -> N
 
 
 @pytest.mark.browser
-def test_many_classes_have_numbers_of_two_digits(tmp_path: Path) -> None:
+def test_many_classes_have_numbers_of_two_digits(browser: Browser, tmp_path: Path) -> None:
     ids, classes = ["a", "b", "c", "d"], [f"class {number}" for number in range(1, 26)]
     path = tmp_path / "labels.html"
     path.write_text(label_page("labels.csv", ids, ["text"] * 4, classes))
-    with browser_page(tmp_path) as (page, _):
+    with fresh_page(browser, tmp_path) as (page, _):
         page.goto(path.as_uri())
         for key in ("1", "7", "2", "Enter", "9", "2", "5"):
             page.keyboard.press(key)

@@ -8,14 +8,14 @@ from uuid import UUID
 
 import pytest
 import yaml
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from modkernel.flows import maintenance
 from modkernel.flows.deployments.forms.network import NetworkForm, train_network
 from tests.flows.browser.page import (
-    browser_page,
+    fresh_page,
     log_in,
     open_run_form,
     open_schedule_form,
@@ -39,10 +39,10 @@ def has_begun(client: SyncPrefectClient, deployment: UUID) -> bool:
 @pytest.mark.servers
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_a_schedule_set_in_the_browser_runs(up: Up, tmp_path: Path) -> None:
+def test_a_schedule_set_in_the_browser_runs(up: Up, browser: Browser, tmp_path: Path) -> None:
     prefect = up.prefect
     with (
-        browser_page(tmp_path) as (page, shoot),
+        fresh_page(browser, tmp_path) as (page, shoot),
         prefect_client(prefect, up.home) as client,
     ):
         log_in(page, prefect, up.password)
@@ -90,12 +90,14 @@ def test_a_schedule_set_in_the_browser_runs(up: Up, tmp_path: Path) -> None:
 @pytest.mark.servers
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_a_deployed_spec_is_scheduled_by_clicks_alone(up: Up, tmp_path: Path) -> None:
+def test_a_deployed_spec_is_scheduled_by_clicks_alone(
+    up: Up, browser: Browser, tmp_path: Path
+) -> None:
     path = tmp_path / "by-clicks.yaml"
     path.write_text(yaml.safe_dump(tiny("by-clicks").model_dump(mode="json")))
     made = up.modkernel("deploy", str(path))
     with (
-        browser_page(tmp_path) as (page, shoot),
+        fresh_page(browser, tmp_path) as (page, shoot),
         prefect_client(up.prefect, up.home) as client,
     ):
         log_in(page, up.prefect, up.password)

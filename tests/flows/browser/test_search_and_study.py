@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from modkernel.flows.deployments.forms.search import SearchForm
 from modkernel.flows.deployments.forms.study import StudyForm
 from tests.flows.browser.page import (
     Shoot,
     add_texts,
-    browser_page,
     choose,
     expect_picture,
+    fresh_page,
     log_in,
     open_artifact,
     open_run_form,
@@ -60,8 +60,10 @@ def study_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
 @pytest.mark.servers
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_search_and_a_study_are_run_from_their_forms(up: Up, tmp_path: Path) -> None:
-    with browser_page(tmp_path) as (page, shoot):
+def test_a_search_and_a_study_are_run_from_their_forms(
+    up: Up, browser: Browser, tmp_path: Path
+) -> None:
+    with fresh_page(browser, tmp_path) as (page, shoot):
         log_in(page, up.prefect, up.password)
         search_in_prefect(page, up, shoot)
         study_in_prefect(page, up, shoot)

@@ -1,4 +1,4 @@
-"""The whole path as a person goes it: both UIs in a real browser, then the command line."""
+"""The whole path as a person goes it, in a real browser: on Prefect's page and MLflow's."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from modkernel.flows.deployments.forms.network import NetworkForm
-from modkernel.spec import NetworkSpec
+from modkernel.registry import Registry, Settings
 from tests.flows.browser.page import (
     Shoot,
-    browser_page,
     choose,
     expect_picture,
+    fresh_page,
     log_in,
     open_artifact,
     open_model_version,
@@ -23,21 +22,18 @@ from tests.flows.browser.page import (
     set_alias,
     submit_and_wait,
 )
+from tests.flows.helpers.prefect_client import deployment, prefect_client
+from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up
 
 NETWORK = "by-hand"
 MODULE = f"{NETWORK}.hidden-2"
+COMPOSED = f"{NETWORK}-composed"
 
 
 def wanted() -> NetworkForm:
     """A quick network, as the short form asks for it."""
     return NetworkForm(name=NETWORK, epochs=3, kernel="relu", labels_per_class=1, method="ridge")
-
-
-def wanted_spec() -> NetworkSpec:
-    """What a spec file says of it."""
-    spec: NetworkSpec = wanted().parameters()["spec"]
-    return spec
 
 
 def fill_form(page: Page) -> None:
@@ -76,24 +72,41 @@ def promote_in_mlflow(page: Page, mlflow: str, shoot: Shoot) -> str:
     return told.removeprefix("Module id ").removesuffix(".")
 
 
+def compose_in_prefect(page: Page, up: Up, shoot: Shoot) -> None:
+    """Choose the champion in the form, which offers it soon after it is one."""
+    champion = f"{MODULE}@champion"
+    with prefect_client(up.prefect, up.home) as client:
+
+        def is_offered() -> bool:
+            form = deployment(client, "compose-network").parameter_openapi_schema or {}
+            return champion in form["properties"]["hidden"]["enum"]
+
+        wait_until(is_offered, 60, "the champion is a choice")
+    open_run_form(page, up.prefect, "compose-network")
+    page.get_by_role("textbox", name="Name (Optional)", exact=True).fill(COMPOSED)
+    choose(page, "Hidden", champion)
+    choose(page, "Method", "ridge")
+    shoot("compose-filled")
+    asked = submit_and_wait(page, up)
+    shoot("compose-run")
+    assert (asked["hidden"], asked["method"]) == (champion, "ridge")
+
+
 @pytest.mark.browser
 @pytest.mark.servers
 @pytest.mark.timeout(900)
-def test_a_network_is_trained_promoted_and_composed_by_hand(up: Up, tmp_path: Path) -> None:
-    spec = wanted_spec().changed(seed=1)
-    other = tmp_path / "other.yaml"
-    other.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
-
-    with browser_page(tmp_path) as (page, shoot):
+def test_a_network_is_trained_promoted_and_composed_by_hand(
+    up: Up, browser: Browser, tmp_path: Path
+) -> None:
+    with fresh_page(browser, tmp_path) as (page, shoot):
         train_in_prefect(page, up, shoot)
-        second = up.modkernel("train", str(other))
-        newest = second["modules"][1]
-        assert (newest["name"], newest["version"], newest["reused"]) == (MODULE, 2, False)
-
         promoted = promote_in_mlflow(page, up.mlflow, shoot)
-        assert promoted != newest["id"]
-        composed = up.modkernel("compose", f"{MODULE}@champion", "--labels-per-class", "1")
-    below, champion, output = composed["modules"]
-    assert (champion["id"], champion["version"], champion["reused"]) == (promoted, 1, True)
-    assert (below["name"], below["version"]) == (f"{NETWORK}.hidden-1", 1)
-    assert (output["reused"], composed["evaluation"]["labels"]) == (False, 10)
+        compose_in_prefect(page, up, shoot)
+    with Registry.open(Settings(home=up.home)) as registry:
+        first, composed = (
+            registry.networks.members(registry.networks.resolve(name))
+            for name in (NETWORK, COMPOSED)
+        )
+    assert [module.id for module in composed[:2]] == [module.id for module in first[:2]]
+    assert (composed[1].id, composed[1].name) == (promoted, MODULE)
+    assert composed[2].id != first[2].id
