@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,10 +90,44 @@ def _pool(
     return replace(pool, findings=findings + pool.findings)
 
 
+def _unpacked(
+    root: Path, tables: Mapping[str, Table], column: str, unpacked: Path
+) -> dict[str, list[Path]]:
+    """The files of each part's images in the order of its rows; unpacked where one is missing."""
+    files = _whole(unpacked, tables)
+    if files is None:
+        with locked(unpacked.with_name(f".{unpacked.name}.lock")):
+            files = _whole(unpacked, tables)  # Perhaps by the process that held the lock.
+            if files is None:
+                _unpack_all(root, tables, column, unpacked)
+                files = _whole(unpacked, tables)
+    if files is None:
+        raise SettingsError(
+            f"Images of {root} are gone from {unpacked} as soon as they are unpacked: keep other "
+            "programs out of the cache folder, or choose another."
+        )
+    return files
+
+
+def _whole(unpacked: Path, tables: Mapping[str, Table]) -> dict[str, list[Path]] | None:
+    """The files of each part in the order of its rows, which name them; None where one is gone."""
+    found = {}
+    for name, table in tables.items():
+        try:
+            there = sorted((unpacked / name).iterdir())
+        except OSError:
+            return None
+        files = [file for file in there if not file.name.startswith(".")]
+        if [file.stem for file in files] != [f"{row:09d}" for row in range(len(table))]:
+            return None
+        found[name] = files
+    return found
+
+
 def _unpack_all(root: Path, tables: Mapping[str, Table], column: str, unpacked: Path) -> None:
-    if unpacked.is_dir():  # by another process, which held the lock
-        return
     try:
+        if unpacked.exists():  # Whoever clears a cache may have left a part of it.
+            shutil.rmtree(unpacked)
         with written_whole(unpacked) as folder:
             for name, table in tables.items():
                 _unpack(table.column(column), folder / name, root)
@@ -124,13 +159,10 @@ def _image_pool(
             f"{root} has the label '{min(unknown)}' in another part than 'train', which has not: "
             "remove its examples there, or add some to 'train'."
         )
-    if not unpacked.is_dir():
-        with locked(unpacked.with_name(f".{unpacked.name}.lock")):
-            _unpack_all(root, tables, column, unpacked)
     files, rows = list[ListedFile](), {}
-    for name in tables:
+    for name, images in _unpacked(root, tables, column, unpacked).items():
         start = len(files)
-        files += [_listed(file, unpacked) for file in sorted((unpacked / name).iterdir())]
+        files += [_listed(image, unpacked) for image in images]
         rows[name] = torch.arange(start, len(files))
     others = [name for name in tables["train"].column_names if name not in (column, spec.label)]
     text = f"{len(others)} column(s) beside the images are not read: {listed(others)}."

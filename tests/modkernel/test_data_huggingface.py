@@ -154,3 +154,18 @@ def test_images_are_unpacked_once_whoever_comes_first(tmp_path, monkeypatch):
         loaded = list(pool.map(lambda _: load(root, tmp_path), range(3)))
     assert len(calls) == 1
     assert len({data.fingerprint for data in loaded}) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"test_fraction": 0.3}], ids=["again", "another split"])
+def test_a_picture_that_is_gone_from_the_cache_is_unpacked_again(tmp_path, options):
+    root = pictures(tmp_path / "birds")
+    load(root, tmp_path)
+    (unpacked,) = (tmp_path / "cache" / "unpacked").glob("[!.]*")
+    next((unpacked / "train").glob("000000005*")).unlink()
+    data = load(root, tmp_path, **options)
+    ids = [name for part in (data.train, data.validation, data.test) for name in part.ids]
+    assert sorted(int(Path(name).stem) for name in ids) == list(range(N))
+    for split in (data.train, data.validation, data.test):
+        rows = [int(Path(name).stem) for name in split.ids]
+        assert [data.classes[y] for y in split.labels] == [LABEL["names"][Y[i]] for i in rows]
+        assert np.array_equal(split.examples.tensor.numpy(), PIXELS[rows].transpose(0, 3, 1, 2))
