@@ -13,7 +13,7 @@ from modkernel.data.file_kinds import ARRAYS, TABLES
 from modkernel.data.findings import Finding
 from modkernel.data.images import fit_tensor
 from modkernel.data.pixels import MODES
-from modkernel.data.table_columns import encode, texts_for_numbers
+from modkernel.data.table_columns import encode, of_categories, texts_for_numbers
 from modkernel.data.tables import read_table
 from modkernel.errors import DataError
 from modkernel.spec import Preprocessing
@@ -53,7 +53,8 @@ def read_rows(path: Path, takes: Preprocessing) -> tuple[Tensor, tuple[Finding, 
             f"Cannot read {path}: this network was trained on arrays, whose columns have no names; "
             "give the rows as array x of an .npz file."
         )
-    table = read_table(path)
+    # As in training: a file of few rows may look like numbers, times or nothing where that had not.
+    table = read_table(path, of_categories(takes.columns))
     encoded, findings = encode(table, takes.columns)
     findings += texts_for_numbers(table, takes.columns)
     return torch.from_numpy(encoded).float(), findings

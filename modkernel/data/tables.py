@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,13 +45,18 @@ def open_table(spec: DatasetSpec, where: DataPlaces) -> Source:
     return Source(file_stamp(path), partial(_read_pool, path, spec))
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, texts: Iterable[str] = ()) -> Table:
     """The table of a file, by its suffix.
+
+    Args:
+        path: the file.
+        texts: columns that a CSV file is to have as they are written, whatever they look like;
+            of the others, the type is that of all values that the file has.
 
     Raises:
         DataError: it cannot be read, or pyarrow is missing.
     """
-    return _checked(lambda: _read(path), path)
+    return _checked(lambda: _read(path, texts), path)
 
 
 def arrow_table(files: Sequence[Path], path: Path) -> Table:
@@ -121,7 +126,7 @@ def _read_pool(path: Path, spec: DatasetSpec) -> Pool:
     return table_pool(str(path), {"train": read_table(path)}, spec)
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path, texts: Iterable[str] = ()) -> Table:
     from pyarrow import feather, ipc, parquet
 
     name = path.name.lower()
@@ -130,7 +135,7 @@ def _read(path: Path) -> Table:
         return parquet.read_table(path)
     check_memory(path, path.stat().st_size)
     if name.endswith((".csv", ".tsv", ".gz")):
-        return _read_csv(path)
+        return _read_csv(path, texts)
     with path.open("rb") as file:
         if file.read(6) != b"ARROW1" and name.endswith(".arrow"):
             file.seek(0)
@@ -144,8 +149,8 @@ def _unpacked(metadata: Any) -> int:
     return sum(metadata.row_group(i).total_byte_size for i in groups)
 
 
-def _read_csv(path: Path) -> Table:
-    from pyarrow import compute, csv, types
+def _read_csv(path: Path, texts: Iterable[str]) -> Table:
+    from pyarrow import compute, csv, string, types
 
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rb") as file:
@@ -158,7 +163,9 @@ def _read_csv(path: Path) -> Table:
         path,
         csv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding),
         csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-        csv.ConvertOptions(decimal_point="," if comma else "."),
+        csv.ConvertOptions(
+            column_types=dict.fromkeys(texts, string()), decimal_point="," if comma else "."
+        ),
     )
     for name, column in zip(table.column_names, table.columns, strict=True):
         if types.is_binary(column.type) or types.is_large_binary(column.type):
