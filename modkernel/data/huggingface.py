@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from modkernel.data.arrays import check_memory, file_stamp
+from modkernel.data.arrays import check_memory, file_stamp, stamped_source
 from modkernel.data.cache_files import locked, read_json
 from modkernel.data.class_names import listed
 from modkernel.data.findings import Finding
@@ -60,10 +60,9 @@ def open_huggingface(spec: DatasetSpec, where: DataPlaces) -> Source:
         raise DataError(f"{root} has no part 'train': it has {listed(list(named))}.")
     files = [file for part in parts.values() for file in part.files]
     described = [part.folder / "dataset_info.json" for part in parts.values()]
-    stamp = file_stamp(*files, *described)
-    return Source(
-        stamp, partial(_pool, root, parts, unread, spec, where.cache / "unpacked" / stamp)
-    )
+    paths = [*files, *described]
+    unpacked = where.cache / "unpacked" / file_stamp(*paths)
+    return stamped_source(paths, partial(_pool, root, parts, unread, spec, unpacked))
 
 
 def _pool(

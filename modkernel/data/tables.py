@@ -12,7 +12,7 @@ from typing import Any
 
 from modkernel.data.array_labels import negative_labels
 from modkernel.data.array_pool import Part, make_pool
-from modkernel.data.arrays import check_memory, file_stamp, found_file
+from modkernel.data.arrays import check_memory, found_file, stamped_source
 from modkernel.data.csv_file import encoding_of, table_separator
 from modkernel.data.file_kinds import TABLES
 from modkernel.data.places import DataPlaces
@@ -42,7 +42,7 @@ def open_table(spec: DatasetSpec, where: DataPlaces) -> Source:
         DataError: no such file, one of another type, or no label column is named.
     """
     path = found_file(spec, "table", TABLES)
-    return Source(file_stamp(path), partial(_read_pool, path, spec))
+    return stamped_source([path], partial(_read_pool, path, spec))
 
 
 def read_table(path: Path, texts: Iterable[str] = ()) -> Table:
