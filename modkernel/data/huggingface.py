@@ -54,6 +54,13 @@ def open_huggingface(spec: DatasetSpec, where: DataPlaces) -> Source:
         parts, named, unread = {"train": _part(root)}, {"train": "train"}, list[str]()
     else:
         named = {str(split): PART_NAMES.get(str(split).lower(), "") for split in splits}
+        for part in set(named.values()) - {""}:
+            same = [split for split, meant in named.items() if meant == part]
+            if len(same) > 1:
+                raise DataError(
+                    f"{root} has {' and '.join(map(repr, same))}, which name the same part: join "
+                    "them or remove one."
+                )
         parts = {part: _part(root / split) for split, part in named.items() if part}
         unread = [str(split) for split, part in named.items() if not part]
     if "train" not in parts:

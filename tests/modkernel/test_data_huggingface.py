@@ -169,3 +169,12 @@ def test_a_picture_that_is_gone_from_the_cache_is_unpacked_again(tmp_path, optio
         rows = [int(Path(name).stem) for name in split.ids]
         assert [data.classes[y] for y in split.labels] == [LABEL["names"][Y[i]] for i in rows]
         assert np.array_equal(split.examples.tensor.numpy(), PIXELS[rows].transpose(0, 3, 1, 2))
+
+
+def test_two_names_of_one_part_are_refused(tmp_path):
+    root = tmp_path / "birds"
+    for name in ("train", "valid", "validation"):
+        pictures(root / name)
+    (root / "dataset_dict.json").write_text('{"splits": ["train", "valid", "validation"]}')
+    with pytest.raises(DataError, match="has 'valid' and 'validation', which name the same part"):
+        load(root, tmp_path)
