@@ -67,7 +67,7 @@ def open_huggingface(spec: DatasetSpec, where: DataPlaces) -> Source:
         raise DataError(f"{root} has no part 'train': it has {listed(list(named))}.")
     files = [file for part in parts.values() for file in part.files]
     described = [part.folder / "dataset_info.json" for part in parts.values()]
-    paths = [*files, *described]
+    paths = [*files, *described, *(path for part in parts.values() for path in _named(part, root))]
     unpacked = where.cache / "unpacked" / file_stamp(*paths)
     return stamped_source(paths, partial(_pool, root, parts, unread, spec, unpacked))
 
@@ -192,12 +192,49 @@ def _unpack(column: Any, folder: Path, root: Path) -> None:
             found = image.as_py() or {}
             content = found.get("bytes")
             if content is None and found.get("path"):
-                content = (root / found["path"]).read_bytes()
+                content = _read_named(root / found["path"], row, root)
             if content is None:
                 raise DataError(f"Row {row} of {root} has no image: remove it.")
             suffix = next((s for mark, s in SUFFIXES.items() if content.startswith(mark)), "")
             (folder / f"{row:09d}{suffix}").write_bytes(content)
             row += 1
+
+
+def _named(part: Part, root: Path) -> list[Path]:
+    """The files of images that a part's Arrow files name and do not hold; no image is read.
+
+    There are none where an Arrow file is damaged, or pyarrow missing: whoever reads it says so.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import compute, ipc
+    except ImportError:
+        return []
+    columns = [name for name, feature in part.features.items() if feature.get("_type") == "Image"]
+    paths = list[Path]()
+    try:
+        for file in part.files if columns else ():
+            with pa.memory_map(str(file)) as mapped, ipc.open_stream(mapped) as stream:
+                for column in (batch.column(name) for batch in stream for name in columns):
+                    column.validate()
+                    content, names = (compute.struct_field(column, at) for at in ("bytes", "path"))
+                    if content.null_count:
+                        names.validate(full=True)
+                        named = names.filter(compute.is_null(content)).drop_null().to_pylist()
+                        paths += [root / name for name in named]
+    except (OSError, KeyError, pa.ArrowException):
+        return []
+    return paths
+
+
+def _read_named(path: Path, row: int, root: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"Row {row} of {root} names the image {path}, which cannot be read: {error.strerror}. "
+            "Put it back, or remove the row."
+        ) from None
 
 
 def _listed(file: Path, root: Path) -> ListedFile:

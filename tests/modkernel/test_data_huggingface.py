@@ -178,3 +178,32 @@ def test_two_names_of_one_part_are_refused(tmp_path):
     (root / "dataset_dict.json").write_text('{"splits": ["train", "valid", "validation"]}')
     with pytest.raises(DataError, match="has 'valid' and 'validation', which name the same part"):
         load(root, tmp_path)
+
+
+def test_pictures_that_are_named_and_not_held(tmp_path):
+    root, names = tmp_path / "birds", [f"pictures/{i}.png" for i in range(N)]
+    (root / "pictures").mkdir(parents=True)
+
+    def write(pixels):
+        for name, image in zip(names, pixels, strict=True):
+            Image.fromarray(image).save(root / name)
+
+    write(PIXELS)
+    image = pa.array(
+        [png(PIXELS[0]), *({"bytes": None, "path": name} for name in names[1:])],
+        pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    )
+    save(tmp_path / "saved", {"image": {"_type": "Image"}, "label": LABEL}, image=image, label=Y)
+    for file in (tmp_path / "saved").iterdir():
+        file.rename(root / file.name)
+    before = load(root, tmp_path)
+    assert load(root, tmp_path).fingerprint == before.fingerprint
+    write(255 - PIXELS)
+    after, clean = load(root, tmp_path), load(root, tmp_path / "clean")
+    assert after.fingerprint == clean.fingerprint != before.fingerprint
+    rows = [int(Path(name).stem) for name in after.test.ids]
+    expected = np.stack([PIXELS[i] if i == 0 else 255 - PIXELS[i] for i in rows])
+    assert np.array_equal(after.test.examples.tensor.numpy(), expected.transpose(0, 3, 1, 2))
+    (root / names[3]).unlink()
+    with pytest.raises(DataError, match=r"Cannot read .*3\.png: No such file"):
+        load(root, tmp_path)
