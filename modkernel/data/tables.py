@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,8 +117,7 @@ def table_pool(what: str, parts: dict[str, Table], spec: DatasetSpec) -> Pool:
     if labels["train"].whole is not None:
         label = f"column '{spec.label}'"
         findings += negative_labels(labels["train"].whole, spec.unlabelled, label)
-    pool = make_pool(what, encoded, classes, spec.unlabelled, findings)
-    return replace(pool, columns=names)
+    return make_pool(what, encoded, classes, spec.unlabelled, findings, names)
 
 
 def _read_pool(path: Path, spec: DatasetSpec) -> Pool:

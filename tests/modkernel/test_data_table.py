@@ -343,3 +343,10 @@ def test_damage_of_any_kind_is_one_sentence_or_none(tmp_path, data, name):
     except DataError as error:
         if "\n" in str(error):
             raise
+
+
+def test_times_that_become_equal_are_told_by_their_column(tmp_path):
+    times = 1_700_000_000_000 + (np.arange(40) * 7_919 % 40) * 30_000
+    path = saved(tmp_path, size=[0.5, 1.5] * 20, time=times, species=["a", "b"] * 20)
+    findings = load(path, tmp_path).findings
+    assert any("'time' (1700000000000.0 to" in found.text for found in findings)
