@@ -18,7 +18,9 @@ TOLERANCE = 1e-3
 """How far 255 x may be from a whole number where x is a byte divided by 255."""
 
 
-def as_examples(given: Mapping[str, Array]) -> tuple[list[Tensor], tuple[Finding, ...]]:
+def as_examples(
+    given: Mapping[str, Array], factor: int | None = None
+) -> tuple[list[Tensor], tuple[Finding, ...]]:
     """Bring the parts of a set to uint8 images [N, C, H, W] or to float32 vectors [N, d].
 
     Two dimensions are vectors, with NaN for missing values; three are grey images. Four have their
@@ -28,6 +30,8 @@ def as_examples(given: Mapping[str, Array]) -> tuple[list[Tensor], tuple[Finding
 
     Args:
         given: the parts by their names for messages.
+        factor: what images that are not uint8 are multiplied by; if None, 255 where none of them
+            has a value above 1, else 1.
 
     Raises:
         DataError: another type or shape, no examples, or values that are not allowed.
@@ -48,7 +52,8 @@ def as_examples(given: Mapping[str, Array]) -> tuple[list[Tensor], tuple[Finding
             )
     others = {w: a for w, a in arrays.items() if a.ndim > 2 and a.dtype != np.uint8}
     # One factor for all parts: the test part may be darker than the training part.
-    factor = 255 if all(array.max() <= 1 for array in others.values()) else 1
+    if factor is None:
+        factor = 255 if all(array.max() <= 1 for array in others.values()) else 1
     for what, array in others.items():
         arrays[what] = _as_bytes(array, factor, what)
     findings: tuple[Finding, ...] = ()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from modkernel.data.array_examples import Array, as_examples
+from modkernel.data.array_examples import Array, as_examples, to_numpy
 from modkernel.data.array_labels import (
     Labels,
     class_names,
@@ -17,6 +17,7 @@ from modkernel.data.array_labels import (
 )
 from modkernel.data.findings import Finding
 from modkernel.data.pool import Pool
+from modkernel.data.rounded import rounded_findings
 from modkernel.errors import ClassError, DataError
 from modkernel.spec.shorthand import composed
 
@@ -37,6 +38,7 @@ def make_pool(
     classes: tuple[str, ...] = (),
     unlabelled: str | None = None,
     findings: tuple[Finding, ...] = (),
+    columns: tuple[str, ...] = (),
 ) -> Pool:
     """Check arrays and bring them to one form; `what` names them in errors.
 
@@ -47,6 +49,7 @@ def make_pool(
         classes: names that integer labels are positions in; by default the training part's values.
         unlabelled: the label, as text, that stands for none.
         findings: what was noticed already.
+        columns: names of the columns of vectors, where they have names.
 
     Raises:
         DataError: wrong types or shapes, lengths that differ, or values that are not allowed.
@@ -54,7 +57,9 @@ def make_pool(
     """
     parts = {name: parts[name] for name in PARTS if name in parts}
     x_names = {name: f"x{PARTS[name]} of {what}" for name in parts}
-    tensors, noticed = as_examples({x_names[name]: part.x for name, part in parts.items()})
+    given = {x_names[name]: to_numpy(part.x, x_names[name]) for name, part in parts.items()}
+    tensors, noticed = as_examples(given)
+    noticed += rounded_findings(given[x_names["train"]], columns)
     examples = dict(zip(parts, tensors, strict=True))
     train = examples["train"]
     for name, tensor in examples.items():
@@ -102,4 +107,5 @@ def make_pool(
         validation=rows.get("val"),
         test=rows.get("test"),
         findings=findings + noticed,
+        columns=columns,
     )

@@ -6,7 +6,7 @@ import hashlib
 import math
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from modkernel.data.array_pool import Part, make_pool
+from modkernel.data.changes import outlast_tick
 from modkernel.data.class_names import listed
 from modkernel.data.file_kinds import ARRAYS
 from modkernel.data.findings import Finding
@@ -43,7 +44,7 @@ def open_arrays(spec: DatasetSpec, where: DataPlaces) -> Source:
         DataError: no such file, or one of another type.
     """
     path = found_file(spec, "arrays", ARRAYS)
-    return Source(file_stamp(path), partial(_read_pool, path, spec.unlabelled))
+    return stamped_source([path], partial(_read_pool, path, spec.unlabelled))
 
 
 def found_file(spec: DatasetSpec, name: str, suffixes: tuple[str, ...]) -> Path:
@@ -62,13 +63,37 @@ def found_file(spec: DatasetSpec, name: str, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
-def file_stamp(*paths: Path) -> str:
-    """Changes with the files' places, sizes and times.
+def stamped_source(paths: Sequence[Path], read: Callable[[], Pool]) -> Source:
+    """A set of files that are read as a whole, and refused if they change meanwhile.
+
+    Args:
+        paths: all that is read.
+        read: reads it.
 
     Raises:
         DataError: a file cannot be looked at.
     """
-    digest = hashlib.sha256()
+    stamp = file_stamp(*paths)
+
+    def unchanged() -> Pool:
+        pool = read()
+        if file_stamp(*paths) != stamp:
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            raise DataError(
+                f"{paths[0]}{more} changed while the data set was read: run the command again."
+            )
+        return pool
+
+    return Source(stamp, unchanged)
+
+
+def file_stamp(*paths: Path) -> str:
+    """Changes with the files' places, sizes and times, of what is read after this call.
+
+    Raises:
+        DataError: a file cannot be looked at.
+    """
+    digest, times = hashlib.sha256(), list[int]()
     for path in paths:
         try:
             stat = path.stat()
@@ -78,6 +103,8 @@ def file_stamp(*paths: Path) -> str:
             ) from None
         facts = f"{path.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}\n{stat.st_ctime_ns}\n"
         digest.update(facts.encode(errors="surrogateescape"))
+        times += (stat.st_mtime_ns, stat.st_ctime_ns)
+    outlast_tick(times)
     return digest.hexdigest()
 
 

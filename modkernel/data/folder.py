@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from modkernel.data.broken import Broken, unreadable
 from modkernel.data.cache_files import read_json, write_json
+from modkernel.data.changes import outlast_tick
 from modkernel.data.file_kinds import skipped_finding
 from modkernel.data.images import FileFacts, decode_each, map_files, try_facts
 from modkernel.data.layout import Layout, ListedFile, read_layout
@@ -47,6 +48,8 @@ def open_folder(spec: DatasetSpec, where: DataPlaces) -> Source:
 
 def folder_source(layout: Layout) -> Source:
     """An image folder that was listed already."""
+    found = (files for part in layout.parts.values() for files in part.listing.values())
+    outlast_tick(at for files in found for file in files for at in file[2:])
     return Source(layout.stamp, partial(_pool, layout))
 
 

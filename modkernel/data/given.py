@@ -20,6 +20,7 @@ from torch import Tensor
 
 from modkernel.data.images import check_pixels, fit_tensor
 from modkernel.data.pixels import MODES, check_single, fit
+from modkernel.data.two_values import factor_of
 from modkernel.errors import DataError, ImageError
 from modkernel.spec import Preprocessing
 
@@ -37,8 +38,9 @@ def read_given(items: Sequence[object], takes: Preprocessing) -> Tensor:
 
     Args:
         items: One each: bytes of an image file; base64 of them as text, also as `data:` URL;
-            an array or nested lists, of whole numbers 0 to 255 for pictures: [H, W], [C, H, W],
-            [H, W, C] with 1 or 3 channels, or as many numbers in a row as the network's shape has;
+            an array or nested lists, of whole numbers 0 to 255 for pictures (0 and 1, or true and
+            false, for a network that was trained on such): [H, W], [C, H, W], [H, W, C] with 1 or 3
+            channels, or as many numbers in a row as the network's shape has;
             for rows [d], None or NaN where a value is missing.
         takes: of the network.
 
@@ -145,7 +147,7 @@ def _numbers(item: object, takes: Preprocessing, what: str) -> Tensor:
                 f"{what} has numbers other than the whole ones from 0 to 255: give pixels as they "
                 "are in an image file; the network normalises them itself."
             )
-        array = whole
+        array = whole * np.uint8(factor_of(array, takes, what) or 1)
     if array.shape == (int(np.prod(shape)),):
         array = array.reshape(shape)
     if array.shape == shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from modkernel.data.arrays import check_memory, file_stamp
+from modkernel.data.arrays import check_memory, file_stamp, stamped_source
 from modkernel.data.cache_files import locked, read_json
 from modkernel.data.class_names import listed
 from modkernel.data.findings import Finding
@@ -53,16 +54,22 @@ def open_huggingface(spec: DatasetSpec, where: DataPlaces) -> Source:
         parts, named, unread = {"train": _part(root)}, {"train": "train"}, list[str]()
     else:
         named = {str(split): PART_NAMES.get(str(split).lower(), "") for split in splits}
+        for part in set(named.values()) - {""}:
+            same = [split for split, meant in named.items() if meant == part]
+            if len(same) > 1:
+                raise DataError(
+                    f"{root} has {' and '.join(map(repr, same))}, which name the same part: join "
+                    "them or remove one."
+                )
         parts = {part: _part(root / split) for split, part in named.items() if part}
         unread = [str(split) for split, part in named.items() if not part]
     if "train" not in parts:
         raise DataError(f"{root} has no part 'train': it has {listed(list(named))}.")
     files = [file for part in parts.values() for file in part.files]
     described = [part.folder / "dataset_info.json" for part in parts.values()]
-    stamp = file_stamp(*files, *described)
-    return Source(
-        stamp, partial(_pool, root, parts, unread, spec, where.cache / "unpacked" / stamp)
-    )
+    paths = [*files, *described, *(path for part in parts.values() for path in _named(part, root))]
+    unpacked = where.cache / "unpacked" / file_stamp(*paths)
+    return stamped_source(paths, partial(_pool, root, parts, unread, spec, unpacked))
 
 
 def _pool(
@@ -89,10 +96,44 @@ def _pool(
     return replace(pool, findings=findings + pool.findings)
 
 
+def _unpacked(
+    root: Path, tables: Mapping[str, Table], column: str, unpacked: Path
+) -> dict[str, list[Path]]:
+    """The files of each part's images in the order of its rows; unpacked where one is missing."""
+    files = _whole(unpacked, tables)
+    if files is None:
+        with locked(unpacked.with_name(f".{unpacked.name}.lock")):
+            files = _whole(unpacked, tables)  # Perhaps by the process that held the lock.
+            if files is None:
+                _unpack_all(root, tables, column, unpacked)
+                files = _whole(unpacked, tables)
+    if files is None:
+        raise SettingsError(
+            f"Images of {root} are gone from {unpacked} as soon as they are unpacked: keep other "
+            "programs out of the cache folder, or choose another."
+        )
+    return files
+
+
+def _whole(unpacked: Path, tables: Mapping[str, Table]) -> dict[str, list[Path]] | None:
+    """The files of each part in the order of its rows, which name them; None where one is gone."""
+    found = {}
+    for name, table in tables.items():
+        try:
+            there = sorted((unpacked / name).iterdir())
+        except OSError:
+            return None
+        files = [file for file in there if not file.name.startswith(".")]
+        if [file.stem for file in files] != [f"{row:09d}" for row in range(len(table))]:
+            return None
+        found[name] = files
+    return found
+
+
 def _unpack_all(root: Path, tables: Mapping[str, Table], column: str, unpacked: Path) -> None:
-    if unpacked.is_dir():  # by another process, which held the lock
-        return
     try:
+        if unpacked.exists():  # Whoever clears a cache may have left a part of it.
+            shutil.rmtree(unpacked)
         with written_whole(unpacked) as folder:
             for name, table in tables.items():
                 _unpack(table.column(column), folder / name, root)
@@ -124,13 +165,10 @@ def _image_pool(
             f"{root} has the label '{min(unknown)}' in another part than 'train', which has not: "
             "remove its examples there, or add some to 'train'."
         )
-    if not unpacked.is_dir():
-        with locked(unpacked.with_name(f".{unpacked.name}.lock")):
-            _unpack_all(root, tables, column, unpacked)
     files, rows = list[ListedFile](), {}
-    for name in tables:
+    for name, images in _unpacked(root, tables, column, unpacked).items():
         start = len(files)
-        files += [_listed(file, unpacked) for file in sorted((unpacked / name).iterdir())]
+        files += [_listed(image, unpacked) for image in images]
         rows[name] = torch.arange(start, len(files))
     others = [name for name in tables["train"].column_names if name not in (column, spec.label)]
     text = f"{len(others)} column(s) beside the images are not read: {listed(others)}."
@@ -154,12 +192,49 @@ def _unpack(column: Any, folder: Path, root: Path) -> None:
             found = image.as_py() or {}
             content = found.get("bytes")
             if content is None and found.get("path"):
-                content = (root / found["path"]).read_bytes()
+                content = _read_named(root / found["path"], row, root)
             if content is None:
                 raise DataError(f"Row {row} of {root} has no image: remove it.")
             suffix = next((s for mark, s in SUFFIXES.items() if content.startswith(mark)), "")
             (folder / f"{row:09d}{suffix}").write_bytes(content)
             row += 1
+
+
+def _named(part: Part, root: Path) -> list[Path]:
+    """The files of images that a part's Arrow files name and do not hold; no image is read.
+
+    There are none where an Arrow file is damaged, or pyarrow missing: whoever reads it says so.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import compute, ipc
+    except ImportError:
+        return []
+    columns = [name for name, feature in part.features.items() if feature.get("_type") == "Image"]
+    paths = list[Path]()
+    try:
+        for file in part.files if columns else ():
+            with pa.memory_map(str(file)) as mapped, ipc.open_stream(mapped) as stream:
+                for column in (batch.column(name) for batch in stream for name in columns):
+                    column.validate()
+                    content, names = (compute.struct_field(column, at) for at in ("bytes", "path"))
+                    if content.null_count:
+                        names.validate(full=True)
+                        named = names.filter(compute.is_null(content)).drop_null().to_pylist()
+                        paths += [root / name for name in named]
+    except (OSError, KeyError, pa.ArrowException):
+        return []
+    return paths
+
+
+def _read_named(path: Path, row: int, root: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"Row {row} of {root} names the image {path}, which cannot be read: {error.strerror}. "
+            "Put it back, or remove the row."
+        ) from None
 
 
 def _listed(file: Path, root: Path) -> ListedFile:

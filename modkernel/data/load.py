@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from modkernel.data.arrays import open_arrays
+from modkernel.data.changes import check_unchanged
 from modkernel.data.choose import choose
 from modkernel.data.contents import ExampleDigests, digests_of, read_contents
 from modkernel.data.copies import copies_findings
@@ -243,11 +244,17 @@ def _read(
         if tuple(unread.shape[1:]) == shape:
             return unread
         return cached_pixels(decoded, (len(unread), *shape), lambda: fit_tensor(unread, shape))
-    paths = tuple(file.path for file in unread.files)
-    if not fits_main_memory(len(paths) * math.prod(shape), resident_limit):
-        return Streamed(unread.root, paths, shape, reading)
-    files = [unread.root / path for path in paths]
-    return cached_pixels(decoded, (len(paths), *shape), lambda: decode_many(files, shape, reading))
+    root, files = unread.root, unread.files
+    if not fits_main_memory(len(files) * math.prod(shape), resident_limit):
+        return Streamed(root, files, shape, reading)
+
+    def pixels() -> Tensor:
+        found = decode_many([root / file.path for file in files], shape, reading)
+        # Else pixels of another content would be kept under this one's fingerprint.
+        check_unchanged(root, files)
+        return found
+
+    return cached_pixels(decoded, (len(files), *shape), pixels)
 
 
 def _split(
@@ -255,7 +262,7 @@ def _split(
 ) -> Split:
     source: RawExamples
     if isinstance(examples, Streamed):
-        source = replace(examples, paths=examples.paths[part])
+        source = replace(examples, files=examples.files[part])
     else:
         source = Resident(examples, part.start, part.stop)
     return Split(

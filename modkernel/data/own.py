@@ -12,12 +12,14 @@ import numpy as np
 from modkernel.data.array_examples import to_numpy
 from modkernel.data.array_pool import Part, make_pool
 from modkernel.data.arrays import check_memory
+from modkernel.data.class_names import listed
 from modkernel.data.dataset import RawData
 from modkernel.data.places import DataPlaces
 from modkernel.data.pool import Pool, Source
-from modkernel.errors import DataError, ModkernelError
+from modkernel.errors import ClassError, DataError, ModkernelError
 from modkernel.lookup import import_object
 from modkernel.spec import DatasetSpec
+from modkernel.spec.shorthand import composed
 
 PART_NAMES = {
     "train": "train",
@@ -62,8 +64,12 @@ def _call(function: object, spec: DatasetSpec) -> Pool:
         classes = tuple(given.classes)
     else:
         sets = _named_sets(given, spec.name)
-        parts = {name: _read_items(found, name, spec.name) for name, found in sets.items()}
-        classes = tuple(str(name) for name in getattr(sets["train"], "classes", ()))
+        named = {part: _class_names(found) for part, found in sets.items()}
+        classes = named["train"]
+        parts = {
+            part: _renamed(_read_items(found, part, spec.name), part, named[part], classes, spec)
+            for part, found in sets.items()
+        }
     return make_pool(f"'{spec.name}'", parts, classes, spec.unlabelled)
 
 
@@ -104,6 +110,37 @@ def _named_sets(given: object, loader: str) -> dict[str, Any]:
                 "(image, label)), or a pair (train, test) or a dict of these."
             )
     return {str(name): found for name, found in parts.items()}
+
+
+def _class_names(items: Any) -> tuple[str, ...]:
+    return tuple(composed(str(name)) for name in getattr(items, "classes", ()))
+
+
+def _renamed(
+    given: Part, part: str, own: tuple[str, ...], classes: tuple[str, ...], spec: DatasetSpec
+) -> Part:
+    """A part with its classes' names as labels, where its numbers are not the training part's.
+
+    Two folders number their classes each for itself, and one may lack a class of the other.
+
+    Raises:
+        ClassError: a number outside the part's own classes.
+    """
+    labels = np.asarray(given.y)
+    if not own or own == classes[: len(own)] or labels.dtype.kind not in "iu":
+        return given
+    names = []
+    for number in labels.ravel().tolist():
+        if 0 <= number < len(own):
+            names.append(own[number])
+        elif str(number) == spec.unlabelled:
+            names.append("")
+        else:
+            raise ClassError(
+                f"Part '{part}' of loader '{spec.name}' has the label {number}, which is no "
+                f"position in its classes: {listed(own)}."
+            )
+    return Part(given.x, np.array(names).reshape(labels.shape))
 
 
 def _read_items(items: Any, part: str, loader: str) -> Part:

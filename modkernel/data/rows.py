@@ -7,14 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modkernel.data.array_examples import as_examples
+from modkernel.data.array_examples import as_examples, to_numpy
 from modkernel.data.arrays import read_arrays
 from modkernel.data.file_kinds import ARRAYS, TABLES
 from modkernel.data.findings import Finding
 from modkernel.data.images import fit_tensor
 from modkernel.data.pixels import MODES
-from modkernel.data.table_columns import encode, texts_for_numbers
+from modkernel.data.table_columns import encode, of_categories, texts_for_numbers
 from modkernel.data.tables import read_table
+from modkernel.data.two_values import factor_of
 from modkernel.errors import DataError
 from modkernel.spec import Preprocessing
 
@@ -39,7 +40,10 @@ def read_rows(path: Path, takes: Preprocessing) -> tuple[Tensor, tuple[Finding, 
         arrays, _ = read_arrays(path)
         if "x" not in arrays:
             raise DataError(f"{path} has no array 'x': give the rows to predict by that name.")
-        (rows,), findings = as_examples({f"x of {path}": arrays["x"]})
+        what = f"x of {path}"
+        x = to_numpy(arrays["x"], what)
+        factor = factor_of(x, takes, what) if x.ndim > 2 else None
+        (rows,), findings = as_examples({what: x}, factor)
         if rows.ndim == 4 and len(takes.shape) == 3 and takes.shape[0] in MODES:
             rows = fit_tensor(rows, takes.shape)
         return rows, findings
@@ -53,7 +57,8 @@ def read_rows(path: Path, takes: Preprocessing) -> tuple[Tensor, tuple[Finding, 
             f"Cannot read {path}: this network was trained on arrays, whose columns have no names; "
             "give the rows as array x of an .npz file."
         )
-    table = read_table(path)
+    # As in training: a file of few rows may look like numbers, times or nothing where that had not.
+    table = read_table(path, of_categories(takes.columns))
     encoded, findings = encode(table, takes.columns)
     findings += texts_for_numbers(table, takes.columns)
     return torch.from_numpy(encoded).float(), findings

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from modkernel.data.changes import check_unchanged
 from modkernel.data.images import PLAIN, decode, decode_many
+from modkernel.data.layout import ListedFile
 from modkernel.errors import DataError, ImageError
 from modkernel.spec import ImageReading, Shape
 
@@ -99,15 +101,20 @@ class Streamed:
 
     Attributes:
         root: folder of the images.
-        paths: one path per example, relative to `root`.
+        files: one per example, as it was listed: one that has changed since is refused.
         shape: [C, H, W] that each is brought to.
         reading: how its pixels become eight bits.
     """
 
     root: Path
-    paths: tuple[str, ...]
+    files: tuple[ListedFile, ...]
     shape: Shape
     reading: ImageReading = PLAIN
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Of the files, relative to `root`."""
+        return tuple(file.path for file in self.files)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -115,16 +122,19 @@ class Streamed:
         return torch.uint8
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The examples at int64 [B] `indices`, raw, as [B, C, H, W] on `device`.
 
         Raises:
-            ImageError: an image cannot be read; the message names it.
+            ImageError: an image cannot be read, or has changed; the message names it.
         """
-        paths = [self.root / self.paths[i] for i in indices.tolist()]
-        return decode_many(paths, self.shape, self.reading).to(device)
+        files = [self.files[i] for i in indices.tolist()]
+        paths = [self.root / file.path for file in files]
+        images = decode_many(paths, self.shape, self.reading)
+        check_unchanged(self.root, files)
+        return images.to(device)
 
     def batches(
         self, order: Sequence[Tensor], device: torch.device | str = "cpu"
@@ -134,7 +144,7 @@ class Streamed:
         A few worker processes decode ahead. They take nothing from the global random state.
 
         Raises:
-            ImageError: an image cannot be read; the message names it.
+            ImageError: an image cannot be read, or has changed; the message names it.
             DataError: a worker process died.
         """
         if len(order) < 2:
@@ -183,10 +193,12 @@ class _DecodedBatches(TorchDataset[Tensor | str]):
 
     def __getitem__(self, indices: list[int]) -> Tensor | str:
         images = self.images
+        files = [images.files[i] for i in indices]
         try:
             decoded = [
-                decode(images.root / images.paths[i], images.shape, images.reading) for i in indices
+                decode(images.root / file.path, images.shape, images.reading) for file in files
             ]
+            check_unchanged(images.root, files)
         except ImageError as error:
             return str(error)
         return torch.stack(decoded)
@@ -258,8 +270,8 @@ RawExamples = Resident | Streamed | Joined
 def join_sources(first: RawExamples, second: RawExamples) -> RawExamples:
     """The examples of the first source, then those of the second, with nothing copied."""
     if isinstance(first, Streamed) and isinstance(second, Streamed):
-        joined = replace(first, paths=first.paths + second.paths)
-        if joined == replace(second, paths=joined.paths):  # One pool of workers for both.
+        joined = replace(first, files=first.files + second.files)
+        if joined == replace(second, files=joined.files):  # One pool of workers for both.
             return joined
     if (
         isinstance(first, Resident)
@@ -273,7 +285,7 @@ def join_sources(first: RawExamples, second: RawExamples) -> RawExamples:
 def pick_from(source: RawExamples, rows: Tensor) -> RawExamples:
     """The examples of a source at int64 `rows`, as a source of their own."""
     if isinstance(source, Streamed):
-        paths = tuple(source.paths[row] for row in rows.tolist())
-        return replace(source, paths=paths)
+        files = tuple(source.files[row] for row in rows.tolist())
+        return replace(source, files=files)
     device = source.base.device if isinstance(source, Resident) else "cpu"
     return Resident.whole(source.batch(rows, device))

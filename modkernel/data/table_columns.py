@@ -140,6 +140,12 @@ def texts_for_numbers(table: Table, names: Sequence[str]) -> tuple[Finding, ...]
     )
 
 
+def of_categories(names: Sequence[str]) -> set[str]:
+    """What the columns of categories may be called, by the names of the encoded columns."""
+    before = {name[:place] for name in names for place, sign in enumerate(name) if sign == "="}
+    return before - set(names)
+
+
 class LabelTexts(NamedTuple):
     """Labels of N rows.
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from modkernel.data.array_labels import negative_labels
 from modkernel.data.array_pool import Part, make_pool
-from modkernel.data.arrays import check_memory, file_stamp, found_file
+from modkernel.data.arrays import check_memory, found_file, stamped_source
 from modkernel.data.csv_file import encoding_of, table_separator
 from modkernel.data.file_kinds import TABLES
 from modkernel.data.places import DataPlaces
@@ -42,16 +41,21 @@ def open_table(spec: DatasetSpec, where: DataPlaces) -> Source:
         DataError: no such file, one of another type, or no label column is named.
     """
     path = found_file(spec, "table", TABLES)
-    return Source(file_stamp(path), partial(_read_pool, path, spec))
+    return stamped_source([path], partial(_read_pool, path, spec))
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, texts: Iterable[str] = ()) -> Table:
     """The table of a file, by its suffix.
+
+    Args:
+        path: the file.
+        texts: columns that a CSV file is to have as they are written, whatever they look like;
+            of the others, the type is that of all values that the file has.
 
     Raises:
         DataError: it cannot be read, or pyarrow is missing.
     """
-    return _checked(lambda: _read(path), path)
+    return _checked(lambda: _read(path, texts), path)
 
 
 def arrow_table(files: Sequence[Path], path: Path) -> Table:
@@ -113,15 +117,14 @@ def table_pool(what: str, parts: dict[str, Table], spec: DatasetSpec) -> Pool:
     if labels["train"].whole is not None:
         label = f"column '{spec.label}'"
         findings += negative_labels(labels["train"].whole, spec.unlabelled, label)
-    pool = make_pool(what, encoded, classes, spec.unlabelled, findings)
-    return replace(pool, columns=names)
+    return make_pool(what, encoded, classes, spec.unlabelled, findings, names)
 
 
 def _read_pool(path: Path, spec: DatasetSpec) -> Pool:
     return table_pool(str(path), {"train": read_table(path)}, spec)
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path, texts: Iterable[str] = ()) -> Table:
     from pyarrow import feather, ipc, parquet
 
     name = path.name.lower()
@@ -130,7 +133,7 @@ def _read(path: Path) -> Table:
         return parquet.read_table(path)
     check_memory(path, path.stat().st_size)
     if name.endswith((".csv", ".tsv", ".gz")):
-        return _read_csv(path)
+        return _read_csv(path, texts)
     with path.open("rb") as file:
         if file.read(6) != b"ARROW1" and name.endswith(".arrow"):
             file.seek(0)
@@ -144,8 +147,8 @@ def _unpacked(metadata: Any) -> int:
     return sum(metadata.row_group(i).total_byte_size for i in groups)
 
 
-def _read_csv(path: Path) -> Table:
-    from pyarrow import compute, csv, types
+def _read_csv(path: Path, texts: Iterable[str]) -> Table:
+    from pyarrow import compute, csv, string, types
 
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rb") as file:
@@ -158,7 +161,9 @@ def _read_csv(path: Path) -> Table:
         path,
         csv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding),
         csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-        csv.ConvertOptions(decimal_point="," if comma else "."),
+        csv.ConvertOptions(
+            column_types=dict.fromkeys(texts, string()), decimal_point="," if comma else "."
+        ),
     )
     for name, column in zip(table.column_names, table.columns, strict=True):
         if types.is_binary(column.type) or types.is_large_binary(column.type):

@@ -14,6 +14,7 @@ import numpy as np
 
 from modkernel.data.array_pool import Part, make_pool
 from modkernel.data.cache_files import locked
+from modkernel.data.changes import outlast_tick
 from modkernel.data.places import DataPlaces
 from modkernel.data.pool import Pool, Source
 from modkernel.errors import DataError
@@ -147,5 +148,6 @@ def _stamp(text: str, files: list[Path]) -> str | None:
     if not files:
         return None
     facts = [(file.name, file.stat()) for file in files]
+    outlast_tick(at for _, stat in facts for at in (stat.st_mtime_ns, stat.st_ctime_ns))
     lines = [f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for name, s in facts]
     return hashlib.sha256("\n".join([text, *lines]).encode()).hexdigest()

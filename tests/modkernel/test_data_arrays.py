@@ -7,6 +7,7 @@ import sys
 import zipfile
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from modkernel.data import load_dataset
+from modkernel.data import arrays as arrays_module
+from modkernel.data import changes, load_dataset
 from modkernel.data.array_examples import as_examples
 from modkernel.errors import ClassError, DataError
 from modkernel.spec import DatasetSpec
@@ -382,3 +384,58 @@ def test_damage_of_any_kind_is_one_sentence_or_none(tmp_path, data, kind):
     else:
         out = sum(f.count for f in loaded.findings if f.kind == "unlabelled")
         assert len(loaded.train) + len(loaded.validation) + len(loaded.test) + out >= 40
+
+
+def test_a_file_that_is_saved_again_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path = npz(tmp_path / "a.npz", x=X, y=Y % 2)
+    before = load(path, tmp_path)
+    read = arrays_module.read_arrays
+
+    def saved_again(path):
+        npz(path, x=X, y=1 - Y % 2)
+        return read(path)
+
+    monkeypatch.setattr(arrays_module, "read_arrays", saved_again)
+    with pytest.raises(DataError, match=r"a\.npz changed while the data set was read"):
+        load(path, tmp_path)
+    monkeypatch.undo()
+    after = load(path, tmp_path)
+    assert after.fingerprint != before.fingerprint
+    assert not torch.equal(after.train.labels, before.train.labels)
+
+
+def test_a_file_that_is_saved_twice_within_a_step_of_a_coarse_clock(tmp_path, monkeypatch):
+    path, stat, step = tmp_path / "a.npz", Path.stat, 2_000_000_000
+    npz(path, x=X, y=Y % 2)
+    start = stat(path).st_mtime_ns // step * step
+
+    def coarse(self, **options):
+        found = stat(self, **options)
+        return SimpleNamespace(
+            st_mode=found.st_mode, st_size=found.st_size, st_mtime_ns=start, st_ctime_ns=start
+        )
+
+    waited = []
+
+    def saved_meanwhile(seconds):
+        waited.append(seconds)
+        npz(path, x=X, y=1 - Y % 2)
+
+    monkeypatch.setattr(Path, "stat", coarse)
+    monkeypatch.setattr(changes.time, "time_ns", lambda: start + step // 4)
+    monkeypatch.setattr(changes.time, "sleep", saved_meanwhile)
+    data = load(path, tmp_path)
+    assert waited[0] == 1.5, "the rest of the step: whoever saves after it changes the time"
+    rows = [int(name) for name in data.train.ids]
+    assert data.train.labels.tolist() == (1 - Y[rows] % 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("ago", "waits"), [(0, 2), (1, 1), (3, 0), (-3600, 0), (0.004, 0.016), (0.1, 0)]
+)
+def test_how_long_is_waited_for_a_clock(ago, waits, monkeypatch):
+    now, waited = 1_700_000_000 * changes.SECOND, []
+    monkeypatch.setattr(changes.time, "time_ns", lambda: now)
+    monkeypatch.setattr(changes.time, "sleep", waited.append)
+    changes.outlast_tick([round(now - ago * changes.SECOND), 0])
+    assert waited == ([waits] if waits else [])

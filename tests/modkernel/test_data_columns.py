@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modkernel.data.rounded import rounded_findings
 from modkernel.data.sources import Resident
 from modkernel.data.statistics import preprocessing_of
 from modkernel.modules.preprocess import Normalise
@@ -114,3 +115,45 @@ def test_constant_columns_are_0(value):
     (found,), findings = scaled(np.full(400, value))
     assert np.array_equal(found, np.zeros(400))
     assert findings == ()
+
+
+TIMES = 1_700_000_000_000 + np.arange(200) * 6_000
+
+
+@pytest.mark.parametrize(
+    ("column", "left"),
+    [
+        (TIMES, "200 different values are taken for one"),
+        (TIMES.astype(float), "200 different values are taken for one"),
+        (2**60 + np.arange(200), "200 different values are taken for one"),
+        (5_400_000 + ORDINARY / 4, "different values are taken for one"),
+        (1e6 + np.linspace(0, 9, 400), "400 different values are 145 after it"),
+    ],
+    ids=["times", "as floats", "accounts", "metres", "a few steps"],
+)
+def test_differences_that_float32_loses_are_told(column, left):
+    rows = np.stack([column, np.arange(len(column)) % 3], 1).astype(column.dtype)
+    (finding,) = rounded_findings(rows, ("time", "x"))
+    assert finding.count == 1
+    assert "'time' (" in finding.text
+    assert left in finding.text
+    if column.dtype == float:
+        missing = np.vstack([rows, [np.nan, np.nan]])
+        assert rounded_findings(missing, ("time", "x")) == (finding,)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        ORDINARY,
+        np.arange(200) + 1_000_000,
+        TIMES - TIMES[0],
+        TIMES.astype(np.float32),
+        np.full(9, np.nan),
+        np.full(9, 0.1) * (1 + np.arange(9) * 2e-16),
+        np.array([-1e300, 1e300]),
+    ],
+    ids=["ordinary", "whole", "from a start", "32 bits", "missing", "constant", "huge"],
+)
+def test_what_float32_keeps_is_not_told(column):
+    assert rounded_findings(column[:, None]) == ()

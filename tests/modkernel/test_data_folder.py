@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from modkernel.data import Dataset, load_dataset, read_images
+from modkernel.data import load as load_module
 from modkernel.errors import ClassError, DataError, ImageError
 from modkernel.spec import DatasetSpec
-from tests.modkernel.helpers.data_made import folder_spec, image_folder, picture, places
+from tests.modkernel.helpers.data_made import all_pixels, folder_spec, image_folder, picture, places
 
 
 def load(root, tmp_path, **options) -> Dataset:
@@ -228,3 +229,25 @@ def test_mean_and_std_are_those_of_the_training_split(tmp_path):
     assert data.preprocessing.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), abs=1e-6)
     std = pixels.std((0, 2, 3), correction=0).tolist()
     assert data.preprocessing.std == pytest.approx(std, abs=1e-6)
+
+
+@pytest.mark.parametrize("limit", [None, 0], ids=["in memory", "streamed"])
+def test_a_picture_that_is_replaced_while_the_folder_is_read(tmp_path, monkeypatch, limit):
+    root = image_folder(tmp_path / "d", {"a": 20, "b": 20})
+    victim = root / "a" / "000.png"
+    good, fingerprint_of = victim.read_bytes(), load_module.fingerprint_of
+
+    def meanwhile(*given):
+        Image.new("RGB", (8, 6), (255, 0, 0)).save(victim)
+        return fingerprint_of(*given)
+
+    monkeypatch.setattr(load_module, "fingerprint_of", meanwhile)
+    with pytest.raises(ImageError, match=r"1 image\(s\) of .* changed since .* such as a/000\.png"):
+        load_dataset(folder_spec(root), places(tmp_path), resident_limit=limit)
+    monkeypatch.undo()
+    victim.write_bytes(good)
+    data = load_dataset(folder_spec(root), places(tmp_path), resident_limit=limit)
+    clean = load_dataset(folder_spec(root), places(tmp_path / "clean"))
+    assert data.fingerprint == clean.fingerprint
+    assert data.preprocessing == clean.preprocessing
+    assert torch.equal(all_pixels(data), all_pixels(clean))

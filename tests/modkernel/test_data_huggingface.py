@@ -154,3 +154,56 @@ def test_images_are_unpacked_once_whoever_comes_first(tmp_path, monkeypatch):
         loaded = list(pool.map(lambda _: load(root, tmp_path), range(3)))
     assert len(calls) == 1
     assert len({data.fingerprint for data in loaded}) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"test_fraction": 0.3}], ids=["again", "another split"])
+def test_a_picture_that_is_gone_from_the_cache_is_unpacked_again(tmp_path, options):
+    root = pictures(tmp_path / "birds")
+    load(root, tmp_path)
+    (unpacked,) = (tmp_path / "cache" / "unpacked").glob("[!.]*")
+    next((unpacked / "train").glob("000000005*")).unlink()
+    data = load(root, tmp_path, **options)
+    ids = [name for part in (data.train, data.validation, data.test) for name in part.ids]
+    assert sorted(int(Path(name).stem) for name in ids) == list(range(N))
+    for split in (data.train, data.validation, data.test):
+        rows = [int(Path(name).stem) for name in split.ids]
+        assert [data.classes[y] for y in split.labels] == [LABEL["names"][Y[i]] for i in rows]
+        assert np.array_equal(split.examples.tensor.numpy(), PIXELS[rows].transpose(0, 3, 1, 2))
+
+
+def test_two_names_of_one_part_are_refused(tmp_path):
+    root = tmp_path / "birds"
+    for name in ("train", "valid", "validation"):
+        pictures(root / name)
+    (root / "dataset_dict.json").write_text('{"splits": ["train", "valid", "validation"]}')
+    with pytest.raises(DataError, match="has 'valid' and 'validation', which name the same part"):
+        load(root, tmp_path)
+
+
+def test_pictures_that_are_named_and_not_held(tmp_path):
+    root, names = tmp_path / "birds", [f"pictures/{i}.png" for i in range(N)]
+    (root / "pictures").mkdir(parents=True)
+
+    def write(pixels):
+        for name, image in zip(names, pixels, strict=True):
+            Image.fromarray(image).save(root / name)
+
+    write(PIXELS)
+    image = pa.array(
+        [png(PIXELS[0]), *({"bytes": None, "path": name} for name in names[1:])],
+        pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    )
+    save(tmp_path / "saved", {"image": {"_type": "Image"}, "label": LABEL}, image=image, label=Y)
+    for file in (tmp_path / "saved").iterdir():
+        file.rename(root / file.name)
+    before = load(root, tmp_path)
+    assert load(root, tmp_path).fingerprint == before.fingerprint
+    write(255 - PIXELS)
+    after, clean = load(root, tmp_path), load(root, tmp_path / "clean")
+    assert after.fingerprint == clean.fingerprint != before.fingerprint
+    rows = [int(Path(name).stem) for name in after.test.ids]
+    expected = np.stack([PIXELS[i] if i == 0 else 255 - PIXELS[i] for i in rows])
+    assert np.array_equal(after.test.examples.tensor.numpy(), expected.transpose(0, 3, 1, 2))
+    (root / names[3]).unlink()
+    with pytest.raises(DataError, match=r"Cannot read .*3\.png: No such file"):
+        load(root, tmp_path)

@@ -91,6 +91,25 @@ def with_test(spec: DatasetSpec):
     return Items(to_tensor, labels=torch.from_numpy(Y)), Items(to_tensor, 12)
 
 
+def folders(spec: DatasetSpec):
+    """As two torchvision ImageFolders, of which the test folder has no class 'east'."""
+    test = Plain(*((IMAGES[i], (0, None, 2, 1)[Y[i]]) for i in range(40) if Y[i] != 1))
+    test.classes = ("north", "west", "south")
+    return Items(), test
+
+
+def strange_folder(spec: DatasetSpec):
+    train, test = folders(spec)
+    test.classes = ("north", "up", "south")
+    return train, test
+
+
+def outside_its_own(spec: DatasetSpec):
+    train, test = folders(spec)
+    test.classes = ("west", "north")
+    return train, test
+
+
 def three(spec: DatasetSpec):
     return {"train": Items(), "valid": Items(count=8), "test": Items(count=12)}
 
@@ -162,6 +181,13 @@ def test_data_sets_as_torchvision_s(tmp_path, name):
         assert list(data.validation.ids) == [f"val/{i}" for i in range(8)]
 
 
+def test_a_part_with_classes_of_its_own_is_labelled_by_their_names(tmp_path):
+    data = own("folders", tmp_path)
+    rows_at = [i for i in range(40) if Y[i] != 1]
+    assert data.test.labels.tolist() == Y[rows_at].tolist()
+    assert np.array_equal(data.test.examples.tensor[:, 0].numpy(), IMAGES[rows_at])
+
+
 def test_a_data_set_of_rows_without_classes(tmp_path):
     data = own("rows", tmp_path)
     assert (data.classes, data.preprocessing.shape) == (("a", "b"), (5,))
@@ -181,6 +207,8 @@ def test_positions_below_0_are_no_label_if_the_spec_says_so(tmp_path):
     [
         ("outside", ClassError, "label '3'"),
         ("twice", ClassError, "names a class twice"),
+        ("strange_folder", ClassError, "label 'up', which is none of the 4 classes"),
+        ("outside_its_own", ClassError, "Part 'test' of .* has the label 2, .* west, north"),
         ("failing", DataError, "failed with FileNotFoundError: there is no such disk"),
         ("refusing", DataError, r"^The disk is in the drawer\.$"),
         ("wrong_type", DataError, "returned int"),

@@ -21,7 +21,7 @@ from modkernel.data.statistics import preprocessing_of
 from modkernel.errors import DataError, ImageError
 from modkernel.system import memory
 from modkernel.system.memory import free_memory
-from tests.modkernel.helpers.data_made import all_pixels, folder_spec, image_folder, places
+from tests.modkernel.helpers.data_made import all_pixels, folder_spec, image_folder, picture, places
 
 
 @pytest.fixture
@@ -88,6 +88,15 @@ def test_a_file_that_breaks_while_it_streams_is_named(root, tmp_path, order):
         list(images.batches(order))
     assert images.paths[7] in str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("order", [ORDER, ORDER[2:]], ids=["in-workers", "in-process"])
+def test_a_file_that_is_replaced_while_it_streams_is_refused(root, tmp_path, order):
+    images = load_dataset(folder_spec(root), places(tmp_path), 0).train.examples
+    list(images.batches(order))
+    picture(99).save(root / images.paths[7])
+    with pytest.raises(ImageError, match=f"changed since .* such as {images.paths[7]}"):
+        list(images.batches(order))
 
 
 def test_a_worker_that_dies(root, tmp_path, monkeypatch):

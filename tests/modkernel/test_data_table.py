@@ -211,6 +211,22 @@ def test_categories_that_look_like_numbers(tmp_path):
     assert "'grade' (4: 1 rows)" in finding.text
 
 
+@pytest.mark.parametrize(
+    "texts",
+    ["true false unknown", "01 02 A1", "08:30 09:15 late", "1.50 2.25 none", "NA US null"],
+)
+def test_a_row_is_read_alone_as_beside_others(tmp_path, texts):
+    names, path = texts.split(), tmp_path / "rows.csv"
+    path.write_text("kind,y\n" + "".join(f"{name},{i}\n" for name in names * 9 for i in range(2)))
+    takes = load(path, tmp_path, label="y").preprocessing
+    assert takes.columns == tuple(f"kind={name}" for name in sorted(names))
+    for name in names:
+        path.write_text(f"kind\n{name}\n")
+        (row,), findings = read_rows(path, takes)
+        assert row.tolist() == [column == f"kind={name}" for column in takes.columns]
+        assert not findings
+
+
 def test_a_column_called_as_a_category_of_another_is_refused():
     table = pa.table({"x": ["a", "b"] * 9, "x=a": [0.5, 1.5] * 9})
     with pytest.raises(DataError, match="'x=a' beside one whose values would be called so"):
@@ -327,3 +343,10 @@ def test_damage_of_any_kind_is_one_sentence_or_none(tmp_path, data, name):
     except DataError as error:
         if "\n" in str(error):
             raise
+
+
+def test_times_that_become_equal_are_told_by_their_column(tmp_path):
+    times = 1_700_000_000_000 + (np.arange(40) * 7_919 % 40) * 30_000
+    path = saved(tmp_path, size=[0.5, 1.5] * 20, time=times, species=["a", "b"] * 20)
+    findings = load(path, tmp_path).findings
+    assert any("'time' (1700000000000.0 to" in found.text for found in findings)

@@ -14,10 +14,15 @@ import torch
 from PIL import Image
 
 from modkernel.data import given as module
+from modkernel.data import load_dataset, read_rows
 from modkernel.data.given import read_given
 from modkernel.data.images import read_images
+from modkernel.data.sources import Resident
+from modkernel.data.statistics import preprocessing_of
+from modkernel.data.two_values import white_of
 from modkernel.errors import DataError, ImageError
-from modkernel.spec import Preprocessing
+from modkernel.spec import DatasetSpec, Preprocessing
+from tests.modkernel.helpers.data_made import places
 
 GREY = Preprocessing(shape=(1, 8, 8), dtype="uint8", mean=(0.3,), std=(0.2,))
 COLOUR = Preprocessing(shape=(3, 6, 4), dtype="uint8", mean=(0.3,), std=(0.2,))
@@ -71,6 +76,57 @@ def test_files_are_read_as_those_of_a_folder(kind: str, tmp_path: Any) -> None:
 def test_rows_of_numbers() -> None:
     found = read_given([[1, None, 2.5], np.array([1.0, 2.0, float("nan")])], ROWS)
     assert torch.equal(found.nan_to_num(-1), torch.tensor([[1, -1, 2.5], [1, 2, -1]]))
+
+
+MASKS = np.random.default_rng(2).random((60, 8, 8)) < 0.3
+
+
+@pytest.mark.parametrize("kind", [bool, np.float32, np.int64, np.uint8, "255"])
+def test_pictures_of_two_values_are_what_the_network_was_trained_on(kind: Any, tmp_path: Any):
+    x = MASKS * np.uint8(255) if kind == "255" else MASKS.astype(kind)
+    np.savez(tmp_path / "set.npz", x=x, y=np.arange(60) % 2)
+    spec = DatasetSpec(name="arrays", path=str(tmp_path / "set.npz"))
+    data = load_dataset(spec, places(tmp_path))
+    rows = [int(name) for name in data.train.ids]
+    for other in (bool, np.float32, np.int64):
+        np.savez(tmp_path / "new.npz", x=MASKS[rows].astype(other))
+        for found in (
+            read_given(list(MASKS[rows].astype(other)), data.preprocessing),
+            read_given(MASKS[rows].astype(other).tolist(), data.preprocessing),
+            read_rows(tmp_path / "new.npz", data.preprocessing)[0],
+        ):
+            assert torch.equal(found, data.train.examples.tensor)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64])
+def test_a_picture_of_0_and_1_is_refused_where_it_may_be_dark_or_black_and_white(
+    kind: Any, tmp_path: Any
+) -> None:
+    dark = np.zeros((1, 8, 8), kind)
+    assert not read_given([dark], GREY).any(), "black is black"
+    dark[0, 0, 0] = 1
+    np.savez(tmp_path / "new.npz", x=dark)
+    for read in (lambda: read_given([dark], GREY), lambda: read_rows(tmp_path / "new.npz", GREY)):
+        with pytest.raises(DataError, match=r"0 and 1 alone.* where 1 is white, else"):
+            read()
+    assert read_given([dark.astype(np.uint8)], GREY).max() == 1
+    assert read_given([dark.astype(bool)], GREY).max() == 255
+    np.savez(tmp_path / "new.npz", x=(np.arange(64).reshape(1, 8, 8)).astype(kind))
+    assert read_rows(tmp_path / "new.npz", GREY)[0].max() == 63
+
+
+def test_two_values_are_told_by_mean_and_deviation() -> None:
+    rng = np.random.default_rng(3)
+    for share in (0.001, 0.02, 0.5, 0.9):
+        for white in (255, 1):
+            pixels = (rng.random((40, 1, 16, 16)) < share) * np.uint8(white)
+            takes = preprocessing_of(Resident.whole(torch.from_numpy(pixels)))[0]
+            assert white_of(takes) == white
+            pixels[0, 0, 0, 0] = 100
+            takes = preprocessing_of(Resident.whole(torch.from_numpy(pixels)))[0]
+            assert white_of(takes) is None
+    half = Preprocessing(shape=(3, 8, 8), dtype="uint8", mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert white_of(half) is None
 
 
 def bomb(side: int) -> bytes:
