@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -40,6 +39,7 @@ from modkernel.jobs.job import (
 from modkernel.jobs.slots import gpus
 from modkernel.lookup import trusted_names
 from modkernel.registry import ModuleRecord, Registry, Settings
+from modkernel.system.limits import usable_cores
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,7 +94,7 @@ def _child_died(_: Task[..., Any], __: objects.TaskRun, state: objects.State[Any
 
 def make_job(kind: type[J], settings: Settings, digest: str, **fields: Any) -> J:
     """A job in the work folder of a recipe, where whoever comes next resumes it."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return kind(
         data_root=str(settings.data_root),
         cache=str(settings.cache_dir),

@@ -7,7 +7,6 @@ as the process lives.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Literal
 from modkernel.errors import ServiceError, SettingsError
 from modkernel.registry import Settings
 from modkernel.spec import Spec
+from modkernel.system.limits import all_memory
 
 GIB = 2**30
 
@@ -56,7 +56,7 @@ def devices(settings: Settings) -> tuple[DeviceFacts, ...]:
             "Device 'cuda' is set and no GPU can be used here: set MODKERNEL_DEVICE to 'auto' or "
             "'cpu', or see 'nvidia-smi' and 'modkernel doctor'."
         )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // settings.cpu_slots
+    memory = all_memory() // settings.cpu_slots
     return tuple(
         DeviceFacts(kind="cpu", index=str(place), name="CPU", memory_bytes=memory)
         for place in range(settings.cpu_slots)

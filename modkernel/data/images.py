@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from modkernel.data.pixels import (
 )
 from modkernel.errors import InterfaceError
 from modkernel.spec import ImageReading, Shape
+from modkernel.system.limits import usable_cores
 from modkernel.system.memory import free_memory
 
 R = TypeVar("R")
@@ -240,7 +240,7 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def _threads() -> int:
-    return min(MOST_THREADS, os.cpu_count() or 1)
+    return min(MOST_THREADS, usable_cores())
 
 
 def _try_image(path: Path, file: Path | BytesIO, use: Callable[[Image.Image], R]) -> R | Broken:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from modkernel.data.images import PLAIN, decode, decode_many
 from modkernel.data.layout import ListedFile
 from modkernel.errors import DataError, ImageError
 from modkernel.spec import ImageReading, Shape
+from modkernel.system.limits import usable_cores
 
 CHECKED = 1024
 """Images that are decoded at once only to see whether they can be."""
@@ -154,7 +154,7 @@ class Streamed:
             _DecodedBatches(self),
             sampler=[indices.tolist() for indices in order],
             batch_size=None,
-            num_workers=min(MOST_WORKERS, os.cpu_count() or 1, len(order)),
+            num_workers=min(MOST_WORKERS, usable_cores(), len(order)),
             generator=torch.Generator(),
             pin_memory=torch.device(device).type == "cuda",
         )

@@ -8,7 +8,6 @@ own moments do not hold, so they come from the features themselves.
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from modkernel.errors import MomentsError, ScoreError
 from modkernel.reuse.moments import ClassMoments, accumulate
 from modkernel.reuse.scores.ridge import penalty_of
 from modkernel.reuse.scores.tasks import threads_for
+from modkernel.system.limits import usable_cores
 
 __all__ = ["Choice", "Features", "Sample", "Step", "choose", "joint_moments"]
 
@@ -224,7 +224,7 @@ def _errors(reader: _Reader, state: _State, places: Sequence[int]) -> dict[int, 
         return None if found is None else state.error_with(*found)
 
     # A candidate a thread: with more than one inside a candidate, small products only wait.
-    with threads_for(1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with threads_for(1), ThreadPoolExecutor(usable_cores()) as pool:
         found = zip(places, pool.map(error, places), strict=True)
         return {place: value for place, value in found if value is not None}
 

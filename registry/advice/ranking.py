@@ -6,7 +6,6 @@ costs time here is reading and hashing files and one small eigenvalue problem a 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -47,6 +46,7 @@ from modkernel.reuse.scores import (
 from modkernel.reuse.scores.tasks import moment_score
 from modkernel.reuse.task import Task
 from modkernel.spec import DatasetFacts
+from modkernel.system.limits import usable_cores
 from modkernel.training.evaluation import Evaluation, evaluation_from, worst_of
 
 FEW_EXAMPLES = 200
@@ -222,7 +222,7 @@ class Adviser:
 
         if all(stored.size_bytes < LARGE_BYTES for _, stored, _ in measured):
             return map(score, measured)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             return list(pool.map(score, measured))
 
     def _held_out(

@@ -142,7 +142,7 @@ def test_a_picture_of_177_million_pixels_in_21_kilobytes(tmp_path, monkeypatch):
             file.write(struct.pack(">I", zlib.crc32(kind + body)))
     assert path.stat().st_size < 30_000
     monkeypatch.setattr("modkernel.data.images.free_memory", lambda: 2 << 30)
-    monkeypatch.setattr("modkernel.data.images.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("modkernel.data.images.usable_cores", lambda: 2)
     with pytest.raises(ImageError, match=r"its 13300 x 13300 pixels are more than .* smaller"):
         read_images([path], (1, 8, 8))
 
