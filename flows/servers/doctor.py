@@ -69,10 +69,18 @@ def _runs_mlflow(settings: Settings) -> bool:
 def _guarded(
     check: Callable[[Settings], Iterator[Finding]], settings: Settings
 ) -> Iterator[Finding]:
+    name = check.__name__.strip("_")
     try:
         yield from check(settings)
     except (ModkernelError, OSError) as error:
-        yield Finding(check=check.__name__.strip("_"), status="wrong", found=str(error))
+        yield Finding(check=name, status="wrong", found=str(error))
+    except Exception as error:  # A broken package raises whatever it likes.
+        first = (str(error).splitlines() or [""])[0]
+        remedy = None
+        if isinstance(error, ImportError):
+            remedy = "install the packages again (in a checkout: remove .venv, then make demo)"
+        told = f"{type(error).__name__}: {first}".removesuffix(": ")
+        yield Finding(check=name, status="wrong", found=told, remedy=remedy)
 
 
 def _python(_: Settings) -> Iterator[Finding]:

@@ -10,7 +10,9 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from anyio import CapacityLimiter, to_thread
@@ -49,6 +51,31 @@ class _Refused(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
+
+
+class _OwnHostsOnly:
+    """Refuses requests under a name of somebody else's, which a page may have led here.
+
+    The address that a request has come in at is this machine's own, whichever that is. Health
+    tells nothing, and monitors ask for it by names that nobody here knows.
+    """
+
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+        self.app = app
+        self.named = TrustedHostMiddleware(app, allowed_hosts=list(names), www_redirect=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answers = scope["type"] == "http" and (scope["path"] == "/health" or _by_address(scope))
+        await (self.app if answers else self.named)(scope, receive, send)
+
+
+def _by_address(scope: Scope) -> bool:
+    """Whether the server was asked by the address that the request has come in at."""
+    try:
+        asked = ip_address(urlsplit(f"//{Request(scope).headers.get('host', '')}").hostname or "")
+        return asked == ip_address((scope.get("server") or ("",))[0])
+    except ValueError:
+        return False
 
 
 class _OwnPagesOnly:
@@ -114,9 +141,7 @@ def network_app(
             Route("/", described),
         ],
         middleware=[
-            Middleware(
-                TrustedHostMiddleware, allowed_hosts=list(reached.names), www_redirect=False
-            ),
+            Middleware(_OwnHostsOnly, names=reached.names),
             Middleware(_OwnPagesOnly, origins=reached.urls(port)),
         ],
     )

@@ -7,6 +7,7 @@ ask for a login, and answer to this machine's names alone.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import ssl
 import urllib.error
@@ -65,11 +66,12 @@ def reach(settings: Settings, host: str = HOST) -> Reach:
         host: name or address of this machine to listen on; 0.0.0.0 is all of them.
 
     Raises:
-        SettingsError: others would reach a server without a login, or would not reach what is
-            stored; or the certificate cannot be used.
+        SettingsError: others would reach a server without a login, or would not reach it or what
+            is stored; or the certificate cannot be used.
     """
     if host in LOOPBACK:
         return Reach()
+    _check_reachable(host)
     certificate = _certificate(settings)
     name = socket.gethostname() if host in ANY else host
     scheme = "http" if certificate is None else "https"
@@ -105,12 +107,35 @@ def reach_answers(settings: Settings, host: str) -> Reach:
         host: as of `reach`.
 
     Raises:
-        SettingsError: the certificate cannot be used.
+        SettingsError: others would not reach it, or the certificate cannot be used.
     """
     if host in LOOPBACK:
         return Reach()
+    _check_reachable(host)
     name = socket.gethostname() if host in ANY else host
     return _named(host, name, _certificate(settings), settings)
+
+
+def _check_reachable(host: str) -> None:
+    """Refuse a name that means this machine alone here, as of Debian's line `127.0.1.1 NAME`.
+
+    From this machine all would seem well, and from others every connection be refused.
+    """
+    try:
+        ipaddress.ip_address(host)
+        return  # An address says by itself who reaches it.
+    except ValueError:
+        pass
+    try:
+        found = sorted({str(each[4][0]) for each in socket.getaddrinfo(host, None)})
+    except OSError:
+        return  # No name of this machine, which is told when it is listened on.
+    if all(ipaddress.ip_address(address).is_loopback for address in found):
+        raise SettingsError(
+            f"'{host}' means {', '.join(found)} on this machine (by its /etc/hosts, most likely), "
+            "which no other machine reaches: give this machine's address in the network, or "
+            "0.0.0.0 for all of its addresses."
+        )
 
 
 def _named(host: str, name: str, certificate: Path | None, settings: Settings) -> Reach:

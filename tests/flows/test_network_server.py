@@ -77,6 +77,32 @@ def test_health_and_what_it_takes(ask: Ask) -> None:
     assert ask("GET", "/").json() == {"network": "n"}
 
 
+@pytest.mark.parametrize(
+    ("host", "path", "status"),
+    [
+        ("10.0.0.5:8000", "/", 200),
+        ("10.0.0.5", "/", 200),
+        ("10.0.0.6:8000", "/", 400),
+        ("evil.example", "/", 400),
+        ("[", "/", 400),
+        ("evil.example", "/health", 200),
+        ("evil.example", "/health/", 400),
+    ],
+)
+def test_it_is_asked_by_the_address_that_it_is_reached_at(
+    network: Network, host: str, path: str, status: int
+) -> None:
+    """With 0.0.0.0 it answers at all of the machine's addresses, which are no names of its own."""
+    app = network_app(
+        answering(network, None), PREPROCESSING, {}, Reach("0.0.0.0", "box", ("box",)), 8000
+    )
+    transport = httpx.ASGITransport(app)
+    client = httpx.AsyncClient(transport=transport, base_url="http://10.0.0.5:8000")
+    with asyncio.Runner() as loop:
+        answer = loop.run(client.get(path, headers={"Host": host}))
+    assert answer.status_code == status
+
+
 def as_body(content: bytes | dict[str, Any]) -> bytes:
     return content if isinstance(content, bytes) else json.dumps(content).encode()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from modkernel.errors import SettingsError
+from modkernel.flows.servers import doctor
 from modkernel.flows.servers.doctor import examine, upgrade
-from modkernel.flows.servers.reach import port_is_free, reach, shares_mlflow
+from modkernel.flows.servers.reach import port_is_free, reach, reach_answers, shares_mlflow
 from modkernel.registry import Settings
 from modkernel.registry.tracking.login import admin_login
 from tests.flows.helpers.certificates import self_signed
@@ -86,6 +88,48 @@ def test_somebody_elses_mlflow_must_ask_for_a_login(tmp_path: Path, asks: bool) 
             with pytest.raises(SettingsError, match="asks for no login"):
                 reach(settings, OTHER)
         server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("addresses", "reaches"),
+    [
+        (["127.0.1.1"], False),
+        (["127.0.1.1", "::1"], False),
+        (["127.0.1.1", "192.0.2.7"], True),
+    ],
+)
+def test_a_name_that_means_loopback_alone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addresses: list[str], reaches: bool
+) -> None:
+    """As Debian and Ubuntu write a machine's own name into /etc/hosts."""
+
+    def resolved(name: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", (address, 0)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    settings = Settings(home=tmp_path, mlflow_uri="http://box:5000")
+    for how in (reach, reach_answers):
+        if reaches:
+            assert how(settings, "box").name == "box"
+        else:
+            with pytest.raises(SettingsError, match=r"'box' means 127\.0\.1\.1.*or 0\.0\.0\.0"):
+                how(settings, "box")
+
+
+def test_doctor_tells_a_broken_package_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken" / "torch"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('no libcudnn.so.9\\nmore')")
+    monkeypatch.syspath_prepend(broken.parent)
+    monkeypatch.delitem(sys.modules, "torch")
+    # The other checks would have this process remember that there is no torch.
+    monkeypatch.setattr(doctor, "CHECKS", (doctor._devices, doctor._disk))
+    found = {each.check: each for each in examine(Settings(home=tmp_path / "home"))}
+    assert found["devices"].found == "ImportError: no libcudnn.so.9"
+    assert "install the packages again" in (found["devices"].remedy or "")
+    assert found["disk"].status != "wrong"
 
 
 def test_a_host_of_another_machine_is_refused() -> None:

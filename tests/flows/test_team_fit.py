@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import orjson
@@ -24,7 +25,8 @@ from modkernel.errors import (
     StoppedError,
 )
 from modkernel.flows.runtime.our_version import OUR_VERSION
-from modkernel.flows.team.devices import GIB, DeviceFacts, named
+from modkernel.flows.tasks.child import make_job
+from modkernel.flows.team.devices import GIB, DeviceFacts, devices, named
 from modkernel.flows.team.dispatch import outcome
 from modkernel.flows.team.fit import Fit, device_lacks
 from modkernel.flows.team.machines import Heard, Machine, nobody_can, publish
@@ -195,6 +197,19 @@ def test_what_a_machine_says_fits_into_a_variable(monkeypatch: pytest.MonkeyPatc
     assert len(value["lacks"]) > 5
     assert list(value["lacks"])[-1] == list(lacks)[-1]
     assert value["fits"][-1] == list(lacks)[-1]
+
+
+def test_a_place_on_the_cpu_has_the_memory_and_threads_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.CompletedProcess((), 0, "[]", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr("modkernel.flows.team.devices.all_memory", lambda: 16 * GIB)
+    monkeypatch.setattr("modkernel.flows.tasks.child.usable_cores", lambda: 6)
+    settings = Settings(home=tmp_path, device="cpu", cpu_slots=2)
+    assert [device.memory_bytes for device in devices(settings)] == [8 * GIB] * 2
+    job: Any = make_job(cast(Any, dict), settings, "digest")
+    assert job["threads"] == 3
 
 
 def test_devices_of_a_kind_are_told_together() -> None:
