@@ -32,8 +32,8 @@ def check(
         str,
         typer.Argument(
             metavar="PATH",
-            help="Folder or file of data, a name in the setting data_paths, or a spec file (.yaml) "
-            "with a dataset.",
+            help="Folder or file of data, a name in the setting data_paths, or a network's spec "
+            "file (.yaml).",
         ),
     ],
     classes: Classes = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ PART_NAMES = {
     "test": "test",
 }
 """The part that each key of a dict of data sets is."""
+READ_TWICE = 32
+"""Readings of each part's first items that are compared with the ones before."""
 
 
 def open_own(spec: DatasetSpec, where: DataPlaces) -> Source:
@@ -61,16 +64,43 @@ def _call(function: object, spec: DatasetSpec) -> Pool:
                     f"'{spec.name}' must have labels for all of its parts or for none: y_{name} "
                     f"needs x_{name}."
                 )
-        classes = tuple(given.classes)
+        classes = _classes(given, spec.name)
     else:
         sets = _named_sets(given, spec.name)
-        named = {part: _class_names(found) for part, found in sets.items()}
-        classes = named["train"]
-        parts = {
-            part: _renamed(_read_items(found, part, spec.name), part, named[part], classes, spec)
-            for part, found in sets.items()
-        }
+        classes = _classes(sets["train"], spec.name)
+        parts = {}
+        for name, found in sets.items():
+            own = _classes(found, spec.name)
+            part = _read_items(found, name, spec.name)
+            parts[name] = part if own in ((), classes) else _by_name(part, own, name, spec)
     return make_pool(f"'{spec.name}'", parts, classes, spec.unlabelled)
+
+
+def _classes(found: object, loader: str) -> tuple[str, ...]:
+    """Names of the classes of a data set, if it has some."""
+    given: Any = getattr(found, "classes", None)
+    if given is None:
+        return ()
+    return _guarded(lambda: tuple(composed(str(name)) for name in given), loader, " at `classes`")
+
+
+def _by_name(part: Part, own: tuple[str, ...], name: str, spec: DatasetSpec) -> Part:
+    """A part with names for its labels, where these are positions in classes of its own.
+
+    As two folders have them, of which one lacks a class: equal positions are other classes then.
+    """
+    values = to_numpy(() if part.y is None else part.y, f"the labels of part '{name}'")
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        return part
+    texts = []
+    for value in values.tolist():
+        if not (0 <= value < len(own) or str(value) == spec.unlabelled):
+            raise ClassError(
+                f"Part '{name}' of loader '{spec.name}' has the label {value}, and its `classes` "
+                f"has {len(own)} names: labels are positions in it."
+            )
+        texts.append(str(value) if str(value) == spec.unlabelled else own[value])
+    return part._replace(y=np.array(texts))
 
 
 def _guarded(call: Callable[[], Any], loader: str, at: str = "") -> Any:
@@ -112,50 +142,13 @@ def _named_sets(given: object, loader: str) -> dict[str, Any]:
     return {str(name): found for name, found in parts.items()}
 
 
-def _class_names(items: Any) -> tuple[str, ...]:
-    return tuple(composed(str(name)) for name in getattr(items, "classes", ()))
-
-
-def _renamed(
-    given: Part, part: str, own: tuple[str, ...], classes: tuple[str, ...], spec: DatasetSpec
-) -> Part:
-    """A part with its classes' names as labels, where its numbers are not the training part's.
-
-    Two folders number their classes each for itself, and one may lack a class of the other.
-
-    Raises:
-        ClassError: a number outside the part's own classes.
-    """
-    labels = np.asarray(given.y)
-    if not own or own == classes[: len(own)] or labels.dtype.kind not in "iu":
-        return given
-    names = []
-    for number in labels.ravel().tolist():
-        if 0 <= number < len(own):
-            names.append(own[number])
-        elif str(number) == spec.unlabelled:
-            names.append("")
-        else:
-            raise ClassError(
-                f"Part '{part}' of loader '{spec.name}' has the label {number}, which is no "
-                f"position in its classes: {listed(own)}."
-            )
-    return Part(given.x, np.array(names).reshape(labels.shape))
-
-
 def _read_items(items: Any, part: str, loader: str) -> Part:
     """All (image or array, label) of a data set with a length, stacked."""
-    count = len(items)
+    count = _guarded(lambda: len(items), loader, f" at the length of part '{part}'")
     if not count:
         raise DataError(f"Loader '{loader}' returned an empty data set for part '{part}'.")
     first, label = _item(items, 0, part, loader)
-    again, _ = _item(items, 0, part, loader)
-    if not np.array_equal(first, again):
-        raise DataError(
-            f"Item 0 of part '{part}' of loader '{loader}' differs from one reading to the next: "
-            "leave random transforms out of it; recipe.crop_padding and recipe.flip do their work "
-            "in every epoch."
-        )
+    _check_repeats(items, count, part, loader)
     check_memory(Path(loader), first.nbytes * count)
     x = np.empty((count, *first.shape), first.dtype)
     labels = [label]
@@ -173,6 +166,20 @@ def _read_items(items: Any, part: str, loader: str) -> Part:
     return Part(x, to_numpy(labels, f"the labels of part '{part}'"))
 
 
+def _check_repeats(items: Any, count: int, part: str, loader: str) -> None:
+    """Refuse a data set whose items are others each time: a flip of chance 0.5 has 32 chances."""
+    there = min(count, READ_TWICE)
+    seen = [_item(items, i, part, loader)[0] for i in range(there)]
+    for turn in range(READ_TWICE):
+        again, _ = _item(items, turn % there, part, loader)
+        if again.tobytes() != seen[turn % there].tobytes():  # By bytes: NaN is equal to itself.
+            raise DataError(
+                f"Item {turn % there} of part '{part}' of loader '{loader}' differs from one "
+                "reading to the next: leave random transforms out of it; recipe.crop_padding and "
+                "recipe.flip do their work in every epoch."
+            )
+
+
 def _item(items: Any, i: int, part: str, loader: str) -> tuple[np.ndarray, Any]:
     at = f" at item {i} of part '{part}'"
     item = _guarded(lambda: items[i], loader, at)
@@ -181,4 +188,6 @@ def _item(items: Any, i: int, part: str, loader: str) -> tuple[np.ndarray, Any]:
             f"Loader '{loader}' gave {type(item).__name__}{at}: items are pairs (image, label)."
         )
     x, label = item
-    return to_numpy(x, f"the example{at}"), label.item() if hasattr(label, "item") else label
+    with suppress(AttributeError, ValueError, RuntimeError):  # One-hot labels are refused later.
+        label = label.item()
+    return to_numpy(x, f"the example{at}"), label

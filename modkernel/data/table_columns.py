@@ -7,6 +7,7 @@ module, and a row of another table is encoded by them in prediction.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ SIGNS_OF_MISSING = 3
 """Different texts beside numbers up to which these texts stand for missing values, as '?' does."""
 ENOUGH_NUMBERS = 10
 """Different numbers that a column of text has to hold for being one of numbers."""
+
+MOST_WHOLE = 2**63 - 1
+"""The largest number of int64."""
 
 Table = Any
 """A `pyarrow.Table`."""
@@ -152,7 +156,7 @@ class LabelTexts(NamedTuple):
     Attributes:
         texts: [N], '' for none.
         classes: the different ones in order, numbers by their size.
-        whole: int64 [M], the labels that there are, if they are whole numbers.
+        whole: int64 [M], the labels that there are, if they are whole numbers that fit.
     """
 
     texts: np.ndarray
@@ -172,19 +176,25 @@ def label_texts(column: Any, what: str) -> LabelTexts:
     values = column.to_pylist()
     if types.is_floating(column.type) or types.is_decimal(column.type):
         numbers = [None if v is None or v != v else v for v in values]
-        fraction = next((v for v in numbers if v is not None and v != int(v)), None)
+        there = (v for v in numbers if v is not None)
+        fraction = next((v for v in there if not math.isfinite(v) or v != int(v)), None)
         if fraction is not None:
             raise DataError(
-                f"{what} holds numbers with fractions, such as {fraction}: labels are text or "
-                "whole numbers."
+                f"{what} holds numbers with fractions or infinite ones, such as {fraction}: labels "
+                "are text or whole numbers."
             )
         values = [None if v is None else int(v) for v in numbers]
-    elif not (_is_text(column) or types.is_integer(column.type) or types.is_boolean(column.type)):
+    elif not (
+        _is_text(column)
+        or types.is_null(column.type)
+        or types.is_integer(column.type)
+        or types.is_boolean(column.type)
+    ):
         raise DataError(f"{what} has type {column.type}: labels are text or whole numbers.")
     values = [composed(value) if isinstance(value, str) else value for value in values]
     there = [value for value in values if value is not None and value != ""]
     texts = np.array(["" if value is None else str(value) for value in values], dtype=np.str_)
-    whole = bool(there) and type(there[0]) is int
+    whole = bool(there) and type(there[0]) is int and max(map(abs, there)) <= MOST_WHOLE
     return LabelTexts(
         texts,
         tuple(map(str, sorted(set(there)))),

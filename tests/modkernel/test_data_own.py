@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain, cycle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.functional import to_tensor
 
 from modkernel.data import RawData, load_dataset
@@ -122,6 +123,69 @@ def random_items(spec: DatasetSpec):
     return Items(lambda image: to_tensor(image) + torch.rand(()))
 
 
+def sometimes_flipped(spec: DatasetSpec):
+    """A flip whose first readings of items 0 and 1 are the same by chance."""
+    flips = chain([False] * 6, cycle([True, False, False]))
+    return Items(lambda image: ImageOps.mirror(image) if next(flips) else image)
+
+
+def random_single(spec: DatasetSpec):
+    flips = chain([False] * 6, cycle([True, False]))
+    return Plain((X[0], 0), (X[1], 1)), Plain((FlipsRow(flips), 1))
+
+
+class FlipsRow:
+    """A row that is turned round whenever an iterator says so."""
+
+    def __init__(self, flips):
+        self.flips = flips
+
+    def __array__(self, *_, **__):
+        return X[0, ::-1] if next(self.flips) else X[0]
+
+
+def with_gaps(spec: DatasetSpec):
+    gaps = np.where(np.eye(40, 5) > 0, np.nan, X)
+    return Plain(*((x, "ab"[y % 2]) for x, y in zip(gaps, Y, strict=True)))
+
+
+def in_folders(spec: DatasetSpec):
+    """As two ImageFolders, of which the test folder lacks 'east'."""
+    test = Items(count=12, labels=[0, 1, 2] * 4)
+    test.classes = ["north", "south", "west"]
+    return Items(), test
+
+
+def beyond_own(spec: DatasetSpec):
+    train, test = in_folders(spec)
+    test.labels = [3] * 12
+    return train, test
+
+
+def unknown_name(spec: DatasetSpec):
+    train, test = in_folders(spec)
+    test.classes = ["north", "south", "up"]
+    return train, test
+
+
+def one_hot(spec: DatasetSpec):
+    return Items(labels=np.eye(4)[Y])
+
+
+def no_classes(spec: DatasetSpec):
+    items = Items()
+    items.classes = None
+    return items
+
+
+def odd_classes(spec: DatasetSpec):
+    return RawData(X, Y, 3)
+
+
+def no_length(spec: DatasetSpec):
+    return Items(count="many")
+
+
 def odd_sizes(spec: DatasetSpec):
     return Plain((X[0], 1), (X[0, :3], 0))
 
@@ -193,6 +257,17 @@ def test_a_data_set_of_rows_without_classes(tmp_path):
     assert (data.classes, data.preprocessing.shape) == (("a", "b"), (5,))
 
 
+def test_each_part_s_numbers_are_positions_in_its_own_classes(tmp_path):
+    data = own("in_folders", tmp_path)
+    assert data.classes == ("north", "east", "south", "west")
+    assert [data.classes[y] for y in data.test.labels] == ["north", "south", "west"] * 4
+    assert own("no_classes", tmp_path).classes == ("0", "1", "2", "3")
+
+
+def test_missing_values_are_the_same_at_each_reading(tmp_path):
+    assert own("with_gaps", tmp_path).classes == ("a", "b")
+
+
 def test_positions_below_0_are_no_label_if_the_spec_says_so(tmp_path):
     with pytest.raises(ClassError, match=r"label '-1'.*set dataset\.unlabelled: -1"):
         own("partly", tmp_path)
@@ -213,6 +288,13 @@ def test_positions_below_0_are_no_label_if_the_spec_says_so(tmp_path):
         ("refusing", DataError, r"^The disk is in the drawer\.$"),
         ("wrong_type", DataError, "returned int"),
         ("random_items", DataError, "differs from one reading to the next"),
+        ("sometimes_flipped", DataError, "differs from one reading to the next"),
+        ("random_single", DataError, "Item 0 of part 'test' .*differs from one reading"),
+        ("beyond_own", ClassError, "'test' .*has the label 3, and its `classes` has 3 names"),
+        ("unknown_name", ClassError, "has the label 'up', which is none of the 4 classes"),
+        ("one_hot", DataError, r"such as y\.argmax\(1\)"),
+        ("odd_classes", DataError, "failed at `classes` with TypeError"),
+        ("no_length", DataError, "failed at the length of part 'train' with TypeError"),
         ("odd_sizes", DataError, r"Item 1 of part 'train'.*shape \[3\].*item 0 \[5\]"),
         ("no_pairs", DataError, "gave dict at item 0 .*pairs"),
         ("empty", DataError, "empty data set for part 'train'"),

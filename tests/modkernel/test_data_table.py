@@ -254,6 +254,12 @@ def test_a_table_of_very_many_columns(tmp_path):
             30,
         ),
         (pa.array([0, 1, -1] * 20), ("0", "1"), {"unlabelled": -1}, 20),
+        (
+            pa.array([2**64 - 1, 2**64 - 2] * 30, pa.uint64()),
+            (str(2**64 - 2), str(2**64 - 1)),
+            {},
+            0,
+        ),
     ],
 )
 def test_kinds_of_labels(tmp_path, labels, classes, options, left_out):
@@ -266,6 +272,13 @@ def test_kinds_of_labels(tmp_path, labels, classes, options, left_out):
         for name, label in zip(split.ids, split.labels.tolist(), strict=True):
             value = labels[int(name)].as_py()
             assert str(int(value) if isinstance(value, float) else value) == classes[label]
+
+
+def test_an_empty_label_column_makes_a_set_without_labels(tmp_path):
+    (tmp_path / "a.csv").write_text("size,label\n" + "".join(f"{x},\n" for x in SIZE))
+    data = load(tmp_path / "a.csv", tmp_path, "label")
+    assert (data.train.labels, data.classes) == (None, ())
+    assert "None of the 60 examples has a label" in told(data, "unlabelled")[0]
 
 
 def test_labels_below_0_are_told(tmp_path):
@@ -288,6 +301,7 @@ def test_labels_below_0_are_told(tmp_path):
             "has no column 'kind', the label column: set .* one of size, colour, species",
         ),
         (PLAIN, "size", "numbers with fractions"),
+        ({"size": SIZE, "y": [0.0, 1.0, float("inf")] * 20}, "y", "infinite ones, such as inf"),
         ({"species": SPECIES, "note": [str(i) + "x" for i in range(N)]}, "species", "No column"),
         ({"size": SIZE, "species": [datetime.date(2026, 1, 1)] * N}, "species", "type date32"),
         ({"size": SIZE[:0], "species": SPECIES[:0]}, "species", "no rows"),
