@@ -71,12 +71,16 @@ def read_facts(listed: FileList, cache: Path) -> list[FileFacts]:
     if missing:
         looked = list(map_files(try_facts, [listed.root / file.path for file in missing]))
         fresh: dict[str, FileFacts] = {}
+        broken = []
         for file, found in zip(missing, looked, strict=True):
             if isinstance(found, Broken):
-                raise broken_images(listed, unreadable([found]))
+                broken.append(found)
+                continue
             fresh[file.path] = found
             known[file.path] = [*file[1:], FACTS.dump_python(found, exclude_defaults=True)]
-        write_json(manifest, known)
+        write_json(manifest, known)  # What could be read need not be read again.
+        if broken:
+            raise broken_images(listed, unreadable(broken))
         facts = [found or fresh[file.path] for file, found in zip(listed.files, facts, strict=True)]
     return [found for found in facts if found is not None]
 

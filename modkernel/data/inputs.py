@@ -127,10 +127,15 @@ def _images_below(folder: Path, skipped: dict[str, list[str]]) -> Iterator[Path]
             "permissions, or leave it out."
         ) from error
 
-    for place, folders, names in os.walk(folder, onerror=refuse):
+    seen = {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not is_ignored(name))
-        for name in sorted(names):
-            if is_image(name) and not is_ignored(name):
+        real = {name: os.path.realpath(Path(place, name)) for name in folders}
+        again = [name for name in folders if real[name] in seen]  # A link in a circle, perhaps.
+        folders[:] = [name for name in folders if name not in again]
+        seen |= {real[name] for name in folders}
+        for name in sorted([*names, *again]):
+            if is_image(name) and not is_ignored(name) and Path(place, name).is_file():
                 yield Path(place, name)
             elif not is_ignored(name):
                 skipped.setdefault(place, []).append(name)

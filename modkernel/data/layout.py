@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 
 from modkernel.data.broken import Broken, unreadable
@@ -238,7 +239,7 @@ def _entries(walk: _Walk, part: Path) -> _Entries:
                 f"{folder} has two entries named '{name}', in different Unicode forms: rename one, "
                 "or join them."
             )
-        if entry.is_dir():
+        if _is_folder(entry):
             folders[name] = entry.name
         elif is_image(entry.name):
             images[name] = entry
@@ -250,6 +251,22 @@ def _entries(walk: _Walk, part: Path) -> _Entries:
     return _Entries(folders, images)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one.
+
+    Raises:
+        DataError: a link that cannot be followed, as one to itself; images are told with others.
+    """
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if is_image(entry.name):
+            return False
+        raise DataError(
+            f"Cannot read {entry.path}: {error.strerror}. Correct or remove it."
+        ) from None
+
+
 def _stat(walk: _Walk, part: Path, images: Iterable[os.DirEntry[str]]) -> list[ListedFile]:
     found = []
     for entry in images:
@@ -257,6 +274,9 @@ def _stat(walk: _Walk, part: Path, images: Iterable[os.DirEntry[str]]) -> list[L
             stat = entry.stat()
         except OSError as error:
             walk.broken.append(Broken(Path(entry.path), error.strerror or str(error)))
+            continue
+        if not S_ISREG(stat.st_mode):  # Reading a pipe or a device might never end.
+            walk.broken.append(Broken(Path(entry.path), "no file, but a pipe or a device"))
             continue
         path = f"{part.as_posix()}/{entry.name}" if part.parts else entry.name
         found.append(ListedFile(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))

@@ -96,8 +96,8 @@ def _by_name(part: Part, own: tuple[str, ...], name: str, spec: DatasetSpec) -> 
     for value in values.tolist():
         if not (0 <= value < len(own) or str(value) == spec.unlabelled):
             raise ClassError(
-                f"Part '{name}' of loader '{spec.name}' has the label {value}, and its `classes` "
-                f"has {len(own)} names: labels are positions in it."
+                f"Part '{name}' of loader '{spec.name}' has the label {value}, which is no position "
+                f"in its classes: {listed(own)}."
             )
         texts.append(str(value) if str(value) == spec.unlabelled else own[value])
     return part._replace(y=np.array(texts))

@@ -138,6 +138,11 @@ def _wide(
             f" Half of them do not go beyond {np.median(highest):g}, and so become nearly black, "
             f"because of a few high values, as in {top}."
         )
+    elif (black := highest - low < (high - low) / 256).any():
+        text += (
+            f" {int(black.sum())} of them do not reach the first grey level, and so become black "
+            f"all over, such as {wide[int(black.argmax())][0]}: bring all images to one range."
+        )
     yield Finding(kind="range", text=text, count=len(wide))
 
 

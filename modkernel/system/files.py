@@ -89,14 +89,18 @@ def write_new(path: Path, content: bytes) -> None:
     """Write a file that is not there yet, down to the disk.
 
     Raises:
-        OSError: it is there already, or cannot be written.
+        OSError: it is there already, or cannot be written; nothing is left then.
     """
     view = memoryview(content)
     with path.open("xb") as file:
-        for start in range(0, len(view), _PIECE):
-            file.write(view[start : start + _PIECE])
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            for start in range(0, len(view), _PIECE):
+                file.write(view[start : start + _PIECE])
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink()  # Half of it would stand in the way of the next attempt.
+            raise
 
 
 def replace_file(path: Path, content: bytes, durable: bool = False) -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from modkernel.data import Dataset, load_dataset, read_images
+from modkernel.data import Dataset, folder, load_dataset, read_images
 from modkernel.data import load as load_module
+from modkernel.data.images import try_facts
 from modkernel.errors import ClassError, DataError, ImageError
 from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.data_made import all_pixels, folder_spec, image_folder, picture, places
@@ -156,6 +157,31 @@ def test_a_link_to_nowhere_is_named(tmp_path):
     (root / "a" / "link.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(ImageError, match=r"link\.png"):
         load(root, tmp_path)
+
+
+def test_links_in_a_circle_and_pipes_are_named(tmp_path):
+    root = image_folder(tmp_path / "set", {"a": 5, "b": 5})
+    (root / "a" / "loop.png").symlink_to("loop.png")
+    os.mkfifo(root / "b" / "pipe.png")
+    with pytest.raises(ImageError, match=r"loop\.png: .*pipe\.png: no file, but a pipe"):
+        load(root, tmp_path)
+    (root / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=r"Cannot read .*/loop: .*Correct or remove it"):
+        load(root, tmp_path)
+
+
+def test_files_beside_a_broken_one_are_hashed_once(tmp_path, monkeypatch):
+    root = image_folder(tmp_path / "set", {"a": 5, "b": 5})
+    looked = []
+    monkeypatch.setattr(folder, "try_facts", lambda path: looked.append(path) or try_facts(path))
+    whole = (root / "a" / "001.png").read_bytes()
+    (root / "a" / "001.png").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(ImageError, match=r"001\.png"):
+            load(root, tmp_path)
+    (root / "a" / "001.png").write_bytes(whole)
+    load(root, tmp_path)
+    assert len(looked) == 10 + 1 + 1
 
 
 def test_wrong_folders(tmp_path):

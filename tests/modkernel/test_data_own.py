@@ -290,7 +290,7 @@ def test_positions_below_0_are_no_label_if_the_spec_says_so(tmp_path):
         ("random_items", DataError, "differs from one reading to the next"),
         ("sometimes_flipped", DataError, "differs from one reading to the next"),
         ("random_single", DataError, "Item 0 of part 'test' .*differs from one reading"),
-        ("beyond_own", ClassError, "'test' .*has the label 3, and its `classes` has 3 names"),
+        ("beyond_own", ClassError, "'test' .*has the label 3, which is no position in its classes"),
         ("unknown_name", ClassError, "has the label 'up', which is none of the 4 classes"),
         ("one_hot", DataError, r"such as y\.argmax\(1\)"),
         ("odd_classes", DataError, "failed at `classes` with TypeError"),

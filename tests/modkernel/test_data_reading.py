@@ -90,6 +90,18 @@ def test_another_range_may_be_set_and_a_few_high_values_are_told(tmp_path):
     assert data.train.examples.tensor.float().median() <= 1
 
 
+def test_images_of_a_much_smaller_range_than_the_others_are_counted(tmp_path):
+    root = wide_folder(tmp_path / "set", 60_000)
+    for i in range(2):
+        Image.fromarray(np.random.default_rng(i).random((6, 8))).convert("F").save(
+            root / "b" / f"narrow{i}.tif"
+        )
+    data = load_dataset(folder_spec(root), places(tmp_path))
+    (text,) = (found.text for found in data.findings if found.kind == "range")
+    assert "2 of them do not reach the first grey level" in text
+    assert "b/narrow0.tif" in text
+
+
 def test_images_of_eight_and_of_sixteen_bits_are_told_apart(tmp_path):
     root = wide_folder(tmp_path / "set", 240)
     grey = picture(1, mode="L")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,16 @@ def test_images_of_a_folder_and_below(folder):
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match="empty has no images"):
         find_inputs([folder / "empty"], GREY)
+
+
+def test_linked_folders_are_read_as_in_training_and_each_once(folder):
+    (folder / "a" / "others").symlink_to(folder / ".hidden")
+    (folder / "b" / "up").symlink_to(folder)
+    os.mkfifo(folder / "a" / "pipe.png")
+    files, (finding,) = find_inputs([folder], GREY)
+    names = [str(file.relative_to(folder)) for file in files]
+    assert names == ["c.png", "a/x.png", "a/others/x.png", "b/10.jpg", "b/2.png"]
+    assert "up" in finding.text
 
 
 def test_a_batch_at_a_time_in_order(folder, monkeypatch):

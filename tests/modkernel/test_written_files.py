@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modkernel.system.files import replace_file, written_whole
+from modkernel.system.files import replace_file, write_new, written_whole
 
 CONTENT = bytes(range(256)) * 1024  # More than a pipe holds.
 
@@ -37,6 +38,20 @@ def test_the_systems_link_to_an_open_file_is_followed(tmp_path: Path) -> None:
         replace_file(link, CONTENT)
     assert link.is_symlink()
     assert file.read_bytes() == b"before\n" + CONTENT
+
+
+def test_half_of_a_new_file_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_new(tmp_path / "labels.csv", b"half")
+    write_new(tmp_path / "labels.csv", b"whole")
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "labels.csv", b"again")
+    assert (tmp_path / "labels.csv").read_bytes() == b"whole"
 
 
 def test_a_device_stays_one(tmp_path: Path) -> None:
