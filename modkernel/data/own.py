@@ -81,7 +81,10 @@ def _classes(found: object, loader: str) -> tuple[str, ...]:
     given: Any = getattr(found, "classes", None)
     if given is None:
         return ()
-    return _guarded(lambda: tuple(composed(str(name)) for name in given), loader, " at `classes`")
+    names: tuple[str, ...] = _guarded(
+        lambda: tuple(composed(str(name)) for name in given), loader, " at `classes`"
+    )
+    return names
 
 
 def _by_name(part: Part, own: tuple[str, ...], name: str, spec: DatasetSpec) -> Part:
@@ -96,8 +99,8 @@ def _by_name(part: Part, own: tuple[str, ...], name: str, spec: DatasetSpec) -> 
     for value in values.tolist():
         if not (0 <= value < len(own) or str(value) == spec.unlabelled):
             raise ClassError(
-                f"Part '{name}' of loader '{spec.name}' has the label {value}, which is no position "
-                f"in its classes: {listed(own)}."
+                f"Part '{name}' of loader '{spec.name}' has the label {value}, which is no "
+                f"position in its classes: {listed(own)}."
             )
         texts.append(str(value) if str(value) == spec.unlabelled else own[value])
     return part._replace(y=np.array(texts))

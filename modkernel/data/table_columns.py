@@ -50,6 +50,7 @@ def encoded_names(table: Table) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
     categories: list[str] = []
     texts: list[str] = []
     empty: list[str] = []
+    sources: dict[str, str] = {}
     for name, column in _columns(table):
         reason = _unfit(column)
         if reason is None and _is_text(column):
@@ -62,7 +63,9 @@ def encoded_names(table: Table) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
                 reason = f"{len(found)} different texts in {len(column)} rows"
             else:
                 categories.append(f"'{name}' ({listed(list(found))})")
-                names += [f"{name}={category}" for category in found]
+                encoded = [f"{name}={category}" for category in found]
+                names += encoded
+                sources |= dict.fromkeys(encoded, name)
                 missing = len(column) - sum(found.values())
                 if missing:
                     empty.append(f"'{name}' ({missing})")
@@ -76,6 +79,14 @@ def encoded_names(table: Table) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
             f"The table has a column '{twice[0]}' beside one whose values would be called so: give "
             "one of the two another name."
         )
+    there = dict(_columns(table))
+    for name, source in sources.items():
+        read_from, _ = _source(name, there)
+        if read_from != source:  # 'a=b=c' is taken for a category of 'a', and is one of 'a=b'.
+            raise DataError(
+                f"The table has the columns '{read_from}' and '{source}', and '{name}' may be a "
+                "value of either: give one of the two another name."
+            )
     if not names:
         raise DataError(
             f"No column of the table can be an input: {listed(unused)}. Give columns of numbers, "
@@ -176,8 +187,8 @@ def label_texts(column: Any, what: str) -> LabelTexts:
     values = column.to_pylist()
     if types.is_floating(column.type) or types.is_decimal(column.type):
         numbers = [None if v is None or v != v else v for v in values]
-        there = (v for v in numbers if v is not None)
-        fraction = next((v for v in there if not math.isfinite(v) or v != int(v)), None)
+        values = [v for v in numbers if v is not None]
+        fraction = next((v for v in values if not math.isfinite(v) or v != int(v)), None)
         if fraction is not None:
             raise DataError(
                 f"{what} holds numbers with fractions or infinite ones, such as {fraction}: labels "

@@ -30,6 +30,10 @@ HEAD = 1 << 16
 """Bytes at the beginning of a CSV file that tell its form."""
 TO_POINT = (r"^(\s*[-+]?\d+),(\d+\s*)$", r"\1.\2")
 """From a number with a decimal comma to one with a point."""
+CSV = (".csv", ".tsv", ".gz")
+"""How the names of tables end whose columns have no types."""
+WHOLE = re.compile(r"-?(0|[1-9]\d*)(\.0*)?", re.ASCII)
+"""A whole number as everybody writes it, or as a number with a point."""
 COMMA_DECIMAL = re.compile(r"(^|;)\s*-?\d+,\d+\s*(;|$)", re.MULTILINE)
 POINT_DECIMAL = re.compile(r"(^|;)\s*-?\d+\.\d+\s*(;|$)", re.MULTILINE)
 
@@ -121,7 +125,38 @@ def table_pool(what: str, parts: dict[str, Table], spec: DatasetSpec) -> Pool:
 
 
 def _read_pool(path: Path, spec: DatasetSpec) -> Pool:
-    return table_pool(str(path), {"train": read_table(path)}, spec)
+    label = spec.label
+    if label is None or not path.name.lower().endswith(CSV):
+        return table_pool(str(path), {"train": read_table(path)}, spec)
+    table = read_table(path, (label,))
+    if table.column_names.count(label) == 1:
+        place = table.column_names.index(label)
+        table = table.set_column(place, label, _written_labels(table.column(label)))
+    return table_pool(str(path), {"train": table}, spec)
+
+
+def _written_labels(column: Any) -> Any:
+    """Labels of a CSV file as they are written there: '01' and '1' are two classes, 'true' is one.
+
+    Where all are whole numbers they are those, in order of size, also written '1.0', as beside a
+    missing one. Numbers with fractions stay numbers, which are no labels.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    missing = set(csv.ConvertOptions().null_values)
+    texts = [None if text in missing else text.strip() for text in column.to_pylist()]
+    there = [text for text in texts if text is not None]
+    try:
+        numbers = [float(text) for text in there]
+    except ValueError:
+        return column
+    if all(WHOLE.fullmatch(text) for text in there) and max(map(abs, numbers), default=0) < 2**63:
+        whole = [None if text is None else int(text.partition(".")[0]) for text in texts]
+        return pa.array(whole, pa.int64())
+    if all(number.is_integer() for number in numbers):
+        return column
+    return pa.array(numbers, pa.float64())
 
 
 def _read(path: Path, texts: Iterable[str] = ()) -> Table:
@@ -132,7 +167,7 @@ def _read(path: Path, texts: Iterable[str] = ()) -> Table:
         check_memory(path, _unpacked(parquet.ParquetFile(path).metadata))
         return parquet.read_table(path)
     check_memory(path, path.stat().st_size)
-    if name.endswith((".csv", ".tsv", ".gz")):
+    if name.endswith(CSV):
         return _read_csv(path, texts)
     with path.open("rb") as file:
         if file.read(6) != b"ARROW1" and name.endswith(".arrow"):
@@ -148,7 +183,8 @@ def _unpacked(metadata: Any) -> int:
 
 
 def _read_csv(path: Path, texts: Iterable[str]) -> Table:
-    from pyarrow import compute, csv, string, types
+    import pyarrow as pa
+    from pyarrow import compute, csv, types
 
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rb") as file:
@@ -157,21 +193,30 @@ def _read_csv(path: Path, texts: Iterable[str]) -> Table:
     text = head.decode(encoding, errors="replace")
     separator = table_separator(text if len(head) < HEAD else text.rpartition("\n")[0] or text)
     comma = separator == ";" and COMMA_DECIMAL.search(text) and not POINT_DECIMAL.search(text)
-    table = csv.read_csv(
-        path,
-        csv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding),
-        csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-        csv.ConvertOptions(
-            column_types=dict.fromkeys(texts, string()), decimal_point="," if comma else "."
-        ),
-    )
+    try:
+        table = csv.read_csv(
+            path,
+            csv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding),
+            csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            csv.ConvertOptions(
+                decimal_point="," if comma else ".", column_types=dict.fromkeys(texts, pa.string())
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "invalid UTF8" in str(error):  # In a column that is read as text whatever it holds.
+            raise _no_text(str(path)) from None
+        raise
     for name, column in zip(table.column_names, table.columns, strict=True):
         if types.is_binary(column.type) or types.is_large_binary(column.type):
-            raise DataError(
-                f"Column '{name}' of {path} is no UTF-8 text (it is Latin-1, perhaps, as some "
-                "spreadsheets write): save the table as UTF-8 text."
-            )
+            raise _no_text(f"Column '{name}' of {path}")
         if comma and types.is_string(column.type):  # Beside '?' or '-', numbers are read as text.
             pointed = compute.replace_substring_regex(column, *TO_POINT)
             table = table.set_column(table.column_names.index(name), name, pointed)
     return table
+
+
+def _no_text(what: str) -> DataError:
+    return DataError(
+        f"{what} is no UTF-8 text (it is Latin-1, perhaps, as some spreadsheets write): save the "
+        "table as UTF-8 text."
+    )

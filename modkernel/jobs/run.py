@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 
 from modkernel.control import Control, Progress, Stop
-from modkernel.data import (
-    TRAINING_PART,
-    Dataset,
-    load_dataset,
-    place_dataset,
-)
+from modkernel.data import Dataset, load_dataset, place_dataset
 from modkernel.errors import DataError, StoppedError
 from modkernel.features.cache import FeatureCache
 from modkernel.features.measure import measure
@@ -40,7 +35,7 @@ from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
 from modkernel.training.ground_truth import measure_ground_truth
 from modkernel.training.inputs import given_labels, labelled_data, pair_data
-from modkernel.training.output import GivenLabels, LabelledData
+from modkernel.training.output import GivenLabels
 from modkernel.training.pair_data import PairData
 from modkernel.training.parallel.join import here
 from modkernel.training.stitch import fit_stitch
@@ -258,10 +253,7 @@ def _output(
     module = job.module
     _check_given("labels", job.labels, module.dataset.labels_fingerprint)
     given = None if job.labels is None else _given(job, data, job.labels)
-    train, test, validation = labelled_data(data)
-    if given is not None:
-        part = data.training_part()
-        train = LabelledData(part.examples, part.labels, TRAINING_PART)
+    train, test, validation = labelled_data(data, given)
     weights, report = train_output(
         module,
         train,

@@ -20,7 +20,7 @@ from modkernel.errors import DataError, PairError
 from modkernel.pairs.source import PairSource
 from modkernel.plan import facts
 from modkernel.spec import DatasetFacts, DatasetSpec, pairs_from
-from modkernel.training.output import LabelledData
+from modkernel.training.output import GivenLabels, LabelledData
 from modkernel.training.pair_data import PairData
 
 
@@ -194,12 +194,26 @@ def _listed(table: PairList | None, first: int, end: int) -> tuple[Tensor, Tenso
     return table.i[rows] - first, table.j[rows] - first, table.same[rows]
 
 
-def labelled_data(data: Dataset) -> tuple[LabelledData, LabelledData | None, LabelledData]:
-    """Training examples and labels, those of the test part where there are any, and validation."""
+def labelled_data(
+    data: Dataset, given: GivenLabels | None = None
+) -> tuple[LabelledData, LabelledData | None, LabelledData]:
+    """Training examples and labels, those of the test part where there are any, and validation.
+
+    Args:
+        data: the loaded data set.
+        given: labels given by hand, which may be of the validation part too: then the training
+            examples are those of both parts.
+    """
     test = data.test.labels if len(data.test) else None
-    validation = data.validation_part()
+    validation, train = data.validation_part(), data.train
+    # Where the examples of the validation part are in the training part; the last are lent.
+    rows = torch.cat((torch.arange(len(train), len(train) + len(data.validation)), data.borrowed))
+    used = data.borrowed if given is None else torch.cat((given.rows, data.borrowed))
+    trained = torch.isin(rows, used).nonzero()[:, 0]
+    if given is not None:
+        train = data.training_part()
     return (
-        LabelledData(data.train.examples, data.train.labels, "train"),
+        LabelledData(train.examples, train.labels, "train" if given is None else TRAINING_PART),
         None if test is None else LabelledData(data.test.examples, test, "test"),
-        LabelledData(validation.examples, validation.labels),
+        LabelledData(validation.examples, validation.labels, trained=trained),
     )

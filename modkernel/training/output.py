@@ -36,6 +36,8 @@ class LabelledData:
     split: str | None = None
     """The split of the data set that these are, whole and in order, by which cached features are
     found. None for any other choice of examples, which no cache is used for."""
+    trained: Tensor | None = None
+    """Positions of those that are trained on though they are held out, int64; None: of none."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def train_output(
         lacking = _of_classes(validation, evaluation.untested, names)
         if lacking is not None:
             found = _confusions(fit, features(lacking[0]), lacking[1], names)[0]
-            evaluation = evaluation.changed(validated=_recalls(found, names))
+            evaluation = evaluation.changed(validated=_recalls(found, names, lacking[2]))
         known_labels = None if train.split == TRAINING_PART else len(train.labels)
         below = [one.spec for one in upstream]
         weighed = spec.kind == "output" and spec.weights is not None
@@ -196,17 +198,27 @@ def _confusions(heads: Fit, phi: Tensor, labels: Tensor, classes: Sequence[str])
 
 def _of_classes(
     data: LabelledData | None, wanted: Sequence[str], classes: Sequence[str]
-) -> tuple[LabelledData, Tensor] | None:
-    """The examples of some classes, and their labels; None where there are none."""
+) -> tuple[LabelledData, Tensor, Tensor] | None:
+    """The examples of some classes, their labels, and the labels of those that are trained on.
+
+    None where there are no such examples.
+    """
     if data is None or data.labels is None or not wanted:
         return None
     numbers = torch.tensor([classes.index(name) for name in wanted])
     rows = torch.isin(data.labels.cpu(), numbers).nonzero().flatten()
     labels = data.labels.cpu()[rows]
-    return (LabelledData(Picked(data.examples, rows), labels), labels) if len(rows) else None
+    if not len(rows):
+        return None
+    trained = labels[:0] if data.trained is None else labels[torch.isin(rows, data.trained)]
+    return LabelledData(Picked(data.examples, rows), labels), labels, trained
 
 
-def _recalls(confusion: Tensor, classes: Sequence[str]) -> tuple[ClassRecall, ...]:
-    """Of each class that has examples."""
+def _recalls(confusion: Tensor, classes: Sequence[str], seen: Tensor) -> tuple[ClassRecall, ...]:
+    """Of each class that has examples; `seen` are the labels of those that are trained on."""
     counts: list[list[int]] = confusion.tolist()
-    return tuple(recall_of(i, counts, classes) for i, row in enumerate(counts) if sum(row))
+    return tuple(
+        recall_of(i, counts, classes).changed(trained=int((seen == i).sum()))
+        for i, row in enumerate(counts)
+        if sum(row)
+    )

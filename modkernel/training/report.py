@@ -48,11 +48,17 @@ class ClassRecall(Spec):
     """Share in [0, 1]."""
     right: int
     examples: int
+    trained: int = Field(
+        0,
+        exclude_if=lambda value: not value,
+        description="Of the examples, those that were trained on as well.",
+    )
 
     @property
     def text(self) -> str:
         """The class with its numbers: 'x': 0 of 4."""
-        return f"'{self.name}': {self.right} of {self.examples}"
+        seen = f" ({self.trained} of them trained on as well)" if self.trained else ""
+        return f"'{self.name}': {self.right} of {self.examples}{seen}"
 
 
 class OutputEvaluation(Spec):

@@ -281,6 +281,30 @@ def test_an_empty_label_column_makes_a_set_without_labels(tmp_path):
     assert "None of the 60 examples has a label" in told(data, "unlabelled")[0]
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (("01", "1", "2"), ("01", "1", "2")),
+        (("true", "false", "true"), ("false", "true")),
+        (("10", "9", "-1"), ("-1", "9", "10")),
+        (("1.0", "0", "NA"), ("0", "1")),
+        (("1e3", "1000", "7"), ("1000", "1e3", "7")),
+        (("9223372036854775809", "9223372036854775808", "x"), None),
+        (("9223372036854775809", "9223372036854775808", "1"), None),
+        (("NA", "b", ""), ("NA", "b")),
+    ],
+)
+def test_labels_of_csv_files_are_as_they_are_written(tmp_path, labels, classes):
+    path = tmp_path / "a.csv"
+    rows = "".join(f"{x},{labels[i % 3]}\n" for i, x in enumerate(SIZE))
+    path.write_text("size,species\n" + rows)
+    data = load(path, tmp_path)
+    assert data.classes == (tuple(sorted(labels)) if classes is None else classes)
+    for split in (data.train, data.test):
+        for name, label in zip(split.ids, split.labels.tolist(), strict=True):
+            assert data.classes[label] == labels[int(name) % 3].removesuffix(".0")
+
+
 def test_labels_below_0_are_told(tmp_path):
     data = load(saved(tmp_path, size=SIZE, species=[0, 1, -1] * 20), tmp_path)
     (text,) = told(data, "unlabelled")
@@ -324,6 +348,8 @@ def test_files_that_cannot_be_read(tmp_path):
         (latin * 20, "Latin-1"),
         (b"size,species\n1,a\n2,b,3\n", "Expected 2 columns, got 3"),
         (b"size,size,species\n1,2,a\n", "two columns 'size'"),
+        (b"size,species\n" + b"1,0.5\n2,7\n" * 9, "numbers with fractions .* such as 0.5"),
+        (b"size,species\n" + b"1,inf\n2,7\n" * 9, "infinite ones, such as inf"),
         (b"", "Cannot read table"),
     ):
         (tmp_path / "a.csv").write_bytes(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from modkernel import (
@@ -17,8 +18,11 @@ from modkernel import (
     OutputSpec,
     Recipe,
     describe_dataset,
+    load_dataset,
     train_network,
 )
+from modkernel.training.inputs import labelled_data
+from modkernel.training.output import GivenLabels
 from modkernel.training.report import OutputEvaluation, TrainReport
 from tests.modkernel.helpers.data_made import folder_spec, npz, places
 
@@ -47,6 +51,23 @@ def trained(
 
 def arrays(tmp_path: Path, x: np.ndarray, y: np.ndarray) -> DatasetSpec:
     return DatasetSpec(name="arrays", path=str(npz(tmp_path / "a.npz", x=x, y=y)))
+
+
+def test_validated_examples_that_are_trained_on_are_known(tmp_path: Path) -> None:
+    y = np.repeat([0, 1], [40, 3])
+    x = np.random.default_rng(0).normal(size=(43, 4))
+    data = load_dataset(arrays(tmp_path, x, y), places(tmp_path))
+    part, validation = data.training_part(), data.validation_part()
+    assert len(data.borrowed)
+    rows = torch.tensor([0, len(data.train), len(data.train) + 2])
+    for given in (None, GivenLabels(rows, torch.zeros(3))):
+        *_, held_out = labelled_data(data, given)
+        used = set(data.train.ids)
+        if given is not None:
+            used |= {part.ids[row] for row in rows}
+        expected = [i for i, name in enumerate(validation.ids) if name in used]
+        assert held_out.trained is not None
+        assert held_out.trained.tolist() == expected
 
 
 @pytest.mark.parametrize("kind", ["a useless wide column", "narrow columns", "a sentinel"])
@@ -106,13 +127,19 @@ def test_a_rare_class_is_shown_or_named_beside_the_accuracy(
 ) -> None:
     y = np.repeat(np.arange(1 + len(rare)), [1000, *rare])
     x = np.random.default_rng(0).normal(size=(len(y), 4))  # Nothing tells the classes apart.
-    found = evaluated(tmp_path, arrays(tmp_path, x, y))
+    dataset = arrays(tmp_path, x, y)
+    found = evaluated(tmp_path, dataset)
+    part = load_dataset(dataset, places(tmp_path)).validation
+    own = {str(i): int((part.labels == i).sum()) for i in range(1 + len(rare))}
     assert found.accuracy > 0.95
     tested = [sum(row) for row in found.confusion]
     assert found.untested == tuple(str(i) for i, count in enumerate(tested) if not count)
     assert [one.name for one in found.validated] == list(found.untested)
     for one in found.validated:
         assert one.examples >= 2
+        # Two are validated on, of which as many are lent by training as validation lacks.
+        assert one.trained == max(0, 2 - own[one.name])
+        assert ("trained on as well" in one.text) == (one.trained > 0)
         assert f"No test example of class '{one.name}'" in found.remarks or len(rare) > 1
         assert f"'{one.name}': {one.right} of {one.examples}" in found.remarks
     if len(found.untested) < len(rare):
