@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from modkernel.data.array_examples import as_examples, to_numpy
-from modkernel.data.arrays import read_arrays
+from modkernel.data.arrays import check_memory, read_arrays
 from modkernel.data.file_kinds import ARRAYS, TABLES
 from modkernel.data.findings import Finding
 from modkernel.data.images import fit_tensor
 from modkernel.data.pixels import MODES
 from modkernel.data.table_columns import encode, of_categories, texts_for_numbers
-from modkernel.data.tables import read_table
+from modkernel.data.tables import CELL, read_table
 from modkernel.data.two_values import factor_of
 from modkernel.errors import DataError
 from modkernel.spec import Preprocessing
@@ -59,6 +59,7 @@ def read_rows(path: Path, takes: Preprocessing) -> tuple[Tensor, tuple[Finding, 
         )
     # As in training: a file of few rows may look like numbers, times or nothing where that had not.
     table = read_table(path, of_categories(takes.columns))
+    check_memory(path, CELL * len(table) * len(takes.columns))
     encoded, findings = encode(table, takes.columns)
     findings += texts_for_numbers(table, takes.columns)
     return torch.from_numpy(encoded).float(), findings

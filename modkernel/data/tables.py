@@ -28,6 +28,8 @@ from modkernel.spec import DatasetSpec
 
 HEAD = 1 << 16
 """Bytes at the beginning of a CSV file that tell its form."""
+CELL = 8
+"""Bytes of each value of an encoded table: a few bytes of text may become a hundred values."""
 TO_POINT = (r"^(\s*[-+]?\d+),(\d+\s*)$", r"\1.\2")
 """From a number with a decimal comma to one with a point."""
 CSV = (".csv", ".tsv", ".gz")
@@ -112,6 +114,7 @@ def table_pool(what: str, parts: dict[str, Table], spec: DatasetSpec) -> Pool:
         column, inputs[part] = label_column(table, spec.label, what)
         labels[part] = label_texts(column, f"Column '{spec.label}' of {what}")
     names, findings = encoded_names(inputs["train"])
+    check_memory(Path(what), CELL * len(names) * sum(map(len, inputs.values())))
     encoded = {}
     for part, table in inputs.items():
         rows, noticed = encode(table, names)

@@ -149,13 +149,6 @@ def with_gaps(spec: DatasetSpec):
     return Plain(*((x, "ab"[y % 2]) for x, y in zip(gaps, Y, strict=True)))
 
 
-def in_folders(spec: DatasetSpec):
-    """As two ImageFolders, of which the test folder lacks 'east'."""
-    test = Items(count=12, labels=[0, 1, 2] * 4)
-    test.classes = ["north", "south", "west"]
-    return Items(), test
-
-
 def one_hot(spec: DatasetSpec):
     return Items(labels=np.eye(4)[Y])
 
@@ -245,10 +238,7 @@ def test_a_data_set_of_rows_without_classes(tmp_path):
     assert (data.classes, data.preprocessing.shape) == (("a", "b"), (5,))
 
 
-def test_each_part_s_numbers_are_positions_in_its_own_classes(tmp_path):
-    data = own("in_folders", tmp_path)
-    assert data.classes == ("north", "east", "south", "west")
-    assert [data.classes[y] for y in data.test.labels] == ["north", "south", "west"] * 4
+def test_classes_that_are_none_are_numbers(tmp_path):
     assert own("no_classes", tmp_path).classes == ("0", "1", "2", "3")
 
 

@@ -233,6 +233,20 @@ def test_a_column_called_as_a_category_of_another_is_refused():
         encoded_names(table)
 
 
+def test_categories_that_memory_cannot_hold_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    columns = [f"c{i}" for i in range(20)]
+    rows = "".join(",".join([f"v{i % 90}"] * 20) + f",{i % 2}\n" for i in range(400))
+    path.write_text(",".join([*columns, "label"]) + "\n" + rows)
+    assert path.stat().st_size < 40_000
+    takes = load(path, tmp_path, "label").preprocessing
+    monkeypatch.setattr("modkernel.data.arrays.free_memory", lambda: 2 * 400 * 1800 * 8 - 1)
+    with pytest.raises(DataError, match=r"a\.csv take 0\.01 GiB of memory"):
+        load(path, tmp_path, "label")
+    with pytest.raises(DataError, match=r"a\.csv take 0\.01 GiB of memory"):
+        read_rows(path, takes)
+
+
 def test_a_table_of_very_many_columns(tmp_path):
     names = [f"gene-{number:05}" for number in range(8_000)]
     path = tmp_path / "wide.tsv"
