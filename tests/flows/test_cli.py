@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -20,9 +19,10 @@ import pytest
 from modkernel.errors import StoreError
 from modkernel.flows.cli import main
 from modkernel.flows.servers import up as servers
-from modkernel.registry import Registry, Settings
+from modkernel.registry import Settings
 from modkernel.registry.tracking.client import open_mlflow
 from modkernel.registry.tracking.errors import translated
+from tests.registry.helpers.stored_homes import copy_home
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -36,14 +36,6 @@ class Done(NamedTuple):
 Run = Callable[..., Done]
 
 
-@pytest.fixture(scope="module")
-def empty_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with both databases, to be copied: they take seconds to make."""
-    home = tmp_path_factory.mktemp("template") / "home"
-    Registry.open(Settings(home=home)).close()
-    return home
-
-
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder that does not exist yet."""
@@ -52,9 +44,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def stores(home: Path, empty_stores: Path) -> Path:
+def stores(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home with both databases, empty."""
-    shutil.copytree(empty_stores, home)
+    copy_home(tmp_path_factory, "empty", home)
     return home
 
 

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from modkernel.registry import Registry, Settings
-from tests.flows.test_cli import Run, empty_stores, home, run, stores
-from tests.registry.helpers.bundles import store_network
-from tests.registry.helpers.examples import Examples
+from tests.flows.test_cli import Run, home, run
+from tests.registry.helpers.stored_homes import copy_home
 
-__all__ = ["empty_stores", "home", "run", "stores"]
+__all__ = ["home", "run"]
 
 
 def test_a_network_goes_to_another_home(
     run: Run,
-    stores: Path,
-    empty_stores: Path,
+    home: Path,
     tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with Registry.open(Settings(home=stores)) as registry:
-        made = store_network(registry, Examples(tmp_path / "trained"), tmp_path)
+    copy_home(tmp_path_factory, "bundle", home)
     key, file, share = (str(tmp_path / name) for name in ("key", "net.mkb", "share"))
     public = json.loads(run("bundle", "key", key, "--json").out)
     written = json.loads(run("bundle", "export", "net", file, "--sign", key, "--json").out)
-    assert (written["id"], written["modules"]) == (made.id, list(made.module_ids))
+    made = json.loads(run("networks", "show", "net", "--json").out)
+    assert (written["id"], written["modules"]) == (made["id"], made["module_ids"])
     assert written["size_bytes"] == Path(file).stat().st_size
     hub = run("bundle", "export", "net", str(tmp_path / "hub"), "--form", "huggingface")
     assert "net (" in hub.out
@@ -38,7 +35,7 @@ def test_a_network_goes_to_another_home(
     assert json.loads(run("push", "net", share, "--json").out)["new"] is True
     assert "was there" in run("push", "net", share).out
 
-    shutil.copytree(empty_stores, tmp_path / "other")
+    copy_home(tmp_path_factory, "empty", tmp_path / "other")
     monkeypatch.setenv("MODKERNEL_HOME", str(tmp_path / "other"))
     monkeypatch.setenv("MODKERNEL_TRUSTED_KEYS", f"{key}.pub")
     unsigned = run("pull", "net", share)

@@ -21,9 +21,8 @@ from modkernel.registry.bundles.licences import licences_of
 from modkernel.spec import DatasetFacts
 from tests.modkernel.helpers.stored_examples import FACTS, store_joined_output
 from tests.modkernel.test_imported import TINY
-from tests.registry.helpers.bundles import store_network
 from tests.registry.helpers.examples import EVALUATION, Examples, store_one
-from tests.registry.helpers.mixed import store_mixed, trusting_settings
+from tests.registry.helpers.mixed import trusting_settings
 
 EPS = 1e-5
 
@@ -33,10 +32,9 @@ def batch_norm(x: torch.Tensor, weights: dict[str, torch.Tensor], name: str) -> 
     return F.batch_norm(x, mean, var, weights[f"{name}.weight"], weights[f"{name}.bias"], eps=EPS)
 
 
-def test_plain_torch_code_computes_the_same(
-    registry: Registry, examples: Examples, tmp_path: Path
-) -> None:
-    made, folder = store_network(registry, examples, tmp_path), tmp_path / "hub"
+@pytest.mark.home("bundle")
+def test_plain_torch_code_computes_the_same(registry: Registry, tmp_path: Path) -> None:
+    made, folder = registry.networks.resolve("net"), tmp_path / "hub"
     export_huggingface(registry, "net", folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
@@ -68,10 +66,8 @@ def test_plain_torch_code_computes_the_same(
     assert config["id2label"] == {"0": "0", "1": "1", "2": "2"}
 
 
-def test_the_card_has_what_the_hub_reads(
-    registry: Registry, examples: Examples, tmp_path: Path
-) -> None:
-    store_network(registry, examples, tmp_path)
+@pytest.mark.home("bundle")
+def test_the_card_has_what_the_hub_reads(registry: Registry, tmp_path: Path) -> None:
     export_huggingface(registry, "net", tmp_path / "hub")
     _, head, text = (tmp_path / "hub" / "README.md").read_text().split("---\n", 2)
     metadata = yaml.safe_load(head)
@@ -96,11 +92,11 @@ def card(registry: Registry, reference: str, folder: Path) -> tuple[dict[str, An
     return yaml.safe_load(head), text
 
 
+@pytest.mark.home("mixed")
 def test_weights_from_elsewhere_keep_their_licences_and_each_chain_its_preprocessing(
-    settings: Settings, tmp_path: Path
+    settings: Settings, examples: Examples, tmp_path: Path
 ) -> None:
     with Registry.open(trusting_settings(settings)) as registry:
-        store_mixed(registry, tmp_path)
         metadata, text = card(registry, "own.stitch", tmp_path / "stitch-hub")
         assert metadata["license"] == "mit", "of what it has a copy of"
         assert "| own.stitch | mit |" in text
@@ -109,7 +105,7 @@ def test_weights_from_elsewhere_keep_their_licences_and_each_chain_its_preproces
             TINY.name,
             "other",
             ("stem", "mean"),
-            weights=tmp_path / "tiny.safetensors",
+            weights=examples.folder / "tiny.safetensors",
             licence="CC-BY-NC-4.0",
             images=Images((8, 8), (0.1,), (0.9,)),
         ).modules[0]

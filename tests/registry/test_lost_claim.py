@@ -18,7 +18,7 @@ from modkernel.registry.sql.claims import Claim, is_held
 from modkernel.registry.tracking.models import Models
 from modkernel.registry.tracking.runs import Runs
 from modkernel.registry.upkeep.repair import Repair
-from tests.registry.helpers.examples import Examples, store_chain, store_one
+from tests.registry.helpers.examples import Examples, store_one
 from tests.registry.helpers.processes import CONTEXT, start
 from tests.registry.test_repair import STEPS, kill_while_storing
 from tests.registry.test_store import alter, kept_folder
@@ -139,6 +139,7 @@ def test_a_module_that_another_stored_meanwhile_is_there_once(
     assert_one(registry, record)
 
 
+@pytest.mark.home("chain")
 @pytest.mark.parametrize(
     ("step", "when"),
     [
@@ -152,9 +153,9 @@ def test_a_module_that_another_stored_meanwhile_is_there_once(
     ],
 )
 def test_a_network_that_another_completed_meanwhile_is_there_once(
-    registry: Registry, examples: Examples, step: str, when: str
+    registry: Registry, records: tuple[ModuleRecord, ...], step: str, when: str
 ) -> None:
-    ids = tuple(record.id for record in store_chain(registry, examples.chain(), "parts"))
+    ids = tuple(record.id for record in records)
     stalled = Stalled(_add, registry.settings, step, when, ids)
     network = registry.networks.add("net", ids)
     assert stalled.go_on() == network

@@ -24,9 +24,12 @@ from modkernel.registry.flavor import load_model
 from modkernel.registry.tracking.models import Models
 from tests.registry.conftest import close_mlflow
 from tests.registry.helpers.bundles import left_files, reforge, rows
-from tests.registry.helpers.mixed import PACKAGE, store_mixed, take_in, trusting_settings
+from tests.registry.helpers.examples import Examples
+from tests.registry.helpers.mixed import PACKAGE, take_in, trusting_settings
+from tests.registry.helpers.stored_homes import BUNDLE
 from tests.registry.test_delete import collect_all, files, forked
 
+pytestmark = pytest.mark.home("mixed")
 RAW = torch.arange(2 * 64).reshape(2, 1, 8, 8).remainder(256).byte()
 NAMES = ["far.hidden-1", "own.hidden-1", "own.stitch", "mixed.output"]
 
@@ -38,8 +41,8 @@ def registry(settings: Settings) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def network(registry: Registry, tmp_path: Path) -> NetworkRecord:
-    return store_mixed(registry, tmp_path)
+def network(registry: Registry) -> NetworkRecord:
+    return registry.networks.resolve("mixed")
 
 
 def answers(registry: Registry) -> torch.Tensor:
@@ -202,10 +205,9 @@ HOSTILE: dict[str, tuple[str, Callable[[dict[str, Any]], None], type[ModkernelEr
 
 
 def test_hostile_bundles_are_refused(
-    registry: Registry, network: NetworkRecord, other_settings: Settings, tmp_path: Path
+    other_settings: Settings, examples: Examples, tmp_path: Path
 ) -> None:
-    good = tmp_path / "mixed.mkb"
-    export_bundle(registry, "mixed", good)
+    good = examples.folder / BUNDLE
     with Registry.open(trusting_settings(other_settings)) as other:
         for name, (kind, change, error, told) in HOSTILE.items():
             bad = tmp_path / "bad.mkb"
@@ -239,6 +241,7 @@ def killed_in(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None:
 STEPS = (("log", 1), ("add_version", 1), ("log", 2), ("add_version", 2))
 
 
+@pytest.mark.home("empty")
 @pytest.mark.parametrize(
     ("repaired", "steps"),
     [

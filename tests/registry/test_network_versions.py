@@ -22,11 +22,13 @@ from modkernel.registry.tracking.artifacts import local_path, location_of
 from modkernel.registry.tracking.models import Models
 from modkernel.registry.tracking.runs import Runs
 from modkernel.registry.upkeep import pages
+from tests.registry.conftest import seldom_postgres
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
 from tests.registry.helpers.processes import start
 from tests.registry.test_flavor import RAW, uri
 from tests.registry.test_repair import KILLED, _die_after, models, wait_for_the_lease
 
+pytestmark = pytest.mark.home("chain")
 PICTURE = b"a picture"
 STEPS: dict[str, tuple[Any, str]] = {
     "run made": (Runs, "start_network"),
@@ -45,11 +47,6 @@ def any_registry(any_settings: Settings) -> Iterator[Registry]:
         yield opened
 
 
-@pytest.fixture
-def records(registry: Registry, examples: Examples) -> tuple[ModuleRecord, ...]:
-    return store_chain(registry, examples.chain())
-
-
 def ids(records: Sequence[ModuleRecord]) -> list[str]:
     return [record.id for record in records]
 
@@ -64,11 +61,11 @@ def link(record: ModuleRecord | NetworkRecord) -> str:
     return f"[{record.name} version {record.version}]({to})"
 
 
+@seldom_postgres
 def test_a_network_is_a_version_that_names_its_modules(
     any_registry: Registry, examples: Examples
 ) -> None:
-    chain = examples.chain()
-    records = store_chain(any_registry, chain)
+    records = any_registry.modules.find()
     made = any_registry.networks.add(
         "net", ids(records), EVALUATION, figures={"network.png": PICTURE}
     )
@@ -96,7 +93,7 @@ def test_a_network_is_a_version_that_names_its_modules(
     assert run.data.params["hidden modules"] == "2"
     assert all(link(record) in run.data.tags["mlflow.note.content"] for record in records)
     network = load_model(uri(made))
-    expected = assemble(chain).predict(torch.from_numpy(RAW))
+    expected = assemble(examples.chain()).predict(torch.from_numpy(RAW))
     torch.testing.assert_close(network.predict(torch.from_numpy(RAW)), expected)
     assert any_registry.networks.add("net", ids(records), EVALUATION) == made
     assert len(any_registry.backends.models.versions(made)) == 1
@@ -104,10 +101,11 @@ def test_a_network_is_a_version_that_names_its_modules(
 
 
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+@pytest.mark.home("network")
 def test_what_serves_a_network_checks_its_modules(
     registry: Registry, records: tuple[ModuleRecord, ...], examples: Examples
 ) -> None:
-    made = registry.networks.add("net", ids(records))
+    made = registry.networks.resolve("net")
     table = mlflow.pyfunc.load_model(uri(made)).predict(RAW)
     expected = assemble(examples.chain()).predict(torch.from_numpy(RAW)).numpy()
     probabilities = [[row[name] for name in "012"] for row in table["probabilities"]]
@@ -144,11 +142,9 @@ def _add_and_die(settings: Settings, module_ids: list[str], step: str) -> None:
     "step",
     [pytest.param(step, marks=[pytest.mark.long] if step in SELDOM else []) for step in STEPS],
 )
-def test_a_network_whose_process_died_is_completed_once(
-    settings: Settings, examples: Examples, step: str
-) -> None:
+def test_a_network_whose_process_died_is_completed_once(settings: Settings, step: str) -> None:
     with Registry.open(settings) as registry:
-        records = store_chain(registry, examples.chain())
+        records = registry.modules.find()
         process = start(_add_and_die, settings, ids(records), step)
         process.join()
         assert process.exitcode == KILLED
@@ -171,10 +167,11 @@ def test_a_network_whose_process_died_is_completed_once(
         assert registry.backends.client.get_run(made.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.home("network")
 def test_a_network_of_an_older_home_gets_its_version(
     registry: Registry, records: tuple[ModuleRecord, ...]
 ) -> None:
-    made = registry.networks.add("net", ids(records), EVALUATION)
+    made = registry.networks.resolve("net")
     client = registry.backends.client
     client.delete_registered_model("net")
     client.delete_logged_model(made.model_id)
@@ -190,10 +187,10 @@ def test_a_network_of_an_older_home_gets_its_version(
     assert (registry.verify(), registry.repair()) == ((), ())
 
 
+@pytest.mark.home("network")
 def test_a_deleted_version_of_a_network_comes_back(
     registry: Registry, records: tuple[ModuleRecord, ...]
 ) -> None:
-    registry.networks.add("net", ids(records), EVALUATION)
     registry.backends.client.delete_model_version("net", "1")
     assert [problem.kind for problem in registry.verify()] == ["version"]
     (action,) = registry.repair()
@@ -233,10 +230,10 @@ def test_pages_link_both_ways(registry: Registry, records: tuple[ModuleRecord, .
 def test_a_module_of_many_networks_is_counted(
     registry: Registry, records: tuple[ModuleRecord, ...]
 ) -> None:
-    made = [registry.networks.add(f"n{number}", [records[0].id]) for number in range(7)]
+    made = [registry.networks.add(f"n{number}", [records[0].id]) for number in range(6)]
     found = page(registry, records[0])
-    assert found.tags["used_by"] == "7 networks"
-    assert f"{link(made[4])} and 2 more." in found.description
+    assert found.tags["used_by"] == "6 networks"
+    assert f"{link(made[4])} and 1 more." in found.description
     assert f"{link(made[4])} and others" in page(registry, made[0]).description
     assert registry.verify() == ()
 
@@ -269,21 +266,20 @@ def test_what_mlflow_could_not_take_is_completed_by_the_next_add(
     assert registry.verify() == ()
 
 
+@pytest.mark.home("network")
 def test_a_later_evaluation_is_on_the_page(
     registry: Registry, records: tuple[ModuleRecord, ...]
 ) -> None:
-    registry.networks.add("net", ids(records), EVALUATION)
     again = registry.networks.add("net", ids(records), EVALUATION.changed(accuracy=0.8))
     assert "| accuracy&emsp; | 80.00% |" in page(registry, again).description
     assert page(registry, again).tags["accuracy"] == "0.8000"
     assert registry.backends.client.get_run(again.run_id).data.metrics["accuracy"] == 0.8
 
 
+@pytest.mark.home("network")
 def test_the_search_box_finds_the_names_whose_newest_version_has_a_tag(
     registry: Registry, records: tuple[ModuleRecord, ...], examples: Examples
 ) -> None:
-    registry.networks.add("net", ids(records), EVALUATION)
-
     def found(condition: str) -> set[str]:
         models = registry.backends.client.search_registered_models(filter_string=condition)
         return {model.name for model in models}
@@ -316,6 +312,7 @@ def test_a_closed_forms_accuracy_is_on_the_page_of_a_hidden_module(
     assert registry.verify() == ()
 
 
+@pytest.mark.home("empty")
 def test_a_project_has_one_experiment(settings: Settings, examples: Examples) -> None:
     project = settings.model_copy(update={"experiment": "our project: birds"})
     with Registry.open(project) as registry:

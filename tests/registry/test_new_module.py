@@ -11,6 +11,7 @@ from modkernel.modules.stored import StoredModule, stored_weights, write_module
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.advice import evidence
 from modkernel.registry.advice.evidence import _evidence, _is_chain, gathered
+from modkernel.reuse import new_module
 from modkernel.reuse.new_module import Evidence
 from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import DatasetFacts, HiddenSpec, Recipe, Upstream
@@ -41,19 +42,20 @@ def trained(
 
 
 def test_networks_and_studies_tell_what_a_new_module_would_reach(
-    registry: Registry, examples: Examples, tmp_path: Path
+    registry: Registry, examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(new_module, "FEWEST", 3)
     asked = info(train_counts=(50,) * 4)
-    for seed in range(4):
+    for seed in range(2):
         facts = FACTS.changed(fingerprint=f"{seed + 1}" * 64)
         below = trained(registry, examples, seed, f"net-{seed}", facts)
     found = registry.advice.new_module(TASK, asked, 0.5)
-    assert (found.tasks, found.verdict, found.balanced_accuracy) == (4, "unsure", None)
+    assert (found.tasks, found.verdict, found.balanced_accuracy) == (2, "unsure", None)
     # Evaluated again, a network counts once.
     again = EVALUATION.changed(accuracy=0.7)
-    registry.networks.add("net-3", [one.id for one in registry.networks.members(
-        registry.networks.resolve("net-3"))], again)  # fmt: skip
-    assert len(gathered(registry.backends)) == 4
+    registry.networks.add("net-1", [one.id for one in registry.networks.members(
+        registry.networks.resolve("net-1"))], again)  # fmt: skip
+    assert len(gathered(registry.backends)) == 2
     # Reuse is no evidence: its output module stands on one that other data trained.
     spec, module = make_hidden(("layer1.0",), (2, 8, 8), below.id)
     other = write_module(
@@ -63,14 +65,14 @@ def test_networks_and_studies_tell_what_a_new_module_would_reach(
     )
     reused = store_chain(registry, (other, examples.output(other)), "reused")
     registry.networks.add("reused", [below.id, *(one.id for one in reused)], EVALUATION)
-    assert len(gathered(registry.backends)) == 4
+    assert len(gathered(registry.backends)) == 2
     # A study's module, evaluated on its own task of two classes.
     studied = store_one(registry, examples.first(9), "studied.hidden-1")
     truth = truth_of(studied, 0.85)
     data = truth.spec.changed(fingerprint=FACTS.fingerprint)
     registry.ground_truths.store(written(tmp_path / "truth.json", truth.changed(spec=data)))
     found = registry.advice.new_module(TASK, asked, 0.5)
-    assert (found.tasks, found.verdict, found.same_data) == (5, "train", False)
+    assert (found.tasks, found.verdict, found.same_data) == (3, "train", False)
     assert found.interval is not None
     low, high = found.interval
     # 0.85 of two classes is 0.7 of the way from a guess to all right.

@@ -16,11 +16,11 @@ from mlflow.exceptions import MlflowException
 
 from modkernel.errors import StoreError
 from modkernel.modules.stored import StoredModule, read_module
-from modkernel.registry import Registry, Settings, saga
+from modkernel.registry import ModuleRecord, Registry, Settings, saga
 from modkernel.registry.tracking.fields import RECIPE_TAG
 from modkernel.registry.tracking.models import MODULE_TAG, Models
 from modkernel.registry.tracking.runs import Runs
-from tests.registry.helpers.examples import Examples, report_of, store_chain, store_one
+from tests.registry.helpers.examples import Examples, report_of, store_one
 from tests.registry.helpers.processes import start
 from tests.registry.test_store import alter, kept_folder, versions
 
@@ -170,14 +170,13 @@ def test_bytes_come_back_from_where_they_still_are(
     assert len(versions(registry, restored)) == 1
 
 
+@pytest.mark.home("network")
 def test_what_is_lost_is_not_reused_and_comes_back_when_trained_again(
-    registry: Registry, examples: Examples
+    registry: Registry, records: tuple[ModuleRecord, ...], examples: Examples
 ) -> None:
-    chain = examples.chain()
-    records = store_chain(registry, chain)
-    network = registry.networks.add("net", [record.id for record in records])
+    network = registry.networks.resolve("net")
     shutil.rmtree(kept_folder(registry, records[0]))
-    shutil.rmtree(chain[0].folder)
+    shutil.rmtree(examples.first().folder)
     assert [action.kind for action in registry.repair()] == ["lost"]
     assert [problem.kind for problem in registry.verify()] == ["lost"]
     assert registry.repair() == ()
