@@ -8,13 +8,14 @@ module again, or `Registry.repair`, resumes from what is there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from modkernel.errors import ArtifactError, NotFoundError
-from modkernel.modules.stored import WEIGHTS_FILE, StoredModule, read_module
+from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
 from modkernel.registry import flavor
 from modkernel.registry.backends import Backends
-from modkernel.registry.records import ModuleRecord
+from modkernel.registry.records import ModuleRecord, Uses
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.find import traits_of
 from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow, utc_now
@@ -100,28 +101,24 @@ def finish(backends: Backends, record: ModuleRecord, figures: Mapping[str, bytes
 
 def ensure_run(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     """The record with its MLflow run: brought back if it was deleted, made if it is gone."""
-    runs, run_id = backends.runs, record.run_id
-    doomed = None if run_id is None else runs.doomed(run_id)
-    if doomed is not None:
-        runs.bring_back(doomed)
-    if run_id is None or not runs.has(run_id):
-        run_id = runs.start_module(record.name, record.spec)
-        history = report_of(backends, record.id).history
-        runs.log_epochs(run_id, [line.event(len(history)) for line in history])
-        record = update(backends, record, run_id=run_id)
-    runs.log_metrics(run_id, {f"final.{k}": v for k, v in record.metrics.items()})
-    return record
+    if record.run_id is not None and backends.runs.ensure(record.run_id):
+        return record
+    history = report_of(backends, record.id).history
+    epochs = [line.event(len(history)) for line in history]
+    run_id = backends.runs.start_module(record.name, record.spec, epochs=epochs)
+    return update(backends, record, run_id=run_id)
 
 
 def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     """The record with the MLflow model that holds its verified bytes, logged if there is none.
 
-    They are on the disk, where that is one of this machine.
+    They are on the disk, where that is one of this machine. Its run shows what it reached.
 
     Raises:
         ArtifactError: there is none and the bytes are not at hand either.
     """
     models, intact, unfit = backends.models, None, []
+    reached = {f"final.{name}": value for name, value in record.metrics.items()}
     for model_id in models.logged(record):
         if intact is None and is_intact(backends, model_id, record):
             intact = model_id
@@ -136,14 +133,12 @@ def ensure_model(backends: Backends, record: ModuleRecord) -> ModuleRecord:
             record = update(backends, record, files=dict(files))
 
         stored = bytes_at_hand(backends, record)
+        save = partial(flavor.save_model, stored=stored, chain=chain, written=written)
         backends.check_claim()
-        intact = models.log(
-            record,
-            record.kind,
-            flavor.save_model,
-            {"stored": stored, "chain": chain, "written": written},
-        )
+        intact = models.log(record, record.kind, save, reached)
         check(backends, intact, record)
+    else:
+        backends.runs.log_metrics(record.run_id or "", reached)
     artifacts.flush_model(backends.client, intact)
     # First of all: where another has the claim by now, one of the others may be its.
     record = update(backends, record, model_id=intact)
@@ -163,7 +158,7 @@ def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     versions = models.versions(record)
     version = fit_version(record, versions)
     if version is None:
-        page = page_of(backends, record)
+        page = page_of(backends, record, queries.uses(backends.database, record.id))
         backends.check_claim()
         version = models.add_version(record, *page)
     record = update(backends, record, version=int(version.version))
@@ -172,13 +167,18 @@ def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     return record
 
 
-def page_of(backends: Backends, record: ModuleRecord) -> tuple[dict[str, str], str]:
-    """The tags and the card of a module's version, as they are now."""
+def page_of(backends: Backends, record: ModuleRecord, uses: Uses) -> tuple[dict[str, str], str]:
+    """The tags and the card of a module's version, as they are now, given what uses it."""
     chain = queries.chain(backends.database, record.id)[:-1]
-    uses = queries.uses(backends.database, record.id)
     figures = backends.runs.figures(record.run_id or "")
     card = module_card(record, chain, report_of(backends, record.id), figures, uses)
     return module_tags(record, chain, uses), card
+
+
+def tags_of(backends: Backends, record: ModuleRecord) -> dict[str, str]:
+    """The tags of a module's version, as they are now."""
+    chain = queries.chain(backends.database, record.id)[:-1]
+    return module_tags(record, chain, queries.uses(backends.database, record.id))
 
 
 def restore(backends: Backends, record: ModuleRecord) -> ModuleRecord:
@@ -256,13 +256,9 @@ def check(backends: Backends, model_id: str, record: ModuleRecord) -> None:
             now.
         StoreError: a file cannot be read now.
     """
-    artifacts.check_model(backends.client, model_id, record)
-    below = tuple(m.model_id for m in queries.chain(backends.database, record.id)[:-1])
-    if artifacts.models_below(backends.client, model_id) != below:
-        raise ArtifactError(
-            f"MLflow's model {model_id} names the modules that it stands on where they are no "
-            "longer: 'modkernel repair' stores it again."
-        )
+    own = {WEIGHTS_FILE: record.weights_sha256, SPEC_FILE: record.spec_sha256}
+    below = [one.model_id for one in queries.chain(backends.database, record.id)[:-1]]
+    artifacts.check_model(backends.client, model_id, (record.files or {}) | own, below)
 
 
 def update(backends: Backends, record: ModuleRecord, **changes: object) -> ModuleRecord:

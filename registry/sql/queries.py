@@ -190,6 +190,8 @@ def _oldest(
     """The oldest few of what a query finds, and how much it finds."""
     found = session.execute(query.order_by(age).limit(LINKED))
     named = tuple(Named(id=row.id, name=row.name, version=row.version) for row in found)
+    if len(named) < LINKED:
+        return named, len(named)
     return named, session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 

@@ -10,7 +10,7 @@ import posixpath
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlparse
@@ -24,7 +24,6 @@ from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FIL
 
 from modkernel.errors import ArtifactError, NotFoundError, StoreError
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
-from modkernel.registry.records import ModuleRecord
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, translated
 from modkernel.system.files import copy_file, flush_written, hash_file, written_whole
 from modkernel.system.locks import locked
@@ -79,18 +78,32 @@ def download_file(
         copy_file(path, target)
 
 
-def check_model(client: MlflowClient, model_id: str, record: ModuleRecord) -> None:
-    """Hash all files of a module's MLflow model, where they are kept; and look for others.
+def check_model(
+    client: MlflowClient, model_id: str, sha256: Mapping[str, str], below: Sequence[str | None]
+) -> None:
+    """Check an MLflow model of a module or network, where it is kept; all its files are hashed.
 
     Whoever serves the model runs what its MLmodel file names, and installs its requirements.
 
+    Args:
+        client: MLflow.
+        model_id: MLflow's id of the model.
+        sha256: What each file must give, by its name.
+        below: MLflow's ids of the modules that it is to name.
+
     Raises:
-        ArtifactError: a file is missing or altered, or is none of those that were written.
+        ArtifactError: a file is missing or altered, or is none of those that were written, or a
+            module below is elsewhere by now.
         StoreError: a file cannot be read at the moment.
     """
-    hashes = dict(zip(FILES, (record.weights_sha256, record.spec_sha256), strict=True))
-    check_files(client, model_id, (record.files or {}) | hashes)
-    check_listed(client, location_of(client, model_id), f"MLflow's model {model_id}")
+    location = location_of(client, model_id)
+    _check_files(client, location, model_id, sha256)
+    check_listed(client, location, f"MLflow's model {model_id}")
+    if _models_below(client, location, model_id) != tuple(below):
+        raise ArtifactError(
+            f"MLflow's model {model_id} names other modules where they are no longer: 'modkernel "
+            "repair' stores it again."
+        )
 
 
 def has_files(client: MlflowClient, model_id: str) -> bool:
@@ -128,14 +141,8 @@ def local_path(uri: str) -> Path | None:
     return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
 
 
-def models_below(client: MlflowClient, model_id: str) -> tuple[str, ...]:
-    """MLflow's ids of the modules that a model's MLmodel file says it stands on, first to last.
-
-    Raises:
-        ArtifactError: the file is missing or not ours.
-        StoreError: it cannot be read at the moment.
-    """
-    location = location_of(client, model_id)
+def _models_below(client: MlflowClient, location: str, model_id: str) -> tuple[str, ...]:
+    """MLflow's ids of the modules that a model's MLmodel file says it stands on, first to last."""
     with _readable(client, f"{location}/{MLMODEL_FILE_NAME}") as path:
         hash_file(path)  # What cannot be read is told as that.
         try:
@@ -147,8 +154,8 @@ def models_below(client: MlflowClient, model_id: str) -> tuple[str, ...]:
             ) from error
 
 
-def listed(client: MlflowClient, uri: str) -> tuple[str, ...]:
-    """Names of the files and folders in a folder of MLflow's store.
+def listed(client: MlflowClient, uri: str, *, folders: bool = True) -> tuple[str, ...]:
+    """Names of the files, and of the folders if asked for, in a folder of MLflow's store.
 
     Raises:
         StoreError: it cannot be read at the moment.
@@ -159,7 +166,7 @@ def listed(client: MlflowClient, uri: str) -> tuple[str, ...]:
         if getattr(error, "error_code", None) in (ABSENT, UNFIT):
             return ()
         raise _unread(f"{uri}/", error) from error
-    return tuple(posixpath.basename(file.path) for file in found)
+    return tuple(posixpath.basename(file.path) for file in found if folders or not file.is_dir)
 
 
 def check_listed(client: MlflowClient, uri: str, where: str) -> None:
@@ -207,7 +214,12 @@ def check_files(client: MlflowClient, model_id: str, sha256: Mapping[str, str]) 
         ArtifactError: a file is missing or altered.
         StoreError: a file cannot be read at the moment.
     """
-    location = location_of(client, model_id)
+    _check_files(client, location_of(client, model_id), model_id, sha256)
+
+
+def _check_files(
+    client: MlflowClient, location: str, model_id: str, sha256: Mapping[str, str]
+) -> None:
     for name, expected in sha256.items():
         with _readable(client, f"{location}/{name}") as path:
             _require(path, name, model_id, expected)

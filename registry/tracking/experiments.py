@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -25,6 +26,25 @@ class Doomed:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} ({self.id[:12]})"
+
+
+class Place(NamedTuple):
+    """Where MLflow keeps a run, which never changes."""
+
+    experiment_id: str
+    artifact_uri: str
+    """Folder of its files."""
+
+
+@lru_cache(maxsize=1000)
+def place_of(client: MlflowClient, run_id: str) -> Place:
+    """Where a run is kept; MLflow, which reads all of a run to tell it, is asked once.
+
+    Raises:
+        MlflowException: there is no such run.
+    """
+    info = client.get_run(run_id).info
+    return Place(info.experiment_id, info.artifact_uri)
 
 
 def experiment(client: MlflowClient, settings: Settings, dataset: str) -> str:

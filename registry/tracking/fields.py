@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param
 from mlflow.exceptions import MlflowException
 
 from modkernel.spec import DatasetFacts, ModuleSpec
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 RECIPE_TAG = "recipe_digest"
 """Tag of runs and versions: what decided the training."""
-BATCH_PARAMETERS = 100
-"""Parameters that MLflow takes at once."""
 PARAMETER_CHARACTERS = 6000
 """MLflow takes no longer value of a parameter."""
 DIGEST_CHARACTERS = 36
@@ -44,6 +43,22 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
         for key, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
+
+
+def metrics_now(
+    values: Mapping[str, Any], step: int = 0, model_id: str | None = None
+) -> list[Metric]:
+    """The finite numbers among `values` as MLflow takes them.
+
+    Args:
+        values: By name.
+        step: The epoch, of what has epochs.
+        model_id: MLflow's id of the model that shows them too, beside its run.
+    """
+    now = time.time_ns() // 1_000_000
+    return [
+        Metric(key, value, now, step, model_id=model_id) for key, value in numbers(values).items()
+    ]
 
 
 def metrics_of(report: TrainReport) -> dict[str, float]:
@@ -85,18 +100,23 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def log_params(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:
-    """Log parameters of a run, however many."""
-    params = [Param(key, value) for key, value in values.items()]
-    for start in range(0, len(params), BATCH_PARAMETERS):
-        client.log_batch(run_id, params=params[start : start + BATCH_PARAMETERS])
+def params_of(values: Mapping[str, str]) -> list[Param]:
+    """Parameters as MLflow takes them."""
+    return [Param(key, value) for key, value in values.items()]
 
 
-def log_dataset(client: MlflowClient, run_id: str, dataset: DatasetInput) -> None:
-    """Log a data set as an input of a run."""
+def log_inputs(
+    client: MlflowClient,
+    run_id: str,
+    datasets: Sequence[DatasetInput],
+    models: Sequence[LoggedModelInput] = (),
+) -> None:
+    """Log data sets and models as inputs of a run; each once."""
+    if not datasets and not models:
+        return
     try:
-        client.log_inputs(run_id, datasets=[dataset])
+        client.log_inputs(run_id, list(datasets), list(models))
     except MlflowException:
         # Another run of the experiment wrote the same data set's row between MLflow's look and its
         # write: now that it is there, it is found.
-        client.log_inputs(run_id, datasets=[dataset])
+        client.log_inputs(run_id, list(datasets), list(models))

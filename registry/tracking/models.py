@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -24,8 +25,8 @@ from modkernel.registry.records import (
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.aliases import Alias, Target, stored_aliases
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, speaks_with_mlflow
-from modkernel.registry.tracking.experiments import Doomed, doomed_experiment
-from modkernel.registry.tracking.fields import RECIPE_TAG
+from modkernel.registry.tracking.experiments import Doomed, doomed_experiment, place_of
+from modkernel.registry.tracking.fields import RECIPE_TAG, metrics_now
 
 MODULE_TAG = ModuleRecord.tag
 """Tag of every model and version of a module."""
@@ -68,35 +69,46 @@ class Models:
         self,
         record: VersionRecord,
         kind: str,
-        save: Callable[..., None],
-        what: Mapping[str, Any],
+        save: Callable[[str, Model], None],
+        metrics: Mapping[str, Any],
     ) -> str:
         """Write a module or a network into a new MLflow model beside its run; gives its id.
+
+        As `mlflow.models.Model.log` does, which asks for every metric of the run by itself.
 
         Args:
             record: The module or network, which has a run.
             kind: Its kind, for people.
-            save: Writes the model's files, given their folder, MLflow's metadata and `what`.
-            what: For `save`.
+            save: Writes the model's files, given their folder and MLflow's metadata.
+            metrics: What it reached: the run and the model show it.
         """
-        # These two know the tracking URI of the process only; and Model.log alone would put the
-        # model into MLflow's default experiment.
+        # It knows the tracking URI of the process only.
         mlflow.set_tracking_uri(self.settings.mlflow_uri)
-        model = mlflow.initialize_logged_model(
+        client, run_id = self.client, record.run_id
+        made = mlflow.initialize_logged_model(
             name=record.name.replace(".", "-"),
-            source_run_id=record.run_id,
+            source_run_id=run_id,
             experiment_id=self._experiment(record),
             tags={record.tag: record.id, "kind": kind},
         )
-        Model.log(
-            artifact_path=None,
-            name=model.name,
-            flavor=SimpleNamespace(save_model=save),
-            run_id=record.run_id,
-            model_id=model.model_id,
-            **what,
+        model_id = str(made.model_id)
+        facts = Model(
+            artifact_path=made.artifact_location,
+            model_uuid=model_id,
+            run_id=run_id,
+            model_id=model_id,
         )
-        return str(model.model_id)
+        try:
+            client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+            client.log_batch(run_id, metrics=metrics_now(metrics, model_id=model_id))
+            with tempfile.TemporaryDirectory() as folder:
+                save(folder, facts)
+                client.log_model_artifacts(model_id, folder)
+        except Exception:
+            client.finalize_logged_model(model_id, "FAILED")
+            raise
+        client.finalize_logged_model(model_id, "READY")
+        return model_id
 
     @speaks_with_mlflow
     def log_file(self, model_id: str, file: str, folder: str) -> None:
@@ -134,9 +146,11 @@ class Models:
                 tags={key: tags[key] for key in tags if key != RECIPE_TAG},
                 description=description.partition("\n")[0],
             )
+            is_new = True
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+            is_new = False
         made = self.client.create_model_version(
             record.name,
             source=record.source,
@@ -145,7 +159,8 @@ class Models:
             tags={record.tag: record.id, **tags},
             description=description,
         )
-        self._tell_name(made, tags)
+        if not is_new or int(made.version) > 1:  # Else the name was made with these tags.
+            self._tell_name(made, tags)
         return made
 
     @speaks_with_mlflow
@@ -289,7 +304,7 @@ class Models:
         if record.run_id is None:
             return None
         try:
-            return str(self.client.get_run(record.run_id).info.experiment_id)
+            return place_of(self.client, record.run_id).experiment_id
         except MlflowException as error:
             if error.error_code != ABSENT:
                 raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelInput, Metric, Run, ViewType
+from mlflow.entities import LoggedModelInput, Metric, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import (
@@ -21,20 +20,22 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from modkernel.registry.settings import Settings
+from modkernel.registry.tracking.artifacts import listed
 from modkernel.registry.tracking.errors import ABSENT, speaks_with_mlflow
 from modkernel.registry.tracking.experiments import (
     DELETED,
     Doomed,
     doomed_experiment,
     experiment,
+    place_of,
 )
 from modkernel.registry.tracking.fields import (
     RECIPE_TAG,
     dataset_input,
-    log_dataset,
-    log_params,
-    numbers,
+    log_inputs,
+    metrics_now,
     parameters_of,
+    params_of,
 )
 from modkernel.spec import DatasetFacts, ModuleSpec, NetworkSpec, Spec
 
@@ -48,8 +49,6 @@ SOURCE = "modkernel"
 """By which our runs are known among others'."""
 FIGURES = "figures"
 """Folder of a run's pictures."""
-BATCH_METRICS = 1000
-"""Metrics that MLflow takes at once."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,7 @@ class Runs:
         spec: ModuleSpec,
         parent_run_id: str | None = None,
         dataset: DatasetInfo | None = None,
+        epochs: Sequence[Mapping[str, Any]] = (),
     ) -> str:
         """The run of a module's training.
 
@@ -90,6 +90,7 @@ class Runs:
             spec: The module's spec.
             parent_run_id: The network's run.
             dataset: Adds the numbers of examples to the data set input.
+            epochs: Progress events of a training that is over, which are logged too.
 
         Returns:
             The run's id.
@@ -106,10 +107,12 @@ class Runs:
             tags[MLFLOW_PARENT_RUN_ID] = parent_run_id
         resumed = _resume(client, experiment_id, name, tags)
         if resumed is not None:
+            self.log_epochs(resumed, epochs)
             return resumed
         run_id = _create(client, experiment_id, name, tags)
-        log_params(client, run_id, parameters_of(spec))
-        log_dataset(client, run_id, dataset_input(spec.dataset, dataset))
+        params = params_of(parameters_of(spec))
+        client.log_batch(run_id, metrics=_of_epochs(epochs), params=params)
+        log_inputs(client, run_id, [dataset_input(spec.dataset, dataset)])
         return run_id
 
     @speaks_with_mlflow
@@ -154,7 +157,7 @@ class Runs:
                 "seed": str(spec.seed),
                 "train": spec.train,
             }
-            log_params(client, run_id, values)
+            client.log_batch(run_id, params=params_of(values))
             client.log_dict(run_id, spec.model_dump(mode="json"), "network.json")
         return run_id
 
@@ -181,7 +184,7 @@ class Runs:
         if resumed is not None:
             return resumed
         run_id = _create(client, experiment_id, name, tags)
-        log_params(client, run_id, parameters)
+        client.log_batch(run_id, params=params_of(parameters))
         client.log_dict(run_id, spec.model_dump(mode="json"), "study.json")
         return run_id
 
@@ -230,11 +233,21 @@ class Runs:
     def doomed(self, run_id: str) -> Doomed | None:
         """What `mlflow gc` takes a run with, if it does: its experiment, or the run alone."""
         run = self._get(run_id)
-        if run is None:
-            return None
+        return None if run is None else self._doomed(run)
+
+    @speaks_with_mlflow
+    def ensure(self, run_id: str) -> bool:
+        """Whether MLflow has the run; one that is deleted there is brought back."""
+        run = self._get(run_id)
+        doomed = None if run is None else self._doomed(run)
+        if doomed is not None:
+            self.bring_back(doomed)
+        return run is not None
+
+    def _doomed(self, run: Run) -> Doomed | None:
         experiment = doomed_experiment(self.client, run.info.experiment_id)
         if experiment is None and run.info.lifecycle_stage == DELETED:
-            return Doomed("run", run_id, run.info.run_name or "")
+            return Doomed("run", run.info.run_id, run.info.run_name or "")
         return experiment
 
     @speaks_with_mlflow
@@ -258,25 +271,14 @@ class Runs:
         """Log the numbers of progress events in one batch, but for epochs that the run has."""
         if not lines:
             return
-        logged = {m.step for m in self.client.get_metric_history(run_id, "seconds")}
-        now = time.time_ns() // 1_000_000
-        metrics = [
-            Metric(key, value, now, int(line["epoch"]))
-            for line in lines
-            if line["epoch"] not in logged
-            for key, value in numbers(line).items()
-            if key not in ("epoch", "epochs")
-        ]
-        for start in range(0, len(metrics), BATCH_METRICS):
-            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH_METRICS])
+        there = {m.step for m in self.client.get_metric_history(run_id, "seconds")}
+        new = _of_epochs([line for line in lines if line["epoch"] not in there])
+        self.client.log_batch(run_id, metrics=new)
 
     @speaks_with_mlflow
-    def log_metrics(self, run_id: str, values: Mapping[str, Any], step: int = 0) -> None:
+    def log_metrics(self, run_id: str, values: Mapping[str, Any]) -> None:
         """Log the finite numbers among `values` in one batch."""
-        now = time.time_ns() // 1_000_000
-        metrics = [Metric(k, v, now, step) for k, v in numbers(values).items()]
-        if metrics:
-            self.client.log_batch(run_id, metrics=metrics)
+        self.client.log_batch(run_id, metrics=metrics_now(values))
 
     @speaks_with_mlflow
     def log_figures(self, run_id: str, figures: Mapping[str, bytes]) -> None:
@@ -307,12 +309,14 @@ class Runs:
     def figures(self, run_id: str) -> tuple[str, ...]:
         """Paths of a run's pictures among its artifacts; none where there is no such run."""
         try:
-            files = self.client.list_artifacts(run_id, FIGURES)
+            uri = place_of(self.client, run_id).artifact_uri
         except MlflowException as error:
             if error.error_code != ABSENT:
                 raise
             return ()
-        return tuple(file.path for file in files if not file.is_dir)
+        # Asked by the run's id, MLflow would look through its models as well.
+        names = listed(self.client, f"{uri}/{FIGURES}", folders=False)
+        return tuple(f"{FIGURES}/{name}" for name in names)
 
     @speaks_with_mlflow
     def describe_network(
@@ -334,21 +338,32 @@ class Runs:
         """
         run = self.client.get_run(run_id)
         new = {key: value for key, value in params.items() if key not in run.data.params}
-        log_params(self.client, run_id, new)
+        is_news = run.data.tags.get(MLFLOW_RUN_NOTE) != note
+        notes = [RunTag(MLFLOW_RUN_NOTE, note)] if is_news else []
+        self.client.log_batch(run_id, params=params_of(new), tags=notes)
         inputs = run.inputs
-        if inputs is None or not inputs.dataset_inputs:
-            log_dataset(self.client, run_id, dataset_input(facts, None))
+        has_data = inputs is not None and inputs.dataset_inputs
         known = {model.model_id for model in inputs.model_inputs} if inputs else set()
-        unknown = [LoggedModelInput(model) for model in models if model not in known]
-        if unknown:
-            self.client.log_inputs(run_id, models=unknown)
-        if run.data.tags.get(MLFLOW_RUN_NOTE) != note:
-            self.client.set_tag(run_id, MLFLOW_RUN_NOTE, note)
+        log_inputs(
+            self.client,
+            run_id,
+            [] if has_data else [dataset_input(facts, None)],
+            [LoggedModelInput(model) for model in models if model not in known],
+        )
 
     @speaks_with_mlflow
     def finish(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         """End the run."""
         self.client.set_terminated(run_id, status)
+
+
+def _of_epochs(lines: Sequence[Mapping[str, Any]]) -> list[Metric]:
+    return [
+        metric
+        for line in lines
+        for metric in metrics_now(line, int(line["epoch"]))
+        if metric.key not in ("epoch", "epochs")
+    ]
 
 
 def network_of(name: str) -> str:
@@ -389,8 +404,7 @@ def _resume(
         return None
     run_id = str(run.info.run_id)
     client.update_run(run_id, status="RUNNING", name=name)
-    for key, value in tags.items():
-        client.set_tag(run_id, key, value)
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
     return run_id
 
 

@@ -8,6 +8,7 @@ same network again, or `Registry.repair`, resumes from what is there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from modkernel.errors import ArtifactError, NotFoundError
 from modkernel.registry import flavor
@@ -56,31 +57,19 @@ def check(backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecor
         StoreError: a file cannot be read now.
     """
     model_id = network.model_id or ""
-    artifacts.check_files(backends.client, model_id, network.files or {})
-    where = artifacts.location_of(backends.client, model_id)
-    artifacts.check_listed(backends.client, where, f"MLflow's model {model_id}")
-    named = artifacts.models_below(backends.client, model_id)
-    if named != tuple(module.model_id for module in modules):
-        raise ArtifactError(
-            f"MLflow's model {model_id} names the network's modules where they are no longer: "
-            "'modkernel repair' stores it again."
-        )
+    below = [module.model_id for module in modules]
+    artifacts.check_model(backends.client, model_id, network.files or {}, below)
 
 
 def _ensure_run(
     backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]
 ) -> NetworkRecord:
     runs, run_id, facts = backends.runs, network.run_id, modules[-1].spec.dataset
-    doomed = None if run_id is None else runs.doomed(run_id)
-    if doomed is not None:
-        runs.bring_back(doomed)
-    if run_id is None or not runs.has(run_id):
+    if run_id is None or not runs.ensure(run_id):
         # Nothing was trained for it: where its flow has a run, that one is named and ends itself.
         run_id = runs.start_network(network.name, facts.name, digest=network.id)
         network = update(backends, network, run_id=run_id)
         runs.finish(run_id)
-    if network.evaluation is not None:
-        runs.log_metrics(run_id, network.evaluation.metrics())
     models = [module.model_id for module in modules if module.model_id is not None]
     hidden = sum(module.kind != "output" for module in modules)
     params = facts_of(modules) | {"hidden modules": str(hidden)}
@@ -92,6 +81,7 @@ def _ensure_model(
     backends: Backends, network: NetworkRecord, modules: tuple[ModuleRecord, ...]
 ) -> NetworkRecord:
     intact, unfit = None, []
+    reached = {} if network.evaluation is None else network.evaluation.metrics()
     for model_id in backends.models.logged(network):
         if intact is None and _is_intact(backends, model_id, network, modules):
             intact = model_id
@@ -104,13 +94,11 @@ def _ensure_model(
             nonlocal network
             network = update(backends, network, files=dict(files))
 
+        save = partial(flavor.save_network, network=network, chain=modules, written=written)
         backends.check_claim()
-        intact = backends.models.log(
-            network,
-            "network",
-            flavor.save_network,
-            {"network": network, "chain": modules, "written": written},
-        )
+        intact = backends.models.log(network, "network", save, reached)
+    else:
+        backends.runs.log_metrics(network.run_id or "", reached)
     artifacts.flush_model(backends.client, intact)
     # First of all: where another has the claim by now, one of the others may be its.
     network = update(backends, network, model_id=intact)

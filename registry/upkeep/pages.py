@@ -99,7 +99,7 @@ def module_page(backends: Backends, record: ModuleRecord) -> None:
     while uses != (now := queries.uses(backends.database, record.id)):
         uses = now
         with suppress(NotFoundError):  # which a repair makes again
-            backends.models.describe(record, *saga.page_of(backends, record))
+            backends.models.describe(record, *saga.page_of(backends, record, now))
 
 
 def network_page(backends: Backends, network: NetworkRecord) -> None:

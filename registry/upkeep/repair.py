@@ -109,7 +109,7 @@ class Repair:
             yield self._restore(record)
         elif problem.kind == "version":
             old, record = record, saga.renew_run(self.backends, record)
-            record = saga.ensure_version(self.backends, record)
+            record = saga.ensure_version(self.backends, saga.ensure_model(self.backends, record))
             yield _action("registered", record, f"is {self._version_of(record, old)}.")
         elif problem.kind == "page":
             pages.module_page(self.backends, record)
@@ -133,7 +133,7 @@ class Repair:
         found, wrong = pages.version_of(self.backends, record)
         if wrong is not None:
             yield _problem("version", record, wrong)
-        elif not saga.page_of(self.backends, record)[0].items() <= found.items():
+        elif not saga.tags_of(self.backends, record).items() <= found.items():
             yield _problem("page", record, pages.OUTDATED.strip())
         for beside in self.beside:
             for kept in beside.of(record):

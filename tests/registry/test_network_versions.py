@@ -12,7 +12,6 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.models import Model
 
 from modkernel.errors import ArtifactError, NameTakenError, StoreError
 from modkernel.modules.network import assemble
@@ -20,6 +19,7 @@ from modkernel.registry import ModuleRecord, NetworkRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
 from modkernel.registry.sql.tables import NetworkRow
 from modkernel.registry.tracking.artifacts import local_path, location_of
+from modkernel.registry.tracking.models import Models
 from modkernel.registry.tracking.runs import Runs
 from modkernel.registry.upkeep import pages
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
@@ -30,7 +30,7 @@ from tests.registry.test_repair import KILLED, _die_after, models, wait_for_the_
 PICTURE = b"a picture"
 STEPS: dict[str, tuple[Any, str]] = {
     "run made": (Runs, "start_network"),
-    "files logged": (Model, "log"),
+    "files logged": (Models, "log"),
     "version made": (MlflowClient, "create_model_version"),
     "row complete": (pages, "module_page"),
 }

@@ -13,13 +13,12 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 
 from modkernel.errors import StoreError
 from modkernel.modules.stored import StoredModule, read_module
 from modkernel.registry import Registry, Settings, saga
 from modkernel.registry.tracking.fields import RECIPE_TAG
-from modkernel.registry.tracking.models import MODULE_TAG
+from modkernel.registry.tracking.models import MODULE_TAG, Models
 from modkernel.registry.tracking.runs import Runs
 from tests.registry.helpers.examples import Examples, report_of, store_chain, store_one
 from tests.registry.helpers.processes import start
@@ -30,10 +29,14 @@ STEPS: dict[str, tuple[Any, str]] = {
     "run made": (Runs, "start_module"),
     "figures logged": (Runs, "log_figures"),
     "model made without files": (mlflow, "initialize_logged_model"),
-    "files logged": (Model, "log"),
+    "model shown": (MlflowClient, "log_outputs"),
+    "files copied": (MlflowClient, "log_model_artifacts"),
+    "files logged": (Models, "log"),
     "name registered": (MlflowClient, "create_registered_model"),
     "version made": (MlflowClient, "create_model_version"),
 }
+SELDOM = ("model shown", "files copied")
+"""Of these, what `make test-long` runs."""
 KILLED = 137
 
 
@@ -68,7 +71,10 @@ def models(registry: Registry) -> list[Any]:
     return list(client.search_logged_models(experiments))
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(step, marks=[pytest.mark.long] if step in SELDOM else []) for step in STEPS],
+)
 def test_whatever_dies_is_found_and_finished(
     settings: Settings, examples: Examples, step: str
 ) -> None:

@@ -150,6 +150,26 @@ def test_the_version_page_tells_what_the_module_is(registry: Registry, examples:
     assert Path(path).read_bytes() == PICTURE
 
 
+def test_run_and_model_show_what_the_module_reached(registry: Registry, examples: Examples) -> None:
+    stored = examples.first()
+    record, client = store_one(registry, stored), registry.backends.client
+    run = client.get_run(record.run_id or "")
+    reached = {"final.objective": 0.5, "final.validation": 0.4}
+    assert reached.items() <= run.data.metrics.items()
+    for name, value in reached.items():
+        (point,) = client.get_metric_history(run.info.run_id, name)
+        assert (point.step, point.value) == (0, value)
+    history = client.get_metric_history(run.info.run_id, "objective")
+    assert [(point.step, point.value) for point in history] == [(1, 0.25), (2, 0.5)]
+    assert run.data.params["hidden.recipe.epochs"] == str(stored.spec.hidden.recipe.epochs)
+    assert [one.model_id for one in run.outputs.model_outputs] == [record.model_id]
+    model = client.get_logged_model(record.model_id or "")
+    assert {metric.key: metric.value for metric in model.metrics} == reached
+    assert {metric.run_id for metric in model.metrics} == {run.info.run_id}
+    assert (model.status.value, model.source_run_id) == ("READY", run.info.run_id)
+    assert (model.tags["module_id"], model.tags["kind"]) == (record.id, "hidden")
+
+
 def test_the_files_lie_in_the_data_sets_experiment(registry: Registry, examples: Examples) -> None:
     record = store_one(registry, examples.first())
     folder = kept_folder(registry, record)
