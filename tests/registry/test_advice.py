@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -25,7 +26,8 @@ from modkernel.reuse.scores import SCORES, reusability, score_tasks
 from modkernel.reuse.task import Task, parse_task
 from modkernel.spec import Preprocessing
 from tests.modkernel.helpers.stored_examples import FACTS, PREPROCESSING, make_hidden, store_hidden
-from tests.registry.helpers.examples import Examples, class_moments, store_chain, store_one
+from tests.registry.helpers.examples import Examples, class_moments, store_one
+from tests.registry.helpers.stored_homes import opened_copy
 from tests.registry.test_moments import in_mlflow, private_copy
 
 BASE = "b" * 64
@@ -68,25 +70,38 @@ def keep(
     return made
 
 
+APART = {"bad": 0.05, "good": 1.0, "fair": 0.4}
+"""How far apart the classes are in the features of three modules, by a word for each module."""
+Three = dict[str, tuple[ModuleRecord, ModuleMoments]]
+
+
+def measure(registry: Registry, folder: Path) -> Three:
+    """The modules of the home 'versions' by those words, with moments as they were stored."""
+    return {
+        name: (record, keep(registry, record, folder, seed, APART[name]))
+        for seed, (name, record) in enumerate(zip(APART, registry.modules.find(), strict=True))
+    }
+
+
 @pytest.fixture
-def three(
-    registry: Registry, examples: Examples, tmp_path: Path
-) -> dict[str, tuple[ModuleRecord, ModuleMoments]]:
-    """Modules whose features tell the classes apart badly, well and fairly, as they were stored."""
-    made = {}
-    for seed, (name, apart) in enumerate({"bad": 0.05, "good": 1.0, "fair": 0.4}.items()):
-        record = store_one(registry, examples.first(seed), f"{name}.hidden-1")
-        made[name] = record, keep(registry, record, tmp_path, seed, apart)
-    return made
+def three(registry: Registry, tmp_path: Path) -> Three:
+    return measure(registry, tmp_path)
 
 
-def names(found: Advice) -> list[str]:
-    return [one.module.name.split(".")[0] for one in found.ranked]
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, Three]]:
+    """The same in a registry that tests only read."""
+    with opened_copy(tmp_path_factory, "versions") as registry:
+        yield registry, measure(registry, tmp_path_factory.mktemp("moments"))
 
 
-def test_modules_stand_in_the_order_of_their_scores(
-    registry: Registry, three: dict[str, tuple[ModuleRecord, ModuleMoments]]
-) -> None:
+def names(found: Advice, three: Three) -> list[str]:
+    known = {record.id: name for name, (record, _) in three.items()}
+    return [known[one.module.id] for one in found.ranked]
+
+
+def test_modules_stand_in_the_order_of_their_scores(shared: tuple[Registry, Three]) -> None:
+    registry, three = shared
     scores = [name for name, row in SCORES.items() if row.needs in ("moments", "held_out")]
     for score, text in product(scores, TASKS):
         _check_order(registry, three, parse_task(text), score)
@@ -94,7 +109,7 @@ def test_modules_stand_in_the_order_of_their_scores(
 
 def _check_order(
     registry: Registry,
-    three: dict[str, tuple[ModuleRecord, ModuleMoments]],
+    three: Three,
     task: Task,
     score: str,
 ) -> None:
@@ -114,16 +129,17 @@ def _check_order(
     assert (found.score, found.left_out) == (score, ())
 
 
-def test_what_tells_classes_apart_comes_first(
-    registry: Registry, three: dict[str, tuple[ModuleRecord, ModuleMoments]]
-) -> None:
-    assert names(registry.advice.rank(parse_task("cat, dog"), info())) == ["good", "fair", "bad"]
+def test_what_tells_classes_apart_comes_first(shared: tuple[Registry, Three]) -> None:
+    registry, three = shared
+    found = registry.advice.rank(parse_task("cat, dog"), info())
+    assert names(found, three) == ["good", "fair", "bad"]
 
 
+@pytest.mark.home("chain")
 def test_every_hidden_module_is_ranked_or_left_out_with_a_reason(
-    registry: Registry, examples: Examples, tmp_path: Path
+    registry: Registry, records: tuple[ModuleRecord, ...], examples: Examples, tmp_path: Path
 ) -> None:
-    first, second, _ = store_chain(registry, examples.chain())
+    first, second, _ = records
     unmeasured = store_one(registry, examples.first(5), "unmeasured.hidden-1")
     undefined = store_one(registry, examples.first(6), "undefined.hidden-1")
     small = Preprocessing(shape=(3, 16, 16), dtype="uint8", mean=(0.3,), std=(0.2,))
@@ -152,9 +168,10 @@ def test_every_hidden_module_is_ranked_or_left_out_with_a_reason(
     assert found.left_out[0].module.short_id in found.left_out[0].message
 
 
+@pytest.mark.home("versions")
 def test_moments_of_other_classes_are_none_and_hinder_no_other_module(
     registry: Registry,
-    three: dict[str, tuple[ModuleRecord, ModuleMoments]],
+    three: Three,
     examples: Examples,
     tmp_path: Path,
 ) -> None:
@@ -173,9 +190,10 @@ def test_moments_of_other_classes_are_none_and_hinder_no_other_module(
     assert len(registry.advice.rank(task, info()).ranked) == len(three) + 1
 
 
+@pytest.mark.home("versions")
 def test_lost_moments_leave_a_module_out_until_it_is_measured_again(
     registry: Registry,
-    three: dict[str, tuple[ModuleRecord, ModuleMoments]],
+    three: Three,
     tmp_path: Path,
 ) -> None:
     record, _ = three["good"]
@@ -186,18 +204,17 @@ def test_lost_moments_leave_a_module_out_until_it_is_measured_again(
     private_copy(registry, there).unlink()
     in_mlflow(registry, record, there).unlink()
     found = registry.advice.rank(task, info())
-    assert names(found) == ["fair", "bad"]
+    assert names(found, three) == ["fair", "bad"]
     assert [(one.module.id, one.reason) for one in found.left_out] == [(record.id, "moments")]
     keep(registry, record, tmp_path)
-    assert names(registry.advice.rank(task, info())) == ["good", "fair", "bad"]
+    assert names(registry.advice.rank(task, info()), three) == ["good", "fair", "bad"]
 
 
-def test_modules_that_are_lost_are_not_offered(
-    registry: Registry, three: dict[str, tuple[ModuleRecord, ModuleMoments]]
-) -> None:
+@pytest.mark.home("versions")
+def test_modules_that_are_lost_are_not_offered(registry: Registry, three: Three) -> None:
     saga.update(registry.backends, three["good"][0], state="LOST")
     found = registry.advice.rank(parse_task("cat, dog"), info())
-    assert (names(found), found.left_out) == (["fair", "bad"], ())
+    assert (names(found, three), found.left_out) == (["fair", "bad"], ())
 
 
 @dataclass(frozen=True)
@@ -219,18 +236,18 @@ def features(seed: int, count: int) -> tuple[Tensor, Tensor]:
     return phi / phi.norm(dim=1, keepdim=True), labels
 
 
+@pytest.mark.home("versions")
 @pytest.mark.parametrize(("count", "few"), [(80, True), (1200, False)])
 def test_kept_features_tell_accuracy_and_how_sure_the_score_is(
     registry: Registry,
-    examples: Examples,
+    records: tuple[ModuleRecord, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     count: int,
     few: bool,
 ) -> None:
     kept = {}
-    for seed in range(3):
-        record = store_one(registry, examples.first(seed))
+    for seed, record in enumerate(records):
         train, validation = features(seed, count), features(seed + 50, 200)
         both = (accumulate([part], CLASSES, BASE) for part in (train, validation))
         write_moments(tmp_path / "new", ModuleMoments(record.id, *both, 0.1))
@@ -273,10 +290,9 @@ def test_kept_features_tell_accuracy_and_how_sure_the_score_is(
 
 
 def test_why_there_is_no_accuracy_is_said(
-    registry: Registry,
-    three: dict[str, tuple[ModuleRecord, ModuleMoments]],
-    monkeypatch: pytest.MonkeyPatch,
+    shared: tuple[Registry, Three], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    registry, _ = shared
     ranked = registry.advice.rank(parse_task("cat, dog"), info(), top=2).ranked
     assert [one.reason for one in ranked] == ["features", "features", None]
     assert "are not in the cache any more" in (ranked[0].message or "")
@@ -291,10 +307,11 @@ def test_why_there_is_no_accuracy_is_said(
         assert "no held-out examples" in (one.message or "")
 
 
+@pytest.mark.home("one")
 def test_the_modules_own_task_is_known_by_its_facts(
-    registry: Registry, examples: Examples, tmp_path: Path
+    registry: Registry, records: tuple[ModuleRecord, ...], tmp_path: Path
 ) -> None:
-    record = store_one(registry, examples.first())
+    (record,) = records
     made = ModuleMoments(record.id, class_moments(0), class_moments(1), 0.1)
     write_moments(tmp_path / "own", made)
     registry.moments.store(record, tmp_path / "own")
@@ -339,10 +356,9 @@ def test_the_name_of_a_folder_or_a_file_does_not_tell_what_is_in_it(
 
 
 def test_ranking_changes_nothing_that_other_threads_could_see(
-    registry: Registry,
-    three: dict[str, tuple[ModuleRecord, ModuleMoments]],
-    monkeypatch: pytest.MonkeyPatch,
+    shared: tuple[Registry, Three], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    registry, _ = shared
     seen = []
 
     def look() -> None:

@@ -16,9 +16,9 @@ from modkernel.reuse.scores import SCORES
 from modkernel.reuse.scores.table import ON_MOMENTS
 from modkernel.reuse.task import Task
 from modkernel.spec import OutputSpec
-from tests.registry.helpers.examples import Examples, store_one
 from tests.registry.test_store import alter, kept_folder
 
+pytestmark = pytest.mark.home("one")
 NAMES = [name for name, score in SCORES.items() if score.needs not in ON_MOMENTS]
 
 
@@ -50,8 +50,8 @@ def written(path: Path, truth: GroundTruth) -> Path:
 
 
 @pytest.fixture
-def record(registry: Registry, examples: Examples) -> ModuleRecord:
-    return store_one(registry, examples.first())
+def record(records: tuple[ModuleRecord, ...]) -> ModuleRecord:
+    return records[0]
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -28,9 +28,16 @@ from modkernel.registry.bundles.write import export_bundle
 from modkernel.registry.sql.engine import open_database
 from modkernel.registry.sql.tables import Base
 from modkernel.registry.tracking import client
+from modkernel.reuse.moments_file import MOMENTS_FILE
 from modkernel.system.locks import locked
 from tests.registry.helpers.bundles import store_network
-from tests.registry.helpers.examples import EVALUATION, Examples, store_chain
+from tests.registry.helpers.examples import (
+    EVALUATION,
+    Examples,
+    store_chain,
+    store_one,
+    write_example_moments,
+)
 from tests.registry.helpers.joined import store_joined
 from tests.registry.helpers.mixed import PACKAGE, store_mixed
 
@@ -56,6 +63,17 @@ def _store_mixed(registry: Registry, trained: Path) -> None:
     export_bundle(registry, made.id, trained / BUNDLE)
 
 
+def _store_versions(registry: Registry, trained: Path) -> None:
+    for seed in range(3):
+        store_one(registry, Examples(trained).first(seed))
+
+
+def _store_measured(registry: Registry, trained: Path) -> None:
+    stored = Examples(trained).first()
+    write_example_moments(stored.folder / MOMENTS_FILE, stored.id)
+    store_one(registry, stored)
+
+
 HOMES: dict[str, Callable[[Registry, Path], object]] = {
     "empty": lambda *_: None,
     "chain": lambda registry, trained: store_chain(registry, Examples(trained).chain()),
@@ -63,11 +81,15 @@ HOMES: dict[str, Callable[[Registry, Path], object]] = {
     "bundle": _store_bundle,
     "joined": lambda registry, trained: store_joined(registry, Examples(trained)),
     "mixed": _store_mixed,
+    "one": lambda registry, trained: store_one(registry, Examples(trained).first()),
+    "versions": _store_versions,
+    "measured": _store_measured,
 }
 """By the name of a home, what stores into its registry, with a folder for the trained modules.
 
 Those of 'chain', 'network' and 'bundle' are `Examples.chain()`, stored as net.hidden-1,
-net.hidden-2 and net.output; the latter two have a network 'net' of them.
+net.hidden-2 and net.output; the latter two have a network 'net' of them. 'one' has
+`Examples.first()` as net.hidden-1, 'measured' its moments too, and 'versions' those of three seeds.
 """
 
 
@@ -84,6 +106,7 @@ def copy_home(
             if left out they are gone, as they are once a flow has ended.
     """
     made = made_once(factory, name, lambda folder: _store(factory, name, folder))
+    _artifact_repos_cache.clear()  # By the ids of models, which lie elsewhere in each copy.
     shutil.copytree(made / "home", home, dirs_exist_ok=True)
     if (made / "trained").exists():
         if trained is not None:
@@ -93,6 +116,16 @@ def copy_home(
                 "UPDATE modules SET source = replace(source, ?, ?)",
                 (str(made / "trained"), str(trained or "gone")),
             )
+
+
+@contextmanager
+def opened_copy(factory: pytest.TempPathFactory, name: str) -> Iterator[Registry]:
+    """The registry of a copy of a home, for several tests that only read it."""
+    settings = Settings(home=factory.mktemp(name) / "home", lease_seconds=1)
+    copy_home(factory, name, settings.home)
+    with Registry.open(settings) as registry:
+        yield registry
+    close_mlflow(settings.mlflow_uri)
 
 
 def _store(factory: pytest.TempPathFactory, name: str, folder: Path) -> None:
