@@ -10,14 +10,14 @@ import torch
 
 from modkernel.data import ExampleDigests
 from modkernel.modules.stored import StoredModule, write_module
-from modkernel.registry import Advice, Ranked, Registry
+from modkernel.registry import Advice, ModuleRecord, Ranked, Registry
 from modkernel.registry.advice import ranking
 from modkernel.reuse.moments import ModuleMoments, accumulate
 from modkernel.reuse.moments_file import write_moments
 from modkernel.reuse.scores import reusability
 from modkernel.reuse.task import parse_task
 from tests.modkernel.helpers.stored_examples import FACTS, PREPROCESSING, make_hidden
-from tests.registry.helpers.examples import Examples, store_chain, store_one
+from tests.registry.helpers.examples import store_chain
 from tests.registry.test_advice import BASE, CLASSES, Kept, features, info, keep
 
 
@@ -44,15 +44,16 @@ def test_validation_examples_that_a_chain_was_trained_on_tell_no_accuracy(
     assert one.interval is not None, "training examples are told by"
 
 
+@pytest.mark.home("one")
 @pytest.mark.parametrize("stride", [1, 3, 1000])
 def test_held_out_examples_that_a_module_was_trained_on_are_left_out(
     registry: Registry,
-    examples: Examples,
+    records: tuple[ModuleRecord, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     stride: int,
 ) -> None:
-    record = store_one(registry, examples.first())
+    (record,) = records
     train, (phi, labels) = features(0, 80), features(50, 200)
     both = (accumulate([part], CLASSES, BASE) for part in (train, (phi, labels)))
     write_moments(tmp_path / "new", ModuleMoments(record.id, *both, 0.1))
@@ -82,15 +83,16 @@ def test_held_out_examples_that_a_module_was_trained_on_are_left_out(
         assert (one.reason, without.seen) == (None, 0)
 
 
+@pytest.mark.home("one")
 @pytest.mark.parametrize("own", [40, 0])
 def test_training_examples_that_are_validated_on_tell_no_accuracy(
     registry: Registry,
-    examples: Examples,
+    records: tuple[ModuleRecord, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     own: int,
 ) -> None:
-    record = store_one(registry, examples.first())
+    (record,) = records
     train, held = features(0, 80), features(50, 40)
     # Of a small set, after the validation examples of its own come some that are trained on.
     lent = tuple(part[:12] for part in train)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,10 @@ from urllib.error import HTTPError
 import pytest
 
 from modkernel.errors import AmbiguousError, BundleError, ModkernelError, NotFoundError
-from modkernel.registry import Registry
+from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.bundles.exchange import INDEX, Index, pull, push
-from tests.registry.helpers.bundles import left_files, rows, store_network
-from tests.registry.helpers.examples import Examples, store_one
+from tests.registry.helpers.bundles import left_files, rows
+from tests.registry.helpers.stored_homes import made_once, opened_copy
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -43,10 +44,9 @@ def read_index(folder: Path) -> Index:
     return Index.model_validate_json((folder / INDEX).read_bytes())
 
 
-def test_what_one_pushes_another_pulls(
-    registry: Registry, other: Registry, examples: Examples, tmp_path: Path
-) -> None:
-    made, share = store_network(registry, examples, tmp_path), tmp_path / "a" / "share"
+@pytest.mark.home("bundle")
+def test_what_one_pushes_another_pulls(registry: Registry, other: Registry, tmp_path: Path) -> None:
+    made, share = registry.networks.resolve("net"), tmp_path / "a" / "share"
     pushed = push(registry, "net", str(share))
     assert (pushed.manifest.id, pushed.is_new, pushed.path.name) == (
         made.id,
@@ -67,10 +67,11 @@ def test_what_one_pushes_another_pulls(
     assert pull(other, made.id, str(share)).new == frozenset()
 
 
+@pytest.mark.home("versions")
 def test_a_name_means_what_was_pushed_last(
-    registry: Registry, other: Registry, examples: Examples, tmp_path: Path
+    registry: Registry, other: Registry, records: tuple[ModuleRecord, ...], tmp_path: Path
 ) -> None:
-    first, second = (store_one(registry, examples.first(seed)) for seed in (0, 1))
+    first, second, _ = records
     push(registry, first.id, str(tmp_path / "share"))
     os.utime(tmp_path / "share" / f"{first.id}.mkb", (0, 0))
     push(registry, second.id, str(tmp_path / "share"))
@@ -79,11 +80,11 @@ def test_a_name_means_what_was_pushed_last(
     assert pull(other, first.id[:10], str(tmp_path / "share")).new == {first.id}
 
 
+@pytest.mark.home("versions")
 def test_all_that_is_pushed_at_once_is_in_the_index(
-    registry: Registry, examples: Examples, tmp_path: Path
+    registry: Registry, records: tuple[ModuleRecord, ...], tmp_path: Path
 ) -> None:
-    records = [store_one(registry, examples.first(seed)) for seed in range(4)]
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda record: push(registry, record.id, str(tmp_path / "share")), records))
     assert set(read_index(tmp_path / "share").bundles) == {record.id for record in records}
     (tmp_path / "share" / f"{records[0].id}.mkb").unlink()
@@ -93,11 +94,16 @@ def test_all_that_is_pushed_at_once_is_in_the_index(
 
 
 @pytest.fixture
-def share(registry: Registry, examples: Examples, tmp_path: Path) -> Path:
+def share(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
     """A folder with two bundles."""
-    for seed in (0, 1):
-        push(registry, store_one(registry, examples.first(seed)).id, str(tmp_path / "share"))
-    return tmp_path / "share"
+
+    def make(folder: Path) -> None:
+        with opened_copy(tmp_path_factory, "versions") as registry:
+            for record in registry.modules.find()[:2]:
+                push(registry, record.id, str(folder))
+
+    made = made_once(tmp_path_factory, "two-bundles", make)
+    return Path(shutil.copytree(made, tmp_path / "share"))
 
 
 def swapped(share: Path) -> None:

@@ -18,7 +18,8 @@ from modkernel.registry.bundles.signing import fingerprint_of, make_key, read_ke
 from modkernel.registry.bundles.take_in import import_bundle
 from modkernel.registry.bundles.write import export_bundle
 from tests.registry.helpers.bundles import contents, manifest_of, rewrite, rows, write_raw
-from tests.registry.helpers.examples import Examples, store_one
+
+pytestmark = pytest.mark.home("one")
 
 
 def trusting(registry: Registry, *keys: object) -> Registry:
@@ -28,9 +29,8 @@ def trusting(registry: Registry, *keys: object) -> Registry:
 
 
 @pytest.fixture
-def signed(registry: Registry, examples: Examples, tmp_path: Path) -> tuple[Path, Path, str]:
+def signed(registry: Registry, tmp_path: Path) -> tuple[Path, Path, str]:
     """A bundle, the key that signed it, and its public half."""
-    store_one(registry, examples.first())
     key = tmp_path / "key"
     public = make_key(key)
     export_bundle(registry, "net.hidden-1", tmp_path / "a.mkb", read_key(key))

@@ -13,7 +13,8 @@ from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.data_made import folder_spec, image_folder, picture, places
 from tests.registry.helpers.bundles import rows
-from tests.registry.helpers.examples import Examples, store_one
+
+pytestmark = pytest.mark.home("one")
 
 
 def contents(spec: DatasetSpec, where: Path) -> dict[str, list[bytes]]:
@@ -35,9 +36,7 @@ CHANGES = ({}, {"split_seed": 3}, {"test_fraction": 0.5})
 GIVEN = ({}, {"pairs_fingerprint": "p"}, {"labels_fingerprint": "l"})
 
 
-def test_the_count_is_that_of_comparing_every_file(
-    any_settings: Settings, examples: Examples, tmp_path: Path
-) -> None:
+def test_the_count_is_that_of_comparing_every_file(any_settings: Settings, tmp_path: Path) -> None:
     old = folder_spec(image_folder(tmp_path / "old", {"a": 30, "b": 30}))
     grown = folder_spec(image_folder(tmp_path / "new", {"a": 40, "b": 30}))
     for number in range(9):  # Copies of old pictures, under other names and in another class.
@@ -46,7 +45,7 @@ def test_the_count_is_that_of_comparing_every_file(
     with Registry.open(any_settings) as registry:
         registry.examples.remember(before)
         registry.examples.remember(before)
-        record = store_one(registry, examples.first())
+        (record,) = registry.modules.find()
         for changes, given in product(CHANGES, GIVEN):
             new = grown.changed(**changes)
             after, tested = example_digests(new, places(tmp_path)), contents(new, tmp_path)["test"]
@@ -64,7 +63,7 @@ def test_the_count_is_that_of_comparing_every_file(
 
 
 def test_what_a_bundle_says_serves_until_somebody_has_read_the_data(
-    any_settings: Settings, examples: Examples
+    any_settings: Settings,
 ) -> None:
     fingerprint, none = "d" * 64, np.empty(0, np.int64)
     part = np.arange(9)
@@ -72,7 +71,7 @@ def test_what_a_bundle_says_serves_until_somebody_has_read_the_data(
     told, other = (ExampleDigests(fingerprint, part[:n], none, none) for n in (1, 2))
     with Registry.open(any_settings) as registry:
         known = registry.examples
-        module = trained_on(store_one(registry, examples.first()), fingerprint)
+        module = trained_on(*registry.modules.find(), fingerprint)
 
         def seen() -> int:
             return int(known.seen([module], "e" * 64, part).trained.sum())
@@ -86,9 +85,9 @@ def test_what_a_bundle_says_serves_until_somebody_has_read_the_data(
 
 
 def test_what_is_not_known_is_said_and_the_very_same_data_cost_nothing(
-    registry: Registry, examples: Examples, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, records: tuple[ModuleRecord, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = store_one(registry, examples.first())
+    (record,) = records
     found = registry.examples.seen([record], "a" * 64, np.arange(5))
     assert found.unknown == (record,)
     assert not (found.trained | found.validated).any()

@@ -23,6 +23,7 @@ from tests.registry.helpers.processes import start
 from tests.registry.test_repair import KILLED, kill_while_storing, wait_for_the_lease
 from tests.registry.test_store import alter, kept_folder
 
+pytestmark = pytest.mark.home("measured")
 OTHER = "e" * 64
 """Fingerprint of data that no module was trained on."""
 
@@ -50,12 +51,10 @@ def rows(registry: Registry) -> int:
 
 @pytest.fixture
 def measured(registry: Registry, examples: Examples) -> tuple[ModuleRecord, MomentsRecord]:
-    """A module that training has measured on its own data."""
-    stored = examples.first()
-    write_example_moments(stored.folder / MOMENTS_FILE, stored.id)
-    record = store_one(registry, stored)
+    """A module that training has measured on its own data; the files it left are gone."""
+    (record,) = registry.modules.find()
     (there,) = registry.moments.of(record)
-    shutil.rmtree(stored.folder)
+    shutil.rmtree(examples.folder)
     return record, there
 
 
@@ -123,11 +122,12 @@ def test_keeping_twice_changes_nothing(
     assert rows(registry) == 1
 
 
+@pytest.mark.home("one")
 def test_many_that_keep_at_once_all_get_the_first_ones(
-    any_settings: Settings, examples: Examples, tmp_path: Path
+    any_settings: Settings, tmp_path: Path
 ) -> None:
     with Registry.open(any_settings) as registry:
-        record = store_one(registry, examples.first())
+        (record,) = registry.modules.find()
         files = [tmp_path / f"{seed}.safetensors" for seed in range(4)]
         for seed, file in enumerate(files):
             write_example_moments(file, record.id, seed=seed)
@@ -151,23 +151,25 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
 
 
-@pytest.mark.parametrize("damage", [cut_short, lambda path: path.write_bytes(b"?"), Path.unlink])
+@pytest.mark.home("one")
 def test_what_is_no_file_of_moments_is_refused(
-    registry: Registry, examples: Examples, damage: Callable[[Path], None], tmp_path: Path
+    registry: Registry, records: tuple[ModuleRecord, ...], tmp_path: Path
 ) -> None:
-    record = store_one(registry, examples.first())
+    (record,) = records
     file = tmp_path / "new.safetensors"
-    write_example_moments(file, record.id)
-    damage(file)
-    with pytest.raises(ArtifactError):
-        registry.moments.store(record, file)
-    assert registry.moments.of(record) == ()
+    for damage in (cut_short, lambda path: path.write_bytes(b"?"), Path.unlink):
+        write_example_moments(file, record.id)
+        damage(file)
+        with pytest.raises(ArtifactError):
+            registry.moments.store(record, file)
+        assert registry.moments.of(record) == ()
 
 
+@pytest.mark.home("one")
 def test_a_module_that_is_not_stored(
-    registry: Registry, examples: Examples, tmp_path: Path
+    registry: Registry, records: tuple[ModuleRecord, ...], tmp_path: Path
 ) -> None:
-    record = store_one(registry, examples.first()).model_copy(update={"id": "b" * 64})
+    record = records[0].model_copy(update={"id": "b" * 64})
     write_example_moments(tmp_path / "new", record.id)
     with pytest.raises(NotFoundError, match="bbbbbbbbbbbb"):
         registry.moments.store(record, tmp_path / "new")
@@ -267,6 +269,7 @@ def _store_and_die_before_keeping(settings: Settings, folder: Path) -> None:
         store_one(registry, read_module(folder))
 
 
+@pytest.mark.home("empty")
 def test_a_crash_before_the_moments_are_kept_loses_only_them(
     settings: Settings, examples: Examples
 ) -> None:
@@ -284,13 +287,11 @@ def test_a_crash_before_the_moments_are_kept_loses_only_them(
 
 
 def test_undoing_a_module_forgets_its_moments(settings: Settings, examples: Examples) -> None:
-    stored = examples.first()
-    write_example_moments(stored.folder / MOMENTS_FILE, stored.id)
     with Registry.open(settings) as registry:
-        record = store_one(registry, stored)
+        (record,) = registry.modules.find()
         assert rows(registry) == 1
         shutil.rmtree(kept_folder(registry, record))
-        shutil.rmtree(stored.folder)
+        shutil.rmtree(examples.folder)
         assert [action.kind for action in registry.repair()] == ["lost"]
     again = examples.first()
     kill_while_storing(settings, again, "row pending")

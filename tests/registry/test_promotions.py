@@ -13,13 +13,14 @@ import pytest
 from mlflow import MlflowClient
 
 from modkernel.errors import NotAllowedError, NotFoundError, StoreError
-from modkernel.registry import Registry, Settings
+from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.records import PromotionRecord
-from tests.registry.conftest import free_port
-from tests.registry.helpers.examples import Examples, store_chain, store_one
+from tests.registry.conftest import free_port, seldom_postgres
+from tests.registry.helpers.examples import Examples, store_one
 from tests.registry.helpers.servers import mlflow_server
 
 NAME = "net.hidden-1"
+pytestmark = pytest.mark.home("versions")
 
 
 @pytest.fixture
@@ -28,27 +29,21 @@ def registry(any_settings: Settings) -> Iterator[Registry]:
         yield opened
 
 
-@pytest.fixture
-def three(registry: Registry, examples: Examples) -> Registry:
-    for seed in range(3):
-        store_one(registry, examples.first(seed), NAME)
-    return registry
-
-
 def told(registry: Registry) -> list[tuple[int | None, int | None, str | None, str | None]]:
     return [(one.before, one.version, one.who, one.reason) for one in registry.promotions.history()]
 
 
-def test_who_moved_what_from_where_and_why(three: Registry) -> None:
-    me, client = getpass.getuser(), three.backends.client
-    three.promotions.promote(NAME, "best", 1, "first of all")
+@seldom_postgres
+def test_who_moved_what_from_where_and_why(registry: Registry) -> None:
+    me, client = getpass.getuser(), registry.backends.client
+    registry.promotions.promote(NAME, "best", 1, "first of all")
     client.set_registered_model_alias(NAME, "best", "2")
-    three.promotions.sync()
-    moved = three.promotions.promote(NAME, "best", 3)
+    registry.promotions.sync()
+    moved = registry.promotions.promote(NAME, "best", 3)
     assert (moved.before, moved.version, moved.who) == (2, 3, me)
-    three.promotions.promote(NAME, "best", 3, "again: nothing happens")
-    three.promotions.demote(NAME, "best", "enough")
-    assert told(three) == [
+    registry.promotions.promote(NAME, "best", 3, "again: nothing happens")
+    registry.promotions.demote(NAME, "best", "enough")
+    assert told(registry) == [
         (None, 1, me, "first of all"),
         (1, 2, None, None),
         (2, 3, me, None),
@@ -56,66 +51,69 @@ def test_who_moved_what_from_where_and_why(three: Registry) -> None:
     ]
     assert client.get_registered_model(NAME).aliases == {}
     with pytest.raises(NotFoundError, match="no alias 'best'"):
-        three.promotions.demote(NAME, "best")
+        registry.promotions.demote(NAME, "best")
 
 
-def test_what_was_moved_by_hand_meanwhile_is_nobodys(three: Registry) -> None:
-    three.backends.client.set_registered_model_alias(NAME, "best", "2")
-    three.promotions.promote(NAME, "best", 1)
-    assert told(three) == [(None, 2, None, None), (2, 1, getpass.getuser(), None)]
+@seldom_postgres
+def test_what_was_moved_by_hand_meanwhile_is_nobodys(registry: Registry) -> None:
+    registry.backends.client.set_registered_model_alias(NAME, "best", "2")
+    registry.promotions.promote(NAME, "best", 1)
+    assert told(registry) == [(None, 2, None, None), (2, 1, getpass.getuser(), None)]
 
 
-def test_back_and_further_back(three: Registry) -> None:
+@seldom_postgres
+def test_back_and_further_back(registry: Registry) -> None:
     for version in (1, 2, 3):
-        three.promotions.promote(NAME, "best", version)
-    assert three.promotions.rollback(NAME, "best", "worse").version == 2
-    assert three.promotions.rollback(NAME, "best").version == 1
+        registry.promotions.promote(NAME, "best", version)
+    assert registry.promotions.rollback(NAME, "best", "worse").version == 2
+    assert registry.promotions.rollback(NAME, "best").version == 1
     with pytest.raises(NotFoundError, match="no other version before version 1"):
-        three.promotions.rollback(NAME, "best")
-    assert [one.reason for one in three.promotions.history()][-2:] == [
+        registry.promotions.rollback(NAME, "best")
+    assert [one.reason for one in registry.promotions.history()][-2:] == [
         "rolled back: worse",
         "rolled back",
     ]
     # An old version that is promoted again is a move like any other.
     for version in (3, 2, 3, 1, 3):
-        three.promotions.promote(NAME, "best", version)
-    assert [three.promotions.rollback(NAME, "best").version for _ in range(3)] == [1, 3, 2]
-    three.promotions.promote(NAME, "other", 1)
-    three.promotions.promote(NAME, "other", 3)
-    three.promotions.demote(NAME, "best")
-    three.promotions.demote(NAME, "other")
-    three.promotions.promote(NAME, "other", 3)
-    three.delete_module(three.modules.resolve(f"{NAME}/1"))
+        registry.promotions.promote(NAME, "best", version)
+    assert [registry.promotions.rollback(NAME, "best").version for _ in range(3)] == [1, 3, 2]
+    registry.promotions.promote(NAME, "other", 1)
+    registry.promotions.promote(NAME, "other", 3)
+    registry.promotions.demote(NAME, "best")
+    registry.promotions.demote(NAME, "other")
+    registry.promotions.promote(NAME, "other", 3)
+    registry.delete_module(registry.modules.resolve(f"{NAME}/1"))
     with pytest.raises(NotFoundError, match=r"Version 1 of .* is gone"):
-        three.promotions.rollback(NAME, "other")
+        registry.promotions.rollback(NAME, "other")
 
 
-def test_a_protected_alias_is_moved_by_those_who_may(three: Registry) -> None:
+@seldom_postgres
+def test_a_protected_alias_is_moved_by_those_who_may(registry: Registry) -> None:
     me = getpass.getuser()
-    three.promotions.promote(NAME, "production", 1)
-    others = three.settings.model_copy(
+    registry.promotions.promote(NAME, "production", 1)
+    others = registry.settings.model_copy(
         update={"protected_aliases": ("production:anna", "production:otto")}
     )
-    with Registry.open(others) as registry:
+    with Registry.open(others) as theirs:
         for move in (
-            lambda: registry.promotions.promote(NAME, "production", 2),
-            lambda: registry.promotions.demote(NAME, "production"),
+            lambda: theirs.promotions.promote(NAME, "production", 2),
+            lambda: theirs.promotions.demote(NAME, "production"),
         ):
             with pytest.raises(NotAllowedError, match=f"{me} may not .* ask one of anna, otto"):
                 move()
-        assert registry.promotions.promote(NAME, "staging", 2).version == 2
-    mine = three.settings.model_copy(
+        assert theirs.promotions.promote(NAME, "staging", 2).version == 2
+    mine = registry.settings.model_copy(
         update={"protected_aliases": ("production:anna", f"production:{me}")}
     )
-    with Registry.open(mine) as registry:
-        assert registry.promotions.promote(NAME, "production", 2).version == 2
+    with Registry.open(mine) as owned:
+        assert owned.promotions.promote(NAME, "production", 2).version == 2
 
 
-def test_whoever_sees_it_first_the_name_of_who_moved_it_is_kept(three: Registry) -> None:
+def test_whoever_sees_it_first_the_name_of_who_moved_it_is_kept(registry: Registry) -> None:
     stop = threading.Event()
 
     def look() -> None:
-        with Registry.open(three.settings) as other:
+        with Registry.open(registry.settings) as other:
             while not stop.is_set():
                 other.promotions.sync()
 
@@ -123,18 +121,19 @@ def test_whoever_sees_it_first_the_name_of_who_moved_it_is_kept(three: Registry)
     looking.start()
     try:
         for version in (1, 2, 3, 1, 2, 3):
-            three.promotions.promote(NAME, "best", version, f"to {version}")
+            registry.promotions.promote(NAME, "best", version, f"to {version}")
     finally:
         stop.set()
         looking.join()
-    assert told(three) == [
+    assert told(registry) == [
         (before, version, getpass.getuser(), f"to {version}")
         for before, version in ((None, 1), (1, 2), (2, 3), (3, 1), (1, 2), (2, 3))
     ]
 
 
-def test_networks_have_aliases_too(registry: Registry, examples: Examples) -> None:
-    records = store_chain(registry, examples.chain())
+@seldom_postgres
+@pytest.mark.home("chain")
+def test_networks_have_aliases_too(registry: Registry, records: tuple[ModuleRecord, ...]) -> None:
     first, second = (
         registry.networks.add("net", [one.id for one in records[:many]]) for many in (2, 3)
     )
@@ -151,20 +150,20 @@ def test_networks_have_aliases_too(registry: Registry, examples: Examples) -> No
             registry.networks.resolve(wrong)
 
 
-def test_each_move_is_news_to_one_asker_and_again_if_he_fails(three: Registry) -> None:
-    client = three.backends.client
+def test_each_move_is_news_to_one_asker_and_again_if_he_fails(registry: Registry) -> None:
+    client = registry.backends.client
     for version in ("1", "2"):
         client.set_registered_model_alias(NAME, "best", version)
-        three.promotions.sync()
-    with suppress(ZeroDivisionError), three.promotions.news() as moves:
-        with three.promotions.news() as meanwhile:
+        registry.promotions.sync()
+    with suppress(ZeroDivisionError), registry.promotions.news() as moves:
+        with registry.promotions.news() as meanwhile:
             assert meanwhile == ()
         raise ZeroDivisionError
-    three.promotions.demote(NAME, "best")
+    registry.promotions.demote(NAME, "best")
     given: list[PromotionRecord] = []
 
     def ask() -> None:
-        with Registry.open(three.settings) as other, other.promotions.news() as moves:
+        with Registry.open(registry.settings) as other, other.promotions.news() as moves:
             given.extend(moves)
 
     asking = [threading.Thread(target=ask) for _ in range(4)]
@@ -183,8 +182,7 @@ def test_aliases_behind_a_server_are_looked_up_without_listing_all_models(
         raise AssertionError("the server was asked for all that it knows")
 
     with Registry.open(settings) as registry:
-        for seed, name in enumerate((NAME, NAME, "other")):
-            store_one(registry, examples.first(seed), name)
+        store_one(registry, examples.first(7), "other")
     with mlflow_server(settings, free_port(), tmp_path / "files") as address:
         served = Settings(home=settings.home, mlflow_uri=address)
         with Registry.open(served) as registry:

@@ -14,7 +14,7 @@ from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.tracking.artifacts import location_of
 from modkernel.registry.tracking.models import MODULE_TAG
 from modkernel.spec import DatasetSpec
-from tests.registry.conftest import close_mlflow
+from tests.registry.conftest import close_mlflow, seldom_postgres
 from tests.registry.helpers.examples import Examples, report_of, store_chain, store_one
 
 PICTURE = b"\x89PNG picture"
@@ -66,9 +66,9 @@ def test_one_postgresql_database_holds_both_stores(
 ) -> None:
     both = Settings(home=settings.home, database_url=postgres_url, mlflow_uri=postgres_url)
     with Registry.open(both) as registry:
-        *_, output = store_chain(registry, examples.chain())
-        assert registry.modules.resolve("net.output/1") == output
-        assert registry.modules.fetch(output).id == output.id
+        record = store_one(registry, examples.first())
+        assert registry.modules.resolve("net.hidden-1/1") == record
+        assert registry.modules.fetch(record).id == record.id
         assert registry.verify() == ()
     close_mlflow(both.mlflow_uri)
 
@@ -76,6 +76,7 @@ def test_one_postgresql_database_holds_both_stores(
 BIRDS = tuple(f"kind-of-bird-{number:03d}" for number in range(450))
 
 
+@seldom_postgres
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -170,8 +171,11 @@ def test_run_and_model_show_what_the_module_reached(registry: Registry, examples
     assert (model.tags["module_id"], model.tags["kind"]) == (record.id, "hidden")
 
 
-def test_the_files_lie_in_the_data_sets_experiment(registry: Registry, examples: Examples) -> None:
-    record = store_one(registry, examples.first())
+@pytest.mark.home("one")
+def test_the_files_lie_in_the_data_sets_experiment(
+    registry: Registry, records: tuple[ModuleRecord, ...]
+) -> None:
+    (record,) = records
     folder = kept_folder(registry, record)
     assert folder.is_relative_to(registry.settings.artifact_root / "digits")
     names = {path.name for path in folder.iterdir()}
@@ -194,10 +198,11 @@ def test_an_upstream_that_is_not_stored(registry: Registry, examples: Examples) 
     assert (registry.modules.find(), registry.verify()) == ((), ())
 
 
+@pytest.mark.home("chain")
 def test_finding_by_what_a_module_stands_on_and_takes(
-    registry: Registry, examples: Examples
+    registry: Registry, records: tuple[ModuleRecord, ...], examples: Examples
 ) -> None:
-    first, second, output = store_chain(registry, examples.chain())
+    first, second, output = records
     other = store_one(registry, examples.first(seed=1))
     assert registry.modules.find() == (first, second, output, other)
     assert registry.modules.find(name="net.hidden-1") == (first, other)
@@ -214,12 +219,16 @@ def alter(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.home("one")
 @pytest.mark.parametrize("name", [WEIGHTS_FILE, SPEC_FILE])
 @pytest.mark.parametrize("damage", [alter, Path.unlink])
 def test_damage_in_the_store_is_found_at_every_load(
-    registry: Registry, examples: Examples, name: str, damage: Callable[[Path], None]
+    registry: Registry,
+    records: tuple[ModuleRecord, ...],
+    name: str,
+    damage: Callable[[Path], None],
 ) -> None:
-    record = store_one(registry, examples.first())
+    (record,) = records
     damage(kept_folder(registry, record) / name)
     with pytest.raises(ArtifactError, match=rf"{name}.*modkernel repair") as caught:
         registry.modules.fetch(record)
@@ -228,12 +237,16 @@ def test_damage_in_the_store_is_found_at_every_load(
     assert [problem.kind for problem in registry.verify()] == ["artifact"]
 
 
+@pytest.mark.home("one")
 @pytest.mark.parametrize("name", [WEIGHTS_FILE, SPEC_FILE])
 @pytest.mark.parametrize("damage", [alter, Path.unlink])
 def test_a_damaged_private_copy_is_fetched_again(
-    registry: Registry, examples: Examples, name: str, damage: Callable[[Path], None]
+    registry: Registry,
+    records: tuple[ModuleRecord, ...],
+    name: str,
+    damage: Callable[[Path], None],
 ) -> None:
-    record = store_one(registry, examples.first())
+    (record,) = records
     folder = registry.modules.fetch(record).folder
     whole = (folder / name).read_bytes()
     damage(folder / name)
@@ -241,9 +254,9 @@ def test_a_damaged_private_copy_is_fetched_again(
     assert (folder / name).read_bytes() == whole
 
 
-def test_the_private_copy_is_a_copy(registry: Registry, examples: Examples) -> None:
-    record = store_one(registry, examples.first())
-    alter(registry.modules.fetch(record).folder / WEIGHTS_FILE)
+@pytest.mark.home("one")
+def test_the_private_copy_is_a_copy(registry: Registry, records: tuple[ModuleRecord, ...]) -> None:
+    alter(registry.modules.fetch(records[0]).folder / WEIGHTS_FILE)
     assert registry.verify() == ()
 
 
