@@ -61,6 +61,16 @@ def metrics_now(
     ]
 
 
+def metrics_of_epochs(lines: Sequence[Mapping[str, Any]]) -> list[Metric]:
+    """The same of progress events, each at its epoch."""
+    return [
+        metric
+        for line in lines
+        for metric in metrics_now(line, int(line["epoch"]))
+        if metric.key not in ("epoch", "epochs")
+    ]
+
+
 def metrics_of(report: TrainReport) -> dict[str, float]:
     """The numbers of a report that a person compares modules by."""
     best = next((line for line in report.history if line.epoch == report.best_epoch), None)

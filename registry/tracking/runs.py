@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelInput, Metric, Run, RunTag, ViewType
+from mlflow.entities import LoggedModelInput, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import (
@@ -34,6 +34,7 @@ from modkernel.registry.tracking.fields import (
     dataset_input,
     log_inputs,
     metrics_now,
+    metrics_of_epochs,
     parameters_of,
     params_of,
 )
@@ -110,8 +111,7 @@ class Runs:
             self.log_epochs(resumed, epochs)
             return resumed
         run_id = _create(client, experiment_id, name, tags)
-        params = params_of(parameters_of(spec))
-        client.log_batch(run_id, metrics=_of_epochs(epochs), params=params)
+        client.log_batch(run_id, metrics_of_epochs(epochs), params_of(parameters_of(spec)))
         log_inputs(client, run_id, [dataset_input(spec.dataset, dataset)])
         return run_id
 
@@ -221,13 +221,9 @@ class Runs:
 
     @speaks_with_mlflow
     def is_running(self, run_id: str) -> bool:
-        """Whether the run has not ended."""
-        return bool(self.client.get_run(run_id).info.status == "RUNNING")
-
-    @speaks_with_mlflow
-    def has(self, run_id: str) -> bool:
-        """Whether MLflow has the run, deleted or not."""
-        return self._get(run_id) is not None
+        """Whether MLflow has the run, and it has not ended."""
+        run = self._get(run_id)
+        return run is not None and run.info.status == "RUNNING"
 
     @speaks_with_mlflow
     def doomed(self, run_id: str) -> Doomed | None:
@@ -272,8 +268,8 @@ class Runs:
         if not lines:
             return
         there = {m.step for m in self.client.get_metric_history(run_id, "seconds")}
-        new = _of_epochs([line for line in lines if line["epoch"] not in there])
-        self.client.log_batch(run_id, metrics=new)
+        new = [line for line in lines if line["epoch"] not in there]
+        self.client.log_batch(run_id, metrics_of_epochs(new))
 
     @speaks_with_mlflow
     def log_metrics(self, run_id: str, values: Mapping[str, Any]) -> None:
@@ -355,15 +351,6 @@ class Runs:
     def finish(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         """End the run."""
         self.client.set_terminated(run_id, status)
-
-
-def _of_epochs(lines: Sequence[Mapping[str, Any]]) -> list[Metric]:
-    return [
-        metric
-        for line in lines
-        for metric in metrics_now(line, int(line["epoch"]))
-        if metric.key not in ("epoch", "epochs")
-    ]
 
 
 def network_of(name: str) -> str:

@@ -272,7 +272,7 @@ def close_dead_runs(backends: Backends) -> Iterator[Action]:
 
 def _close(backends: Backends, run: RunningRun) -> Iterator[Action]:
     # It may have been finished, or resumed and finished, since it was listed.
-    if not backends.runs.has(run.id) or not backends.runs.is_running(run.id):
+    if not backends.runs.is_running(run.id):
         return
     status = _status(backends, run.id)
     if status is None:
