@@ -85,6 +85,7 @@ class Models:
         # It knows the tracking URI of the process only.
         mlflow.set_tracking_uri(self.settings.mlflow_uri)
         client, run_id = self.client, record.run_id
+        assert run_id is not None
         made = mlflow.initialize_logged_model(
             name=record.name.replace(".", "-"),
             source_run_id=run_id,
