@@ -55,6 +55,7 @@ def read_given(items: Sequence[object], takes: Preprocessing) -> Tensor:
         raise DataError("There is nothing to predict: give at least one example.")
     read: list[Tensor] = []
     left = MOST_IN_ALL
+    doubts: list[DataError | None] = []
     for number, item in enumerate(items, start=1):
         what = f"Example {number} of {len(items)}"
         if isinstance(item, bytes | bytearray | str):
@@ -66,9 +67,12 @@ def read_given(items: Sequence[object], takes: Preprocessing) -> Tensor:
             content = _decoded(item, what) if isinstance(item, str) else bytes(item)
             example, pixels = _picture(content, takes, what, left)
         else:
-            example, pixels = _numbers(item, takes, what), 0
+            example, pixels = _numbers(item, takes, what, doubts), 0
         left -= pixels
         read.append(example)
+    doubt = next(filter(None, doubts), None)
+    if doubt is not None and None not in doubts:
+        raise doubt
     return torch.stack(read)
 
 
@@ -121,7 +125,14 @@ def _known(name: str) -> bool:
     return name in Image.OPEN
 
 
-def _numbers(item: object, takes: Preprocessing, what: str) -> Tensor:
+def _numbers(
+    item: object, takes: Preprocessing, what: str, doubts: list[DataError | None]
+) -> Tensor:
+    """An example of numbers.
+
+    Of a picture of 0 and 1 that may be two things, `doubts` gets the error; it is right as bytes if
+    another one has values above 1, of which it gets None.
+    """
     shape = takes.shape
     try:
         with np.errstate(over="ignore"):
@@ -147,7 +158,13 @@ def _numbers(item: object, takes: Preprocessing, what: str) -> Tensor:
                 f"{what} has numbers other than the whole ones from 0 to 255: give pixels as they "
                 "are in an image file; the network normalises them itself."
             )
-        array = whole * np.uint8(factor_of(array, takes, what) or 1)
+        try:
+            factor = factor_of(array, takes, what)
+            doubts += [None] * (factor is None)
+        except DataError as error:
+            doubts.append(error)
+            factor = None
+        array = whole * np.uint8(factor or 1)
     if array.shape == (int(np.prod(shape)),):
         array = array.reshape(shape)
     if array.shape == shape:

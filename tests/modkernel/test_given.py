@@ -109,6 +109,10 @@ def test_a_picture_of_0_and_1_is_refused_where_it_may_be_dark_or_black_and_white
     for read in (lambda: read_given([dark], GREY), lambda: read_rows(tmp_path / "new.npz", GREY)):
         with pytest.raises(DataError, match=r"0 and 1 alone.* where 1 is white, else"):
             read()
+    bright = np.arange(64).reshape(8, 8).tolist()
+    assert read_given([dark, bright], GREY)[0].max() == 1, "as both are in a file: bytes"
+    with pytest.raises(DataError, match="Example 2 of 2 holds 0 and 1 alone"):
+        read_given([PNG, dark], GREY)
     assert read_given([dark.astype(np.uint8)], GREY).max() == 1
     assert read_given([dark.astype(bool)], GREY).max() == 255
     np.savez(tmp_path / "new.npz", x=(np.arange(64).reshape(1, 8, 8)).astype(kind))
