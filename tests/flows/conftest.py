@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
@@ -9,19 +10,34 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from prefect.settings import PREFECT_API_URL
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+from prefect.events.clients import NullEventsClient
+from prefect.events.worker import EventsWorker
+from prefect.settings import (
+    PREFECT_API_SSL_CERT_FILE,
+    PREFECT_API_URL,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    temporary_settings,
+)
 from prefect.testing.utilities import prefect_test_harness
 
 from modkernel.flows.plans import datasets
 from modkernel.flows.runtime import shared
 from modkernel.registry import Registry, Settings
 from modkernel.system.locks import locked
+from tests.flows.helpers.certificates import self_signed
 from tests.flows.helpers.servers import Up, running_up, surroundings
 from tests.flows.helpers.specs import tiny
-from tests.registry.conftest import close_mlflow
+from tests.flows.helpers.trained import store_network
+from tests.registry.helpers.stored_homes import close_mlflow, copy_home
 
+BLANK = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+)
+"""A PNG of one white point."""
 _running: dict[str, ExitStack] = {}
 """What ends each server of `SERVED` that runs."""
 
@@ -42,10 +58,24 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[str]:
-    """The URL of the API of a bare Prefect server, which this process' flows use."""
+def prefect_server(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the API of a bare Prefect server, which this process' flows use.
+
+    Its tables are those of the template, neither logs nor events are sent to it, and its clients
+    load one certificate in place of a hundred: each of these is most of what a flow takes.
+    """
+    folder = tmp_path_factory.mktemp("prefect")
+    shutil.copyfile(template / "prefect" / "prefect.db", folder / "prefect-test.db")
+    lean = {
+        PREFECT_LOGGING_TO_API_ENABLED: False,
+        PREFECT_API_SSL_CERT_FILE: str(self_signed(folder, "127.0.0.1")[0]),
+    }
     with _shared("prefect_server") as stack:
-        stack.enter_context(prefect_test_harness(server_startup_timeout=120))
+        EventsWorker.set_client_override(NullEventsClient)
+        stack.callback(EventsWorker.set_client_override, None)
+        stack.enter_context(temporary_settings(lean))
+        with patch("prefect.testing.utilities.mkdtemp", lambda: str(folder)):
+            stack.enter_context(prefect_test_harness(server_startup_timeout=120))
         yield str(PREFECT_API_URL.value())
 
 
@@ -60,6 +90,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with locked(settings.home.parent / "lock"):
         if not done.exists():
             before = os.umask(0o077)
+            settings.ensure_home()
+            copy_home(tmp_path_factory, "empty", settings.home.parent / "empty")
+            empty = settings.home.parent / "empty" / "mlflow.db"
+            shutil.copyfile(empty, settings.home / "mlflow.db")  # With rights of our umask.
             with Registry.open(settings) as registry:
                 datasets.describe(registry, tiny().dataset)
             close_mlflow(settings.mlflow_uri)
@@ -92,21 +126,71 @@ def up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]
         yield stack.enter_context(running_up(home, environment))
 
 
+@pytest.fixture(scope="session")
+def trained_home(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that holds the network `net` of `tiny`, too."""
+    settings = Settings(home=tmp_path_factory.mktemp("trained") / "home")
+    shutil.copytree(template, settings.home)
+    with Registry.open(settings) as registry:
+        store_network(registry, tiny("net"))
+    close_mlflow(settings.mlflow_uri)
+    _artifact_repos_cache.clear()
+    return settings.home
+
+
+@contextmanager
+def registry_of(home: Path) -> Iterator[Registry]:
+    """The registry that flows of this process use; leases of two seconds."""
+    os.environ["MODKERNEL_HOME"] = str(home)
+    os.environ["MODKERNEL_LEASE_SECONDS"] = "2"
+    os.environ["MODKERNEL_CPU_SLOTS"] = str(os.cpu_count())  # One thread a child.
+    opened = shared.open_registry()
+    try:
+        yield opened
+    finally:
+        opened.close()
+        close_mlflow(opened.settings.mlflow_uri)
+        _artifact_repos_cache.clear()  # By ids, which are those of another copy of a home, too.
+        shared._open.cache_clear()
+
+
 @pytest.fixture
 def registry(
-    template: Path, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: Path, prefect_server: str, tmp_path: Path, blank_figures: None
 ) -> Iterator[Registry]:
-    """The registry that flows of this test use, in a home of its own; leases of two seconds."""
-    home = tmp_path / "home"
-    shutil.copytree(template, home)
-    monkeypatch.setenv("MODKERNEL_HOME", str(home))
-    monkeypatch.setenv("MODKERNEL_LEASE_SECONDS", "2")
-    monkeypatch.setenv("MODKERNEL_CPU_SLOTS", str(os.cpu_count()))  # One thread a child.
-    opened = shared.open_registry()
-    yield opened
-    opened.close()
-    close_mlflow(opened.settings.mlflow_uri)
-    shared._open.cache_clear()
+    """The registry that flows of this test use, in a home of its own; see `registry_of`."""
+    with registry_of(shutil.copytree(template, tmp_path / "home")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def with_net(
+    trained_home: Path, prefect_server: str, tmp_path: Path, blank_figures: None
+) -> Iterator[Registry]:
+    """Like `registry`, with the network `net` in it."""
+    with registry_of(shutil.copytree(trained_home, tmp_path / "home")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of modules and networks are one white point, but where a test asks for `drawn`.
+
+    To draw them takes a flow as long as all else in this process.
+    """
+    if "drawn" in request.fixturenames:
+        return
+    curve, judged = {"objective.png": BLANK}, {"evaluation.png": BLANK}
+    monkeypatch.setattr(
+        "modkernel.flows.display.figures.module_figures",
+        lambda report, _: (curve if report.history else {}) | (judged if report.evaluation else {}),
+    )
+    monkeypatch.setattr("modkernel.flows.display.figures.network_figure", lambda *_: BLANK)
+
+
+@pytest.fixture
+def drawn() -> None:
+    """The figures of this test are real; see `blank_figures`."""
 
 
 @pytest.fixture(autouse=True)

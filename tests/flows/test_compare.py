@@ -9,34 +9,41 @@ from xml.etree import ElementTree
 import pytest
 
 from modkernel.registry import Registry, Settings
-from tests.flows.helpers.commands import several
-from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
+from tests.flows.helpers.commands import run_here
+from tests.registry.helpers.examples import EVALUATION, Examples, store_one
+from tests.registry.helpers.stored_homes import close_mlflow, copy_home
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("compare")
-    with Registry.open(Settings(home=folder / "home")) as registry:
-        examples = Examples(folder / "trained")
-        records = store_chain(registry, examples.chain())
-        registry.networks.add("a<b", [one.id for one in records], EVALUATION)
-        store_one(registry, examples.first(seed=3))
-    return folder / "home"
+@pytest.fixture
+def home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = Settings(home=tmp_path / "home")
+    copy_home(tmp_path_factory, "chain", settings.home, tmp_path / "trained")
+    with Registry.open(settings) as registry:
+        ids = [record.id for record in registry.modules.find()]
+        registry.networks.add("a<b", ids, EVALUATION)
+        store_one(registry, Examples(tmp_path / "trained").first(seed=3))
+    close_mlflow(settings.mlflow_uri)
+    return settings.home
 
 
-def test_what_differs_and_the_drawings(home: Path, tmp_path: Path) -> None:
+def test_what_differs_and_the_drawings(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODKERNEL_HOME", str(home))
     png, svg, part = (tmp_path / name for name in ("c.png", "all.svg", "part.svg"))
     pair = ("net.hidden-1/1", "net.hidden-1/2")
-    differ, drawn, table, alone, graph, of, *unwritten = several(
-        home,
-        ("modules", "compare", *pair, "--json"),
-        ("modules", "compare", *pair, "--picture", str(png)),
-        ("modules", "compare", "net.hidden-1/1", "net.hidden-2", "net.output"),
-        ("modules", "compare", "net.output"),
-        ("modules", "graph", str(svg)),
-        ("modules", "graph", str(part), "--of", "net.hidden-1/2"),
-        ("modules", "graph", str(tmp_path)),
-        ("modules", "compare", *pair, "--picture", str(tmp_path)),
+    differ, drawn, table, alone, graph, of, *unwritten = (
+        run_here(*command)
+        for command in (
+            ("modules", "compare", *pair, "--json"),
+            ("modules", "compare", *pair, "--picture", str(png)),
+            ("modules", "compare", "net.hidden-1/1", "net.hidden-2", "net.output"),
+            ("modules", "compare", "net.output"),
+            ("modules", "graph", str(svg)),
+            ("modules", "graph", str(part), "--of", "net.hidden-1/2"),
+            ("modules", "graph", str(tmp_path)),
+            ("modules", "compare", *pair, "--picture", str(tmp_path)),
+        )
     )
     assert differ.json["seed"] == ["0", "3"]
     assert drawn.code == 0

@@ -39,13 +39,13 @@ UNTOUCHED = {
 """What the schedule dialog of Prefect 3.9 saves of a network where nothing was filled in."""
 
 
-def train_network_deployment() -> KeptDeployment:
-    (made,) = (one for one in deployments() if one.name == "train-network")
-    return made
+@pytest.fixture(scope="module")
+def made(prefect_server: str) -> dict[str, KeptDeployment]:
+    """All deployments by name."""
+    return {deployment.name: deployment for deployment in deployments(STORED)}
 
 
-def test_every_flow_has_a_deployment_with_a_form(prefect_server: str) -> None:
-    made = {deployment.name: deployment for deployment in deployments(STORED)}
+def test_every_flow_has_a_deployment_with_a_form(made: dict[str, KeptDeployment]) -> None:
     assert set(made) == {
         "train-network",
         "train-module",
@@ -74,8 +74,10 @@ def test_every_flow_has_a_deployment_with_a_form(prefect_server: str) -> None:
             client.create_flow_run_from_deployment(kept.id, parameters=shown)
 
 
-def test_the_form_explains_its_fields_and_bad_values_are_refused(prefect_server: str) -> None:
-    train_network_deployment().apply()
+def test_the_form_explains_its_fields_and_bad_values_are_refused(
+    made: dict[str, KeptDeployment],
+) -> None:
+    made["train-network"].apply()
     with get_client(sync_client=True) as client:
         kept = client.read_deployment_by_name("train-network/train-network")
         fields = kept.parameter_openapi_schema["properties"]
@@ -94,10 +96,10 @@ def test_the_form_explains_its_fields_and_bad_values_are_refused(prefect_server:
 
 
 def test_a_new_form_keeps_the_default_parameters_that_fit_it(
-    prefect_server: str, caplog: pytest.LogCaptureFixture
+    made: dict[str, KeptDeployment], caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = train_network_deployment()
-    made.apply()
+    train = made["train-network"]
+    train.apply()
     with get_client(sync_client=True) as client:
 
         def change(**fields: object) -> None:
@@ -109,22 +111,24 @@ def test_a_new_form_keeps_the_default_parameters_that_fit_it(
 
         mine = {"epochs": 7}
         change(parameter_openapi_schema=older, parameters=mine)
-        made.apply()
+        train.apply()
         found = client.read_deployment_by_name("train-network/train-network")
         assert (found.parameter_openapi_schema, found.parameters) == (form, mine)
         assert not caplog.messages
 
         change(parameter_openapi_schema=older, parameters={"epochs": -3})
-        made.apply()
+        train.apply()
         found = client.read_deployment_by_name("train-network/train-network")
-        assert (found.parameter_openapi_schema, found.parameters) == (form, made.parameters)
+        assert (found.parameter_openapi_schema, found.parameters) == (form, train.parameters)
         assert "{'epochs': -3}" in caplog.text
 
 
-def test_choices_change_and_what_is_set_and_scheduled_stays(prefect_server: str) -> None:
+def test_choices_change_and_what_is_set_and_scheduled_stays(
+    made: dict[str, KeptDeployment],
+) -> None:
     """Prefect deletes the runs to come of a deployment that changes: they are made again."""
-    (made,) = (one for one in deployments(STORED) if one.name == "compose-network")
-    made.apply()
+    compose = made["compose-network"]
+    compose.apply()
     soon = IntervalSchedule(
         interval=timedelta(hours=1), anchor_date=datetime.now(UTC) + timedelta(minutes=30)
     )
@@ -146,12 +150,12 @@ def test_choices_change_and_what_is_set_and_scheduled_stays(prefect_server: str)
                 if run.auto_scheduled and run.expected_start_time
             )
 
-        asyncio.run(made.refresh())
+        asyncio.run(compose.refresh())
         client._client.post(f"/deployments/{found.id}/schedule", json={})
         before = times()
         assert before
-        offer([made], STORED.model_copy(update={"modules": ("b.hidden-1",)}))
-        asyncio.run(made.refresh())
+        offer([compose], STORED.model_copy(update={"modules": ("b.hidden-1",)}))
+        asyncio.run(compose.refresh())
         # The test's server has no scheduler that would help.
         assert times() == before
         found = client.read_deployment_by_name("compose-network/compose-network")

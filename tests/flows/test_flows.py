@@ -30,6 +30,7 @@ from modkernel.flows.compose_network import compose_network
 from modkernel.flows.maintenance import maintenance
 from modkernel.flows.measure_modules import measure_modules
 from modkernel.flows.plans import datasets
+from modkernel.flows.plans.network import plan
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.runtime import shared
 from modkernel.flows.runtime.events import EpochDone, Event, Planned, StateChanged, watch
@@ -52,6 +53,7 @@ from modkernel.spec import (
     OutputSpec,
 )
 from tests.flows.helpers.specs import hidden, tiny
+from tests.flows.helpers.trained import store_network
 from tests.modkernel.test_imported import saved
 
 
@@ -86,6 +88,7 @@ def markdown(key: str) -> str:
     return str(artifact["data"])
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_network_is_trained_once_and_then_reused(registry: Registry) -> None:
     spec = tiny("once", epochs=(3, 1))
     events: list[Event] = []
@@ -143,56 +146,49 @@ def test_a_network_is_trained_once_and_then_reused(registry: Registry) -> None:
     assert len(client.search_runs([run.info.experiment_id])) == runs
 
 
-def test_a_changed_module_is_trained_and_those_below_it_are_reused(registry: Registry) -> None:
-    first = train_network(tiny("base"))
-    second = train_network(tiny("base", epochs=(1, 2)))
+def test_a_changed_module_is_trained_and_those_below_it_are_reused(with_net: Registry) -> None:
+    first, *_ = with_net.networks.resolve("net").module_ids
+    second = train_network(tiny("net", epochs=(1, 2)))
     assert [module.reused for module in second.modules] == [True, False, False]
-    assert second.modules[0].id == first.modules[0].id
+    assert second.modules[0].id == first
     assert second.modules[1].version == 2
 
 
-def test_composing_trains_the_output_module_alone(registry: Registry) -> None:
-    trained = train_network(tiny("source"))
+def test_composing_trains_the_output_module_alone(with_net: Registry) -> None:
     output = OutputSpec(method="ridge", labels_per_class=2)
-    made = compose_network("made", "source.hidden-2", output=output)
+    made = compose_network("made", "net.hidden-2", output=output)
     assert [module.name for module in made.modules] == [
-        "source.hidden-1",
-        "source.hidden-2",
+        "net.hidden-1",
+        "net.hidden-2",
         "made.output",
     ]
     assert [module.reused for module in made.modules] == [True, True, False]
     assert made.evaluation is not None
     assert made.evaluation.labels == 20
-    again = compose_network("made", trained.modules[1].id[:8], output=output)
+    again = compose_network("made", made.modules[1].id[:8], output=output)
     assert (again.id, again.trained_modules) == (made.id, 0)
-    lower = compose_network("lower", "source.hidden-1@" + promoted(registry), output=output)
-    assert len(lower.modules) == 2
+    with_net.promotions.promote("net.hidden-1", "champion", 1)
     few = DatasetSpec(classes=("0", "1", "7"))
-    three = compose_network("three", "source.hidden-2", few, output)
-    assert three.evaluation is not None
-    assert len(three.evaluation.confusion) == 3
+    lower = compose_network("lower", "net.hidden-1@champion", few, output)
+    assert len(lower.modules) == 2
+    assert lower.evaluation is not None
+    assert len(lower.evaluation.confusion) == 3
 
 
-def promoted(registry: Registry) -> str:
-    registry.promotions.promote("source.hidden-1", "champion", 1)
-    return "champion"
-
-
-def test_composing_refuses_before_it_trains(registry: Registry, tmp_path: Path) -> None:
-    train_network(tiny("source"))
+def test_composing_refuses_before_it_trains(with_net: Registry) -> None:
     output = OutputSpec(labels_per_class=1)
     small = DatasetSpec(image_size=4)
     for error, arguments in [
-        (NotFoundError, {"hidden": "source.hidden-9"}),
-        (InterfaceError, {"hidden": "source.output"}),
-        (InterfaceError, {"hidden": "source.hidden-2", "dataset": small}),
+        (NotFoundError, {"hidden": "net.hidden-9"}),
+        (InterfaceError, {"hidden": "net.output"}),
+        (InterfaceError, {"hidden": "net.hidden-2", "dataset": small}),
         (LabelBudgetError, {"output": OutputSpec(labels_per_class=5000)}),
     ]:
         with pytest.raises(error):
-            compose_network(**{"name": "x", "hidden": "source.hidden-2", "output": output,
+            compose_network(**{"name": "x", "hidden": "net.hidden-2", "output": output,
                                **arguments})  # fmt: skip
-    assert not registry.networks.find("x")
-    assert not list(registry.settings.work_dir.iterdir())
+    assert not with_net.networks.find("x")
+    assert not list(with_net.settings.work_dir.iterdir())
 
 
 def test_modules_are_trained_one_on_another(registry: Registry) -> None:
@@ -279,8 +275,9 @@ def with_pairs(registry: Registry, path: Path, same: Sequence[int]) -> NetworkSp
 
 
 def test_hidden_modules_are_trained_on_a_file_of_pairs(registry: Registry, tmp_path: Path) -> None:
-    result = train_network(with_pairs(registry, tmp_path / "pairs.csv", [0, 1] * 150))
-    assert [module.name for module in result.modules] == ["pairs.hidden-1", "pairs.hidden-2"]
+    spec = with_pairs(registry, tmp_path / "pairs.csv", [0, 1] * 150)
+    result = train_network(spec.changed(hidden=spec.hidden[:1]))
+    assert [module.name for module in result.modules] == ["pairs.hidden-1"]
     assert result.evaluation is None
     facts = registry.modules.resolve(result.modules[0].id).spec.dataset
     assert facts.pairs_fingerprint is not None
@@ -301,7 +298,10 @@ def test_a_network_is_refused_before_it_trains(registry: Registry, tmp_path: Pat
     ]
     for error, change in wrong:
         with pytest.raises(error):
-            train_network(spec.model_copy(update=change))
+            plan(registry, spec.model_copy(update=change))  # With which the flow begins.
+    error, change = wrong[-1]
+    with pytest.raises(error):
+        train_network(spec.model_copy(update=change))
     assert not list(registry.settings.work_dir.iterdir())
     assert not registry.modules.find()
 
@@ -340,16 +340,16 @@ def test_a_hidden_module_is_trained_on_several_devices(
     shared.open_registry().close()
 
 
-def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(registry: Registry) -> None:
-    module = train_module("plain.hidden-1", hidden(), backbone=BackboneSpec(width=16, depth=1))
-    update(registry.backends, registry.modules.resolve(module.id), dataset=None)
+def test_the_data_of_a_module_that_no_flow_trained_is_asked_for(with_net: Registry) -> None:
+    module = with_net.modules.resolve("net.hidden-1")
+    update(with_net.backends, module, dataset=None)
     with pytest.raises(SpecError, match="give 'dataset'"):
         compose_network("plain", module.id)
 
 
 def test_maintenance_follows_promotions_and_repairs_altered_bytes(registry: Registry) -> None:
-    spec = tiny("kept")
-    first = train_network(spec.changed(output=None)).modules[0]
+    first, _ = store_network(registry, tiny("kept").changed(output=None))
+    registry.modules.fetch(first)  # To where it can be restored from, as for what is trained on it.
     client = registry.backends.client
     client.set_registered_model_alias(first.name, "champion", str(first.version))
     found = maintenance()
@@ -380,14 +380,14 @@ def test_a_flow_that_died_after_its_last_module_is_recorded_by_the_next(
     def die(*_: Any) -> None:
         raise RuntimeError("died")
 
-    spec = tiny("almost")
+    spec = tiny("almost", epochs=(1,))
     with monkeypatch.context() as patched:
         patched.setattr("modkernel.flows.tasks.train_plan.record_network", die)
         with pytest.raises(RuntimeError, match="died"):
             train_network(spec)
     assert registry.networks.find("almost") == ()
     result = train_network(spec)
-    assert (result.trained_modules, result.reused_modules) == (0, 3)
+    assert (result.trained_modules, result.reused_modules) == (0, 2)
     (network,) = registry.networks.find("almost")
     assert network.run_id is not None
     run = registry.backends.client.get_run(network.run_id)

@@ -22,6 +22,7 @@ from modkernel.registry import Registry
 from modkernel.reuse.task import parse_task
 from modkernel.spec import DatasetSpec, ImageReading
 from tests.flows.helpers.specs import tiny
+from tests.flows.helpers.trained import store_network
 
 SIZE = (24, 16)
 """Height and width."""
@@ -46,7 +47,7 @@ def folder(root: Path, top: int = TOP) -> Path:
 def test_size_and_range_of_a_stored_module(registry: Registry, tmp_path: Path) -> None:
     root = folder(tmp_path / "own")
     own = DatasetSpec(name="image_folder", path=str(root))
-    result = train_network(tiny("wide").changed(dataset=own))
+    store_network(registry, tiny("wide").changed(dataset=own))
     top = registry.modules.resolve("wide.hidden-2")
     assert top.spec.preprocessing.shape == (1, *SIZE)
     assert top.spec.preprocessing.reading == ImageReading(value_range=(0, TOP))
@@ -71,7 +72,7 @@ def test_size_and_range_of_a_stored_module(registry: Registry, tmp_path: Path) -
     recalled = datasets.recall(registry, top)
     assert datasets.describe(registry, recalled).preprocessing.reading.value_range == (0, TOP)
 
-    network = registry.networks.load(registry.networks.resolve(result.id))
+    network = registry.networks.load(registry.networks.resolve("wide"))
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     paths = [root / "0" / "0.png", broken, root / "1" / "0.png", tmp_path / "missing.png"]

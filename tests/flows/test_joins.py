@@ -13,40 +13,43 @@ from modkernel.flows.display.lineage import lineage_svg
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.specs.composition import CompositionSpec
 from modkernel.flows.train_module import train_module
-from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
-from modkernel.spec import BackboneSpec, DatasetSpec, OutputSpec
+from modkernel.spec import BackboneSpec, DatasetSpec, NetworkSpec, OutputSpec
 from tests.flows.helpers.specs import hidden, tiny
+from tests.flows.helpers.trained import store_modules
 
 RIDGE = OutputSpec(method="ridge")
 TEN = DatasetSpec()
 
 
-def trained(name: str, classes: tuple[str, ...]) -> None:
-    spec = tiny(name, epochs=(2,), seed=len(name))
-    train_network(spec.changed(dataset=DatasetSpec(classes=classes), output=None))
+PAIRS = {"a": ("0", "1"), "bb": ("2", "7"), "ccc": ("4", "9")}
+REFERENCES = tuple(f"{name}.hidden-1" for name in PAIRS)
 
 
-def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(
-    registry: Registry, tmp_path: Path
-) -> None:
-    pairs = {"a": ("0", "1"), "bb": ("2", "7"), "ccc": ("4", "9")}
-    for name, classes in pairs.items():
-        trained(name, classes)
-    references = tuple(f"{name}.hidden-1" for name in pairs)
-    single = compose_network("alone", references[0], TEN, RIDGE)
-    join = compose_network("joined", references, TEN, RIDGE)
+def hidden_of(name: str, dataset: DatasetSpec) -> NetworkSpec:
+    """One hidden module on data, of a seed by its name."""
+    return tiny(name, epochs=(2,), seed=len(name)).changed(dataset=dataset, output=None)
+
+
+@pytest.fixture
+def modules_of_pairs(registry: Registry) -> Registry:
+    """A registry with a hidden module for each of three pairs of digits."""
+    for name, classes in PAIRS.items():
+        store_modules(registry, hidden_of(name, DatasetSpec(classes=classes)))
+    return registry
+
+
+def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(modules_of_pairs: Registry) -> None:
+    registry = modules_of_pairs
+    single = compose_network("alone", REFERENCES[0], TEN, RIDGE)
+    join = compose_network("joined", REFERENCES, TEN, RIDGE)
     assert single.evaluation is not None
     assert join.evaluation is not None
     assert join.evaluation.accuracy > single.evaluation.accuracy + 0.1
-    assert [module.name for module in join.modules] == [*references, "joined.output"]
+    assert [module.name for module in join.modules] == [*REFERENCES, "joined.output"]
     assert [module.reused for module in join.modules] == [True, True, True, False]
-    again = compose_network("joined", references, TEN, RIDGE)
-    assert (again.id, again.trained_modules) == (join.id, 0)
-    other = compose_network("joined", references, TEN, RIDGE, weights=(1, 1, 4))
-    assert (other.id == join.id, other.trained_modules) == (False, 1), "weights make another one"
 
-    weighed = compose_network("weighed", references, TEN, RIDGE, weights="aligned")
+    weighed = compose_network("weighed", REFERENCES, TEN, RIDGE, weights="aligned")
     spec = registry.modules.resolve(weighed.modules[-1].id).spec
     weights = [one.weight for one in spec.interface.upstream]
     assert len(weights) == len(set(weights)) > 1
@@ -55,18 +58,29 @@ def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(
     assert weighed.evaluation is not None
     assert weighed.evaluation.hidden_saw is not None
     assert weighed.evaluation.hidden_saw.endswith("the held-out labels that chose their weights")
+
+
+@pytest.mark.long
+def test_what_stands_on_a_join_and_what_is_made_again(modules_of_pairs: Registry) -> None:
+    registry = modules_of_pairs
+    join = compose_network("joined", REFERENCES, TEN, RIDGE)
+    again = compose_network("joined", REFERENCES, TEN, RIDGE)
+    assert (again.id, again.trained_modules) == (join.id, 0)
+    other = compose_network("joined", REFERENCES, TEN, RIDGE, weights=(1, 1, 4))
+    assert (other.id == join.id, other.trained_modules) == (False, 1), "weights make another one"
+    compose_network("weighed", REFERENCES, TEN, RIDGE, weights="aligned")
     repeated = retrain_network("weighed", "output")
     assert repeated.trained_modules == 0
 
     # A hidden module on the join, whose lineage has all of it.
-    top = train_module("on.all", hidden(), references, TEN, BackboneSpec(name="mlp", depth=1))
+    top = train_module("on.all", hidden(), REFERENCES, TEN, BackboneSpec(name="mlp", depth=1))
     record = registry.modules.resolve(top.id)
-    below = [registry.modules.resolve(reference) for reference in references]
+    below = [registry.modules.resolve(reference) for reference in REFERENCES]
     assert registry.modules.chain(record) == (*below, record)
     assert record.spec.interface.takes == (48,)
     # What is shared with one beside it comes once.
     shared = compose_network("shared", ("on.all", "bb.hidden-1"), TEN, RIDGE)
-    assert [module.name for module in shared.modules][:-1] == [*references, "on.all"]
+    assert [module.name for module in shared.modules][:-1] == [*REFERENCES, "on.all"]
 
     modules = (*below, record, registry.modules.resolve(shared.modules[-1].id))
     drawn = lineage_svg(modules, registry.networks.find("shared"), {})
@@ -80,16 +94,17 @@ def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(
     with pytest.raises(SpecError, match="side by side, of which its output module alone"):
         retrain_network("joined", "1")
 
+
+def test_what_cannot_be_joined_is_refused_before_it_trains(
+    modules_of_pairs: Registry, tmp_path: Path
+) -> None:
+    registry = modules_of_pairs
     size = DatasetSpec(classes=("0", "1"), image_size=4)
-    train_network(tiny("four", epochs=(1,)).changed(dataset=size, output=None))
-    first, second, _ = references
+    store_modules(registry, hidden_of("four", size).changed(output=OutputSpec(method="ridge")))
+    first, second, _ = REFERENCES
     for error, told, arguments in (
-        (InterfaceError, "is named twice", {"hidden": (first, first)}),
-        (InterfaceError, "is an output module", {"hidden": (first, "alone.output")}),
         (InterfaceError, r"different shapes, .*image_size", {"hidden": (first, "four.hidden-1")}),
         (SpecError, "3 weights for 2 modules", {"hidden": (first, second), "weights": (1, 1, 1)}),
-        (SpecError, "single module says nothing", {"hidden": first, "weights": (2,)}),
-        (SpecError, "weights", {"hidden": (first, second), "weights": (1, -1)}),
         (SpecError, "follows no alias", {"hidden": (first, second), "follow": True}),
     ):
         with pytest.raises(error, match=told):
@@ -97,7 +112,10 @@ def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(
     blank = tmp_path / "labels.csv"
     blank.write_text("id,label\n")
     for error, told, fields in (
-        (InterfaceError, "is an output module", {"hidden": "alone.output"}),
+        (InterfaceError, "is named twice", {"hidden": (first, first)}),
+        (InterfaceError, "is an output module", {"hidden": (first, "four.output")}),
+        (InterfaceError, "is an output module", {"hidden": "four.output"}),
+        (SpecError, "single module says nothing", {"hidden": first, "weights": (2,)}),
         (SpecError, "single module says nothing", {"hidden": first, "weights": "aligned"}),
         (
             DataError,
@@ -108,9 +126,11 @@ def test_a_join_of_modules_of_pairs_tells_ten_classes_apart(
         (DataError, "'x'", {"hidden": first, "dataset": {"classes": ["1", "x"]}}),
         (LabelBudgetError, "9999", {"hidden": first, "output": {"labels_per_class": 9999}}),
     ):
-        spec = CompositionSpec.model_validate({"name": "x", **fields})
+        spec = CompositionSpec.model_validate({"name": "x", "dataset": {}, **fields})
         with pytest.raises(error, match=told):
             check_can_be(spec)  # which 'modkernel deploy' does
+    with pytest.raises(SpecError, match="weights"):
+        compose_network("x", (first, second), TEN, RIDGE, weights=(1, -1))
     with pytest.raises(SpecError, match="name a 'backbone'"):
         train_module("x.hidden-2", hidden(), (first, second))
     assert not registry.networks.find("x")

@@ -92,11 +92,8 @@ def assert_resumed(registry: Registry, epochs: list[int], result: NetworkResult)
     assert_stored_once(registry, result.name, result.modules)
 
 
-@pytest.mark.parametrize(
-    "with_child",
-    [pytest.param(False, marks=pytest.mark.long), True],
-    ids=["flow", "flow and child"],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("with_child", [False, True], ids=["flow", "flow and child"])
 def test_a_killed_flow_is_resumed(registry: Registry, tmp_path: Path, with_child: bool) -> None:
     spec = tiny("killed", epochs=(1, LONG))
     flow, _ = start_flow(spec, tmp_path)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +15,48 @@ from PIL import Image
 from playwright.sync_api import Page
 from sklearn.datasets import load_digits
 
+from modkernel.flows.runtime.shared import open_registry
+from modkernel.registry import Registry, Settings
+from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, NetworkSpec, Recipe
 from tests.flows.browser.page import browser_page
-from tests.flows.helpers.commands import Shell, shell
+from tests.flows.conftest import registry_of
+from tests.flows.helpers.commands import Done, run_here
+from tests.flows.helpers.specs import RELU
+from tests.flows.helpers.trained import store_modules
 from tests.modkernel.helpers.data_made import npz
+from tests.registry.helpers.stored_homes import close_mlflow
 
+Run = Callable[..., Done]
 MODULE = "small.hidden-1"
-SPEC = """
-name: small
-dataset: {name: digits}
-backbone: {name: mlp, width: 64, depth: 1}
-hidden:
-  - {kernel: {name: relu}, recipe: {epochs: 8}}
-output: null
-"""
+SMALL = NetworkSpec(
+    name="small",
+    backbone=BackboneSpec(name="mlp", width=64, depth=1),
+    hidden=(HiddenSpec(kernel=RELU, recipe=Recipe(epochs=8)),),
+    output=None,
+)
 
 
 @pytest.fixture(scope="module")
-def modkernel(
-    template: Path, prefect_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Shell]:
-    """Runs commands of a home with one hidden module of digits."""
-    home = tmp_path_factory.mktemp("labels") / "home"
-    shutil.copytree(template, home)
-    spec = home.parent / "small.yaml"
-    spec.write_text(SPEC)
-    with shell(home, prefect_server) as run:
-        done = run("train", str(spec), "--json")
-        assert done.code == 0, done.err
-        yield run
+def home(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with one hidden module of digits."""
+    home = shutil.copytree(template, tmp_path_factory.mktemp("labels") / "home")
+    with Registry.open(Settings(home=home)) as registry:
+        store_modules(registry, SMALL)
+    close_mlflow(Settings(home=home).mlflow_uri)
+    return home
+
+
+@pytest.fixture
+def modkernel(home: Path, prefect_server: str) -> Iterator[Run]:
+    """Runs commands of the home in this process."""
+    os.environ["PREFECT_API_URL"] = prefect_server
+    with registry_of(home):
+        yield run_here
+
+
+def several(*commands: Sequence[str]) -> list[Done]:
+    """What each of some commands gives."""
+    return [run_here(*arguments) for arguments in commands]
 
 
 def truth(name: str) -> str:
@@ -78,9 +93,10 @@ def changed(path: Path, name: str, text: str) -> Path:
 
 
 @pytest.mark.long
-def test_suggested_examples_are_labelled_and_composed(modkernel: Shell, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("modkernel")
+def test_suggested_examples_are_labelled_and_composed(tmp_path: Path) -> None:
     path, few = tmp_path / "labels.csv", tmp_path / "few.csv"
-    first, again, fewer = modkernel.several(
+    first, again, fewer = several(
         suggest(path, 60),
         suggest(path, 60),
         suggest(few, 60),
@@ -104,7 +120,7 @@ def test_suggested_examples_are_labelled_and_composed(modkernel: Shell, tmp_path
     done = dict(
         zip(
             ("all", "again", "few", "two", "missing", "outside", "wrong", "budget"),
-            modkernel.several(
+            several(
                 compose(path, "by-hand"),
                 compose(path, "by-hand"),
                 compose(few, "by-few"),
@@ -138,10 +154,11 @@ def test_suggested_examples_are_labelled_and_composed(modkernel: Shell, tmp_path
         assert len(done[name].err.strip().splitlines()[-1:]) == 1
 
 
-def test_what_cannot_be_suggested_and_what_to_type_next(modkernel: Shell, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("modkernel")
+def test_what_cannot_be_suggested_and_what_to_type_next(tmp_path: Path) -> None:
     path = tmp_path / "my labels.csv"
     ask = ("labels", "suggest", "--module", MODULE, "--budget")
-    page, none, many, done = modkernel.several(
+    page, none, many, done = several(
         (*ask, "5", "--output", str(tmp_path / "labels.html")),
         (*ask, "0", "--output", str(path)),
         (*ask, "5000", "--output", str(path)),
@@ -164,7 +181,7 @@ def test_what_cannot_be_suggested_and_what_to_type_next(modkernel: Shell, tmp_pa
 
 
 def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
-    modkernel: Shell, tmp_path: Path
+    modkernel: Run, tmp_path: Path
 ) -> None:
     """Nothing is known but what the file says: there is no accuracy, and all else works."""
     folder = tmp_path / "images"
@@ -181,7 +198,7 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
     fill(path, lambda name: "ring" if truth(Path(name).stem) == "0" else "stick")
     some = [int(row) for row in chosen[:20]]
     images = [str(folder / f"{row}.png") for row in some]
-    composed, shown, module, predicted = modkernel.several(
+    composed, shown, module, predicted = several(
         compose(path, "shapes", "--data", str(folder)),
         ("networks", "show", "shapes"),
         ("modules", "show", "shapes.output", "--json"),
@@ -200,28 +217,24 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
     assert sum(right) > 16
 
 
-def test_a_set_of_which_some_have_labels_is_refused(modkernel: Shell, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("modkernel")
+def test_a_set_of_which_some_have_labels_is_refused(tmp_path: Path) -> None:
     digits = load_digits()
     labels = np.where(np.arange(len(digits.target)) % 2, digits.target, -1)
     arrays = npz(tmp_path / "half.npz", x=(digits.images * 15).astype(np.uint8), y=labels)
-    spec = tmp_path / "half.yaml"
-    part = f"{{name: arrays, path: {arrays}, unlabelled: -1}}"
-    spec.write_text(SPEC.replace("small", "half").replace("{name: digits}", part))
-    trained, asked = modkernel.several(
-        ("train", str(spec), "--json"),
-        (
-            *("labels", "suggest", "--module", "half.hidden-1", "--budget", "3"),
-            *("--output", str(tmp_path / "labels.csv")),
-        ),
+    half = DatasetSpec(name="arrays", path=str(arrays), unlabelled=-1)
+    store_modules(open_registry(), SMALL.changed(name="half", dataset=half))
+    asked = run_here(
+        *("labels", "suggest", "--module", "half.hidden-1", "--budget", "3"),
+        *("--output", str(tmp_path / "labels.csv")),
     )
-    assert trained.code == 0, trained.err
     assert (asked.code, asked.out) == (1, "")
     assert "have no label beside" in asked.err
     assert not (tmp_path / "labels.csv").exists()
 
 
 @pytest.mark.browser
-def test_labels_are_given_in_a_browser(modkernel: Shell, tmp_path: Path) -> None:
+def test_labels_are_given_in_a_browser(modkernel: Run, tmp_path: Path) -> None:
     path, filled = tmp_path / "labels.csv", tmp_path / "filled.csv"
     found = modkernel(*suggest(path, 12, "--classes", "0,1"))
     ids = found.json["ids"]

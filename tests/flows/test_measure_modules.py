@@ -35,10 +35,9 @@ def measure_one(module_id: str, features: bool) -> bool:
 
 
 def test_modules_are_measured_once_on_each_data_set(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
+    with_net: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = train_network(tiny("base"))
-    ids = tuple(module.id for module in trained.modules[:2])
+    registry, ids = with_net, with_net.networks.resolve("net").module_ids[:2]
     own = datasets.describe(registry, WHOLE).fingerprint
     assert registry.moments.load(registry.modules.resolve(ids[1]), own).train.examples > 1000
     whole = measure_modules(WHOLE)
@@ -64,7 +63,7 @@ def test_modules_are_measured_once_on_each_data_set(
         states = [e.state for e in events if isinstance(e, StateChanged) and e.module == name]
         assert states[-2:] == ["measuring", "stored"]
 
-    second = measure_modules(FEW, ("base.hidden-2",))
+    second = measure_modules(FEW, ("net.hidden-2",))
     assert second == MeasureResult(
         fingerprint=fingerprint, measured=(), found=(ids[1],), left_out=()
     )
@@ -73,13 +72,13 @@ def test_modules_are_measured_once_on_each_data_set(
     for name, value in {"sends_work": True, "is_worth_it": True, "send": None}.items():
         monkeypatch.setattr(f"modkernel.flows.tasks.once.{name}", lambda *_, value=value: value)
     shutil.rmtree(registry.settings.cache_dir / "features")
-    assert measure_modules(FEW, ("base.hidden-2",), features=True).measured == (ids[1],)
+    assert measure_modules(FEW, ("net.hidden-2",), features=True).measured == (ids[1],)
     assert measured_features(feature_cache(registry.settings), ids[1], fingerprint) is not None
 
 
-def test_what_one_module_cannot_do_hinders_no_other(registry: Registry) -> None:
-    trained = train_network(tiny("base"))
-    record = registry.modules.resolve(trained.modules[1].id)
+def test_what_one_module_cannot_do_hinders_no_other(with_net: Registry) -> None:
+    registry = with_net
+    good, record = (registry.modules.resolve(f"net.hidden-{k}") for k in (1, 2))
     stored = registry.modules.fetch(record)
     (stored.folder / "weights.safetensors").write_bytes(b"altered")
     assert record.model_id is not None
@@ -87,19 +86,18 @@ def test_what_one_module_cannot_do_hinders_no_other(registry: Registry) -> None:
     kept = client.get_logged_model(record.model_id).artifact_location.removeprefix("file://")
     Path(kept, "weights.safetensors").write_bytes(b"altered")
     found = measure_modules(FEW)
-    assert found.measured == (trained.modules[0].id,)
+    assert found.measured == (good.id,)
     (left_out,) = found.left_out
     assert left_out.module_id == record.id
     assert "weights.safetensors" in left_out.reason
 
 
-def test_another_shape_is_left_out_and_what_cannot_be_is_refused(registry: Registry) -> None:
-    train_network(tiny("base"))
+def test_another_shape_is_left_out_and_what_cannot_be_is_refused(with_net: Registry) -> None:
     small = measure_modules(DatasetSpec(image_size=4))
     assert not small.measured
     assert len(small.left_out) == 2
     assert all("image_size: 8" in one.reason for one in small.left_out)
-    for error, modules in [(NotFoundError, ("nobody",)), (InterfaceError, ("base.output",))]:
+    for error, modules in [(NotFoundError, ("nobody",)), (InterfaceError, ("net.output",))]:
         with pytest.raises(error):
             measure_modules(FEW, modules)
     with pytest.raises(DataError):

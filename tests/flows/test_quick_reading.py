@@ -12,6 +12,7 @@ import pytest
 from modkernel.registry import Registry, Settings
 from tests.flows.helpers.processes import ROOT
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain
+from tests.registry.helpers.stored_homes import copy_home
 
 SCRIPT = """
 import contextlib, io, json, sys
@@ -35,6 +36,7 @@ print(json.dumps([said, [name for name in heavy if name in sys.modules]]))
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quick")
     settings = Settings(home=folder / "home")
+    copy_home(tmp_path_factory, "empty", settings.home)
     with Registry.open(settings) as registry:
         records = store_chain(registry, Examples(folder / "trained").chain(), "a-long-name" * 5)
         registry.networks.add("net", [record.id for record in records], EVALUATION)

@@ -20,6 +20,7 @@ from modkernel.errors import (
 )
 from modkernel.flows.cli.retrain import _changes
 from modkernel.flows.compose_network import compose_network
+from modkernel.flows.plans.retrain import Changes, plan_retraining
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.runtime.events import Event, Note, Planned, watch
 from modkernel.flows.runtime.results import NetworkResult
@@ -46,9 +47,9 @@ def ids(result: NetworkResult) -> list[str]:
 
 
 def test_a_stage_is_trained_again_by_another_seed_and_nothing_before_it_changes(
-    registry: Registry,
+    with_net: Registry,
 ) -> None:
-    old = train_network(tiny("net"))
+    registry, old = with_net, with_net.networks.resolve("net")
     kept = {
         module.id: registry.modules.fetch(module)
         for module in registry.modules.find(name="net.hidden-1")
@@ -57,16 +58,18 @@ def test_a_stage_is_trained_again_by_another_seed_and_nothing_before_it_changes(
     with watch(events.append):
         new = retrain_network("net", "2", seed=7)
     assert [module.reused for module in new.modules] == [True, False, False]
-    assert [module.name for module in new.modules] == [module.name for module in old.modules]
-    assert ids(new)[0] == ids(old)[0]
-    assert len(set(ids(new) + ids(old))) == 5
+    assert [module.name for module in new.modules] == [
+        module.name for module in registry.networks.members(old)
+    ]
+    assert ids(new)[0] == old.module_ids[0]
+    assert len({*ids(new), *old.module_ids}) == 5
     assert events[0] == Planned(("net.hidden-2", "net.output"))
     assert new.evaluation is not None
     assert new.evaluation.accuracy > 0.2
     assert registry.modules.resolve(ids(new)[1]).spec.seed == 7
     assert (
         registry.modules.resolve(ids(new)[1]).spec.hidden
-        == registry.modules.resolve(ids(old)[1]).spec.hidden
+        == registry.modules.resolve(old.module_ids[1]).spec.hidden
     )
     assert {
         module.id: registry.modules.fetch(module)
@@ -153,14 +156,12 @@ def test_a_network_without_output_module_stays_without_or_gets_one(registry: Reg
     assert [module.reused for module in made.modules] == [True, True, False]
 
 
-def test_a_network_is_refused_before_it_trains(registry: Registry) -> None:
-    train_network(tiny("net"))
-    before = len(registry.modules.find())
+def test_a_network_is_refused_before_it_trains(with_net: Registry) -> None:
+    net = with_net.networks.resolve("net")
     neo = HiddenSpec(kernel=RELU, objective=ObjectiveSpec(name="alignment_neo"))
     wrong: list[tuple[type[Exception], str, dict[str, Any]]] = [
         (NotFoundError, "no stage '4': use one of 1, 2, output", {"stage": "4"}),
         (NotFoundError, "no stage '0'", {"stage": "0"}),
-        (NotFoundError, "No network answers to 'nobody'", {"network": "nobody"}),
         (SpecError, "leave 'hidden'", {"stage": "output", "hidden": (hidden(),)}),
         (SpecError, "give 'hidden'", {"backbone": BackboneSpec(width=8)}),
         (CutError, "2 hidden modules cannot be cut from 1", {"hidden": (hidden(), hidden())}),
@@ -171,10 +172,17 @@ def test_a_network_is_refused_before_it_trains(registry: Registry) -> None:
         (LabelBudgetError, "5000", {"output": OutputSpec(labels_per_class=5000)}),
     ]
     for error, message, change in wrong:
+        stage = change.pop("stage", "2")
         with pytest.raises(error, match=message):
-            retrain_network(**{"network": "net", "stage": "2", **change})
-    assert len(registry.modules.find()) == before
-    assert len(registry.networks.find()) == 1
+            plan_retraining(with_net, net, stage, "net", Changes(**change))  # As the flow begins.
+    for error, message, arguments in (
+        (NotFoundError, "No network answers to 'nobody'", ("nobody", "2")),
+        (NotFoundError, "no stage '4': use one of 1, 2, output", ("net", "4")),
+    ):
+        with pytest.raises(error, match=message):
+            retrain_network(*arguments)
+    assert len(with_net.modules.find()) == 3
+    assert len(with_net.networks.find()) == 1
 
 
 @pytest.mark.long

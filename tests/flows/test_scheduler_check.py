@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, Inter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from modkernel.flows.servers.scheduler_check import due_schedules
+from tests.flows.helpers.commands import run_here
 from tests.flows.helpers.processes import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
@@ -123,20 +125,13 @@ def test_the_doctor_says_so_when_schedules_create_no_runs(tmp_path: Path) -> Non
         assert examine(home, url, patience=200)["status"] == "ok"
 
 
-def test_the_doctor_says_that_the_server_is_not_there(tmp_path: Path) -> None:
+def test_the_doctor_says_that_the_server_is_not_there(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "modkernel.flows.cli", "doctor", "--json"]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ
-        | {
-            "MODKERNEL_HOME": str(tmp_path / "home"),
-            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        },
-        capture_output=True,
-        text=True,
-    )
-    found = {one["check"]: one for one in json.loads(done.stdout)}["schedules"]
-    assert (found["status"], done.returncode) == ("wrong", 1)
+    monkeypatch.setenv("MODKERNEL_HOME", str(shutil.copytree(template, tmp_path / "home")))
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    done = run_here("doctor", "--json")
+    found = {one["check"]: one for one in json.loads(done.out)}["schedules"]
+    assert (found["status"], done.code) == ("wrong", 1)
     assert "does not answer" in found["found"]

@@ -110,15 +110,15 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
     registry: Registry,
 ) -> None:
     spec = search(
-        (exact(), exact(8, width=64), exact(width=2)),
+        (exact(), exact(8, width=64)),
         (exact(), exact(4, width=48)),
     )
     events: list[Event] = []
     with watch(events.append):
         first = search_modules(spec)
-    assert (first.trained_modules, first.reused_modules) == (6, 0)
+    assert (first.trained_modules, first.reused_modules) == (5, 0)
     assert [(row.stage, row.candidate) for row in first.candidates] == [
-        (1, 1), (1, 2), (1, 3), (2, 1), (2, 2),
+        (1, 1), (1, 2), (2, 1), (2, 2),
     ]  # fmt: skip
     for stage in (1, 2):
         rows = [row for row in first.candidates if row.stage == stage]
@@ -141,17 +141,17 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
     assert registry.networks.resolve("found").id == first.network.id
     assert first.network.evaluation is not None
     assert first.network.evaluation.accuracy_all_labels > 0.5
-    assert first.networks == 6
+    assert first.networks == 4
     assert first.training_seconds == pytest.approx(
         sum(row.module.seconds for row in first.candidates if row.module is not None)
     )
 
     assert isinstance(events[0], Planned)
-    assert len(events[0].modules) == 6
-    assert counted(events) == (6, 6)
+    assert len(events[0].modules) == 5
+    assert counted(events) == (5, 5)
     labels = {event.module for event in events if isinstance(event, StateChanged)}
     assert labels == {
-        "found.hidden-1 (1)", "found.hidden-1 (2)", "found.hidden-1 (3)",
+        "found.hidden-1 (1)", "found.hidden-1 (2)",
         "found.hidden-2 (2.1)", "found.hidden-2 (2.2)", "found.output",
     }  # fmt: skip
     told = markdown("search-found")
@@ -160,7 +160,7 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
     client = registry.backends.client
     run = client.get_run(first.network.run_id or "")
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["search_networks"] == 6
+    assert run.data.metrics["search_networks"] == 4
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert "search.json" in files
     figures = {file.path for file in client.list_artifacts(run.info.run_id, "figures")}
@@ -168,13 +168,10 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
 
     runs = len(client.search_runs([run.info.experiment_id]))
     second = search_modules(spec)
-    assert (second.trained_modules, second.reused_modules) == (0, 6)
+    assert (second.trained_modules, second.reused_modules) == (0, 5)
     assert second.network.id == first.network.id
     assert [row.score for row in second.candidates] == [row.score for row in first.candidates]
     assert len(client.search_runs([run.info.experiment_id])) == runs
-
-    wider = search(spec.stages[0].candidates, (*spec.stages[1].candidates, exact(2)))
-    assert search_modules(wider).trained_modules <= 2  # The candidate; its output if it wins.
 
 
 @pytest.mark.long
@@ -203,11 +200,16 @@ def test_a_beam_keeps_several_and_any_score_of_moments_decides(registry: Registr
     assert winner.stands_on == result.network.modules[0].id
 
 
-def test_modules_of_other_flows_are_reused(registry: Registry) -> None:
+@pytest.mark.long
+def test_modules_of_other_flows_are_reused_and_so_are_those_of_a_narrower_search(
+    registry: Registry,
+) -> None:
     first = train_module("alone", hidden(until="linear1"), backbone=BackboneSpec(width=16, depth=2))
     result = search_modules(search((candidate(),), (candidate(),)))
     assert result.network.modules[0].id == first.id
     assert result.reused_modules == 1
+    wider = search((candidate(),), (candidate(), candidate(2)))
+    assert search_modules(wider).trained_modules <= 2  # The candidate; its output if it wins.
 
 
 def test_a_candidate_that_diverges_is_reported_and_left_out(registry: Registry) -> None:
@@ -331,7 +333,7 @@ def test_a_search_is_refused_before_it_trains(registry: Registry, tmp_path: Path
     ]
     for error, message, change in wrong:
         with pytest.raises(error, match=message):
-            search_modules(plain.model_copy(update=change))
+            plan_search(registry, plain.model_copy(update=change))  # With which the flow begins.
     image = tmp_path / "pictures"
     image.mkdir()
     for number in range(4):

@@ -17,6 +17,7 @@ from modkernel.flows.train_network import train_network
 from modkernel.registry import Registry
 from modkernel.spec import DatasetSpec, HiddenSpec, OutputSpec, Recipe
 from tests.flows.helpers.specs import tiny
+from tests.flows.helpers.trained import store_modules
 from tests.modkernel.helpers.data_made import folder_spec, image_folder, npz, picture
 
 
@@ -91,7 +92,7 @@ def test_examples_that_get_their_labels_after_they_were_trained_on(
     path = str(npz(tmp_path / "set.npz", x=pixels, y=few))
     sparse = DatasetSpec(name="arrays", path=path, unlabelled=-1)
     spec = tiny("sparse", epochs=(1,)).changed(dataset=sparse, pairs="views", output=None)
-    train_network(spec)
+    store_modules(registry, spec)
     before = load_dataset(sparse, registry.settings.places, unlabelled=True)
     assert before.unlabelled is not None
 

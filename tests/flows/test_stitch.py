@@ -15,15 +15,14 @@ from modkernel.flows.display.lineage import lineage_svg
 from modkernel.flows.plans import datasets
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.runtime.events import EpochDone, Event, Note, watch
-from modkernel.flows.runtime.results import ModuleResult
 from modkernel.flows.stored_modules.stitch_modules import stitch_modules
 from modkernel.flows.train_module import train_module
-from modkernel.flows.train_network import train_network
 from modkernel.modules.stored import build_module
 from modkernel.registry import Catalogue, ModuleRecord, Registry
 from modkernel.reuse.task import parse_task
 from modkernel.spec import DatasetSpec, OutputSpec, Recipe, StitchSpec
 from tests.flows.helpers.specs import hidden, tiny
+from tests.flows.helpers.trained import store_network
 
 FEW = StitchSpec(
     examples=200,
@@ -31,12 +30,12 @@ FEW = StitchSpec(
 )
 
 
-def parents(epochs: tuple[int, int]) -> tuple[Sequence[ModuleResult], Sequence[ModuleResult]]:
-    """Two networks' modules: one of 30 epochs a module, and one of another seed."""
-    return tuple(
-        train_network(tiny(name, epochs=some, seed=seed).changed(output=None)).modules
-        for name, some, seed in (("a", (30, 1), 0), ("b", epochs, 1))
-    )  # type: ignore[return-value]
+def parents(registry: Registry, epochs: int) -> Sequence[tuple[ModuleRecord, ...]]:
+    """Two networks' hidden modules: one of 30 epochs at its start, and one of another seed."""
+    return [
+        store_network(registry, tiny(name, epochs=some, seed=seed).changed(output=None))
+        for name, some, seed in (("a", (30, 1), 0), ("b", (epochs, epochs), 1))
+    ]
 
 
 def card(registry: Registry, record: ModuleRecord) -> str:
@@ -45,7 +44,7 @@ def card(registry: Registry, record: ModuleRecord) -> str:
 
 
 def test_a_stitch_is_stored_once_and_is_a_module_like_any_other(registry: Registry) -> None:
-    (lower, _), (_, upper) = parents((30, 30))
+    (lower, _), (_, upper) = parents(registry, 8)
     made = stitch_modules("s", lower.id, upper.id, stitch=FEW, force=True)
     assert (made.kind, made.reused, made.name) == ("stitch", False, "s")
     assert made.stitch is not None
@@ -91,7 +90,7 @@ def test_a_stitch_is_stored_once_and_is_a_module_like_any_other(registry: Regist
 
 @pytest.mark.long
 def test_refusals_leave_nothing_and_a_killed_fit_goes_on(registry: Registry) -> None:
-    (lower, _), (below, upper) = parents((1, 1))
+    (lower, _), (below, upper) = parents(registry, 1)
     output = compose_network("n", lower.id).modules[-1]
     for under, over, says in (
         (lower, below, "stands on the data itself"),

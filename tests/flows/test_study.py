@@ -98,8 +98,11 @@ def of(
     return phi[labels >= 0], labels[labels >= 0]
 
 
-def test_matrices_hold_what_direct_computation_gives(registry: Registry, data: Dataset) -> None:
-    result = transfer_study(small())
+def test_a_study_is_reported_and_its_matrices_hold_what_direct_computation_gives(
+    registry: Registry, data: Dataset, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    result = transfer_study(small(), str(folder))
     assert (result.trained_modules, result.reused_modules, result.evaluated_modules) == (3, 0, 3)
     names = [task.name for task in result.tasks]
     assert sorted(names) == ["1-7", "3-8", "round-straight"]
@@ -127,10 +130,36 @@ def test_matrices_hold_what_direct_computation_gives(registry: Registry, data: D
     theta = (x @ head.weight[0].T + head.bias[0]).double().softmax(1)
     assert found["leep"] == pytest.approx(leep(theta, y), rel=1e-3)
 
+    assert StudyResult.model_validate_json((folder / "results.json").read_bytes()) == result
+    rows = list(csv.DictReader(io.StringIO((folder / "scores.csv").read_text())))
+    assert len(rows) == 9
+    assert rows[1]["source"] == result.tasks[0].name
+    assert rows[1]["target"] == result.tasks[1].name
+    assert float(rows[1]["ground_truth"]) == result.truth[0][1]
+    assert float(rows[1]["balanced_accuracy"]) == result.balanced[0][1]
+    assert float(rows[1]["worst_class_accuracy"]) == result.worst[0][1] <= result.balanced[0][1]
+    assert float(rows[1][DEFAULT_SCORE]) == result.scores[0].matrix[0][1]
+    for picture in ("heat_maps.png", "tasks.png"):
+        with Image.open(folder / picture) as drawn:
+            assert drawn.size[0] > 500
+    card = markdown("study-small")
+    assert "of 3 it could not be told" in card
+    assert "| logme (default) |" in card
+    assert "| static_size |" in card
+    assert card.count("data:image/png;base64") == 2
+    run = registry.backends.client.get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["seconds/training"] == pytest.approx(result.seconds.training)
+    files = {file.path for file in registry.backends.client.list_artifacts(result.run_id)}
+    assert {"results.json", "scores.csv", "study.json", "figures"} <= files
+    seconds = result.seconds
+    assert seconds.training == pytest.approx(sum(task.seconds for task in result.tasks))
+    assert seconds.scores_share > 0
+    assert seconds.features > 0
 
-def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
-    registry: Registry, tmp_path: Path
-) -> None:
+
+@pytest.mark.long
+def test_a_study_of_several_data_sets_and_backbones(registry: Registry, tmp_path: Path) -> None:
     shelf = tuple(BackboneSpec(name="mlp", width=8 * n, depth=n) for n in (1, 2))
     others = (OtherData(dataset=bars(tmp_path), tasks=("1, 7",)),)
     spec = small(shelf=shelf, tasks=("1, 7", "3, 8"), others=others)
@@ -148,12 +177,6 @@ def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
     assert StudyResult.model_validate_json((folder / "results.json").read_bytes()) == result
     rows = list(csv.DictReader(io.StringIO((folder / "scores.csv").read_text())))
     assert len(rows) == 9
-    assert rows[1]["source"] == result.tasks[0].name
-    assert rows[1]["target"] == result.tasks[1].name
-    assert float(rows[1]["ground_truth"]) == result.truth[0][1]
-    assert float(rows[1]["balanced_accuracy"]) == result.balanced[0][1]
-    assert float(rows[1]["worst_class_accuracy"]) == result.worst[0][1] <= result.balanced[0][1]
-    assert float(rows[1][DEFAULT_SCORE]) == result.scores[0].matrix[0][1]
     size, depth, examples = result.baselines
     assert [size.name, depth.name, examples.name] == list(STATIC)
     sizes = {"mlp, width 8, depth 1": 8 * 66, "mlp, width 16, depth 2": 16 * 66 + 16 * 18}
@@ -164,25 +187,8 @@ def test_a_study_is_reported_in_files_in_prefect_and_in_mlflow(
         assert float(rows[3 * place]["static_size"]) == expected
     assert len(set(examples.matrix)) > 1
     assert size.agreement.lost is not None
-    for picture in ("heat_maps.png", "tasks.png"):
-        with Image.open(folder / picture) as drawn:
-            assert drawn.size[0] > 500
     assert result.training_advice is not None
     assert result.training_advice.unsure == 3, "of two other tasks nothing can be said"
-    card = markdown("study-small")
-    assert "of 3 it could not be told" in card
-    assert "| logme (default) |" in card
-    assert "| static_size |" in card
-    assert card.count("data:image/png;base64") == 2
-    run = registry.backends.client.get_run(result.run_id)
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics["seconds/training"] == pytest.approx(result.seconds.training)
-    files = {file.path for file in registry.backends.client.list_artifacts(result.run_id)}
-    assert {"results.json", "scores.csv", "study.json", "figures"} <= files
-    seconds = result.seconds
-    assert seconds.training == pytest.approx(sum(task.seconds for task in result.tasks))
-    assert seconds.scores_share > 0
-    assert seconds.features > 0
 
 
 @pytest.mark.long
@@ -286,7 +292,9 @@ def test_a_study_is_refused_before_it_trains(registry: Registry, tmp_path: Path)
     ]  # fmt: skip
     for error, words, change in wrong:
         with pytest.raises(error, match=words):
-            transfer_study(small(**change))
+            plan_study(registry, small(**change))  # With which the flow begins.
+    with pytest.raises(SpecError, match="at least 3"):
+        transfer_study(small(tasks=("1, 7", "3, 8")))
     assert not registry.modules.find()
     assert not list(registry.settings.work_dir.iterdir())
 

@@ -49,9 +49,4 @@ def test_a_team_is_made_once_and_what_people_set_stays(registry: Registry) -> No
         assert client.read_deployment_by_name(f"{FLOW}/{FLOW}").tags == ["night"]
     dispatch.forget_team()
     assert dispatch.there_is_a_team()
-
-
-@pytest.mark.usefixtures("no_team")
-def test_without_a_flow_nothing_is_sent(registry: Registry) -> None:
-    make_team()
-    assert not sends_work(registry.settings)
+    assert not sends_work(registry.settings), "nothing is sent without a flow"

@@ -1,10 +1,11 @@
-"""Code that something stored names, in a fresh process: nothing of it runs unless it is trusted."""
+"""Code that something stored names: nothing of it runs unless it is trusted."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modkernel.flows.specs.read import parse_spec
+from modkernel.lookup import import_paths, trusting
 from modkernel.registry import Registry, Settings
-from tests.flows.helpers.commands import Done, several
-from tests.registry.conftest import close_mlflow
+from tests.flows.conftest import registry_of
+from tests.flows.helpers.commands import Done, run_here, several
+from tests.flows.helpers.trained import store_network
+from tests.registry.helpers.stored_homes import close_mlflow
 
 SPEC = """
 name: own
@@ -58,10 +63,13 @@ class Place(NamedTuple):
     def imported(self) -> set[str]:
         return {mark.stem for mark in self.code.glob("*.mark")}
 
-    def run(self, *commands: tuple[str, ...], trust: str = "") -> list[Done]:
-        """Run commands in a fresh process, and forget what was imported before."""
+    def forget_imports(self) -> None:
         for mark in self.code.glob("*.mark"):
             mark.unlink()
+
+    def run(self, *commands: tuple[str, ...], trust: str = "") -> list[Done]:
+        """Run commands in a fresh process, and forget what was imported before."""
+        self.forget_imports()
         before = dict(os.environ)
         os.environ["PYTHONPATH"] = os.pathsep.join(
             filter(None, (str(self.code), before.get("PYTHONPATH")))
@@ -85,11 +93,19 @@ def place(template: Path, prefect_server: str, tmp_path_factory: pytest.TempPath
         path = place.code / file
         mark = place.code / f"{path.relative_to(place.code).parts[0].removesuffix('.py')}.mark"
         path.write_text(f"open({str(mark)!r}, 'w').close()\n{text}")
-    (place.code / "own.yaml").write_text(SPEC)
-    # The second module is trained on the first, which is stored by then.
-    (done,) = place.run(("train", str(place.code / "own.yaml"), "--json"))
-    assert len(done.json["modules"]) == 3
+    spec = parse_spec(SPEC, name="own.yaml", folder=place.code)
+    settings = Settings(home=place.home)
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        Registry.open(settings) as registry,
+        trusting(import_paths(spec)),
+    ):
+        patched.syspath_prepend(place.code)
+        store_network(registry, spec)
+    close_mlflow(settings.mlflow_uri)
     assert place.imported == {"ownnets", "ownsets"}
+    for module in ("ownnets", "ownsets", "ownsets.sub"):
+        del sys.modules[module]  # Whoever imports one again leaves its mark again.
     return place
 
 
@@ -119,17 +135,24 @@ def commands(folder: Path) -> Mapping[str, tuple[str, ...]]:
 
 
 def test_stored_code_of_packages_that_are_not_trusted_is_not_imported(
-    place: Place, tmp_path: Path
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant_tags(place.home)
     asked = commands(tmp_path)
     advise = ("advise", "--dataset", "digits", "--json")
-    *refused, advised, shown, table = place.run(
-        *asked.values(),
-        advise,
-        ("modules", "show", "own.output", "--json"),
-        ("modules", "show", "own.output"),
-    )
+    place.forget_imports()
+    os.environ |= {"PREFECT_API_URL": place.server, "MODKERNEL_TRUSTED_PACKAGES": ""}
+    monkeypatch.syspath_prepend(place.code)
+    with registry_of(place.home):
+        *refused, advised, shown, table = (
+            run_here(*command)
+            for command in (
+                *asked.values(),
+                advise,
+                ("modules", "show", "own.output", "--json"),
+                ("modules", "show", "own.output"),
+            )
+        )
     assert place.imported == set()
     for name, done in zip(asked, refused, strict=True):
         assert done.code == 1, name
@@ -154,8 +177,14 @@ def test_each_package_is_trusted_by_itself(place: Place, tmp_path: Path) -> None
 
 @pytest.mark.long
 def test_trusted_packages_serve(place: Place, tmp_path: Path) -> None:
-    asked = commands(tmp_path)
-    composed, predicted = place.run(asked["compose"], asked["predict"], trust="ownnets, ownsets")
+    asked, spec = commands(tmp_path), tmp_path / "own.yaml"
+    spec.write_text(f"{SPEC}\nseed: 1\n")
+    train = ("train", str(spec), "--json")
+    trained, composed, predicted = place.run(
+        train, asked["compose"], asked["predict"], trust="ownnets, ownsets"
+    )
+    # The second module is trained on the first, which is stored by then.
+    assert trained.json["trained_modules"] == 3
     assert composed.code == 0, composed.err
     assert predicted.code == 0, predicted.err
     assert place.imported == {"ownnets", "ownsets"}

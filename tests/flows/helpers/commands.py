@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
+import pytest
+
+from modkernel.flows.cli import main
 from tests.flows.helpers.processes import ROOT
 
 # One process for many commands: torch, MLflow and Prefect take seconds to import in each, and a
@@ -63,6 +68,20 @@ def environment(home: Path, server: str | None = None) -> dict[str, str]:
     if server is not None:
         kept |= {"PREFECT_API_URL": server, "PREFECT_HOME": os.environ["PREFECT_HOME"]}
     return kept | {"MODKERNEL_HOME": str(home)}
+
+
+def run_here(*arguments: str) -> Done:
+    """What a command gives in this process, which has all imported that commands import."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.object(sys, "argv", ["modkernel", *arguments]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as caught,
+    ):
+        main()
+    code = caught.value.code
+    return Done(0 if code is None else int(code), out.getvalue(), err.getvalue())
 
 
 class Shell:
