@@ -43,7 +43,6 @@ class ColumnScale:
             they may be one value, other than 0, that is more than half of all.
         furthest: the most distant of these.
         missing: number of values that are NaN.
-        drowned: number of further values that a constant column has, all within `RELATIVE_NOISE`.
     """
 
     mean: float
@@ -53,7 +52,6 @@ class ColumnScale:
     far: int = 0
     furthest: float = 0.0
     missing: int = 0
-    drowned: int = 0
 
 
 def column_scale(column: np.ndarray) -> ColumnScale:
@@ -65,8 +63,7 @@ def column_scale(column: np.ndarray) -> ColumnScale:
     median = float(values[(len(values) - 1) // 2])
     magnitude = float(np.abs(values[[0, -1]]).max())
     if values[-1] - values[0] <= RELATIVE_NOISE * magnitude:
-        distinct = len(np.unique(values))
-        return ColumnScale(median, magnitude or 1.0, True, missing=missing, drowned=distinct - 1)
+        return ColumnScale(median, magnitude or 1.0, constant=True, missing=missing)
     distance = np.abs(values - median)
     spread = 1.4826 * float(np.median(distance[distance > 0]))
     far = distance > FAR * spread
@@ -125,18 +122,6 @@ def scale_findings(scales: Sequence[ColumnScale], names: Sequence[str] = ()) -> 
             "write NaN in place of them; else take logarithms or ranks if that is not meant."
         )
         found.append(Finding(kind="outliers", text=text, count=len(heavy)))
-    drowned = [i for i, scale in enumerate(scales) if scale.drowned > 1]
-    if drowned:
-        shown = [
-            f"{_name(i, names)} ({scales[i].drowned + 1} around {scales[i].mean:.10g})"
-            for i in drowned
-        ]
-        text = (
-            f"{_columns(drowned)} whose values differ by less than a millionth, as rounding errors "
-            f"do, and are taken for equal: {_listed(shown)}. If the differences matter (times in "
-            "milliseconds, map coordinates), subtract a fixed start from all values."
-        )
-        found.append(Finding(kind="equal", text=text, count=len(drowned)))
     holes = [i for i, scale in enumerate(scales) if scale.missing]
     if holes:
         shown = [f"{_name(i, names)} ({scales[i].missing})" for i in holes]

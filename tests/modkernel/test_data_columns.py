@@ -110,15 +110,6 @@ def test_missing_values_are_the_mean_and_take_no_part_in_it():
     assert "column 0 (40), column 1 (400)" in finding.text
 
 
-def test_a_column_of_small_differences_is_told():
-    times = 1.7e12 + np.arange(400) * 3000.0
-    (found, _), (finding,) = scaled(times, np.arange(400.0))
-    assert np.abs(found).max() < 1e-6
-    assert (finding.kind, finding.count) == ("equal", 1)
-    assert "column 0 (10 around 1.7" in finding.text
-    assert "subtract a fixed start" in finding.text
-
-
 @pytest.mark.parametrize("value", [0.0, 5.0, -1e9, 1e-9, 16777216.0])
 def test_constant_columns_are_0(value):
     (found,), findings = scaled(np.full(400, value))
