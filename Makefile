@@ -18,7 +18,7 @@ demo: $(READY)
 test: check
 	@$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
-# What takes minutes a test, and so is no part of `test`.
+# What takes minutes, and variants that a cheaper test of `test` guards: CONTRIBUTING.md.
 test-long: $(READY)
 	@$(BIN)/python -m pytest -m long
 
