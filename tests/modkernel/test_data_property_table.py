@@ -131,6 +131,8 @@ def by_hand(made: dict[str, Any]) -> tuple[dict[str, Example], np.ndarray, int, 
 @given(tables())
 @SETTINGS
 def test_any_table(made: dict[str, Any]) -> None:
+    # With no label at all it is a set without labels.
+    assume(any(str(label) not in ("", made["unlabelled"]) for label in made["labels"]))
     examples, rows, left_out, reasons = by_hand(made)
     assume(examples)  # Without any label they are read, for views: see test_view_data.
     text = "".join(map(str, [*made["labels"], *made["columns"].get("colour", ())]))
