@@ -112,8 +112,11 @@ def encode(table: Table, names: Sequence[str]) -> tuple[np.ndarray, tuple[Findin
         names: of the encoded columns.
 
     Raises:
-        DataError: a column is missing, or holds no numbers where numbers are needed.
+        DataError: a column is missing or there twice, or holds no numbers where these are needed.
     """
+    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+    if twice:
+        raise DataError(f"The table has two columns '{twice[0]}': give each a name of its own.")
     columns = dict(_columns(table))
     known: dict[str, set[str]] = {}
     rows = np.empty((len(table), len(names)))

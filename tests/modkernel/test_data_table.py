@@ -227,9 +227,18 @@ def test_a_row_is_read_alone_as_beside_others(tmp_path, texts):
         assert not findings
 
 
+def test_a_column_that_is_there_twice_is_refused_in_prediction_too(tmp_path):
+    (tmp_path / "new.csv").write_text("size,size\n1,2\n")
+    with pytest.raises(DataError, match="two columns 'size'"):
+        read_rows(tmp_path / "new.csv", table_of("size"))
+
+
 def test_a_column_called_as_a_category_of_another_is_refused():
     table = pa.table({"x": ["a", "b"] * 9, "x=a": [0.5, 1.5] * 9})
     with pytest.raises(DataError, match="'x=a' beside one whose values would be called so"):
+        encoded_names(table)
+    table = pa.table({"x": [0.5, 1.5] * 9, "x=a": ["b", "c"] * 9})
+    with pytest.raises(DataError, match="columns 'x' and 'x=a', and 'x=a=b' may be a value of eit"):
         encoded_names(table)
 
 
