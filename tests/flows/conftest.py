@@ -13,7 +13,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from prefect.events.clients import NullEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.settings import (
@@ -134,7 +133,6 @@ def trained_home(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     with Registry.open(settings) as registry:
         store_network(registry, tiny("net"))
     close_mlflow(settings.mlflow_uri)
-    _artifact_repos_cache.clear()
     return settings.home
 
 
@@ -150,7 +148,6 @@ def registry_of(home: Path) -> Iterator[Registry]:
     finally:
         opened.close()
         close_mlflow(opened.settings.mlflow_uri)
-        _artifact_repos_cache.clear()  # By ids, which are those of another copy of a home, too.
         shared._open.cache_clear()
 
 
