@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,8 +32,11 @@ IMPOSSIBLE = SMALL.replace("mlp", "perceptron")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cli") / "home"
+def home(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh home, but for Prefect's tables, which take longer than all else in it."""
+    home = tmp_path_factory.mktemp("cli") / "home"
+    shutil.copytree(template / "prefect", home / "prefect")
+    return home
 
 
 @pytest.fixture(scope="module")

@@ -136,6 +136,7 @@ def test_two_processes_train_on_a_stored_module(
         assert max(differences(one, of(tmp_path, "weights", rank, 2)).values()) < 1e-5
 
 
+@pytest.mark.long
 def test_two_processes_train_a_network_into_one_folder(pair: RankPair, tmp_path: Path) -> None:
     first, second = pair("network", folder=str(tmp_path))
     assert first == second

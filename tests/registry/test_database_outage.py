@@ -90,7 +90,9 @@ def test_work_under_a_claim_outlives_an_outage_longer_than_the_lease(
     assert len(told) == 2, "one line, however many threads wait"
 
 
-@pytest.mark.parametrize("step", ["ensure_model", "ensure_version"])
+@pytest.mark.parametrize(
+    "step", ["ensure_model", pytest.param("ensure_version", marks=pytest.mark.long)]
+)
 def test_a_module_is_stored_across_an_outage(
     far: Registry,
     postgres: Postgres,

@@ -158,6 +158,7 @@ def test_a_deleted_version_keeps_the_meaning_of_its_aliases(
 
 
 @pytest.mark.home("empty")
+@pytest.mark.long
 def test_a_run_that_is_gone_stops_no_repair(settings: Settings, examples: Examples) -> None:
     with Registry.open(settings) as registry:
         record = store_one(registry, examples.first())

@@ -119,14 +119,14 @@ LONG = pytest.mark.long
     [
         pytest.param("row pending", "after", marks=LONG),
         pytest.param("run made", "before", marks=LONG),
-        ("run made", "after"),
+        pytest.param("run made", "after", marks=LONG),
         pytest.param("figures logged", "before", marks=LONG),
         pytest.param("model made without files", "before", marks=LONG),
         ("model made without files", "after"),
         pytest.param("files logged", "after", marks=LONG),
         pytest.param("name registered", "before", marks=LONG),
         ("version made", "before"),
-        ("version made", "after"),
+        pytest.param("version made", "after", marks=LONG),
     ],
 )
 def test_a_module_that_another_stored_meanwhile_is_there_once(
@@ -145,7 +145,7 @@ def test_a_module_that_another_stored_meanwhile_is_there_once(
     [
         pytest.param("network's run made", "before", marks=LONG),
         pytest.param("network's run made", "after", marks=LONG),
-        ("figures logged", "before"),
+        pytest.param("figures logged", "before", marks=LONG),
         pytest.param("files logged", "before", marks=LONG),
         pytest.param("files logged", "after", marks=LONG),
         ("version made", "before"),

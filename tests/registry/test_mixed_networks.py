@@ -242,13 +242,10 @@ STEPS = (("log", 1), ("add_version", 1), ("log", 2), ("add_version", 2))
 
 
 @pytest.mark.home("empty")
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("repaired", "steps"),
-    [
-        (False, STEPS[1:2]),
-        pytest.param(True, STEPS[2:3], marks=pytest.mark.long),
-        *(pytest.param(repaired, STEPS, marks=pytest.mark.long) for repaired in (False, True)),
-    ],
+    [(False, STEPS[1:2]), (True, STEPS[2:3]), (False, STEPS), (True, STEPS)],
 )
 def test_an_import_that_is_killed_leaves_nothing_half_and_goes_on(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repaired: bool, steps: Any

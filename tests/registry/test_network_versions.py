@@ -37,7 +37,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "row complete": (pages, "module_page"),
 }
 """Before which a process dies, and whose method it is."""
-SELDOM = ("files logged", "row complete")
+SELDOM = ("run made", "files logged", "row complete")
 """Of these, what `make test-long` runs."""
 
 

@@ -124,6 +124,7 @@ def test_a_step_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     assert "torch sees no GPU here" in (tmp_path / "out" / "gpu.md").read_text()
 
 
+@pytest.mark.long
 def test_a_step_is_cut_off_at_its_limit_with_its_children(tmp_path: Path) -> None:
     lines: list[str] = []
     code = (

@@ -49,6 +49,7 @@ def size(page: Page) -> tuple[int, int]:
 
 @pytest.mark.browser
 @pytest.mark.servers
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_every_form_is_short(up: Up, browser: Browser, tmp_path: Path) -> None:
     with (
