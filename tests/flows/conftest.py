@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -26,12 +27,11 @@ from prefect.testing.utilities import prefect_test_harness
 from modkernel.flows.plans import datasets
 from modkernel.flows.runtime import shared
 from modkernel.registry import Registry, Settings
-from modkernel.system.locks import locked
 from tests.flows.helpers.certificates import self_signed
 from tests.flows.helpers.servers import Up, running_up, surroundings
 from tests.flows.helpers.specs import tiny
 from tests.flows.helpers.trained import store_network
-from tests.registry.helpers.stored_homes import close_mlflow, copy_home
+from tests.registry.helpers.stored_homes import close_mlflow, copy_home, made_once
 
 BLANK = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
@@ -81,25 +81,21 @@ def prefect_server(template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with empty databases that knows the digits already; one for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    shared_folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    settings = Settings(home=shared_folder / "template" / "home")
-    done = settings.home.parent / "done"
-    settings.home.parent.mkdir(exist_ok=True)
-    with locked(settings.home.parent / "lock"):
-        if not done.exists():
-            before = os.umask(0o077)
-            settings.ensure_home()
-            copy_home(tmp_path_factory, "empty", settings.home.parent / "empty")
-            empty = settings.home.parent / "empty" / "mlflow.db"
-            shutil.copyfile(empty, settings.home / "mlflow.db")  # With rights of our umask.
-            with Registry.open(settings) as registry:
-                datasets.describe(registry, tiny().dataset)
-            close_mlflow(settings.mlflow_uri)
-            migrate_prefect(settings)
-            os.umask(before)
-            done.touch()
-    return settings.home
+    return made_once(tmp_path_factory, "template", partial(_fill, tmp_path_factory)) / "home"
+
+
+def _fill(factory: pytest.TempPathFactory, folder: Path) -> None:
+    settings = Settings(home=folder / "home")
+    before = os.umask(0o077)
+    settings.ensure_home()
+    copy_home(factory, "empty", folder / "empty")
+    # With rights of our umask.
+    shutil.copyfile(folder / "empty" / "mlflow.db", settings.home / "mlflow.db")
+    with Registry.open(settings) as registry:
+        datasets.describe(registry, tiny().dataset)
+    close_mlflow(settings.mlflow_uri)
+    migrate_prefect(settings)
+    os.umask(before)
 
 
 def migrate_prefect(settings: Settings) -> None:
