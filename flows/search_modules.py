@@ -107,7 +107,14 @@ def _finish(
 ) -> tuple[NetworkResult, ModuleResult]:
     """Train the output module on the best chain and record the network of both."""
     spec = plan.spec
-    step = output_step(f"{spec.name}.output", spec.output, plan.info, spec.seed, spec.dataset)
+    step = output_step(
+        f"{spec.name}.output",
+        spec.output,
+        plan.info,
+        spec.seed,
+        spec.dataset,
+        spread_over=plan.spread_over,
+    )
     chain = registry.modules.chain(best.record)
     network = Plan(Below.of_record(best.record), (step,), kept=chain)
     run.start_unless(lambda: is_done(registry, spec.name, network))

@@ -19,9 +19,9 @@ from modkernel.backbones.cut import check_weights, cut
 from modkernel.backbones.tail import resolve_tail
 from modkernel.data import DatasetInfo, LabelList
 from modkernel.data.augment import augment
-from modkernel.data.label_budget import check_label_budget
+from modkernel.data.label_budget import check_output
 from modkernel.data.views import check_views
-from modkernel.errors import DataError, InterfaceError, ModkernelError, PairError, SpecError
+from modkernel.errors import InterfaceError, ModkernelError, PairError, SpecError
 from modkernel.kernels import KERNELS, fitting, make_kernel
 from modkernel.lookup import lookup
 from modkernel.modules.join import JOINED_KERNEL, joined_shape
@@ -277,52 +277,6 @@ def _naming(field: str) -> Iterator[None]:
         raise
 
 
-def check_output(output: OutputSpec, info: DatasetInfo) -> None:
-    """Check that a data set can train an output module.
-
-    One whose test part is empty can: the module is then trained, and not evaluated.
-
-    Raises:
-        DataError: it has no class labels.
-        LabelBudgetError: some class has fewer examples than labels are asked for.
-    """
-    if not info.labelled or info.train_counts is None:
-        raise DataError(
-            f"Data set '{info.name}' has no class labels, which an output module needs: set "
-            "'output: null' to train the hidden modules alone, or sort the images into one "
-            "folder a class."
-        )
-    if output.labels_per_class is not None:
-        check_label_budget(info.train_counts, info.classes, output.labels_per_class)
-
-
-def check_tested(info: DatasetInfo) -> None:
-    """Check that a data set has something to test on.
-
-    Raises:
-        DataError: its test part is empty.
-    """
-    if not info.n_test:
-        raise DataError(
-            f"The test part of data set '{info.name}' has none of its "
-            f"{info.n_train + info.n_validation} examples, so nothing could be tested: add "
-            "examples, or set another dataset.split_seed or a larger dataset.test_fraction; a test "
-            "part of the set's own needs examples of the chosen classes."
-        )
-
-
-def check_whole(output: OutputSpec) -> None:
-    """Check that an output module can be trained on a file of labels.
-
-    Raises:
-        SpecError: it asks for a budget or draws of labels.
-    """
-    if output.labels_per_class is not None or output.draws > 1:
-        raise SpecError(
-            "A file of labels is used as a whole: leave labels_per_class and draws out, or it."
-        )
-
-
 def output_spec(
     output: OutputSpec,
     below: ModuleSpec | Sequence[ModuleSpec],
@@ -332,6 +286,7 @@ def output_spec(
     kernel: KernelSpec | None = None,
     labels: LabelList | None = None,
     weights: Literal["aligned"] | None = None,
+    unlabelled_fingerprint: str | None = None,
 ) -> OutputModuleSpec:
     """The spec of an output module on a hidden module, or on several side by side.
 
@@ -345,6 +300,7 @@ def output_spec(
             choice: it takes the features of each under its own.
         labels: the only ones it is trained on, if they are given by hand.
         weights: how those of several were chosen, where held-out labels did.
+        unlabelled_fingerprint: of the data's examples without a label that labels are spread over.
 
     Raises:
         InterfaceError: one of several has no features.
@@ -355,7 +311,11 @@ def output_spec(
     if len(specs) > 1:
         takes, kernel = joined_shape(interfaces), JOINED_KERNEL
     classes = info.classes if labels is None else labels.classes
-    known = facts(info, labels_fingerprint=None if labels is None else labels.fingerprint)
+    known = facts(
+        info,
+        labels_fingerprint=None if labels is None else labels.fingerprint,
+        unlabelled_fingerprint=unlabelled_fingerprint,
+    )
     return OutputModuleSpec(
         interface=Interface(
             upstream=below_id,
@@ -387,7 +347,7 @@ def facts(
         pairs_fingerprint: of the file of pairs that a hidden module is trained on.
         labels_fingerprint: of the file of labels that an output module is trained on.
         pairs: as `NetworkSpec.pairs`: whether views are compared, and labels with them.
-        unlabelled_fingerprint: of the examples without a label whose views are compared.
+        unlabelled_fingerprint: of the examples without a label that take part.
     """
     return DatasetFacts(
         name=info.name,

@@ -63,6 +63,14 @@ def compose(
             "place of --labels-per-class.",
         ),
     ] = None,
+    spread_labels: Annotated[
+        bool,
+        typer.Option(
+            "--spread-labels",
+            help="First spread the labels over the training examples that have none, along "
+            "nearest neighbours in the features: for few labels.",
+        ),
+    ] = False,
     method: Annotated[Method, typer.Option(help="How the output module is trained.")] = (
         "cross_entropy"
     ),
@@ -89,7 +97,14 @@ def compose(
 
     budget = None if labels_per_class == "all" else labels_per_class
     output = validated(
-        OutputSpec, {"method": method, "labels_per_class": budget, "draws": draws}, "option"
+        OutputSpec,
+        {
+            "method": method,
+            "labels_per_class": budget,
+            "draws": draws,
+            "spread_labels": spread_labels,
+        },
+        "option",
     )
     shares: Any = weights
     if weights not in (None, "aligned"):

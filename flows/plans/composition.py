@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modkernel.data import DatasetInfo, LabelList
+from modkernel.data.label_budget import check_output, check_whole
 from modkernel.errors import ScoreError, SpecError
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.checks import check_is_hidden, check_labelled
 from modkernel.flows.plans.steps import Below
 from modkernel.flows.specs.composition import Aligned, Weights
-from modkernel.plan import check_output, check_whole
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.advice.shelf import learnt_by, saw_pairs_of
 from modkernel.spec import DatasetSpec, OutputSpec
@@ -31,6 +31,7 @@ class Composition:
         dataset: that it is trained on.
         info: the same.
         labels: the file of labels as it was read, if there is one.
+        spread_over: fingerprint of the examples without a label that labels are spread over.
     """
 
     tops: tuple[ModuleRecord, ...]
@@ -38,6 +39,7 @@ class Composition:
     dataset: DatasetSpec
     info: DatasetInfo
     labels: LabelList | None
+    spread_over: str | None
 
 
 def plan_composition(
@@ -72,10 +74,11 @@ def plan_composition(
     else:
         check_whole(output)
     given = None if labels is None else datasets.check_labels(registry, whole, labels)
+    aside = datasets.check_spread(registry, whole, info, output, given)
     if isinstance(weights, str):
         check_labelled(info, "which weights are chosen by")
         check_saw_no_pairs(registry, tops, info)
-    return Composition(tops, below, whole, info, given)
+    return Composition(tops, below, whole, info, given, aside)
 
 
 def check_saw_no_pairs(registry: Registry, tops: Sequence[ModuleRecord], info: DatasetInfo) -> None:

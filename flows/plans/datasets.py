@@ -17,6 +17,7 @@ from modkernel.data import (
     describe_dataset,
     load_dataset,
 )
+from modkernel.data.label_budget import check_spreading
 from modkernel.errors import DataError, InterfaceError, SpecError
 from modkernel.flows.runtime.events import Note, emit
 from modkernel.kernels import make_kernel
@@ -26,8 +27,8 @@ from modkernel.objectives.table import make_objective
 from modkernel.plan import facts
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.tracking.markdown import plain
-from modkernel.spec import DatasetFacts, DatasetSpec, HiddenSpec, pairs_from
-from modkernel.training.inputs import given_labels, given_pairs, pair_data
+from modkernel.spec import DatasetFacts, DatasetSpec, HiddenSpec, OutputSpec, pairs_from
+from modkernel.training.inputs import given_labels, given_pairs, pair_data, spread_over
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
@@ -121,6 +122,31 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
             f"yet: the {len(found.rows)} that have one are used."
         )
     return found
+
+
+def check_spread(
+    registry: Registry,
+    dataset: DatasetSpec,
+    info: DatasetInfo,
+    output: OutputSpec,
+    given: LabelList | None = None,
+) -> str | None:
+    """Check that labels can be spread where that is asked for.
+
+    Returns:
+        The fingerprint of the set's examples without a label that they are spread over too.
+
+    Raises:
+        SpecError: there is no example without a label.
+    """
+    if not output.spread_labels:
+        return None
+    if not any(finding.kind == "unlabelled" for finding in info.findings):
+        if given is None:
+            check_spreading(output.labels_per_class)
+        return None
+    data = load_dataset(dataset, registry.settings.places, unlabelled=True)
+    return spread_over(data, output, given is not None)
 
 
 def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:

@@ -8,12 +8,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from modkernel.data import DatasetInfo
+from modkernel.data.label_budget import check_output, check_whole
 from modkernel.errors import NotFoundError, SpecError
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.adapting import adapted, below_first, sources_of
 from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, Step, hidden_step, output_step
-from modkernel.plan import check_hidden, check_output, check_whole, plan_hidden
+from modkernel.plan import check_hidden, plan_hidden
 from modkernel.registry import ModuleRecord, NetworkRecord, Registry
 from modkernel.spec import (
     BackboneSpec,
@@ -278,6 +279,7 @@ def _output(
         labels=changes.labels,
         given=given,
         weights=weights,
+        spread_over=datasets.check_spread(registry, dataset, info, wanted, given),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from modkernel.backbones.cut import cut
 from modkernel.data import DatasetInfo
+from modkernel.data.label_budget import check_output
 from modkernel.errors import ModkernelError, SettingsError, SpecError
 from modkernel.features.measure import EXAMPLES_PER_CLASS, VALIDATION_PER_CLASS
 from modkernel.flows.plans import datasets
@@ -15,7 +16,7 @@ from modkernel.flows.plans.checks import check_labelled
 from modkernel.flows.plans.steps import Below
 from modkernel.flows.search.score import check_score
 from modkernel.flows.search.spec import ACCURACY, Candidate, SearchSpec
-from modkernel.plan import HiddenPlan, check_hidden, check_output, facts, plan_hidden
+from modkernel.plan import HiddenPlan, check_hidden, facts, plan_hidden
 from modkernel.registry import Registry
 from modkernel.reuse.moments import check_size
 from modkernel.spec import DatasetFacts, HiddenSpec, ModuleSpec, Shape
@@ -30,12 +31,14 @@ class SearchPlan:
         info: the data.
         facts: what every module's spec says of the data.
         ends: the block that each stage ends at where its candidate does not say.
+        spread_over: fingerprint of the examples without a label that labels are spread over.
     """
 
     spec: SearchSpec
     info: DatasetInfo
     facts: DatasetFacts
     ends: tuple[str, ...]
+    spread_over: str | None
 
     def module(
         self,
@@ -86,8 +89,9 @@ def plan_search(registry: Registry, spec: SearchSpec) -> SearchPlan:
     info = datasets.describe(registry, spec.dataset)
     check_labelled(info, "which a search compares candidates by")
     check_output(spec.output, info)
+    aside = datasets.check_spread(registry, spec.dataset, info, spec.output)
     evenly = cut(spec.backbone, [HiddenSpec()] * len(spec.stages))
-    plan = SearchPlan(spec, info, facts(info), tuple(blocks[-1] for blocks in evenly))
+    plan = SearchPlan(spec, info, facts(info), tuple(blocks[-1] for blocks in evenly), aside)
     # Many chains of candidates lead to the same shape after the same block.
     reached: set[tuple[Shape, str | None]] = {(info.preprocessing.shape, None)}
     for stage, wanted in enumerate(spec.stages):

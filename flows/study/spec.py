@@ -73,9 +73,10 @@ class StudySpec(Spec, title="Transfer study"):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.output.labels_per_class is not None:
+        if self.output.labels_per_class is not None or self.output.spread_labels:
             raise ValueError(
-                "the ground truth uses all labels: leave labels_per_class out of output"
+                "the ground truth uses all labels: leave labels_per_class and spread_labels out of "
+                "output"
             )
         if any(one.groups for one in (self.dataset, *(other.dataset for other in self.others))):
             raise ValueError(

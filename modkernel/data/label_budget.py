@@ -1,4 +1,4 @@
-"""Label budgets: which examples of each class an output module is trained on."""
+"""What labels an output module is trained on: whether there are enough, and which are drawn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from modkernel.errors import LabelBudgetError
+from modkernel.data.dataset import DatasetInfo
+from modkernel.errors import DataError, LabelBudgetError, SpecError
+from modkernel.spec import OutputSpec
 from modkernel.system.seeding import generator_for
 
 
@@ -22,6 +24,20 @@ def check_label_budget(counts: Sequence[int], classes: Sequence[str], per_class:
         raise LabelBudgetError(
             f"labels_per_class is {per_class}, but class '{classes[fewest]}' has only "
             f"{counts[fewest]} training examples: ask for at most that many."
+        )
+
+
+def check_spreading(per_class: int | None) -> None:
+    """Check that labels can be spread where every training example has one of its own.
+
+    Raises:
+        SpecError: all of them are used.
+    """
+    if per_class is None:
+        raise SpecError(
+            "spread_labels: every training example has a label that is used, so there is none to "
+            "spread labels over: set labels_per_class, give a file of labels, or leave "
+            "spread_labels out."
         )
 
 
@@ -45,3 +61,49 @@ def draw_labels(labels: Tensor, classes: int, per_class: int, draws: int, seed: 
         picks = [m[torch.randperm(len(m), generator=generator)[:per_class]] for m in members]
         rows.append(torch.cat(picks))
     return torch.stack(rows)
+
+
+def check_output(output: OutputSpec, info: DatasetInfo) -> None:
+    """Check that a data set can train an output module.
+
+    One whose test part is empty can: the module is then trained, and not evaluated.
+
+    Raises:
+        DataError: it has no class labels.
+        LabelBudgetError: some class has fewer examples than labels are asked for.
+    """
+    if not info.labelled or info.train_counts is None:
+        raise DataError(
+            f"Data set '{info.name}' has no class labels, which an output module needs: set "
+            "'output: null' to train the hidden modules alone, or sort the images into one "
+            "folder a class."
+        )
+    if output.labels_per_class is not None:
+        check_label_budget(info.train_counts, info.classes, output.labels_per_class)
+
+
+def check_tested(info: DatasetInfo) -> None:
+    """Check that a data set has something to test on.
+
+    Raises:
+        DataError: its test part is empty.
+    """
+    if not info.n_test:
+        raise DataError(
+            f"The test part of data set '{info.name}' has none of its "
+            f"{info.n_train + info.n_validation} examples, so nothing could be tested: add "
+            "examples, or set another dataset.split_seed or a larger dataset.test_fraction; a test "
+            "part of the set's own needs examples of the chosen classes."
+        )
+
+
+def check_whole(output: OutputSpec) -> None:
+    """Check that an output module can be trained on a file of labels.
+
+    Raises:
+        SpecError: it asks for a budget or draws of labels.
+    """
+    if output.labels_per_class is not None or output.draws > 1:
+        raise SpecError(
+            "A file of labels is used as a whole: leave labels_per_class and draws out, or it."
+        )

@@ -1,4 +1,4 @@
-"""Examples without a label in a set that has labels: left out, or read for their views alone."""
+"""Examples without a label in a set that has labels: left out, or read where they are asked for."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from modkernel.data.pool import Pool, Unlabelled, take
 def leave_out_unlabelled(pool: Pool, name: str | None) -> Pool:
     """The pool without the examples that have no label; their number is a finding.
 
-    The ids of the others stay. Those of the training part are kept aside, for `pairs: views`. Where
-    no example has a label, the set becomes one without labels.
+    The ids of the others stay. Those of the training part are kept aside, for `pairs: views` and
+    `spread_labels`. Where no example has a label, the set becomes one without labels.
 
     Args:
         pool: labels may be -1, for none.
@@ -45,7 +45,8 @@ def leave_out_unlabelled(pool: Pool, name: str | None) -> Pool:
         f"{count} of the {len(labels)} examples have no label"
         f"{'' if name is None else f' (or {name!r}, which stands for none)'}: they take no part in "
         "training, validation and testing; with 'pairs: views' or 'views+labels', their views do "
-        "in the training of hidden modules."
+        "in the training of hidden modules, and 'spread_labels' gives them labels for the output "
+        "module."
     )
     alone = pool.train[labels[pool.train] < 0]
     aside = Unlabelled([pool.ids[i] for i in alone.tolist()], take(pool.examples, alone))

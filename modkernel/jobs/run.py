@@ -34,7 +34,13 @@ from modkernel.system.memory import peak_memory
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
 from modkernel.training.ground_truth import measure_ground_truth
-from modkernel.training.inputs import given_labels, labelled_data, pair_data
+from modkernel.training.inputs import (
+    given_labels,
+    labelled_data,
+    pair_data,
+    spread_over,
+    unlabelled_examples,
+)
 from modkernel.training.output import GivenLabels
 from modkernel.training.pair_data import PairData
 from modkernel.training.parallel.join import here
@@ -72,9 +78,11 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
     control = Control(checkpoints=work / "checkpoint", progress=progress, stop=stop)
     upstream = _read_chain(job.upstream)
     arithmetic = choose_arithmetic(job.device, _recipe(job, upstream).precision)
-    views = isinstance(job, HiddenJob | TogetherJob) and pairs_from(job.pairs).views
     data = load_dataset(
-        job.dataset, job.places, resident_limit=job.resident_limit, unlabelled=views
+        job.dataset,
+        job.places,
+        resident_limit=job.resident_limit,
+        unlabelled=_takes_unlabelled(job),
     )
     _check_data(job, data)
     data = place_dataset(data, arithmetic.device, job.resident_limit)
@@ -201,6 +209,13 @@ def _together(
     return write_group(folder, job.group, trained)
 
 
+def _takes_unlabelled(job: Job) -> bool:
+    """Whether training examples without a label take part, where others have one."""
+    if isinstance(job, HiddenJob | TogetherJob):
+        return pairs_from(job.pairs).views
+    return isinstance(job, OutputJob) and job.module.output.spread_labels
+
+
 def _pairs(
     job: HiddenJob | TogetherJob, data: Dataset, planned: DatasetFacts
 ) -> tuple[PairData, PairData]:
@@ -215,12 +230,16 @@ def _pairs(
     train, validation, found = pair_data(data, job.dataset, job.pairs, job.places)
     if sources.file is not None:
         _check_same("pairs", sources.file, found.pairs_fingerprint, planned.pairs_fingerprint)
-    if found.unlabelled_fingerprint != planned.unlabelled_fingerprint:
+    _check_aside(data, found.unlabelled_fingerprint, planned)
+    return train, validation
+
+
+def _check_aside(data: Dataset, found: str | None, planned: DatasetFacts) -> None:
+    if found != planned.unlabelled_fingerprint:
         raise DataError(
             f"The examples of '{data.name}' that have no label have changed since this training "
             "was planned: run the command again, so that it is planned again."
         )
-    return train, validation
 
 
 def _stitch(
@@ -253,6 +272,8 @@ def _output(
     module = job.module
     _check_given("labels", job.labels, module.dataset.labels_fingerprint)
     given = None if job.labels is None else _given(job, data, job.labels)
+    aside = spread_over(data, module.output, given is not None)
+    _check_aside(data, aside, module.dataset)
     train, test, validation = labelled_data(data, given)
     weights, report = train_output(
         module,
@@ -261,6 +282,7 @@ def _output(
         upstream,
         validation=validation,
         given=given,
+        unlabelled=unlabelled_examples(data),
         arithmetic=arithmetic,
         control=control,
         cache=_cache(job),

@@ -64,6 +64,12 @@ class OutputSpec(Spec, title="Output module"):
     draws: int = Field(
         1, ge=1, description="Random draws of the labels; the first one's module is stored."
     )
+    spread_labels: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="First spread the labels over the training examples that have none, along "
+        "nearest neighbours in the features (label propagation). For few labels.",
+    )
     ridge: float = Field(1e-3, gt=0, description="Penalty of method 'ridge', times n.")
     recipe: Recipe = Recipe(epochs=20, optimizer="adam", learning_rate=0.02, weight_decay=0.0)
     minimum_steps: int = Field(

@@ -25,7 +25,8 @@ class DatasetFacts(Spec):
     unlabelled_fingerprint: str | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="Of the set's examples without a label, which took part by their views.",
+        description="Of the set's examples without a label: a hidden module compared their views, "
+        "or an output module's labels were spread over them.",
     )
     labels_fingerprint: str | None = Field(
         None,

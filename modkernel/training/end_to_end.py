@@ -13,11 +13,12 @@ from modkernel.backbones import build_hidden
 from modkernel.control import UNWATCHED, Control
 from modkernel.data import Dataset, DatasetInfo
 from modkernel.data.augment import draw_moves, moved
+from modkernel.data.label_budget import check_output, check_tested
 from modkernel.data.sources import ExampleSource
 from modkernel.errors import DataError, ObjectiveError, SpecError
 from modkernel.kernels import Kernel, make_kernel
 from modkernel.modules.preprocess import Normalise
-from modkernel.plan import HiddenPlan, check_output, check_tested, facts, plan_network
+from modkernel.plan import HiddenPlan, facts, plan_network
 from modkernel.spec import (
     FORMAT_VERSION,
     BackboneSpec,

@@ -71,7 +71,7 @@ class HeadsProblem:
     Attributes:
         model: the heads, on the device of `phi`.
         phi: float32 [N, d].
-        labels: int64 [N], on the device of `phi`.
+        labels: int64 [N], or [D, N] where each draw has its own, on the device of `phi`.
         chosen: int64 [D, n], the labelled examples of each draw, on the device of `phi`.
         loss_of: of each example, (logits [M, C], labels [M]) -> [M].
         batch_size: examples of each draw in a step, at most.
@@ -102,7 +102,7 @@ class HeadsProblem:
 
     def loss(self, raw: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Sum over the draws of their mean loss on features [D, B, d], a scalar."""
-        labels = self.labels[self._rows(indices)]
+        labels = _labels_at(self.labels, self._rows(indices))
         losses = self.loss_of(self.model(raw).flatten(0, 1), labels.flatten())
         # Summed over draws, so that a draw's gradient does not depend on how many there are.
         return losses.view(len(self.chosen), -1).mean(1).sum()
@@ -123,7 +123,7 @@ def fit_by_gradient(
 
     Args:
         phi: float32 [N, d].
-        labels: int64 [N], on the device of `phi`.
+        labels: int64 [N], or [D, N] where each draw has its own, on the device of `phi`.
         chosen: int64 [D, n], the labelled examples of each draw.
         classes: C.
         spec: method, recipe, least number of steps.
@@ -165,9 +165,10 @@ def fit_ridge(phi: Tensor, labels: Tensor, chosen: Tensor, classes: int, spec: O
     Args and shapes as in `fit_by_gradient`.
     """
     weights, biases = [], []
-    for rows in chosen.to(phi.device):
+    chosen = chosen.to(phi.device)
+    for rows, known in zip(chosen, _labels_at(labels, chosen), strict=True):
         x = phi[rows].double()
-        y = F.one_hot(labels[rows], classes).double()
+        y = F.one_hot(known, classes).double()
         middle, level = x.mean(0), y.mean(0)
         x, y = x - middle, y - level
         penalty = spec.ridge * len(x)
@@ -192,6 +193,11 @@ def fit_heads(
     if spec.method == "ridge":
         return fit_ridge(phi, labels, chosen, classes, spec)
     return fit_by_gradient(phi, labels, chosen, classes, spec, seed, control)
+
+
+def _labels_at(labels: Tensor, rows: Tensor) -> Tensor:
+    """Labels [D, B] of rows [D, B], from those that all draws share, [N], or each one's, [D, N]."""
+    return labels.expand(len(rows), -1).gather(1, rows)
 
 
 @torch.no_grad()

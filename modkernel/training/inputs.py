@@ -15,11 +15,12 @@ from modkernel.data import (
     read_labels,
     read_pairs,
 )
-from modkernel.data.sources import join_sources
+from modkernel.data.label_budget import check_spreading
+from modkernel.data.sources import ExampleSource, join_sources
 from modkernel.errors import DataError, PairError
 from modkernel.pairs.source import PairSource
 from modkernel.plan import facts
-from modkernel.spec import DatasetFacts, DatasetSpec, pairs_from
+from modkernel.spec import DatasetFacts, DatasetSpec, OutputSpec, pairs_from
 from modkernel.training.output import GivenLabels, LabelledData
 from modkernel.training.pair_data import PairData
 
@@ -192,6 +193,32 @@ def _listed(table: PairList | None, first: int, end: int) -> tuple[Tensor, Tenso
     if not bool(rows.any()):
         return None
     return table.i[rows] - first, table.j[rows] - first, table.same[rows]
+
+
+def spread_over(data: Dataset, output: OutputSpec, given: bool) -> str | None:
+    """Fingerprint of the examples without a label in a data set that labels are spread over.
+
+    None where there are none of them, or where labels are not spread: those of examples whose
+    labels are not used are known by the data set's own fingerprint.
+
+    Args:
+        data: loaded with its unlabelled examples.
+        output: how the output module is trained.
+        given: whether its labels are those of a file.
+
+    Raises:
+        SpecError: there is no example without a label.
+    """
+    if not output.spread_labels:
+        return None
+    if data.unlabelled is None and not given:
+        check_spreading(output.labels_per_class)
+    return data.unlabelled_fingerprint
+
+
+def unlabelled_examples(data: Dataset) -> ExampleSource | None:
+    """The training examples without a label that a data set was loaded with; none: of none."""
+    return None if data.unlabelled is None else data.unlabelled.examples
 
 
 def labelled_data(

@@ -10,24 +10,28 @@ NONE = "none"
 """What hidden modules saw that were trained without any label."""
 
 
-def labels_told(labels: int, hidden_saw: str | None) -> str:
+def labels_told(labels: int, hidden_saw: str | None, spread_over: int = 0) -> str:
     """What a number of labels stands for, in words; the one form of it.
 
     >>> labels_told(10, NONE)
     '10 labels in all (hidden modules saw none)'
     >>> labels_told(10, "the pairs of 45,000 labels")
     '10 labels for the output module; hidden modules saw the pairs of 45,000 labels'
+    >>> labels_told(10, NONE, 19_990)
+    '10 labels in all, spread over 19,990 examples (hidden modules saw none)'
 
     Args:
         labels: of the output module.
         hidden_saw: as `hidden_saw` gives it; none where that was not recorded.
+        spread_over: examples without a label that they were spread over.
     """
     count = f"{labels:,} label{'s' * (labels != 1)}"
+    spread = f", spread over {spread_over:,} examples" if spread_over else ""
     if hidden_saw == NONE:
-        return f"{count} in all (hidden modules saw none)"
+        return f"{count} in all{spread} (hidden modules saw none)"
     if hidden_saw is None:
-        return f"{count} for the output module"
-    return f"{count} for the output module; hidden modules saw {hidden_saw}"
+        return f"{count} for the output module{spread}"
+    return f"{count} for the output module{spread}; hidden modules saw {hidden_saw}"
 
 
 def hidden_saw(

@@ -26,7 +26,7 @@ from modkernel.spec.group import GroupSpec
 from modkernel.system.files import replace_file
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training.hidden import train_hidden
-from modkernel.training.inputs import labelled_data, pair_data
+from modkernel.training.inputs import labelled_data, pair_data, spread_over, unlabelled_examples
 from modkernel.training.output import train_output
 from modkernel.training.pair_data import PairData
 from modkernel.training.parallel.ranks import ALONE, Ranks
@@ -106,12 +106,14 @@ def _train(
     info = describe_dataset(spec.dataset, places)
     plans = plan_network(spec, info)
     views = pairs_from(spec.pairs).views
-    data = load_dataset(spec.dataset, places, unlabelled=views)
+    spread = spec.output is not None and spec.output.spread_labels
+    data = load_dataset(spec.dataset, places, unlabelled=views or spread)
     if data.fingerprint != info.fingerprint:
         raise DataError(
             f"Data set '{data.name}' has changed while this training was planned, or its loader "
             "gives other examples every time: have it give the same ones, and run this again."
         )
+    aside = None if spec.output is None else spread_over(data, spec.output, given=False)
     placed = place_dataset(data, choose_arithmetic(device).device)
     work = _Folder(folder, placed, device, control, ranks)
     train, validation, known = pair_data(work.data, spec.dataset, spec.pairs, places)
@@ -131,7 +133,14 @@ def _train(
             chain.append(stored)
             reports.append(report)
     if spec.output is not None:
-        last = output_spec(spec.output, chain[-1].spec, chain[-1].id, info, spec.seed)
+        last = output_spec(
+            spec.output,
+            chain[-1].spec,
+            chain[-1].id,
+            info,
+            spec.seed,
+            unlabelled_fingerprint=aside,
+        )
         stored, report = work.output("output", last, chain)
         chain.append(stored)
         reports.append(report)
@@ -240,6 +249,7 @@ class _Folder:
             test,
             chain,
             validation=validation,
+            unlabelled=unlabelled_examples(self.data),
             arithmetic=arithmetic,
             control=control,
             cache=self.cache,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modkernel.control import UNWATCHED, Control
 from modkernel.data.dataset import TRAINING_PART
-from modkernel.data.label_budget import check_label_budget, draw_labels
+from modkernel.data.label_budget import check_label_budget, check_spreading, draw_labels
 from modkernel.data.sources import ExampleSource
 from modkernel.errors import ClassError, DataError, SpecError
 from modkernel.features.cache import FeatureCache
@@ -23,6 +23,7 @@ from modkernel.spec import ModuleSpec, OutputSpec
 from modkernel.system.precision import Arithmetic
 from modkernel.training.evaluation import confusion_matrix, output_evaluation, recall_of
 from modkernel.training.heads import Fit, fit_heads, predict_heads
+from modkernel.training.label_spreading import SAMPLE, spread_labels
 from modkernel.training.labels_seen import hidden_saw
 from modkernel.training.report import ClassRecall, OutputEvaluation, TrainReport
 
@@ -56,6 +57,7 @@ def train_output(
     *,
     validation: LabelledData | None = None,
     given: GivenLabels | None = None,
+    unlabelled: ExampleSource | None = None,
     arithmetic: Arithmetic,
     control: Control = UNWATCHED,
     cache: FeatureCache | None = None,
@@ -76,6 +78,9 @@ def train_output(
         validation: validation examples and labels, on which classes without a test example are
             looked at.
         given: the only labels that are used, in place of drawn ones.
+        unlabelled: further examples, without a label, that labels are spread over where
+            `spec.output.spread_labels` says so, as they are over those of `train` that no label is
+            used of.
         arithmetic: device and number format.
         control: progress and stop. There is no checkpoint: this takes seconds.
         cache: stores the features of whole splits for the next output module.
@@ -86,7 +91,8 @@ def train_output(
         `centres` [M, ...]), and the report.
 
     Raises:
-        SpecError: not the spec of an output module.
+        SpecError: not the spec of an output module; labels are to be spread, and there is no
+            example without one.
         ClassError: fewer than two classes.
         InterfaceError: `upstream` is not the chain that the spec names.
         LabelBudgetError: more labels per class than there are.
@@ -96,14 +102,15 @@ def train_output(
         SettingsError: there is no room for the features, see `compute_features`.
     """
     output, names = _check(spec, train, given)
+    if output.spread_labels and given is None and unlabelled is None:
+        check_spreading(output.labels_per_class)
     chain = arithmetic.place(frozen_upstream(spec, upstream))
     kernel = spec.interface.kernel
     extractor = make_extractor(chain, kernel, train.examples, spec.seed, arithmetic)
     name = extractor_name(extractor, kernel, spec.seed, train.split or "train")
-    if train.labels is None and given is not None:
+    if given is not None and train.labels is None and not output.spread_labels:
         # No features of the examples without a label are needed.
         train, given = LabelledData(Picked(train.examples, given.rows), given.labels), None
-    assert train.labels is not None
 
     def features(data: LabelledData) -> Tensor:
         entry = cache_entry(cache, spec, data.split, arithmetic, name)
@@ -112,17 +119,27 @@ def train_output(
         ).values
 
     phi, phi_test = features(train), None if test is None else features(test)
+    known, every = _known(train, given, len(phi))
     began = time.perf_counter()
-    all_rows = torch.arange(len(train.labels))[None]
-    chosen, labels = _choose(output, train.labels, given, all_rows, spec)
+    chosen, labels = _choose(output, known, given, every, spec)
+    rows, labels = chosen.to(phi.device), labels.to(phi.device)
+    if output.spread_labels:
+        if unlabelled is not None:
+            phi = torch.cat([phi, features(LabelledData(unlabelled, None))])
+            labels = torch.cat([labels, labels.new_full((len(unlabelled),), -1)])
+        others = min(len(phi) - chosen.shape[1], SAMPLE)
+        told = f"Spreading the labels over {others:,} examples."
+        control.progress({"event": "note", "text": told})
+        spread = spread_labels(phi, labels, rows, len(names), spec.seed, control.stop)
+        rows, labels = spread.rows, spread.labels
     unsaved = replace(control, checkpoints=None)
-    fit = fit_heads(phi, labels.to(phi.device), chosen, len(names), output, spec.seed, unsaved)
+    fit = fit_heads(phi, labels, rows, len(names), output, spec.seed, unsaved)
     evaluation = None
     if test is not None and test.labels is not None and phi_test is not None:
         reference = fit
-        if chosen is not all_rows:
-            known, unwatched = train.labels.to(phi.device), Control(stop=control.stop)
-            reference = fit_heads(phi, known, all_rows, len(names), output, spec.seed, unwatched)
+        if chosen is not every or output.spread_labels:
+            known, unwatched = known.to(phi.device), Control(stop=control.stop)
+            reference = fit_heads(phi, known, every, len(names), output, spec.seed, unwatched)
         truth = test.labels
         if tested is not None:
             phi_test, truth = phi_test[tested.to(phi_test.device)], truth[tested]
@@ -131,11 +148,12 @@ def train_output(
         if lacking is not None:
             found = _confusions(fit, features(lacking[0]), lacking[1], names)[0]
             evaluation = evaluation.changed(validated=_recalls(found, names, lacking[2]))
-        known_labels = None if train.split == TRAINING_PART else len(train.labels)
+        known_labels = None if train.split == TRAINING_PART else every.shape[1]
         below = [one.spec for one in upstream]
         weighed = spec.kind == "output" and spec.weights is not None
         saw = hidden_saw(below, spec.dataset.fingerprint, known_labels, weighed)
-        evaluation = evaluation.changed(hidden_saw=saw)
+        spread_over = rows.shape[1] - chosen.shape[1]
+        evaluation = evaluation.changed(hidden_saw=saw, spread_over=spread_over)
 
     report = TrainReport(
         recipe_digest=spec.digest(),
@@ -171,8 +189,18 @@ def _check(
     return spec.output, spec.classes
 
 
+def _known(train: LabelledData, given: GivenLabels | None, count: int) -> tuple[Tensor, Tensor]:
+    """Labels [N] of `count` examples, -1 for none, and the rows [1, n] that have one, int64."""
+    if train.labels is not None:
+        return train.labels, torch.arange(count)[None]
+    assert given is not None
+    labels = torch.full((count,), -1)
+    labels[given.rows] = given.labels
+    return labels, given.rows[None]
+
+
 def _choose(
-    output: OutputSpec, known: Tensor, given: GivenLabels | None, all_rows: Tensor, spec: ModuleSpec
+    output: OutputSpec, known: Tensor, given: GivenLabels | None, every: Tensor, spec: ModuleSpec
 ) -> tuple[Tensor, Tensor]:
     """Rows of each draw, int64 [D, n], and labels [N] that hold in those rows."""
     if given is not None:
@@ -180,7 +208,7 @@ def _choose(
         labels[given.rows] = given.labels  # They hold even where the data set has others.
         return given.rows[None], labels
     if output.labels_per_class is None:
-        return all_rows, known
+        return every, known
     count = spec.interface.gives[0]
     return draw_labels(known, count, output.labels_per_class, output.draws, spec.seed), known
 

@@ -105,10 +105,13 @@ class OutputEvaluation(Spec):
     """What labels the modules below saw, in words (`labels_seen.hidden_saw`); none of a network
     that was trained end to end, and where it was not recorded."""
 
+    spread_over: int = Field(0, exclude_if=lambda value: not value)
+    """Examples without a label that each draw's labels were spread over."""
+
     @property
     def labels_told(self) -> str:
         """How many labels there were, and whether that is all that the network saw."""
-        return labels_told(self.labels, self.hidden_saw)
+        return labels_told(self.labels, self.hidden_saw, self.spread_over)
 
     @property
     def labels_name(self) -> str:

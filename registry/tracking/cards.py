@@ -263,7 +263,8 @@ def _data(spec: ModuleSpec) -> str:
     if facts.pairs is not None and facts.pairs_fingerprint is None:
         lines.append(VIEWS_TOLD[facts.pairs])
     if facts.unlabelled_fingerprint is not None:
-        lines.append("Examples without a label took part by their views.")
+        part = "got labels by spreading" if spec.kind == "output" else "took part by their views"
+        lines.append(f"Examples without a label {part}.")
     if facts.pairs_fingerprint is not None:
         told = "Pairs from a file" if facts.pairs is None else BOTH_TOLD
         lines.append(f"{told}, fingerprint `{facts.pairs_fingerprint}`.")
@@ -323,12 +324,13 @@ def asking(spec: ModuleSpec) -> str:
 
 
 def _labels(spec: OutputModuleSpec) -> str:
+    spread = ", spread over examples without one" * spec.output.spread_labels
     if spec.dataset.labels_fingerprint is not None:
-        return "a file of labels"
+        return f"a file of labels{spread}"
     per_class = spec.output.labels_per_class
     if per_class is None:
-        return "all labels"
-    return f"{per_class} label{'s' if per_class > 1 else ''} per class"
+        return f"all labels{spread}"
+    return f"{per_class} label{'s' if per_class > 1 else ''} per class{spread}"
 
 
 def _shape(shape: Shape) -> str:

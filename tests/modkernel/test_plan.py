@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from modkernel.data import DatasetInfo
+from modkernel.data.label_budget import check_tested
 from modkernel.errors import (
     CutError,
     DataError,
@@ -20,7 +21,6 @@ from modkernel.errors import (
 )
 from modkernel.plan import (
     check_hidden,
-    check_tested,
     facts,
     output_spec,
     plan_hidden,

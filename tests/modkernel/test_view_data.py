@@ -10,9 +10,10 @@ import torch
 
 from modkernel.control import never_stop, no_progress
 from modkernel.data import DataPlaces, Dataset, Resident, Streamed, load_dataset
+from modkernel.data.label_budget import check_output
 from modkernel.errors import DataError, InterfaceError, PairError, SpecError
 from modkernel.jobs.run import run_job
-from modkernel.plan import check_hidden, check_output, facts, plan_network
+from modkernel.plan import check_hidden, facts, plan_network
 from modkernel.spec import DatasetSpec, HiddenSpec, NetworkSpec, OutputSpec, Recipe, pairs_from
 from modkernel.spec.pairs import with_file
 from modkernel.training.inputs import pair_data

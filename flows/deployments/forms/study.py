@@ -44,7 +44,7 @@ STUDY = part(
     objective=OBJECTIVE,
     training=TRAINING,
     tail=field_of(HiddenSpec, "tail"),
-    output=rest_of(OUTPUT, "labels_per_class"),
+    output=rest_of(OUTPUT, "labels_per_class", "spread_labels"),
     seed=field_of(StudySpec, "seed"),
     folder=(
         str | None,

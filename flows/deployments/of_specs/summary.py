@@ -71,4 +71,5 @@ def _output(spec: OutputSpec | None, file: str | None = None) -> str:
     count = spec.labels_per_class
     labels = "all labels" if count is None else f"{count} label{'s' if count > 1 else ''} a class"
     draws = f", {spec.draws} draws" if spec.draws > 1 else ""
+    draws += ", spread over examples without one" * spec.spread_labels
     return f"output module by {spec.method} on {labels}{draws}"
