@@ -130,11 +130,9 @@ def test_few_labels_of_real_digits_are_worth_more_when_they_are_spread() -> None
     chosen = draw_labels(labels[:1200], 10, 1, 10, 0).to(DEVICE)
     spread = spread_labels(train, known, chosen, 10, 0)
     right = (spread.labels == known).double().mean(1).cpu()
+    test, truth = phi[1200:].to(DEVICE), labels[1200:].to(DEVICE)
     plain, after = (
-        (predict_heads(fit, phi[1200:].to(DEVICE)) == labels[1200:].to(DEVICE))
-        .double()
-        .mean()
-        .cpu()
+        float((predict_heads(fit, test) == truth).double().mean())
         for fit in (
             fit_heads(train, known, chosen, 10, spec, 0),
             fit_heads(train, spread.labels, spread.rows, 10, spec, 0),
