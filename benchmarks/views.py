@@ -5,8 +5,9 @@
 
 Rows: raw pixels, untrained modules, modules trained on views, and modules trained on the pairs of
 all labels. Columns: ridge and cross-entropy output modules on all labels; then, of ten labels, what
-`labels suggest` chooses (mean and least over seeds of the suggestion) and as many drawn at random;
-on the views' choice of examples also the raw pixels, since then only the features differ.
+`labels suggest` chooses (mean and least over seeds of the suggestion), as many drawn at random, and
+one drawn of each class, the same ones in every row; on the views' choice of examples also the raw
+pixels, since then only the features differ. Each also with `spread_labels`.
 
 Each row is appended to `--results` as it is known, as JSON; the table is printed after each, and
 with `--show` of a file alone. It takes torch and pydantic alone, and scikit-learn for the choice.
@@ -29,6 +30,7 @@ from benchmarks.arguments import training_parser
 from modkernel.backbones import build_hidden
 from modkernel.control import Control
 from modkernel.data import DataPlaces, Dataset, load_dataset, place_dataset
+from modkernel.data.label_budget import draw_labels
 from modkernel.errors import DataError, ModkernelError, StoppedError
 from modkernel.features.compute import compute_features
 from modkernel.features.extractor import frozen_chain, make_extractor
@@ -51,6 +53,7 @@ from modkernel.system.seeding import generator_for
 from modkernel.training import train_hidden
 from modkernel.training.heads import fit_heads, predict_heads
 from modkernel.training.inputs import pair_data
+from modkernel.training.label_spreading import spread_labels
 
 ROWS = ("pixels", "random", "views", "labels")
 """What the output module stands on."""
@@ -166,8 +169,8 @@ def pixels(data: Dataset) -> Features:
     return rows(data.train.examples), rows(data.test.examples)
 
 
-Accuracies = Callable[[Tensor, str], Tensor]
-"""Test accuracies [D] of output modules on the labels of rows [D, n], by a method."""
+Accuracies = Callable[[Tensor, str, bool], Tensor]
+"""Test accuracies [D] of output modules on labels of rows [D, n], by a method, spread or not."""
 
 
 def tester(phi: Features, data: Dataset, device: torch.device) -> Accuracies:
@@ -178,18 +181,24 @@ def tester(phi: Features, data: Dataset, device: torch.device) -> Accuracies:
     train, test = (part.to(device) for part in phi)
     known, tested = labels.to(device), truth.to(device)
 
-    def accuracies(chosen: Tensor, method: str) -> Tensor:
-        spec = OutputSpec.model_validate({"method": method})
-        fit = fit_heads(train, known, chosen, len(data.classes), spec, 0)
+    def accuracies(chosen: Tensor, method: str, spread: bool) -> Tensor:
+        spec, given, rows = OutputSpec.model_validate({"method": method}), known, chosen
+        if spread:
+            found = spread_labels(train, known, chosen.to(device), len(data.classes), 0)
+            given, rows = found.labels, found.rows
+        fit = fit_heads(train, given, rows, len(data.classes), spec, 0)
         return (predict_heads(fit, test) == tested).double().mean(1).cpu()
 
     return accuracies
 
 
 def few_labels(name: str, chosen: Tensor, accuracies: Accuracies) -> dict[str, float]:
-    """Mean and least accuracy over choices [D, 10] of labels, by cross-entropy."""
-    found = accuracies(chosen, "cross_entropy")
-    return {f"{name}_mean": float(found.mean()), f"{name}_least": float(found.min())}
+    """Mean and least accuracy over choices [D, 10] of labels, by cross-entropy; also spread."""
+    figures: dict[str, float] = {}
+    for title, spread in ((name, False), (f"{name}_spread", True)):
+        found = accuracies(chosen, "cross_entropy", spread)
+        figures |= {f"{title}_mean": float(found.mean()), f"{title}_least": float(found.min())}
+    return figures
 
 
 def measured(row: str, phi: Features, data: Dataset, draws: int, arithmetic: Arithmetic) -> Any:
@@ -199,8 +208,8 @@ def measured(row: str, phi: Features, data: Dataset, draws: int, arithmetic: Ari
     found = {
         "row": row,
         "features": phi[0].shape[1],
-        "ridge": accuracies(every, "ridge").item(),
-        "cross_entropy": accuracies(every, "cross_entropy").item(),
+        "ridge": accuracies(every, "ridge", False).item(),
+        "cross_entropy": accuracies(every, "cross_entropy", False).item(),
     }
     suggested = torch.stack([suggest_labels(phi[0], BUDGET, seed) for seed in range(draws)])
     found |= few_labels("suggested", suggested, accuracies)
@@ -210,7 +219,10 @@ def measured(row: str, phi: Features, data: Dataset, draws: int, arithmetic: Ari
             for draw in range(draws)
         ]
     )
-    return found | few_labels("random", random, accuracies), suggested
+    assert data.train.labels is not None
+    each = draw_labels(data.train.labels.cpu(), len(data.classes), 1, draws, 0)
+    found |= few_labels("random", random, accuracies) | few_labels("each", each, accuracies)
+    return found, suggested
 
 
 COLUMNS = {
@@ -218,9 +230,16 @@ COLUMNS = {
     "cross_entropy": "cross-entropy",
     "suggested_mean": "10 suggested, mean",
     "suggested_least": "least",
+    "suggested_spread_mean": "the same, spread, mean",
     "random_mean": "10 random, mean",
     "random_least": "least",
-    "same_mean": "pixels on the same 10, mean",
+    "random_spread_mean": "the same, spread, mean",
+    "each_mean": "1 a class, mean",
+    "each_least": "least",
+    "each_spread_mean": "the same, spread, mean",
+    "each_spread_least": "least",
+    "same_mean": "pixels on the 10 suggested, mean",
+    "same_spread_mean": "the same, spread, mean",
     "training_seconds": "training, s",
 }
 NAMES = {

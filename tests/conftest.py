@@ -81,6 +81,7 @@ SERVED = {
         "test_seen",
         "test_team_init",
         "test_shared_checkpoints",
+        "test_spread_labels",
         "test_stitch",
         "test_study",
         "test_together",

@@ -116,7 +116,8 @@ class OutputEvaluation(Spec):
     @property
     def labels_name(self) -> str:
         """The same in a few words, for a row or a bar."""
-        return f"{self.labels} labels{' in all' * (self.hidden_saw == NONE)}"
+        in_all = " in all" * (self.hidden_saw == NONE)
+        return f"{self.labels} labels{in_all}{', spread' * (self.spread_over > 0)}"
 
     @property
     def remarks(self) -> str:

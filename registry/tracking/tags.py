@@ -106,11 +106,10 @@ def version_of(record: ModuleRecord) -> str:
 
 def labels_of(spec: ModuleSpec) -> str:
     """On which labels a module was trained; empty where that is not known."""
-    if spec.dataset.labels_fingerprint is not None:
-        return "a file of labels"
     if isinstance(spec, OutputModuleSpec):
-        count = spec.output.labels_per_class
-        return "all" if count is None else f"{count} per class"
+        count, listed = spec.output.labels_per_class, spec.dataset.labels_fingerprint is not None
+        labels = "a file of labels" if listed else "all" if count is None else f"{count} per class"
+        return f"{labels}{', spread' * spec.output.spread_labels}"
     if spec.kind == "imported":
         return ""
     if spec.kind == "stitch":
