@@ -53,7 +53,7 @@ from modkernel.system.seeding import generator_for
 from modkernel.training import train_hidden
 from modkernel.training.heads import fit_heads, predict_heads
 from modkernel.training.inputs import pair_data
-from modkernel.training.label_spreading import spread_labels
+from modkernel.training.label_spreading import candidates, spread_labels
 
 ROWS = ("pixels", "random", "views", "labels")
 """What the output module stands on."""
@@ -184,7 +184,8 @@ def tester(phi: Features, data: Dataset, device: torch.device) -> Accuracies:
     def accuracies(chosen: Tensor, method: str, spread: bool) -> Tensor:
         spec, given, rows = OutputSpec.model_validate({"method": method}), known, chosen
         if spread:
-            found = spread_labels(train, known, chosen.to(device), len(data.classes), 0)
+            order = candidates(len(train), chosen.shape[1], 0).to(device)
+            found = spread_labels(train, known, chosen.to(device), order, len(data.classes))
             given, rows = found.labels, found.rows
         fit = fit_heads(train, given, rows, len(data.classes), spec, 0)
         return (predict_heads(fit, test) == tested).double().mean(1).cpu()

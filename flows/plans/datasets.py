@@ -17,7 +17,7 @@ from modkernel.data import (
     describe_dataset,
     load_dataset,
 )
-from modkernel.data.label_budget import check_spreading
+from modkernel.data.label_budget import check_spread_output
 from modkernel.errors import DataError, InterfaceError, SpecError
 from modkernel.flows.runtime.events import Note, emit
 from modkernel.kernels import make_kernel
@@ -137,16 +137,16 @@ def check_spread(
         The fingerprint of the set's examples without a label that they are spread over too.
 
     Raises:
-        SpecError: there is no example without a label.
+        SpecError: there is no example without a label, or too many have one.
     """
     if not output.spread_labels:
         return None
+    labels = None if given is None else len(given.rows)
     if not any(finding.kind == "unlabelled" for finding in info.findings):
-        if given is None:
-            check_spreading(output.labels_per_class)
+        check_spread_output(output, info, 0, labels)
         return None
     data = load_dataset(dataset, registry.settings.places, unlabelled=True)
-    return spread_over(data, output, given is not None)
+    return spread_over(data, output, labels)
 
 
 def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:

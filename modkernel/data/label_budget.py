@@ -12,6 +12,9 @@ from modkernel.errors import DataError, LabelBudgetError, SpecError
 from modkernel.spec import OutputSpec
 from modkernel.system.seeding import generator_for
 
+SPREAD_FROM = 20_000
+"""Labels at most that are spread over examples without one."""
+
 
 def check_label_budget(counts: Sequence[int], classes: Sequence[str], per_class: int) -> None:
     """Check that every class has enough training examples.
@@ -27,18 +30,50 @@ def check_label_budget(counts: Sequence[int], classes: Sequence[str], per_class:
         )
 
 
-def check_spreading(per_class: int | None) -> None:
-    """Check that labels can be spread where every training example has one of its own.
+def check_spreading(labels: int, examples: int) -> None:
+    """Check that there are examples to spread labels over, and few labels.
+
+    Args:
+        labels: that an output module is trained on.
+        examples: with and without a label that is used.
 
     Raises:
-        SpecError: all of them are used.
+        SpecError: every example has a label, or there are more than `SPREAD_FROM`.
     """
-    if per_class is None:
+    if labels >= examples:
         raise SpecError(
             "spread_labels: every training example has a label that is used, so there is none to "
-            "spread labels over: set labels_per_class, give a file of labels, or leave "
-            "spread_labels out."
+            "spread labels over: set a smaller labels_per_class, give a file of fewer labels, or "
+            "leave spread_labels out."
         )
+    if labels > SPREAD_FROM:
+        raise SpecError(
+            f"spread_labels: {labels} labels are enough without it, and at most {SPREAD_FROM} are "
+            "spread: set labels_per_class, or leave spread_labels out."
+        )
+
+
+def check_spread_output(
+    output: OutputSpec, info: DatasetInfo, unlabelled: int, given: int | None
+) -> None:
+    """Check the same of a data set before anything is trained.
+
+    Args:
+        output: which spreads labels.
+        info: the data.
+        unlabelled: further training examples that have no label.
+        given: labels of a file, if it is trained on one: of the validation part too.
+
+    Raises:
+        SpecError: see `check_spreading`.
+    """
+    examples = info.n_train + unlabelled
+    if given is not None:
+        check_spreading(given, examples + info.n_validation)
+    elif output.labels_per_class is not None:
+        check_spreading(output.labels_per_class * len(info.classes), examples)
+    else:
+        check_spreading(info.n_train, examples)
 
 
 def draw_labels(labels: Tensor, classes: int, per_class: int, draws: int, seed: int) -> Tensor:

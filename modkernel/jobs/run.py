@@ -272,9 +272,9 @@ def _output(
     module = job.module
     _check_given("labels", job.labels, module.dataset.labels_fingerprint)
     given = None if job.labels is None else _given(job, data, job.labels)
-    aside = spread_over(data, module.output, given is not None)
+    aside = spread_over(data, module.output, None if given is None else len(given.rows))
     _check_aside(data, aside, module.dataset)
-    train, test, validation = labelled_data(data, given)
+    train, test, validation = labelled_data(data, given, module.output.spread_labels)
     weights, report = train_output(
         module,
         train,

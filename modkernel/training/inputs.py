@@ -15,7 +15,7 @@ from modkernel.data import (
     read_labels,
     read_pairs,
 )
-from modkernel.data.label_budget import check_spreading
+from modkernel.data.label_budget import check_spread_output
 from modkernel.data.sources import ExampleSource, join_sources
 from modkernel.errors import DataError, PairError
 from modkernel.pairs.source import PairSource
@@ -195,7 +195,7 @@ def _listed(table: PairList | None, first: int, end: int) -> tuple[Tensor, Tenso
     return table.i[rows] - first, table.j[rows] - first, table.same[rows]
 
 
-def spread_over(data: Dataset, output: OutputSpec, given: bool) -> str | None:
+def spread_over(data: Dataset, output: OutputSpec, given: int | None) -> str | None:
     """Fingerprint of the examples without a label in a data set that labels are spread over.
 
     None where there are none of them, or where labels are not spread: those of examples whose
@@ -204,15 +204,15 @@ def spread_over(data: Dataset, output: OutputSpec, given: bool) -> str | None:
     Args:
         data: loaded with its unlabelled examples.
         output: how the output module is trained.
-        given: whether its labels are those of a file.
+        given: labels of a file, if it is trained on one.
 
     Raises:
-        SpecError: there is no example without a label.
+        SpecError: there is no example without a label, or too many have one.
     """
     if not output.spread_labels:
         return None
-    if data.unlabelled is None and not given:
-        check_spreading(output.labels_per_class)
+    unlabelled = 0 if data.unlabelled is None else len(data.unlabelled)
+    check_spread_output(output, data.info(), unlabelled, given)
     return data.unlabelled_fingerprint
 
 
@@ -222,7 +222,7 @@ def unlabelled_examples(data: Dataset) -> ExampleSource | None:
 
 
 def labelled_data(
-    data: Dataset, given: GivenLabels | None = None
+    data: Dataset, given: GivenLabels | None = None, spread: bool = False
 ) -> tuple[LabelledData, LabelledData | None, LabelledData]:
     """Training examples and labels, those of the test part where there are any, and validation.
 
@@ -230,12 +230,14 @@ def labelled_data(
         data: the loaded data set.
         given: labels given by hand, which may be of the validation part too: then the training
             examples are those of both parts.
+        spread: whether they are spread over the other examples, so that all are trained on.
     """
     test = data.test.labels if len(data.test) else None
     validation, train = data.validation_part(), data.train
     # Where the examples of the validation part are in the training part; the last are lent.
     rows = torch.cat((torch.arange(len(train), len(train) + len(data.validation)), data.borrowed))
     used = data.borrowed if given is None else torch.cat((given.rows, data.borrowed))
+    used = rows if spread and given is not None else used
     trained = torch.isin(rows, used).nonzero()[:, 0]
     if given is not None:
         train = data.training_part()

@@ -2,14 +2,11 @@
 
 The graph joins each example with its nearest neighbours. Labels flow along it until they settle:
 F = (I - αS)⁻¹ Y, where Y [N, C] is one-hot on the labelled examples and zero elsewhere, and
-S = D^(-1/2) W D^(-1/2) are the normalised weights. Each class's column of F is then scaled to add
-up to the number of its labels, and an example takes the class of its largest value.
+S = D^(-1/2) W D^(-1/2) are the normalised weights. An example takes the class that most reaches it.
 
 Sources: D. Zhou et al., *Learning with Local and Global Consistency*, NIPS 2003, for F;
 L. Zelnik-Manor and P. Perona, *Self-Tuning Spectral Clustering*, NIPS 2004, for weights whose width
-follows the local density; X. Zhu, Z. Ghahramani and J. Lafferty, *Semi-Supervised Learning Using
-Gaussian Fields and Harmonic Functions*, ICML 2003, for the scaling, without which one class can
-swallow its neighbours.
+follows the local density.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ import torch
 from torch import Tensor
 
 from modkernel.control import UNWATCHED
-from modkernel.errors import StoppedError
+from modkernel.errors import NonFiniteError, StoppedError
 from modkernel.kernels import unit_rows
 from modkernel.system.seeding import generator_for
 
@@ -38,85 +35,103 @@ STEPS = 1000
 """Of conjugate gradients, at most: the condition number is at most (1 + α)/(1 - α) = 199, with
 which some 100 are enough."""
 SAMPLE = 20_000
-"""Examples without a label at most, drawn at random; the time grows with the square of it."""
+"""Examples that labels are spread over at most, drawn at random: time grows with their square."""
 SMALLEST = 1e-6
-"""Widths and masses are divided by no less than this: copies, at distance 0, weigh 1."""
+"""Widths are divided by no less than this: of copies, whose distance is 0, the weight is 1."""
 BLOCK = 1024
 """Examples whose similarities to all others are held at once."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Labels that were spread.
+    """Labels that were spread, of D draws.
 
     Attributes:
-        rows: int64 [D, M], examples of each draw that have a label now; the given ones first.
+        rows: int64 [D, M], examples that have a label now, the given ones first, which stand again
+            in place of those that no label reaches.
         labels: int64 [D, N], which hold in `rows`.
+        reached: how many examples each draw's labels were spread to.
     """
 
     rows: Tensor
     labels: Tensor
+    reached: tuple[int, ...]
+
+
+def candidates(count: int, labelled: int, seed: int) -> Tensor:
+    """Positions that labels may be spread over, in the order in which they are drawn, int64 [K].
+
+    A draw of n labels takes the first `SAMPLE` of them that it has no label of: what it gets does
+    not depend on other draws.
+
+    Args:
+        count: N, with and without a label.
+        labelled: n.
+        seed: of the order.
+    """
+    order = torch.randperm(count, generator=generator_for(seed, "spread labels"))
+    return order[: SAMPLE + labelled]
 
 
 def spread_labels(
     phi: Tensor,
     labels: Tensor,
     chosen: Tensor,
+    order: Tensor,
     classes: int,
-    seed: int,
     stop: Callable[[], bool] = UNWATCHED.stop,
 ) -> Spread:
     """Labels of other examples, from those of a few; of several draws, each by itself.
 
-    An example that no path of neighbours joins with a labelled one gets none: a labelled one is
-    repeated in its place.
+    An example that no label noticeably reaches gets none.
 
     Args:
         phi: features of N examples, float32 [N, d]; rows are brought to unit length.
         labels: int64 [N], of which those of `chosen` are looked at.
         chosen: int64 [D, n], the labelled examples of each draw; all on the device of `phi`.
+        order: int64 [K], as `candidates` draws them.
         classes: C.
-        seed: of the choice of `SAMPLE` examples, where there are more.
         stop: says when to give up.
 
     Raises:
+        NonFiniteError: features that are not finite.
         StoppedError: `stop` said so.
     """
-    rows = _sample(len(phi), chosen, seed)
-    graph = neighbour_graph(phi[rows], stop=stop)
-    place = torch.empty(len(phi), dtype=torch.int64, device=phi.device)
-    place[rows] = torch.arange(len(rows), device=phi.device)
-    every, spread = [], []
+    if not torch.isfinite(phi).all():
+        raise NonFiniteError(
+            "Features of the modules below are not finite, so no neighbours can be told: train "
+            "those again with a lower learning_rate, or leave spread_labels out."
+        )
+    every, spread, reached = [], [], []
+    before, graph, copy_of = None, None, None
     for given in chosen:
-        seeds = phi.new_zeros(len(rows), classes)
-        seeds[place[given], labels[given]] = 1
-        flow = solve(graph, seeds, stop).clamp_min(0)
-        mass = flow.sum(0) / seeds.sum(0).clamp_min(1)
+        others = order[~torch.isin(order, given)][:SAMPLE]
+        nodes = torch.cat([given, others]).sort().values
+        if before is None or not torch.equal(nodes, before):
+            # Copies would fill each other's neighbours, and no label would leave them.
+            distinct, copy_of = unit_rows(phi[nodes]).unique(dim=0, return_inverse=True)
+            before, graph = nodes, neighbour_graph(distinct, stop=stop)
+        assert graph is not None
+        assert copy_of is not None
+        place = copy_of[torch.searchsorted(nodes, given)]
+        seeds = phi.new_zeros(len(graph), classes)
+        seeds.index_put_((place, labels[given]), seeds.new_ones(()), accumulate=True)
+        flow = solve(graph, seeds, stop)[copy_of]
         found = labels.clone()
-        found[rows] = (flow / mass.clamp_min(SMALLEST)).argmax(1)
+        found[nodes] = flow.argmax(1)
         found[given] = labels[given]
-        reached = flow.amax(1) > 0
-        reached[place[given]] = False
-        others = rows[reached]
-        repeated = given.repeat(1 + (len(rows) - len(others)) // len(given))
-        every.append(torch.cat([given, others, repeated])[: len(rows)])
+        has = nodes[(flow.amax(1) > 0) & ~torch.isin(nodes, given)]
+        repeated = given.repeat(1 + (len(others) - len(has)) // len(given))
+        every.append(torch.cat([given, has, repeated])[: len(nodes)])
         spread.append(found)
-    return Spread(torch.stack(every), torch.stack(spread))
-
-
-def _sample(count: int, chosen: Tensor, seed: int) -> Tensor:
-    """Positions, in order, of all labelled examples and of some others, int64 [M]."""
-    taken = torch.zeros(count, dtype=torch.bool)
-    order = torch.randperm(count, generator=generator_for(seed, "spread labels"))
-    taken[order[:SAMPLE]] = True
-    taken[chosen.flatten().cpu()] = True
-    return taken.nonzero().flatten().to(chosen.device)
+        reached.append(len(has))
+    return Spread(torch.stack(every), torch.stack(spread), tuple(reached))
 
 
 def neighbour_graph(
     phi: Tensor, neighbours: int = NEIGHBOURS, stop: Callable[[], bool] = UNWATCHED.stop
 ) -> Tensor:
-    """Normalised weights S of the graph of nearest neighbours, sparse CSR [N, N], float32.
+    """Normalised weights S of the graph of nearest neighbours, sparse CSR [N, N].
 
     W = (A + Aᵀ)/2, with A_ij = exp(-d²/(s_i s_j)) where j is among the nearest of i, 0 elsewhere;
     d² = 2 - 2 cos is their distance as unit rows, and s_i that of i and its `SCALING`th neighbour.
@@ -131,6 +146,8 @@ def neighbour_graph(
     """
     unit, count = unit_rows(phi), len(phi)
     nearest = min(neighbours, count - 1)
+    if not nearest:
+        return _compressed(phi.new_zeros(count, count).to_sparse())
     columns, squares = [], []
     for start in range(0, count, BLOCK):
         _check(stop)
@@ -157,6 +174,10 @@ def neighbour_graph(
     graph = torch.sparse_coo_tensor(
         whole.indices(), normal, shape, is_coalesced=True, check_invariants=False
     )
+    return _compressed(graph)
+
+
+def _compressed(graph: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
         return graph.to_sparse_csr()

@@ -113,7 +113,7 @@ def _train(
             f"Data set '{data.name}' has changed while this training was planned, or its loader "
             "gives other examples every time: have it give the same ones, and run this again."
         )
-    aside = None if spec.output is None else spread_over(data, spec.output, given=False)
+    aside = None if spec.output is None else spread_over(data, spec.output, given=None)
     placed = place_dataset(data, choose_arithmetic(device).device)
     work = _Folder(folder, placed, device, control, ranks)
     train, validation, known = pair_data(work.data, spec.dataset, spec.pairs, places)

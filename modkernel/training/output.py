@@ -23,7 +23,7 @@ from modkernel.spec import ModuleSpec, OutputSpec
 from modkernel.system.precision import Arithmetic
 from modkernel.training.evaluation import confusion_matrix, output_evaluation, recall_of
 from modkernel.training.heads import Fit, fit_heads, predict_heads
-from modkernel.training.label_spreading import SAMPLE, spread_labels
+from modkernel.training.label_spreading import SAMPLE, Spread, candidates, spread_labels
 from modkernel.training.labels_seen import hidden_saw
 from modkernel.training.report import ClassRecall, OutputEvaluation, TrainReport
 
@@ -102,8 +102,9 @@ def train_output(
         SettingsError: there is no room for the features, see `compute_features`.
     """
     output, names = _check(spec, train, given)
-    if output.spread_labels and given is None and unlabelled is None:
-        check_spreading(output.labels_per_class)
+    count = len(train.examples) + (0 if unlabelled is None else len(unlabelled))
+    if output.spread_labels:
+        check_spreading(_labels_used(output, train, given, len(names)), count)
     chain = arithmetic.place(frozen_upstream(spec, upstream))
     kernel = spec.interface.kernel
     extractor = make_extractor(chain, kernel, train.examples, spec.seed, arithmetic)
@@ -123,17 +124,16 @@ def train_output(
     began = time.perf_counter()
     chosen, labels = _choose(output, known, given, every, spec)
     rows, labels = chosen.to(phi.device), labels.to(phi.device)
+    fitted, reached = phi, 0
     if output.spread_labels:
-        if unlabelled is not None:
-            phi = torch.cat([phi, features(LabelledData(unlabelled, None))])
-            labels = torch.cat([labels, labels.new_full((len(unlabelled),), -1)])
-        others = min(len(phi) - chosen.shape[1], SAMPLE)
-        told = f"Spreading the labels over {others:,} examples."
-        control.progress({"event": "note", "text": told})
-        spread = spread_labels(phi, labels, rows, len(names), spec.seed, control.stop)
-        rows, labels = spread.rows, spread.labels
+        order = candidates(count, rows.shape[1], spec.seed)
+        more, extra = order[order >= len(phi)].sort().values, None
+        if unlabelled is not None and len(more):
+            extra = features(LabelledData(Picked(unlabelled, more - len(phi)), None))
+        fitted, spread = _spread(phi, labels, rows, order, extra, len(names), control)
+        rows, labels, reached = spread.rows, spread.labels, spread.reached[0]
     unsaved = replace(control, checkpoints=None)
-    fit = fit_heads(phi, labels, rows, len(names), output, spec.seed, unsaved)
+    fit = fit_heads(fitted, labels, rows, len(names), output, spec.seed, unsaved)
     evaluation = None
     if test is not None and test.labels is not None and phi_test is not None:
         reference = fit
@@ -152,8 +152,7 @@ def train_output(
         below = [one.spec for one in upstream]
         weighed = spec.kind == "output" and spec.weights is not None
         saw = hidden_saw(below, spec.dataset.fingerprint, known_labels, weighed)
-        spread_over = rows.shape[1] - chosen.shape[1]
-        evaluation = evaluation.changed(hidden_saw=saw, spread_over=spread_over)
+        evaluation = evaluation.changed(hidden_saw=saw, spread_over=reached)
 
     report = TrainReport(
         recipe_digest=spec.digest(),
@@ -187,6 +186,56 @@ def _check(
     counts = torch.bincount(labels, minlength=len(spec.classes)).tolist()
     check_label_budget(counts, spec.classes, spec.output.labels_per_class or 1)
     return spec.output, spec.classes
+
+
+def _spread(
+    phi: Tensor,
+    labels: Tensor,
+    chosen: Tensor,
+    order: Tensor,
+    extra: Tensor | None,
+    classes: int,
+    control: Control,
+) -> tuple[Tensor, Spread]:
+    """Labels of `chosen` spread along `order`: features of these examples alone, and their labels.
+
+    Args:
+        phi: features of the training examples, [N, d].
+        labels: int64 [N].
+        chosen: int64 [D, n].
+        order: as `candidates` gives it: positions in the training examples and, from N on, in the
+            examples without a label.
+        extra: features of the latter in order of their positions, if there are any.
+        classes: C.
+        control: progress and stop.
+    """
+    inside = torch.cat([order[order < len(phi)], chosen.flatten().cpu()]).unique()
+    positions = torch.cat([inside, order[order >= len(phi)].sort().values])
+    taken = inside.to(phi.device)
+    pool, known = phi[taken], labels[taken]
+    if extra is not None:
+        pool = torch.cat([pool, extra.to(pool.device)])
+        known = torch.cat([known, known.new_full((len(extra),), -1)])
+    count = min(SAMPLE, len(order) - chosen.shape[1])
+    control.progress({"event": "note", "text": f"Labels are spread over {count:,} examples."})
+    rows, drawn = (
+        torch.searchsorted(positions, part.cpu()).to(pool.device) for part in (chosen, order)
+    )
+    spread = spread_labels(pool, known, rows, drawn, classes, control.stop)
+    if spread.reached[0] < count:
+        text = f"No label reaches {count - spread.reached[0]:,} of them: these take no part."
+        control.progress({"event": "note", "text": text})
+    return pool, spread
+
+
+def _labels_used(
+    output: OutputSpec, train: LabelledData, given: GivenLabels | None, classes: int
+) -> int:
+    if given is not None:
+        return len(given.rows)
+    if output.labels_per_class is not None:
+        return output.labels_per_class * classes
+    return len(train.examples)
 
 
 def _known(train: LabelledData, given: GivenLabels | None, count: int) -> tuple[Tensor, Tensor]:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from modkernel.control import Control
+from modkernel.data import label_budget
 from modkernel.data.label_budget import draw_labels
-from modkernel.errors import SpecError, StoppedError
+from modkernel.errors import NonFiniteError, SpecError, StoppedError
 from modkernel.kernels import unit_rows
 from modkernel.modules.stored import StoredModule
 from modkernel.spec import OutputSpec, Recipe
-from modkernel.training import label_spreading
+from modkernel.training import label_spreading, output
 from modkernel.training.heads import fit_heads, predict_heads
-from modkernel.training.label_spreading import ALPHA, neighbour_graph, spread_labels
+from modkernel.training.label_spreading import (
+    ALPHA,
+    Spread,
+    candidates,
+    neighbour_graph,
+    spread_labels,
+)
 from modkernel.training.labels_seen import labels_told
 from modkernel.training.output import GivenLabels, LabelledData, train_output
 from tests.modkernel.helpers.devices import DEVICE
@@ -43,6 +53,12 @@ def clouds(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return phi.to(DEVICE), labels.to(DEVICE)
 
 
+def spread(phi: Tensor, labels: Tensor, chosen: Tensor, classes: int, seed: int) -> Spread:
+    """Labels spread over all that may be."""
+    order = candidates(len(phi), chosen.shape[1], seed).to(phi.device)
+    return spread_labels(phi, labels, chosen, order, classes)
+
+
 def dense_graph(phi: Tensor, neighbours: int) -> Tensor:
     """The normalised weights from their definition, float64 [N, N]."""
     unit = torch.nn.functional.normalize(phi.cpu().double())
@@ -57,15 +73,15 @@ def dense_graph(phi: Tensor, neighbours: int) -> Tensor:
 
 
 def dense_scores(phi: Tensor, neighbours: int, rows: Tensor, labels: Tensor) -> Tensor:
-    """How much of each class reaches each example, float64 [N, C], and as much of each class."""
+    """How much of each class reaches each example, float64 [N, C]."""
     graph = dense_graph(phi, neighbours)
     seeds = torch.zeros(len(phi), CLASSES, dtype=torch.float64)
     seeds[rows, labels] = 1
     whole = torch.eye(len(phi), dtype=torch.float64)
-    scores = torch.linalg.solve(whole - ALPHA * graph, seeds)
-    return scores / scores.sum(0) * seeds.sum(0)
+    return torch.linalg.solve(whole - ALPHA * graph, seeds)
 
 
+@settings(max_examples=40)
 @given(count=st.integers(4, 60), neighbours=st.integers(1, 12), seed=st.integers(0, 9))
 def test_the_graph_is_that_of_its_definition(count: int, neighbours: int, seed: int) -> None:
     phi, _ = clouds(count, seed)
@@ -77,7 +93,7 @@ def test_the_graph_is_that_of_its_definition(count: int, neighbours: int, seed: 
 def test_labels_are_those_that_dense_algebra_gives(seed: int) -> None:
     phi, labels = clouds(300, seed)
     chosen = draw_labels(labels.cpu(), CLASSES, 2, 4, seed).to(DEVICE)
-    found = spread_labels(phi, labels, chosen, CLASSES, seed)
+    found = spread(phi, labels, chosen, CLASSES, seed)
     assert found.rows.shape == (4, 300)
     for rows, every, given_rows in zip(
         found.labels.cpu(), found.rows.cpu(), chosen.cpu(), strict=True
@@ -101,11 +117,30 @@ def test_what_no_neighbour_joins_with_a_label_gets_none() -> None:
     phi[20:, 4:] = torch.rand(20, 4, generator=generator) + 0.1
     labels = torch.arange(40) % 2
     chosen = torch.tensor([[0, 1]])
-    found = spread_labels(phi.to(DEVICE), labels.to(DEVICE), chosen.to(DEVICE), 2, 0)
+    found = spread(phi.to(DEVICE), labels.to(DEVICE), chosen.to(DEVICE), 2, 0)
     rows = found.rows[0].tolist()
     assert len(rows) == 40
     assert {*rows} == {*range(20)}
     assert rows.count(0) + rows.count(1) == 22
+    assert found.reached == (18,)
+
+
+def test_copies_pass_labels_on_as_one() -> None:
+    """Each of sixty points stands there thirty times: more than an example has neighbours."""
+    points, labels = clouds(60, 3)
+    phi, known = points.repeat_interleave(30, 0), labels.repeat_interleave(30)
+    chosen = 30 * draw_labels(labels.cpu(), CLASSES, 2, 1, 0).to(DEVICE)
+    found = spread(phi, known, chosen, CLASSES, 0)
+    alone = spread(points, labels, chosen // 30, CLASSES, 0)
+    assert found.reached == (1794,)
+    assert torch.equal(found.labels[0].view(60, 30)[:, 1], alone.labels[0])
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    phi, labels = clouds(50, 0)
+    phi[7, 2] = torch.nan
+    with pytest.raises(NonFiniteError, match="no neighbours can be told"):
+        spread(phi, labels, labels.new_tensor([[0, 1, 2]]), CLASSES, 0)
 
 
 def test_of_many_examples_a_sample_is_taken_with_all_that_have_labels(
@@ -114,13 +149,17 @@ def test_of_many_examples_a_sample_is_taken_with_all_that_have_labels(
     monkeypatch.setattr(label_spreading, "SAMPLE", 50)
     phi, labels = clouds(300, 1)
     chosen = draw_labels(labels.cpu(), CLASSES, 5, 3, 1).to(DEVICE)
-    found = spread_labels(phi, labels, chosen, CLASSES, 7)
-    again = spread_labels(phi, labels, chosen, CLASSES, 7)
+    found, again = (spread(phi, labels, chosen, CLASSES, 7) for _ in range(2))
+    alone = spread(phi, labels, chosen[:1], CLASSES, 7)
     assert torch.equal(found.rows, again.rows)
     assert torch.equal(found.labels, again.labels)
-    taken = {*found.rows.flatten().tolist()}
-    assert {*chosen.flatten().tolist()} <= taken
-    assert 50 <= len(taken) <= 50 + chosen.numel()
+    assert found.rows.shape == (3, 15 + 50)
+    for rows, given_rows in zip(found.rows, chosen, strict=True):
+        assert torch.equal(rows[:15], given_rows)
+        assert len({*rows.tolist()}) == 65
+    # What a draw gets does not depend on the others.
+    assert torch.equal(found.rows[:1], alone.rows)
+    assert torch.equal(found.labels[0, alone.rows[0]], alone.labels[0, alone.rows[0]])
 
 
 def test_few_labels_of_real_digits_are_worth_more_when_they_are_spread() -> None:
@@ -128,14 +167,14 @@ def test_few_labels_of_real_digits_are_worth_more_when_they_are_spread() -> None
     phi, spec = unit_rows(pixels.float()), OutputSpec(method="ridge")
     train, known = phi[:1200].to(DEVICE), labels[:1200].to(DEVICE)
     chosen = draw_labels(labels[:1200], 10, 1, 10, 0).to(DEVICE)
-    spread = spread_labels(train, known, chosen, 10, 0)
-    right = (spread.labels == known).double().mean(1).cpu()
+    found = spread(train, known, chosen, 10, 0)
+    right = (found.labels == known).double().mean(1).cpu()
     test, truth = phi[1200:].to(DEVICE), labels[1200:].to(DEVICE)
     plain, after = (
         float((predict_heads(fit, test) == truth).double().mean())
         for fit in (
             fit_heads(train, known, chosen, 10, spec, 0),
-            fit_heads(train, spread.labels, spread.rows, 10, spec, 0),
+            fit_heads(train, found.labels, found.rows, 10, spec, 0),
         )
     )
     assert right.mean() > 0.85
@@ -149,7 +188,7 @@ def test_a_module_of_spread_labels_is_what_its_report_says(below: StoredModule) 
     weights, report = train_output(spec, train, test, [below], arithmetic=FLOAT32)
     again, _ = train_output(spec, train, None, [below], arithmetic=FLOAT32)
     _, whole = train_output(plain, train, test, [below], arithmetic=FLOAT32)
-    torch.testing.assert_close(weights, again, rtol=0, atol=0)
+    torch.testing.assert_close(weights, again)
     found = report.evaluation
     assert found is not None
     assert whole.evaluation is not None
@@ -196,16 +235,50 @@ def test_examples_without_a_label_get_those_of_the_others(below: StoredModule) -
     assert found.accuracy_all_labels == plain.evaluation.accuracy
 
 
-def test_there_must_be_something_to_spread_over(below: StoredModule) -> None:
+def test_of_many_without_a_label_only_those_that_take_part_are_computed(
+    below: StoredModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (label_spreading, output):
+        monkeypatch.setattr(module, "SAMPLE", 40)
+    few, more = labelled(6), labelled(300, 5)
+    computed: list[int] = []
+    real = output.compute_features
+
+    def counted(extractor: Any, examples: Any, *args: Any, **more: Any) -> Any:
+        computed.append(len(examples))
+        return real(extractor, examples, *args, **more)
+
+    monkeypatch.setattr(output, "compute_features", counted)
     spec = output_spec_on(below, OutputSpec(spread_labels=True))
-    with pytest.raises(SpecError, match="none to spread labels over: set labels_per_class"):
-        train_output(spec, labelled(96), None, [below], arithmetic=FLOAT32)
+    notes: list[Any] = []
+    control = Control(progress=notes.append)
+    train_output(
+        spec, few, None, [below],
+        unlabelled=more.examples, arithmetic=FLOAT32, control=control,
+    )  # fmt: skip
+    assert computed[0] == 6
+    assert 40 <= computed[1] <= 46
+    assert "Labels are spread over 40 examples." in [note.get("text") for note in notes]
+
+
+@pytest.mark.parametrize("most", [96, 5], ids=["no other", "too many"])
+def test_there_must_be_few_labels_and_something_to_spread_over(
+    below: StoredModule, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_budget, "SPREAD_FROM", most)
+    spec = output_spec_on(below, OutputSpec(spread_labels=True))
+    with pytest.raises(SpecError, match=r"none to spread|at most 5 are spread"):
+        train_output(
+            spec, labelled(96), None, [below], arithmetic=FLOAT32,
+            unlabelled=None if most == 96 else labelled(9).examples,
+        )  # fmt: skip
 
 
 def test_it_stops_when_it_is_told_to() -> None:
     phi, labels = clouds(100, 0)
+    order, rows = candidates(100, 3, 0).to(DEVICE), labels.new_tensor([[0, 1, 2]])
     with pytest.raises(StoppedError):
-        spread_labels(phi, labels, labels.new_tensor([[0, 1, 2]]), CLASSES, 0, lambda: True)
+        spread_labels(phi, labels, rows, order, CLASSES, lambda: True)
 
 
 def test_a_recipe_that_does_not_spread_is_told_as_before() -> None:
