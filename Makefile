@@ -50,9 +50,8 @@ ifneq ($(MADE_AS),$(abspath $(VENV)))
 endif
 endif
 
-# Made again when either file is newer: a half-finished install leaves no stamp behind. Packages are
-# compiled by all cores at once: the tests' and servers' processes would each compile what they
-# import at the same time. Some packages hold templates, which do not compile.
+# Made again when either file is newer: a half-finished install leaves no stamp behind. Python
+# compiles a file at its first import; compiling all of them here would take a minute more.
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo "modkernel needs Python 3.11 or newer, and there is none: install it (Debian, Ubuntu: python3 and python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON) (once; one to three minutes) ..."
@@ -60,7 +59,6 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint $(CONSTRAINTS) --editable '.[dev]'
-	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
 	@echo "$(abspath $(VENV))" >$@
 
 clean:
