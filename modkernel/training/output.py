@@ -102,9 +102,6 @@ def train_output(
         SettingsError: there is no room for the features, see `compute_features`.
     """
     output, names = _check(spec, train, given)
-    count = len(train.examples) + (0 if unlabelled is None else len(unlabelled))
-    if output.spread_labels:
-        check_spreading(_labels_used(output, train, given, len(names)), count)
     chain = arithmetic.place(frozen_upstream(spec, upstream))
     kernel = spec.interface.kernel
     extractor = make_extractor(chain, kernel, train.examples, spec.seed, arithmetic)
@@ -112,6 +109,11 @@ def train_output(
     if given is not None and train.labels is None and not output.spread_labels:
         # No features of the examples without a label are needed.
         train, given = LabelledData(Picked(train.examples, given.rows), given.labels), None
+    known, every = _known(train, given)
+    chosen, labels = _choose(output, known, given, every, spec)
+    count = len(train.examples) + (0 if unlabelled is None else len(unlabelled))
+    if output.spread_labels:
+        check_spreading(chosen.shape[1], count)
 
     def features(data: LabelledData) -> Tensor:
         entry = cache_entry(cache, spec, data.split, arithmetic, name)
@@ -120,9 +122,7 @@ def train_output(
         ).values
 
     phi, phi_test = features(train), None if test is None else features(test)
-    known, every = _known(train, given, len(phi))
     began = time.perf_counter()
-    chosen, labels = _choose(output, known, given, every, spec)
     rows, labels = chosen.to(phi.device), labels.to(phi.device)
     fitted, reached = phi, 0
     if output.spread_labels:
@@ -228,18 +228,9 @@ def _spread(
     return pool, spread
 
 
-def _labels_used(
-    output: OutputSpec, train: LabelledData, given: GivenLabels | None, classes: int
-) -> int:
-    if given is not None:
-        return len(given.rows)
-    if output.labels_per_class is not None:
-        return output.labels_per_class * classes
-    return len(train.examples)
-
-
-def _known(train: LabelledData, given: GivenLabels | None, count: int) -> tuple[Tensor, Tensor]:
-    """Labels [N] of `count` examples, -1 for none, and the rows [1, n] that have one, int64."""
+def _known(train: LabelledData, given: GivenLabels | None) -> tuple[Tensor, Tensor]:
+    """Labels [N] of all examples, -1 for none, and the rows [1, n] that have one, int64."""
+    count = len(train.examples)
     if train.labels is not None:
         return train.labels, torch.arange(count)[None]
     assert given is not None
