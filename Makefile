@@ -50,13 +50,15 @@ ifneq ($(MADE_AS),$(abspath $(VENV)))
 endif
 endif
 
-# Made again when either file is newer: a half-finished install leaves no stamp behind. Python
-# compiles a file at its first import; compiling all of them here would take a minute more.
+# Made again when either file is newer: a half-finished install leaves no stamp behind. The pip that
+# comes with an older Python reads indexes at half the speed of a new one. Python compiles a file at
+# its first import; compiling all of them here would take a minute more.
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo "modkernel needs Python 3.11 or newer, and there is none: install it (Debian, Ubuntu: python3 and python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "Setting up $(VENV) with $(PYTHON) (once; one to three minutes) ..."
+	@echo "Setting up $(VENV) with $(PYTHON) (once; one or two minutes) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "modkernel needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint $(CONSTRAINTS) --editable '.[dev]'
 	@echo "$(abspath $(VENV))" >$@

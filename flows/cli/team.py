@@ -49,7 +49,7 @@ def worker(
     version, the memory of its devices, and the data that it has. Stopped, it has the runs in hand
     write a checkpoint, and other machines go on.
     """
-    # Prefect's own 10 s would be a tenth of a module that takes a minute.
+    # Of the first run after a pause; Prefect's own 10 s would be a tenth of a minute's module.
     os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "5")
     # What Prefect answers while its database starts again: its client then asks again.
     os.environ.setdefault("PREFECT_CLIENT_RETRY_EXTRA_CODES", "500,502,504")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ class TeamWorker(ProcessWorker):
         """Process ids of the runs in hand."""
         self.takes_runs = True
         """No longer, once it is to stop."""
+        self._looks: set[asyncio.Task[list[FlowRun]]] = set()
 
     @property
     def in_hand(self) -> int:
@@ -149,6 +151,13 @@ class TeamWorker(ProcessWorker):
             return await super().run(flow_run, configuration, noted)
         finally:
             noted.forget()
+            self._look_at_once()
+
+    def _look_at_once(self) -> None:
+        """Look for the next run as soon as one has ended: no device waits for the next look."""
+        look = asyncio.create_task(self.get_and_submit_flow_runs())
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
 
 
 class _Noted:

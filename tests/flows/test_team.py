@@ -179,6 +179,10 @@ def test_sixteen_modules_take_little_more_than_their_own_time(squad: Team) -> No
     )
     ideal = len(runs) / 4 * minute
     print(f"{took:.0f} s, {took / ideal:.2f} x the ideal time", Counter(map(host_of, runs)))
+    begun = min(one["created"] for one in runs)
+    for one in runs:  # Which part of it went where.
+        spans = [seconds_between(begun, one[name]) for name in ("start_time", "end_time")]
+        print(one["labels"]["prefect.worker.name"], *(f"{at:.1f}" for at in spans))
     assert len(runs) == 16
     assert set(map(host_of, runs)) == {"one", "two"}
     assert took <= 1.25 * ideal

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from prefect.variables import Variable
+from prefect.workers.process import ProcessWorker
 
 from modkernel.data import describe_dataset
 from modkernel.errors import (
@@ -32,7 +34,7 @@ from modkernel.flows.team.fit import Fit, device_lacks
 from modkernel.flows.team.machines import Heard, Machine, nobody_can, publish
 from modkernel.flows.team.needs import Needs, paths_in, stated
 from modkernel.flows.team.serve import check_stores
-from modkernel.flows.team.worker import needs_of
+from modkernel.flows.team.worker import TeamWorker, needs_of
 from modkernel.registry import Settings
 from modkernel.spec import DatasetSpec
 
@@ -210,6 +212,30 @@ def test_a_place_on_the_cpu_has_the_memory_and_threads_of_the_container(
     assert [device.memory_bytes for device in devices(settings)] == [8 * GIB] * 2
     job: Any = make_job(cast(Any, dict), settings, "digest")
     assert job["threads"] == 3
+
+
+def test_the_next_run_is_looked_for_as_soon_as_one_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+
+    async def work(*_: object) -> None:
+        happened.append("ended")
+        raise OSError("However it ends.")
+
+    async def look(_: object) -> None:
+        happened.append("looked")
+
+    async def one_run() -> None:
+        worker = TeamWorker("gpu", "here", Fit(Settings(home=tmp_path), []), CPU, {})
+        with pytest.raises(OSError, match="However"):
+            await worker.run(cast(FlowRun, None), cast(Any, SimpleNamespace(env={})))
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(ProcessWorker, "run", work)
+    monkeypatch.setattr(TeamWorker, "get_and_submit_flow_runs", look)
+    asyncio.run(one_run())
+    assert happened == ["ended", "looked"]
 
 
 def test_devices_of_a_kind_are_told_together() -> None:
