@@ -23,11 +23,10 @@ from modkernel.spec import (
     FORMAT_VERSION,
     BackboneSpec,
     DatasetFacts,
+    KernelSpec,
     NetworkSpec,
     OutputSpec,
-    Projection,
     Recipe,
-    ResolvedHidden,
     Spec,
 )
 from modkernel.system.precision import Arithmetic
@@ -39,13 +38,19 @@ from modkernel.training.report import TrainReport
 
 
 class BaselineKey(Spec):
-    """Everything that decides a baseline's training; its digest is the baseline's recipe digest."""
+    """Everything that decides a baseline's training; its digest is the baseline's recipe digest.
+
+    Where the network is cut plays no part, nor does anything of a module that only its own training
+    uses.
+    """
 
     format: int = FORMAT_VERSION
-    kind: str = "end_to_end"
+    kind: str = "baseline"
     dataset: DatasetFacts
     backbone: BackboneSpec
-    hidden: tuple[ResolvedHidden, ...]
+    blocks: tuple[str, ...]
+    kernel: KernelSpec
+    recipe: Recipe
     seed: int
 
 
@@ -62,14 +67,22 @@ def baseline_key(spec: NetworkSpec, info: DatasetInfo) -> BaselineKey:
     """
     check_output(OutputSpec(), info)
     check_tested(info)
-    hidden = tuple(plan.hidden for plan in _plan(spec, info))
-    kernel = hidden[-1].kernel
+    plans = _plan(spec, info)
+    last = plans[-1]
+    kernel = last.hidden.kernel
     if not make_kernel(kernel).has_features:
         raise ObjectiveError(
             f"Kernel '{kernel.name}' has no finite features, so the network cannot be trained end "
             "to end: use relu_avgpool, relu, tanh or sigmoid in the last hidden module."
         )
-    return BaselineKey(dataset=facts(info), backbone=spec.backbone, hidden=hidden, seed=spec.seed)
+    return BaselineKey(
+        dataset=facts(info),
+        backbone=last.backbone,
+        blocks=_blocks(plans),
+        kernel=kernel,
+        recipe=last.hidden.recipe,
+        seed=spec.seed,
+    )
 
 
 def _plan(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]:
@@ -78,19 +91,20 @@ def _plan(spec: NetworkSpec, info: DatasetInfo) -> tuple[HiddenPlan, ...]:
         raise SpecError(
             "A baseline is trained from fresh weights: leave 'start_from' out of its modules."
         )
-    # Tails of blocks play no part; a projection, which plays none either, was always in the key.
-    hidden = tuple(
-        one if isinstance(one.tail, Projection) else one.changed(tail="none") for one in spec.hidden
-    )
+    hidden = tuple(one.changed(tail="none") for one in spec.hidden)
     return plan_network(spec.changed(hidden=hidden, output=None, pairs=None), info)
 
 
-class Whole(nn.Module):
-    """All hidden modules and a linear classifier on the last one's features."""
+def _blocks(plans: Sequence[HiddenPlan]) -> tuple[str, ...]:
+    return tuple(block for plan in plans for block in plan.blocks)
 
-    def __init__(self, hidden: Sequence[nn.Module], kernel: Kernel, linear: nn.Linear) -> None:
+
+class Whole(nn.Module):
+    """All blocks of the hidden modules and a linear classifier on the last one's features."""
+
+    def __init__(self, hidden: nn.Sequential, kernel: Kernel, linear: nn.Linear) -> None:
         super().__init__()
-        self.hidden, self.kernel, self.linear = nn.Sequential(*hidden), kernel, linear
+        self.hidden, self.kernel, self.linear = hidden, kernel, linear
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, C] of preprocessed examples [B, ...].
@@ -105,7 +119,7 @@ class Whole(nn.Module):
 
 def _build(spec: NetworkSpec, info: DatasetInfo) -> Whole:
     plans = _plan(spec, info)
-    hidden = [build_hidden(p.backbone, p.blocks, p.takes, spec.seed) for p in plans]
+    hidden = build_hidden(plans[-1].backbone, _blocks(plans), plans[0].takes, spec.seed)
     kernel = make_kernel(plans[-1].hidden.kernel)
     width = kernel.features(torch.zeros(1, *plans[-1].gives)).shape[1]
     with seeded(spec.seed, "classifier"):

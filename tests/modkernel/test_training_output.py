@@ -1,4 +1,4 @@
-"""Output modules against independent solutions, label draws, evaluation, and the baseline."""
+"""Output modules against independent solutions, label draws and evaluation."""
 
 from __future__ import annotations
 
@@ -12,28 +12,21 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from modkernel.control import Control
-from modkernel.data import DatasetInfo
 from modkernel.data.label_budget import draw_labels
 from modkernel.errors import (
     DataError,
     InterfaceError,
     LabelBudgetError,
     NonFiniteError,
-    ObjectiveError,
     SpecError,
 )
 from modkernel.modules.network import assemble
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.spec import (
-    DatasetSpec,
-    HiddenSpec,
     KernelSpec,
-    NetworkSpec,
-    ObjectiveSpec,
     OutputSpec,
     Recipe,
 )
-from modkernel.training.end_to_end import baseline_key
 from modkernel.training.evaluation import (
     confusion_matrix,
     evaluate,
@@ -52,8 +45,6 @@ from modkernel.training.output import GivenLabels, LabelledData, train_output
 from tests.modkernel.helpers.devices import DEVICE
 from tests.modkernel.helpers.training_examples import (
     FLOAT32,
-    MLP,
-    PREPROCESSING,
     labelled,
     made_images,
     output_spec_on,
@@ -346,43 +337,6 @@ def test_labelled_data_holds_what_it_is_given() -> None:
     (batch,) = data.examples.batches([torch.arange(6)], torch.device("cpu"))
     assert torch.equal(batch, images)
     assert torch.equal(data.labels, labels)
-
-
-def baseline_info(labelled_set: bool = True) -> DatasetInfo:
-    return DatasetInfo(
-        name="made",
-        classes=("a", "b", "c") if labelled_set else (),
-        fingerprint="f" * 64,
-        preprocessing=PREPROCESSING,
-        train_counts=(32, 32, 32) if labelled_set else None,
-        n_train=96,
-        n_validation=30,
-        n_test=60,
-        labelled=labelled_set,
-    )
-
-
-def test_a_baseline_s_key_ignores_the_output_s_recipe_and_where_the_data_is() -> None:
-    spec = NetworkSpec(
-        name="made", backbone=MLP, hidden=(HiddenSpec(kernel=KernelSpec(name="relu")),)
-    )
-    key = baseline_key(spec, baseline_info()).digest()
-    moved = spec.model_copy(
-        update={"dataset": DatasetSpec(path="elsewhere"), "output": OutputSpec(draws=3)}
-    )
-    assert baseline_key(moved, baseline_info()).digest() == key
-    assert baseline_key(spec.changed(seed=1), baseline_info()).digest() != key
-
-
-def test_a_baseline_that_cannot_be_is_refused() -> None:
-    gaussian = HiddenSpec(
-        kernel=KernelSpec(name="gaussian"), objective=ObjectiveSpec(name="upper_alignment")
-    )
-    spec = NetworkSpec(name="made", backbone=MLP, hidden=(gaussian,))
-    with pytest.raises(ObjectiveError, match="end to end"):
-        baseline_key(spec, baseline_info())
-    with pytest.raises(DataError, match="no class labels"):
-        baseline_key(spec, baseline_info(labelled_set=False))
 
 
 def test_features_are_brought_to_the_heads() -> None:
