@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modkernel.errors import SpecError
+
 if TYPE_CHECKING:
     from modkernel.registry import ModuleRecord, Registry
     from modkernel.spec import DatasetSpec
@@ -15,8 +17,9 @@ Data = Annotated[
     str | None,
     typer.Option(
         metavar="PATH|NAME",
-        help="Folder of image_folder (the default then), arrays file, or a name in the setting "
-        "data_paths.",
+        help="Folder of image_folder (the default then), arrays file, a name in the setting "
+        "data_paths, or a network's spec file (.yaml), of which 'dataset' counts: its label "
+        "column, parts and all.",
     ),
 ]
 Classes = Annotated[
@@ -39,9 +42,23 @@ Channels = Annotated[int | None, typer.Option(help="1 makes images grey, 3 colou
 def dataset_fields(
     dataset: str | None, data: str | None, image_size: str | None, channels: int | None
 ) -> dict[str, Any]:
-    """The fields of a data set that the options name."""
+    """The fields of a data set that the options name.
+
+    Raises:
+        SpecError: a spec file that cannot be read, or --dataset beside one.
+    """
     from modkernel.flows.specs.paths import stored_path
 
+    if data is not None and is_spec_file(data):
+        if dataset is not None:
+            raise SpecError(
+                f"{data} says which data set it is: leave --dataset out, or name in --data where "
+                "that one lies."
+            )
+        own = of_spec_file(data)
+        return own.model_dump(exclude_unset=True) | dataset_fields(
+            own.name, None, image_size, channels
+        )
     fields = {
         "name": dataset or ("image_folder" if data else None),
         "path": stored_path(data, Path.cwd()) if data else None,
@@ -49,6 +66,22 @@ def dataset_fields(
         "channels": channels,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def is_spec_file(path: str) -> bool:
+    """Whether a path is one of a spec file, by its ending."""
+    return path.lower().endswith((".yaml", ".yml"))
+
+
+def of_spec_file(path: str) -> DatasetSpec:
+    """The data set of a network's spec file.
+
+    Raises:
+        SpecError: the file cannot be read, or is no network's.
+    """
+    from modkernel.flows.specs.read import read_spec
+
+    return read_spec(Path(path)).dataset
 
 
 def narrowed(base: DatasetSpec, classes: str | None) -> DatasetSpec:

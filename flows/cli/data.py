@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modkernel.flows.cli._options import Channels, Classes, ImageSize, dataset_fields, narrowed
+from modkernel.flows.cli._options import (
+    Channels,
+    Classes,
+    ImageSize,
+    dataset_fields,
+    is_spec_file,
+    narrowed,
+    of_spec_file,
+)
 from modkernel.flows.cli._output import Json, out, print_json, print_table, write_output
 
 if TYPE_CHECKING:
@@ -88,14 +96,14 @@ def _dataset(
 ) -> tuple[DatasetSpec, str]:
     """The data set that a path and the options mean, and its kind in words."""
     from modkernel.flows.data_check.look import guess
-    from modkernel.flows.specs.read import read_spec, validated
+    from modkernel.flows.specs.read import validated
     from modkernel.spec import DatasetSpec
 
     given = dataset_fields(None, None, image_size, channels)
     if label is not None:
         given["label"] = label
-    if path.lower().endswith((".yaml", ".yml")):
-        dataset = read_spec(Path(path)).dataset
+    if is_spec_file(path):
+        dataset = of_spec_file(path)
         fields, what = dataset.model_dump(), f"'{dataset.name}', as {Path(path).name} says"
     else:
         fields, what = guess(path, where)

@@ -31,6 +31,8 @@ from modkernel.spec import (
 
 OUTPUT = "output"
 """The stage of the output module."""
+OF_HIDDEN = ("hidden", "backbone", "pairs")
+"""The changes that concern hidden modules alone."""
 
 
 class Changes(Spec):
@@ -69,10 +71,11 @@ def plan_retraining(
     hidden = [module for module in modules if module.kind != "output"]
     first = _position(network, modules, stage, changes)
     at_output = first == len(hidden)
-    if at_output and (changes.hidden is not None or changes.backbone is not None):
+    unused = [name for name in OF_HIDDEN if getattr(changes, name) is not None]
+    if at_output and unused:
         raise SpecError(
-            "Nothing but the output module is trained again from stage 'output': leave 'hidden' "
-            "and 'backbone' out, or name the first hidden module to replace."
+            "Nothing but the output module is trained again from stage 'output': leave "
+            f"{' and '.join(map(repr, unused))} out, or name the first hidden module to replace."
         )
     if changes.backbone is not None and changes.hidden is None:
         raise SpecError(
@@ -113,6 +116,8 @@ def plan_retraining(
             f"Network {network.name} ({network.short_id}) has no output module that a file of "
             "labels could train: leave the labels out, or give an 'output' in --spec."
         )
+    for dataset in dict.fromkeys(step.dataset for step in steps):
+        datasets.describe(registry, dataset)  # Once, for whatever was noticed about it.
     return Plan(below, tuple(steps), kept)
 
 
@@ -251,6 +256,9 @@ def _output(
         assert old is not None
         assert isinstance(old.spec, OutputModuleSpec)
         wanted = old.spec.output
+        if changes.labels is not None or wanted.labels_per_class is None:
+            # A file of labels takes the place of those that were drawn.
+            wanted = wanted.changed(labels_per_class=None, draws=1)
     if changes.labels is not None:
         check_whole(wanted)
         given = datasets.check_labels(registry, dataset, changes.labels)
@@ -295,7 +303,7 @@ def _data(
         changes: may name a data set.
     """
     dataset = changes.dataset or datasets.recall(registry, old)
-    info = datasets.describe(registry, dataset)
+    info = datasets.info_of(registry, dataset)
     if fitting is not None:
         datasets.check_fits(info, fitting)
     return dataset, info

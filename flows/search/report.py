@@ -78,8 +78,9 @@ def columns_of(result: SearchResult) -> dict[str, list[str]]:
 
     Columns without a figure are left out: of scores of moments, the accuracies.
     """
+    own = f"{result.name}."  # Modules that it found stored keep the names of who trained them.
     names = {
-        row.module.id: f"{row.module.name.rpartition('.')[2]}/{row.module.version}"
+        row.module.id: f"{row.module.name.removeprefix(own)}/{row.module.version}"
         for row in result.candidates
         if row.module is not None
     }

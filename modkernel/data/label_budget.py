@@ -106,6 +106,7 @@ def check_output(output: OutputSpec, info: DatasetInfo) -> None:
     Raises:
         DataError: it has no class labels.
         LabelBudgetError: some class has fewer examples than labels are asked for.
+        SpecError: draws of labels, and all labels are used.
     """
     if not info.labelled or info.train_counts is None:
         raise DataError(
@@ -115,6 +116,11 @@ def check_output(output: OutputSpec, info: DatasetInfo) -> None:
         )
     if output.labels_per_class is not None:
         check_label_budget(info.train_counts, info.classes, output.labels_per_class)
+    elif output.draws > 1:
+        raise SpecError(
+            f"draws is {output.draws}, and all labels are used, so there is nothing to draw: set "
+            "labels_per_class, or leave draws out."
+        )
 
 
 def check_tested(info: DatasetInfo) -> None:

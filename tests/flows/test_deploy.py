@@ -165,6 +165,13 @@ def test_the_kind_of_a_file_is_told_by_its_fields(spec: AnySpec, tmp_path: Path)
     assert spec.name in summary(found)
 
 
+@pytest.mark.parametrize(
+    ("field", "kind"), [("shelf", StudySpec), ("others", StudySpec), ("beam", SearchSpec)]
+)
+def test_one_field_that_no_network_has_tells_the_kind(field: str, kind: type[AnySpec]) -> None:
+    assert kind_of({"name": "s", "dataset": {"name": "digits"}, field: []}) is kind
+
+
 def test_the_labels_of_a_file_are_told() -> None:
     told = summary(CompositionSpec(name="c", hidden="a.hidden-1", labels="/data/ten.csv"))
     assert "output module by cross_entropy on the labels in /data/ten.csv; seed 0." in told

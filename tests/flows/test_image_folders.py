@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from modkernel.data.broken import Broken
-from modkernel.errors import DataError, InterfaceError
+from modkernel.errors import DataError, InterfaceError, SpecError
 from modkernel.flows.cli._options import dataset_above, dataset_fields
 from modkernel.flows.cli.predict import answers_to
 from modkernel.flows.compose_network import compose_network
@@ -120,3 +120,21 @@ def test_a_network_of_data_by_a_name_is_the_same_on_machines_that_have_them_else
     assert dataset_fields(None, "birds", None, None) == fields, "a name wins over a folder"
     monkeypatch.delenv("MODKERNEL_DATA_PATHS")
     assert dataset_fields(None, "birds", None, None)["path"] == str(tmp_path / "birds")
+
+
+def test_what_options_cannot_say_of_data_a_spec_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "weather.yaml"
+    file.write_text(
+        "name: weather\n"
+        "dataset: {name: table, path: days.csv, label: rain, unlabelled: unknown, split_seed: 3}\n"
+    )
+    fields = dataset_fields(None, str(file), None, None)
+    assert fields == {
+        "name": "table",
+        "path": str(tmp_path / "days.csv"),
+        "label": "rain",
+        "unlabelled": "unknown",
+        "split_seed": 3,
+    }
+    with pytest.raises(SpecError, match="leave --dataset out"):
+        dataset_fields("table", str(file), None, None)

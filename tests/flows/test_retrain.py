@@ -20,7 +20,9 @@ from modkernel.errors import (
 )
 from modkernel.flows.cli.retrain import _changes
 from modkernel.flows.compose_network import compose_network
+from modkernel.flows.plans import datasets
 from modkernel.flows.plans.retrain import Changes, plan_retraining
+from modkernel.flows.plans.steps import Below
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.runtime.events import Event, Note, Planned, watch
 from modkernel.flows.runtime.results import NetworkResult
@@ -162,7 +164,9 @@ def test_a_network_is_refused_before_it_trains(with_net: Registry) -> None:
     wrong: list[tuple[type[Exception], str, dict[str, Any]]] = [
         (NotFoundError, "no stage '4': use one of 1, 2, output", {"stage": "4"}),
         (NotFoundError, "no stage '0'", {"stage": "0"}),
-        (SpecError, "leave 'hidden'", {"stage": "output", "hidden": (hidden(),)}),
+        (SpecError, "leave 'hidden' out", {"stage": "output", "hidden": (hidden(),)}),
+        (SpecError, "leave 'pairs' out", {"stage": "output", "pairs": "/nowhere.csv"}),
+        (SpecError, "nothing to draw", {"output": OutputSpec(draws=10)}),
         (SpecError, "give 'hidden'", {"backbone": BackboneSpec(width=8)}),
         (CutError, "2 hidden modules cannot be cut from 1", {"hidden": (hidden(), hidden())}),
         (CutError, "no block 'linear1'", {"hidden": (hidden(until="linear1"),)}),
@@ -185,6 +189,30 @@ def test_a_network_is_refused_before_it_trains(with_net: Registry) -> None:
     assert len(with_net.networks.find()) == 1
 
 
+def test_a_file_of_labels_takes_the_place_of_those_that_were_drawn(
+    with_net: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[DatasetSpec] = []
+    monkeypatch.setattr(datasets, "describe", lambda _, dataset: looks.append(dataset))
+    net = with_net.networks.resolve("net")
+    drawn = plan_retraining(with_net, net, "1", "net", Changes()).steps[-1]
+    file = write_labels(tmp_path / "labels.csv", with_net)
+    given = plan_retraining(with_net, net, "1", "net", Changes(labels=str(file))).steps[-1]
+    below = Below.of_record(with_net.networks.members(net)[1])
+    wanted = [step.spec_on(below).output for step in (drawn, given)]
+    assert [(one.labels_per_class, one.draws) for one in wanted] == [(1, 3), (None, 1)]
+    assert len(looks) == 2  # Once a plan, whatever the number of modules.
+
+
+def write_labels(file: Path, registry: Registry) -> Path:
+    """A file with the label of each training example of the digits."""
+    data = load_dataset(tiny().dataset, registry.settings.places)
+    assert data.train.labels is not None
+    rows = zip(data.train.ids, data.train.labels.tolist(), strict=True)
+    file.write_text("id,class\n" + "".join(f"{name},{label}\n" for name, label in rows))
+    return file
+
+
 @pytest.mark.long
 def test_pairs_are_those_of_the_network_or_asked_for(registry: Registry, tmp_path: Path) -> None:
     train_network(with_pairs(registry, tmp_path / "pairs.csv", [0, 1] * 150))
@@ -204,11 +232,7 @@ def test_pairs_are_those_of_the_network_or_asked_for(registry: Registry, tmp_pat
 @pytest.mark.long
 def test_a_file_of_labels_is_asked_for_again(registry: Registry, tmp_path: Path) -> None:
     train_network(tiny("net").changed(output=None))
-    data = load_dataset(tiny().dataset, registry.settings.places)
-    assert data.train.labels is not None
-    rows = zip(data.train.ids, data.train.labels.tolist(), strict=True)
-    file = tmp_path / "labels.csv"
-    file.write_text("id,class\n" + "".join(f"{name},{label}\n" for name, label in rows))
+    file = write_labels(tmp_path / "labels.csv", registry)
     plain = OutputSpec(method="ridge")
     compose_network("by-file", "net.hidden-2", output=plain, labels=str(file))
     with pytest.raises(SpecError, match="give it in --labels"):

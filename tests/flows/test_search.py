@@ -28,6 +28,7 @@ from modkernel.flows.plans import datasets
 from modkernel.flows.plans.steps import Below
 from modkernel.flows.runtime.events import Event, Planned, StateChanged, watch
 from modkernel.flows.search.plan import plan_search
+from modkernel.flows.search.report import columns_of
 from modkernel.flows.search.spec import Candidate, SearchSpec, Stage
 from modkernel.flows.search_modules import search_modules
 from modkernel.flows.specs.read import read_spec
@@ -142,6 +143,12 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
     assert first.network.evaluation is not None
     assert first.network.evaluation.accuracy_all_labels > 0.5
     assert first.networks == 4
+    assert {cell.partition("/")[0] for cell in columns_of(first)["module"]} == {
+        "hidden-1",
+        "hidden-2",
+    }
+    of_another = columns_of(first.changed(name="later"))["module"]
+    assert {cell.partition(".")[0] for cell in of_another} == {"found"}
     assert first.training_seconds == pytest.approx(
         sum(row.module.seconds for row in first.candidates if row.module is not None)
     )

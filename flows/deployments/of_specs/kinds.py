@@ -28,6 +28,8 @@ FLOWS: dict[type[AnySpec], Flow[..., Any]] = {
     StudySpec: transfer_study,
 }
 """The flow that does what a kind of spec says."""
+OF_SEARCHES = SearchSpec.model_fields.keys() - NetworkSpec.model_fields.keys()
+OF_STUDIES = StudySpec.model_fields.keys() - NetworkSpec.model_fields.keys()
 
 
 def kind_of(document: dict[Any, Any]) -> type[AnySpec]:
@@ -37,9 +39,9 @@ def kind_of(document: dict[Any, Any]) -> type[AnySpec]:
         document: what the file says.
     """
     hidden = document.get("hidden")
-    if "stages" in document:
+    if document.keys() & OF_SEARCHES:
         return SearchSpec
-    if "tasks" in document or isinstance(hidden, dict):
+    if document.keys() & OF_STUDIES or isinstance(hidden, dict):
         return StudySpec
     of_names = isinstance(hidden, list) and hidden and isinstance(hidden[0], str)
     return CompositionSpec if isinstance(hidden, str) or of_names else NetworkSpec
