@@ -22,7 +22,6 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,7 +47,6 @@ def main() -> None:
 
 def preload() -> None:
     """Import what is otherwise imported by every child, in seconds, when it is first used."""
-    import_module("sklearn.datasets")
     torch.optim.SGD([torch.nn.Parameter(torch.empty(0))], lr=1.0)
 
 

@@ -98,7 +98,7 @@ def test_the_server_is_fit_to_fork(server: ForkServer, tmp_path: Path) -> None:
     (line,) = events(tmp_path / "job")
     status = Path(f"/proc/{line['parent']}/status").read_text()
     assert "\nThreads:\t1\n" in status
-    assert {"sklearn.datasets", "torch._dynamo"} <= set(line["loaded"]), "imports are shared"
+    assert "torch._dynamo" in line["loaded"], "imports are shared"
 
 
 @pytest.mark.parametrize("killed", ["helper", "child"])
