@@ -75,6 +75,7 @@ SERVED = {
         "test_joins",
         "test_labels",
         "test_measure_modules",
+        "test_promote_module",
         "test_once",
         "test_retrain",
         "test_search",
