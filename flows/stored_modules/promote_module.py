@@ -61,6 +61,8 @@ class Measured(Spec):
     """Of the class of least accuracy."""
     tested: int | None = None
     """Test examples that it was compared on; none where it is not known."""
+    seen: int | None = None
+    """Of these: how many its chain had seen, there being no others; none where it is not known."""
     of_tests: int
     """That the data have: those that a module's chain has seen are left out, of each its own."""
 
@@ -222,6 +224,7 @@ def _measured(module: ModuleRecord, dataset: DatasetSpec, info: DatasetInfo) -> 
         balanced_accuracy=truth.balanced_accuracy[0],
         worst_accuracy=truth.worst_accuracy[0],
         tested=None if truth.left_out is None else info.n_test - truth.left_out,
+        seen=truth.seen,
         of_tests=info.n_test,
     )
 
@@ -231,20 +234,35 @@ def _page(alias: str, asked: Asked) -> str:
 
     def cells(one: Measured | None) -> list[str]:
         if one is None:
-            return ["nothing", "", "", "", ""]
+            return ["nothing", "", "", "", "", ""]
         shares = (one.accuracy, one.balanced_accuracy, one.worst_accuracy)
         tested = "not known" if one.tested is None else f"{one.tested} of {one.of_tests}"
-        return [one.module, *(f"{100 * share:.2f} %" for share in shares), tested]
+        seen = "not known" if one.seen is None else str(one.seen)
+        return [one.module, *(f"{100 * share:.2f} %" for share in shares), tested, seen]
 
     # Two columns: the dialog in which people decide is narrow.
     head = ("", f"@{alias} now", "candidate")
-    names = ("module", "accuracy", "balanced", "worst class", "tested on")
+    names = ("module", "accuracy", "balanced", "worst class", "tested on", "of these, seen")
     rows = [list(row) for row in zip(names, cells(present), cells(candidate), strict=True)]
     told = "Of an output module in closed form on each, on the test part."
-    counts = {one.tested for one in (candidate, present) if one is not None}
+    shown = [one for one in (candidate, present) if one is not None]
+    counts = {one.tested for one in shown}
     if counts != {candidate.of_tests}:
         told += (
             " Examples that a module or one under it was trained or validated on are left out, of "
             "each its own: the two may be compared on different ones."
+        )
+    known = [one.module for one in shown if one.seen]
+    if known:
+        told += (
+            f" {' and '.join(known)}, or one under it, was trained or validated on all of the test "
+            "examples: there are no others, and these figures say nothing of examples that it does "
+            "not know."
+        )
+    unknown = [one.module for one in shown if one.seen is None]
+    if unknown:
+        told += (
+            f" It is not known of all examples that {' and '.join(unknown)}, or one under it, was "
+            "trained on: it may have seen some of these."
         )
     return f"{table(head, rows)}\n\n{told}"

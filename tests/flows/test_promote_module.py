@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
+from sklearn.datasets import load_digits
+from sqlalchemy import delete
 
-from modkernel.data import DatasetInfo
+from modkernel.data import DatasetInfo, load_dataset
 from modkernel.flows.plans import datasets
 from modkernel.flows.stored_modules import promote_module as promoting
 from modkernel.flows.stored_modules.promote_module import (
+    Asked,
     Decision,
     _compared,
     _page,
     promote_module,
 )
 from modkernel.registry import Registry
+from modkernel.registry.sql.tables import ExamplesRow
 from modkernel.reuse.ground_truth import GroundTruthSpec
 from modkernel.spec import DatasetSpec
 from tests.flows.helpers.specs import tiny
@@ -55,7 +62,7 @@ def test_both_modules_are_compared_on_the_same_data(
     def measured(_: str, spec: GroundTruthSpec, dataset: DatasetSpec) -> tuple[bool, Any]:
         asked.append((spec, dataset))
         figures = dict.fromkeys(("accuracy", "balanced_accuracy", "worst_accuracy"), (0.5,))
-        return True, SimpleNamespace(**figures, left_out=SEEN[spec.module_id])
+        return True, SimpleNamespace(**figures, left_out=SEEN[spec.module_id], seen=0)
 
     monkeypatch.setattr(datasets, "for_chain", data_of)
     monkeypatch.setattr(datasets, "check_chain_trusted", lambda *_: None)
@@ -76,13 +83,43 @@ def test_both_modules_are_compared_on_the_same_data(
     assert "different ones" not in _page("production", both.changed(present=None))
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_page_says_where_a_module_knows_what_it_is_compared_on_or_may_know_it(
+    registry: Registry, tmp_path: Path, known: bool
+) -> None:
+    rows = load_digits()
+    pixels, labels = rows.data.astype(np.float32), rows.target
+    trained = DatasetSpec(name="arrays", path=str(tmp_path / "all.npz"))
+    np.savez(tmp_path / "all.npz", x=pixels, y=labels)
+    spec = tiny("net", epochs=(1,)).changed(dataset=trained, output=None)
+    (candidate,) = store_modules(registry, spec)
+    data = load_dataset(trained, registry.settings.places)
+    seen, new = (np.array([int(one) for one in part.ids]) for part in (data.train, data.test))
+    tested = {"x_test": pixels[seen[:50]], "y_test": labels[seen[:50]]}
+    np.savez(tmp_path / "golden.npz", x=pixels[new], y=labels[new], **tested)
+    if not known:
+        with registry.backends.database.writing() as session:
+            session.execute(delete(ExamplesRow))
+
+    @flow
+    def compared() -> Asked:
+        golden = DatasetSpec(name="arrays", path=str(tmp_path / "golden.npz"))
+        return _compared(registry, candidate, None, golden)
+
+    asked = compared()
+    assert (asked.candidate.tested, asked.candidate.seen) == (50, 50 if known else None)
+    page = _page("production", asked)
+    assert ("trained or validated on all of the test examples" in page) is known
+    assert ("It is not known of all examples that net.hidden-1/1" in page) is not known
+
+
 @pytest.fixture
 def gated(with_net: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Two versions of a module, the first of them in production; figures come without training."""
 
     def measured(_: str, spec: GroundTruthSpec, dataset: DatasetSpec) -> tuple[bool, Any]:
         figures = dict.fromkeys(("accuracy", "balanced_accuracy", "worst_accuracy"), (0.5,))
-        return True, SimpleNamespace(**figures, left_out=0)
+        return True, SimpleNamespace(**figures, left_out=0, seen=0)
 
     monkeypatch.setattr(promoting, "measure_stored_ground_truth", measured)
     assert _another(with_net, 2) == 2
