@@ -70,6 +70,7 @@ SERVED = {
         "test_data_check",
         "test_deployments",
         "test_flows",
+        "test_follow",
         "test_image_folders",
         "test_kills",
         "test_joins",
