@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from modkernel.errors import SpecError
+from modkernel.errors import NotFoundError, SpecError
 from modkernel.flows.plans.composition import plan_composition
 from modkernel.flows.plans.steps import Below, Plan, output_step
 from modkernel.flows.runtime.events import Note, emit
@@ -18,6 +18,7 @@ from modkernel.flows.specs.composition import Aligned, References, Weights
 from modkernel.flows.tasks.train_plan import train_network_of
 from modkernel.flows.tasks.weigh import weighed
 from modkernel.lookup import is_import_path
+from modkernel.registry import Registry
 from modkernel.spec import DatasetSpec, Name, OutputSpec
 
 OUTPUT = OutputSpec()
@@ -38,7 +39,8 @@ def compose_network(
     """Make a network of stored hidden modules, with all that they stand on, and train its output.
 
     Of several modules, the output module takes the features side by side: the sum of their kernels.
-    References are resolved once: a later promotion does not change the network.
+    References are resolved once: a later promotion does not change the network. Where it is to
+    follow an alias that moves meanwhile, it is made once more.
 
     Args:
         name: of the network.
@@ -79,31 +81,48 @@ def compose_network(
         check_can_follow(hidden[0], compose_network.name)
     fork_server().start()
     registry = open_registry()
-    found = plan_composition(registry, hidden, dataset, output, labels, weights)
-    tops, below = found.tops, found.below
-    if isinstance(weights, str):
-        tops, chosen = weighed(registry, tops, found.dataset, found.info)
-        below = Below.of_records(tops, chosen)
-    step = output_step(
-        f"{name}.output",
-        output,
-        found.info,
-        seed,
-        found.dataset,
-        labels=labels,
-        given=found.labels,
-        weights=weights if isinstance(weights, str) else None,
-        spread_over=found.spread_over,
-    )
-    kept = registry.modules.joined_chain([top.id for top in tops])
-    plan = Plan(below, (step,), kept=kept)
-    recipe = f"compose {step.spec_on(below).digest()}"
-    result = train_network_of(registry, name, plan, recipe, began)
+
+    def composed() -> tuple[str, NetworkResult]:
+        """Of what the references mean now: the first module's id, and the network."""
+        found = plan_composition(registry, hidden, dataset, output, labels, weights)
+        tops, below = found.tops, found.below
+        if isinstance(weights, str):
+            tops, chosen = weighed(registry, tops, found.dataset, found.info)
+            below = Below.of_records(tops, chosen)
+        step = output_step(
+            f"{name}.output",
+            output,
+            found.info,
+            seed,
+            found.dataset,
+            labels=labels,
+            given=found.labels,
+            weights=weights if isinstance(weights, str) else None,
+            spread_over=found.spread_over,
+        )
+        kept = registry.modules.joined_chain([top.id for top in tops])
+        plan = Plan(below, (step,), kept=kept)
+        recipe = f"compose {step.spec_on(below).digest()}"
+        return found.tops[0].id, train_network_of(registry, name, plan, recipe, began)
+
+    top, result = composed()
     if follow:
         parameters = as_filled_in(name, hidden[0], dataset, output, seed, labels)
         told = follow_alias(name, hidden[0], compose_network.name, parameters)
         emit(Note(f"Prefect's automation '{told}' composes it again when the alias moves."))
+        # What was told of it before there was the automation started nothing.
+        if _means_now(registry, hidden[0]) not in (top, None):
+            emit(Note(f"{hidden[0]} moved meanwhile: it is composed again at once."))
+            _, result = composed()
     return result
+
+
+def _means_now(registry: Registry, alias: str) -> str | None:
+    """Id of the module that an alias means; none where it was removed."""
+    try:
+        return registry.modules.resolve(alias).id
+    except NotFoundError:
+        return None
 
 
 def as_filled_in(

@@ -7,7 +7,8 @@ person finds, pauses and deletes them on its pages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from prefect.automations import AutomationCore, EventTrigger, Posture, RunDeployment
@@ -25,8 +26,19 @@ PREFIX = "modkernel: "
 """Of our automations' names."""
 
 
-def tell_moves(registry: Registry) -> tuple[PromotionRecord, ...]:
+class _NotOfferedError(Exception):
+    """The forms do not offer an alias yet."""
+
+
+def tell_moves(registry: Registry, offered: Collection[str]) -> tuple[PromotionRecord, ...]:
     """Tell Prefect's server in use of each move of an alias that it was not told of.
+
+    None is told while the forms do not offer an alias that moved: the server would refuse the run
+    that an automation starts, and there is no second event.
+
+    Args:
+        registry: knows the moves.
+        offered: references that the served forms allow.
 
     Returns:
         The moves.
@@ -35,12 +47,17 @@ def tell_moves(registry: Registry) -> tuple[PromotionRecord, ...]:
         StoreError: the registry does not answer.
         Exception: whatever the client raises of a server that is away; they are told later.
     """
-    with registry.promotions.news() as moves:
+    with suppress(_NotOfferedError), registry.promotions.news() as moves:
         if moves:
+            moved = {f"{one.name}@{one.alias}" for one in moves}
+            # Aliases of networks, and those that were removed, are never offered.
+            if not moved.intersection(registry.names().modules).issubset(offered):
+                raise _NotOfferedError
             with get_client(sync_client=True) as client:
                 answer = client.request("POST", "/events", json=[_event(one) for one in moves])
                 answer.raise_for_status()
         return moves
+    return ()
 
 
 def check_can_follow(reference: str, deployment: str) -> None:

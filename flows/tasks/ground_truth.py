@@ -41,6 +41,7 @@ def measure_stored_ground_truth(
     def judge(run: RunChild) -> GroundTruth:
         record = registry.modules.resolve(spec.module_id)
         chain = registry.modules.chain(record)
+        tests = untested(registry, chain, dataset, spec.fingerprint)
         job = make_job(
             GroundTruthJob,
             registry.settings,
@@ -49,7 +50,8 @@ def measure_stored_ground_truth(
             fingerprint=spec.fingerprint,
             dataset=dataset,
             upstream=chain_files(registry, chain),
-            left_out=untested(registry, chain, dataset, spec.fingerprint).left_out,
+            left_out=tests.left_out,
+            seen=None if tests.unknown and not tests.seen else tests.seen,
         )
         run(job, partial(_follow, name))
         return registry.ground_truths.store(job.result / GROUND_TRUTH_FILE)

@@ -20,10 +20,12 @@ class Untested:
     Attributes:
         left_out: positions in the test part.
         seen: how many were seen and are tested on all the same, since there are no others.
+        unknown: whether it is not known what some module was trained on.
     """
 
     left_out: tuple[int, ...] = ()
     seen: int = 0
+    unknown: bool = False
 
 
 def untested(
@@ -57,13 +59,14 @@ def untested(
             "on: it may have seen some of those that are tested on."
         )
     rows = (seen.trained | seen.validated).nonzero()[0]
+    unknown = bool(seen.unknown)
     if not len(rows):
-        return Untested()
+        return Untested(unknown=unknown)
     if len(rows) == count:
         note(f"{_counted(seen)}: there are no others, so this accuracy is of examples it knows.")
-        return Untested(seen=count)
+        return Untested(seen=count, unknown=unknown)
     note(f"{_counted(seen)}: they are left out of the test.")
-    return Untested(left_out=tuple(rows.tolist()))
+    return Untested(left_out=tuple(rows.tolist()), unknown=unknown)
 
 
 def remember(registry: Registry, dataset: DatasetSpec, facts: DatasetFacts) -> None:

@@ -174,6 +174,9 @@ class GroundTruthJob(_Job):
     kind: Literal["ground_truth"] = "ground_truth"
     ground_truth: GroundTruthSpec
     left_out: tuple[int, ...] = Field((), description=LEFT_OUT)
+    seen: int | None = Field(
+        None, ge=0, description="As of an output module; none where it is not known."
+    )
     fingerprint: str = Field(description="Of the data that the job was planned on.")
 
 

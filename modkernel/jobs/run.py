@@ -134,6 +134,7 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
                     cache=cache,
                     tested=_tested(job, data),
                 )
+                found = found.changed(seen=job.seen)
                 (part / GROUND_TRUTH_FILE).write_text(found.model_dump_json(indent=1) + "\n")
 
 

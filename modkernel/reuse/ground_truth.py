@@ -48,6 +48,12 @@ class GroundTruth(Spec):
         description="Test examples that are in none of these, since the module's chain had seen "
         "them; none where it is not known, of older versions.",
     )
+    seen: int | None = Field(
+        None,
+        description="Test examples that are in these though the chain had seen them, since there "
+        "are no others; none where it is not known what some module was trained on, and of older "
+        "versions.",
+    )
     scores: dict[str, tuple[float, ...]] = Field(
         description="Those of the table of scores that need more than moments, by name."
     )

@@ -292,9 +292,16 @@ def test_an_outage_only_delays_the_choices(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(follow, "open_registry", open_registry)
     said: list[str] = []
+    served = Away()
+    told: list[tuple[int, object]] = []
+
+    def tell_moves(_: object, offered: object) -> tuple[()]:
+        told.append((served.tries, offered))
+        return ()
+
+    monkeypatch.setattr(follow, "tell_moves", tell_moves)
     stored = follow.StoredNow(said.append)
     assert stored.first() == STORED
-    served = Away()
 
     async def a_while() -> None:
         with suppress(TimeoutError):
@@ -304,6 +311,7 @@ def test_an_outage_only_delays_the_choices(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(a_while())
     stored.stop()
     assert served.tries == 3, "until it answers, and no more while nothing changes"
+    assert set(told) == {(3, STORED.modules)}, "a run of an alias that is not offered is refused"
     assert [line.partition(":")[0] for line in said] == [
         "The choices in the forms stay as they are",
         "Cannot bring the forms up to date, and goes on trying",

@@ -31,6 +31,8 @@ class StoredNow:
     def __init__(self, say: Callable[[str], None]) -> None:
         self.names: StoredNames | None = None
         """None until the registry has answered once."""
+        self.offered: StoredNames | None = None
+        """What the served forms offer; None until they are known to offer what there is."""
         self._say = say
         self._answered, self._stopped = threading.Event(), threading.Event()
         # Whoever stops does not wait for it.
@@ -55,7 +57,8 @@ class StoredNow:
                 if time.monotonic() - asked_for_aliases > ALIAS_SECONDS:
                     asked_for_aliases = time.monotonic()
                     registry.promotions.sync()
-                    for moved in tell_moves(registry):
+                if self.offered is not None:
+                    for moved in tell_moves(registry, self.offered.modules):
                         target = f"version {moved.version}" if moved.version else "nothing"
                         self._say(f"{moved.name}@{moved.alias} means {target} now.")
                 told = False
@@ -87,7 +90,7 @@ async def follow(
         known: the names that their forms offer already.
         say: is told once when the server does not answer.
     """
-    told = False
+    told, stored.offered = False, known
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         names = stored.names
@@ -97,7 +100,8 @@ async def follow(
         try:
             for made in deployments:
                 await made.refresh()
-            known, told = names, False
+            stored.offered = known = names
+            told = False
         except Exception as error:  # Whatever the client raises of a server that is away.
             if not told:
                 say(f"Cannot bring the forms up to date, and goes on trying: {error}")
