@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 
 from modkernel.data import DatasetInfo
 from modkernel.errors import ArtifactError, MomentsError, ScoreError
-from modkernel.features.measure import MeasuredFeatures, held_out, measured_features
+from modkernel.features.measure import (
+    MeasuredFeatures,
+    held_out,
+    held_out_moments,
+    measured_features,
+)
 from modkernel.registry.advice.evidence import new_module
 from modkernel.registry.advice.records import (
     Advice,
@@ -34,7 +39,7 @@ from modkernel.registry.backends import Backends, feature_cache
 from modkernel.registry.beside.examples import SeenExamples
 from modkernel.registry.beside.moments import StoredMoments, none_of
 from modkernel.registry.records import ModuleRecord, MomentsRecord
-from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
+from modkernel.reuse.moments import ClassMoments, ModuleMoments
 from modkernel.reuse.scores import (
     DEFAULT_SCORE,
     bootstrap,
@@ -236,9 +241,7 @@ class Adviser:
         features = measured_features(cache, record.id, data.fingerprint)
         if features is None:
             raise MomentsError(not_cached(record))
-        labels = features.validation_labels.clone()
-        labels[~held_out(features, data.n_borrowed)] = -1
-        return accumulate([(features.validation, labels)], data.classes, data.fingerprint)
+        return held_out_moments(features, data.classes, data.fingerprint, data.n_borrowed)
 
     def _ranked(self, one: _Scored, question: _Question, closely: bool) -> Ranked:
         """A scored module; looked at closely, with what its cached features tell."""
