@@ -110,7 +110,8 @@ class Adviser:
         """Rank every stored hidden module for a task, from stored moments, without training.
 
         A module is left out where its chain takes other examples than those of the data
-        ('interface'), where it has no moments of the data ('moments'), or where the score is
+        ('interface'), where it has no moments of the data ('moments'), where the score needs its
+        measured features and they are not cached any more ('features'), or where the score is
         undefined for it ('score').
 
         Args:
@@ -218,6 +219,8 @@ class Adviser:
                 found = self.moments.read(record, stored)
                 tasks, names = [question.task], [question.score]
                 held = self._held_out(record, found, question)
+                if held is None:
+                    return LeftOut(module=record, reason="features", message=not_cached(record))
                 value = score_tasks(found.train, tasks, names, held)
             except (ArtifactError, MomentsError) as error:
                 return LeftOut(module=record, reason="moments", message=str(error))
@@ -232,15 +235,18 @@ class Adviser:
 
     def _held_out(
         self, record: ModuleRecord, found: ModuleMoments, question: _Question
-    ) -> ClassMoments:
-        """Moments of validation examples: without those that are trained on, if it matters."""
+    ) -> ClassMoments | None:
+        """Moments of validation examples: without those that are trained on, if it matters.
+
+        None where the features that tell which these are have gone.
+        """
         data = question.data
         if not data.n_borrowed or moment_score(question.score).needs != "held_out":
             return found.validation
         cache = feature_cache(self.backends.settings)
         features = measured_features(cache, record.id, data.fingerprint)
         if features is None:
-            raise MomentsError(not_cached(record))
+            return None
         return held_out_moments(features, data.classes, data.fingerprint, data.n_borrowed)
 
     def _ranked(self, one: _Scored, question: _Question, closely: bool) -> Ranked:
