@@ -67,7 +67,10 @@ def transfer_study(spec: StudySpec, output: str | None = None) -> StudyResult:
         )
         _results(
             [
-                partial(measure_stored_module.submit, module.id, part.union)
+                # Of a small set the features tell which validation examples are held out.
+                partial(
+                    measure_stored_module.submit, module.id, part.union, part.info.n_borrowed > 0
+                )
                 for module in modules
                 for part in plan.parts
             ],

@@ -27,6 +27,7 @@ Row = TypeVar("Row", "Ranked", "LeftOut")
 REASONS = {
     "interface": "made for other examples",
     "moments": "not measured on these data",
+    "features": "without cached features of these data",
     "score": "without a score on these data",
 }
 """Why modules are left out, after how many they are."""
@@ -177,13 +178,12 @@ def _measured(
         verbose: show Prefect's log.
     """
     reasons: dict[str, str] = {}
-    # The second time for those that are shown, but whose features are no longer in the cache.
+    # The second time for those that are ranked, or would be, but whose features are no longer in
+    # the cache.
     for features in (False, True):
-        wanted = tuple(
-            one.module.id
-            for one in (advice.ranked if features else advice.left_out)
-            if one.reason == ("features" if features else "moments")
-        )
+        lack = "features" if features else "moments"
+        rows = (*advice.ranked, *advice.left_out)
+        wanted = tuple(one.module.id for one in rows if one.reason == lack)
         if wanted:
             left_out = _measure(base, wanted, verbose, features)
             reasons |= dict.fromkeys(wanted, TOO_MANY) if features else {}
@@ -191,8 +191,8 @@ def _measured(
             advice = rank()
     return advice.model_copy(
         update={
-            "ranked": _explained(advice.ranked, "features", reasons),
-            "left_out": _explained(advice.left_out, "moments", reasons),
+            "ranked": _explained(advice.ranked, reasons),
+            "left_out": _explained(advice.left_out, reasons),
         }
     )
 
@@ -209,11 +209,11 @@ def _measure(
         return measure_modules(base, modules, features).left_out
 
 
-def _explained(rows: Sequence[Row], lack: str, reasons: Mapping[str, str]) -> tuple[Row, ...]:
+def _explained(rows: Sequence[Row], reasons: Mapping[str, str]) -> tuple[Row, ...]:
     """Rows that lack something say why it could not be measured, in place of how to measure it."""
     return tuple(
         one.model_copy(update={"message": reasons.get(one.module.id, one.message)})
-        if one.reason == lack
+        if one.reason in ("moments", "features")
         else one
         for one in rows
     )

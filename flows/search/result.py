@@ -34,7 +34,7 @@ class CandidateResult(Spec):
     worst_class: ClassRecall | None = None
     """Likewise."""
     held_out: bool = True
-    """Likewise, whether they are of examples that are not trained on: of few there are none."""
+    """Whether the score is of examples that are not trained on: of few there are too few."""
     kept: bool
     """Whether the next stage, or the network, stands on it."""
     error: str | None = None

@@ -9,7 +9,12 @@ from pydantic import TypeAdapter
 
 from modkernel.data import DatasetInfo, describe_dataset
 from modkernel.errors import MomentsError
-from modkernel.features.measure import MeasuredFeatures, held_out, measured_features
+from modkernel.features.measure import (
+    MeasuredFeatures,
+    held_out,
+    held_out_moments,
+    measured_features,
+)
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.search.spec import ACCURACY
 from modkernel.flows.tasks.measure import measure_stored_module
@@ -18,7 +23,9 @@ from modkernel.flows.team.dispatch import is_worth_it, send, sends_work
 from modkernel.lookup import lookup
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.backends import feature_cache
+from modkernel.reuse.moments import ModuleMoments
 from modkernel.reuse.scores import SCORES, head_confusion, reusability, ridge_head
+from modkernel.reuse.task import Task
 from modkernel.spec import DatasetSpec
 from modkernel.training.evaluation import evaluation_from, worst_of
 from modkernel.training.report import ClassRecall
@@ -59,14 +66,16 @@ def score_candidate(
     'accuracy': a ridge output module is fitted in closed form on the moments of the training
     examples and tested on the held-out validation examples; where there are none, on those that
     are validated on and trained on as well. A score of moments is that of all that are validated
-    on.
+    on; where some of these are trained on, of the classes that have two held-out examples at least.
+    Where fewer than two classes have, it is of all the same, which the score says.
 
     Raises:
         ScoreError: the score is undefined for the module's features.
         ModkernelError: the module was not measured yet, and cannot be.
     """
     here = feature_cache(registry.settings)
-    if name != ACCURACY or measured_features(here, record.id, info.fingerprint) is not None:
+    by_moments = name != ACCURACY and not info.n_borrowed
+    if by_moments or measured_features(here, record.id, info.fingerprint) is not None:
         return _score(registry, record, dataset, info, name)
     if not sends_work(registry.settings):
         return _score(registry, record, dataset, info, name)
@@ -108,7 +117,7 @@ def _score(
         measure_stored_module(record.id, dataset)
     moments = registry.moments.load(record, fingerprint)
     if name != ACCURACY:
-        return CandidateScore(reusability(moments.validation, score=name))
+        return _by_moments(registry, record, dataset, info, moments, name)
     features = _features(registry, record, dataset, fingerprint)
     weights, bias = ridge_head(moments.train)
     rows = held_out(features, info.n_borrowed)
@@ -123,6 +132,25 @@ def _score(
     return CandidateScore(found.accuracy, found.balanced_accuracy, worst, is_held_out)
 
 
+def _by_moments(
+    registry: Registry,
+    record: ModuleRecord,
+    dataset: DatasetSpec,
+    info: DatasetInfo,
+    moments: ModuleMoments,
+    name: str,
+) -> CandidateScore:
+    if not info.n_borrowed:
+        return CandidateScore(reusability(moments.validation, score=name))
+    features = _features(registry, record, dataset, info.fingerprint)
+    found = held_out_moments(features, info.classes, info.fingerprint, info.n_borrowed)
+    # One example alone makes no pair.
+    known = [side for side, n in zip(found.classes, found.counts.tolist(), strict=True) if n > 1]
+    if len(known) < 2:
+        return CandidateScore(reusability(moments.validation, score=name), held_out=False)
+    return CandidateScore(reusability(found, Task.of_classes(known), name))
+
+
 def _features(
     registry: Registry, record: ModuleRecord, dataset: DatasetSpec, fingerprint: str
 ) -> MeasuredFeatures:
@@ -135,7 +163,6 @@ def _features(
     if found is None:
         raise MomentsError(
             f"The measured features of module {record.short_id} ({record.name}) do not fit "
-            "into the feature cache: set MODKERNEL_FEATURE_CACHE_BYTES higher, or search by a "
-            "score of moments."
+            "into the feature cache: set MODKERNEL_FEATURE_CACHE_BYTES higher."
         )
     return found

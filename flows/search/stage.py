@@ -105,8 +105,8 @@ def run_stage(
         raise TrainingError(f"All candidates of stage {stage + 1} failed.\n{reasons}")
     if not all(entry.row.held_out for entry in entries):
         note(
-            f"All examples that stage {stage + 1} is compared on are training examples, which "
-            "flatter every candidate: give data with more validation examples."
+            f"Stage {stage + 1} is compared on training examples, for want of others, which "
+            "flatters every candidate: give data with more validation examples."
         )
     last = stage == len(plan.spec.stages) - 1
     best = sorted(entries, key=_score, reverse=True)[: 1 if last else plan.spec.beam]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from modkernel.data import DatasetInfo
+from modkernel.features.measure import held_out_moments, measured_features
 from modkernel.flows.runtime.results import ModuleResult
 from modkernel.flows.study.figures import heat_maps, task_trees
 from modkernel.flows.study.files import HEAT_MAPS, TREES
@@ -17,8 +19,10 @@ from modkernel.flows.study.result import Rows, ScoreResult, Seconds, StudyResult
 from modkernel.flows.study.scoring import Scored, score_all
 from modkernel.flows.study.static import static_rankings
 from modkernel.flows.study.statistics import Matrix, agreement, order_by_structure
-from modkernel.registry import Registry
+from modkernel.registry import ModuleRecord, Registry
+from modkernel.registry.backends import feature_cache
 from modkernel.reuse.ground_truth import GroundTruth
+from modkernel.reuse.moments import ClassMoments, ModuleMoments
 from modkernel.reuse.new_module import Evidence
 from modkernel.reuse.scores import DEFAULT_SCORE, SCORES
 from modkernel.reuse.scores.table import ON_MOMENTS
@@ -53,7 +57,14 @@ def assemble_result(
     ]
     truths = [[truth for _, truth in module] for module in evaluated]
     truth, balanced = (_joined(truths, name) for name in ("accuracy", "balanced_accuracy"))
-    found, left_out = score_all(moments, truths, [part.tasks for part in plan.parts])
+    held_out = [
+        [
+            _held_out(registry, record, part.info, on_data)
+            for part, on_data in zip(plan.parts, module, strict=True)
+        ]
+        for record, module in zip(records, moments, strict=True)
+    ]
+    found, left_out = score_all(moments, truths, [part.tasks for part in plan.parts], held_out)
     order = order_by_structure(truth)
     static = static_rankings(
         records, [task.examples for task in plan.tasks], len(plan.tasks), registry.settings
@@ -99,6 +110,18 @@ def assemble_result(
         folder=str(folder),
         run_id=run_id,
     )
+
+
+def _held_out(
+    registry: Registry, record: ModuleRecord, info: DatasetInfo, moments: ModuleMoments
+) -> ClassMoments | None:
+    """Moments of validation examples, without those that a small data set trains on as well."""
+    if not info.n_borrowed:
+        return moments.validation
+    features = measured_features(feature_cache(registry.settings), record.id, info.fingerprint)
+    if features is None:
+        return None
+    return held_out_moments(features, info.classes, info.fingerprint, info.n_borrowed)
 
 
 def _joined(truths: Sequence[Sequence[GroundTruth]], figure: str) -> Matrix:

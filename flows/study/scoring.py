@@ -11,7 +11,7 @@ import numpy as np
 from modkernel.errors import ScoreError
 from modkernel.flows.study.statistics import Matrix
 from modkernel.reuse.ground_truth import GroundTruth
-from modkernel.reuse.moments import ModuleMoments
+from modkernel.reuse.moments import ClassMoments, ModuleMoments
 from modkernel.reuse.scores import SCORES, score_tasks
 from modkernel.reuse.scores.table import ON_MOMENTS
 from modkernel.reuse.task import Task
@@ -29,6 +29,7 @@ def score_all(
     moments: Sequence[Sequence[ModuleMoments]],
     truths: Sequence[Sequence[GroundTruth]],
     tasks: Sequence[Sequence[Task]],
+    held_out: Sequence[Sequence[ClassMoments | None]],
 ) -> tuple[dict[str, Scored], dict[str, str]]:
     """Every score of the table for every source and target, in the table's order.
 
@@ -36,6 +37,8 @@ def score_all(
         moments: of each source's module on each data set.
         truths: of each source's module on each data set, for its tasks.
         tasks: the targets of each data set.
+        held_out: moments of validation examples that are not trained on, of each source's module on
+            each data set; none where they cannot be told any more.
 
     Returns:
         Scores by name, and by name why others are left out: undefined for some pair.
@@ -45,7 +48,7 @@ def score_all(
     for name, score in SCORES.items():
         try:
             if score.needs in ON_MOMENTS:
-                found[name] = _from_moments(name, moments, tasks)
+                found[name] = _from_moments(name, moments, tasks, held_out)
             else:
                 found[name] = _from_truths(name, truths)
         except ScoreError as error:
@@ -54,17 +57,25 @@ def score_all(
 
 
 def _from_moments(
-    name: str, moments: Sequence[Sequence[ModuleMoments]], tasks: Sequence[Sequence[Task]]
+    name: str,
+    moments: Sequence[Sequence[ModuleMoments]],
+    tasks: Sequence[Sequence[Task]],
+    held_out: Sequence[Sequence[ClassMoments | None]],
 ) -> Scored:
+    if SCORES[name].needs == "held_out" and any(None in module for module in held_out):
+        raise ScoreError(
+            "The measured features, which tell what is held out, do not fit into the feature "
+            "cache: set MODKERNEL_FEATURE_CACHE_BYTES higher."
+        )
     began = time.perf_counter()
     rows = [
         np.concatenate(
             [
-                score_tasks(on_data.train, targets, [name], on_data.validation)[:, 0].numpy()
-                for on_data, targets in zip(module, tasks, strict=True)
+                score_tasks(on_data.train, targets, [name], held)[:, 0].numpy()
+                for on_data, targets, held in zip(module, tasks, apart, strict=True)
             ]
         )
-        for module in moments
+        for module, apart in zip(moments, held_out, strict=True)
     ]
     return Scored(np.stack(rows), time.perf_counter() - began)
 

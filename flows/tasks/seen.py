@@ -1,4 +1,4 @@
-"""Which test examples stored modules have seen, and so are not tested on."""
+"""Which held-out examples stored modules have seen, and so are not tested or judged on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modkernel.data import ExampleDigests, example_digests, load_dataset
+from modkernel.data import ExampleDigests, describe_dataset, example_digests, load_dataset
 from modkernel.flows.plans.datasets import note
 from modkernel.registry import ModuleRecord, Registry, Seen
+from modkernel.registry.advice.shelf import learnt_by
 from modkernel.spec import DatasetFacts, DatasetSpec
 
 
@@ -53,11 +54,7 @@ def untested(
     if digests.fingerprint != fingerprint or not count:
         return Untested()  # The child says that the data have changed.
     seen = registry.examples.seen(chain, fingerprint, digests.test)
-    for record in seen.unknown:
-        note(
-            f"It is not known which examples module {record.short_id} ({record.name}) was trained "
-            "on: it may have seen some of those that are tested on."
-        )
+    _tell_unknown(seen, "tested")
     rows = (seen.trained | seen.validated).nonzero()[0]
     unknown = bool(seen.unknown)
     if not len(rows):
@@ -67,6 +64,40 @@ def untested(
         return Untested(seen=count, unknown=unknown)
     note(f"{_counted(seen)}: they are left out of the test.")
     return Untested(left_out=tuple(rows.tolist()), unknown=unknown)
+
+
+def trained_on(
+    registry: Registry, chain: Sequence[ModuleRecord], dataset: DatasetSpec, fingerprint: str
+) -> tuple[int, ...]:
+    """Positions in the validation part that modules were trained on; a note says how many.
+
+    Copies of the data's own training examples are among them.
+
+    Args:
+        registry: remembers what its modules were trained on.
+        chain: modules that are judged on the validation part.
+        dataset: that they are judged on.
+        fingerprint: of it, as it was planned on.
+
+    Raises:
+        DataError: the data are missing or unfit.
+    """
+    where = registry.settings.places
+    digests = example_digests(dataset, where)
+    if digests.fingerprint != fingerprint:
+        return ()  # The child says that the data have changed.
+    count, learnt, shelf = len(digests.validation), learnt_by(chain), registry.advice.shelf
+    fitted = np.concatenate((digests.train, shelf.trained_on(learnt, fingerprint)))
+    seen = np.isin(digests.validation, fitted)
+    seen |= shelf.saw_pairs(learnt, describe_dataset(dataset, where))
+    _tell_unknown(registry.examples.seen(chain, fingerprint, digests.validation), "judged")
+    rows = tuple(seen.nonzero()[0].tolist())
+    if rows:
+        note(
+            f"{len(rows)} of the {count} validation examples {'was' if len(rows) == 1 else 'were'} "
+            "trained on: the stitch is not judged on them."
+        )
+    return rows
 
 
 def remember(registry: Registry, dataset: DatasetSpec, facts: DatasetFacts) -> None:
@@ -95,6 +126,14 @@ def remember(registry: Registry, dataset: DatasetSpec, facts: DatasetFacts) -> N
             none = np.empty(0, np.int64)
             trained = data.unlabelled.digests.numpy()
             registry.examples.remember(ExampleDigests(aside, trained, none, none))
+
+
+def _tell_unknown(seen: Seen, what: str) -> None:
+    for record in seen.unknown:
+        note(
+            f"It is not known which examples module {record.short_id} ({record.name}) was trained "
+            f"on: it may have seen some of those that are {what} on."
+        )
 
 
 def _counted(seen: Seen) -> str:

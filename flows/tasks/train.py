@@ -16,7 +16,7 @@ from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.child import chain_files, make_job, runs_child
 from modkernel.flows.tasks.epochs import training
 from modkernel.flows.tasks.once import RunChild, once
-from modkernel.flows.tasks.seen import Untested, remember, untested
+from modkernel.flows.tasks.seen import Untested, remember, trained_on, untested
 from modkernel.flows.tasks.work import work_of
 from modkernel.flows.tasks.work_folder import remove_work
 from modkernel.jobs.job import HiddenJob, Job, OutputJob, StitchJob, UpstreamFiles
@@ -82,10 +82,11 @@ def train_stored_module(
             known["devices"] = settings.devices_per_module
             job = make_job(HiddenJob, settings, digest, module=module, pairs=pairs, **known)
         elif module.kind == "stitch":
-            upper = chain_files(registry, registry.modules.joined_chain([module.upper_id]))
-            job = make_job(
-                StitchJob, settings, digest, module=module, upper=upper, force=force, **known
-            )
+            over = registry.modules.joined_chain([module.upper_id])
+            both = registry.modules.joined_chain([*module.interface.stands_on, module.upper_id])
+            known["left_out"] = trained_on(registry, both, dataset, module.dataset.fingerprint)
+            known |= {"upper": chain_files(registry, over), "force": force}
+            job = make_job(StitchJob, settings, digest, module=module, **known)
         else:
             known |= {"left_out": tests.left_out, "seen": tests.seen}
             job = make_job(OutputJob, settings, digest, module=module, labels=labels, **known)

@@ -182,6 +182,22 @@ def held_out(features: MeasuredFeatures, borrowed: int) -> Tensor:
     return apart
 
 
+def held_out_moments(
+    features: MeasuredFeatures, classes: tuple[str, ...], fingerprint: str, borrowed: int
+) -> ClassMoments:
+    """Class moments of the measured validation examples that are `held_out`; of none, maybe.
+
+    Args:
+        features: of the data.
+        classes: of the data.
+        fingerprint: of the data.
+        borrowed: `DatasetInfo.n_borrowed` of the data.
+    """
+    labels = features.validation_labels.clone()
+    labels[~held_out(features, borrowed)] = -1
+    return accumulate([(features.validation, labels)], classes, fingerprint)
+
+
 def _key(module_id: str, fingerprint: str, split: str) -> FeatureKey:
     # φ is float32 whichever format the chain ran in, and differs by rounding only.
     return FeatureKey(module_id, fingerprint, split, "measured", "float32")

@@ -129,6 +129,9 @@ class StitchJob(_Job):
         description="The whole chain of the module that it has a copy of, in order."
     )
     force: bool = Field(False, description="Leave it even if it is not worth storing.")
+    left_out: tuple[int, ...] = Field(
+        (), description="Positions in the validation part that either parent was trained on."
+    )
 
     @property
     def fingerprint(self) -> str:

@@ -106,7 +106,9 @@ def _run(job: Job, progress: Progress, stop: Stop) -> None:
             case StitchJob():
                 weights, report, upper = _stitch(job, data, upstream, arithmetic, control)
                 stored = write_module(part, job.module, weights)
-                figures = judge_stitch(upstream, upper, stored, data, arithmetic, stop)
+                figures = judge_stitch(
+                    upstream, upper, stored, data, arithmetic, stop, job.left_out
+                )
                 if not job.force:
                     check_worth(figures)
                 _write_report(part, report.changed(stitch=figures))

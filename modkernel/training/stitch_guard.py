@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from modkernel.control import Stop, never_stop
 from modkernel.data import Dataset
+from modkernel.data.dataset import Split
 from modkernel.data.label_budget import draw_labels
-from modkernel.data.sources import ExampleSource
+from modkernel.data.sources import ExampleSource, pick_from
 from modkernel.errors import StitchError
 from modkernel.features.compute import compute_features
 from modkernel.features.extractor import frozen_chain, make_extractor
@@ -64,10 +66,12 @@ def judge_stitch(
     data: Dataset,
     arithmetic: Arithmetic,
     stop: Stop = never_stop,
+    left_out: Sequence[int] = (),
 ) -> StitchFigures:
     """What a stitch is worth on validation examples, beside LOWER alone and UPPER at home.
 
-    Not on those that a small set borrows from its training part (`Dataset.validation_part`).
+    Not on those that a small set borrows from its training part (`Dataset.validation_part`), nor on
+    those that are left out.
 
     With class labels: accuracies of ridge output modules on `LABELS_PER_CLASS` labels a class, the
     mean of `DRAWS` draws that are the same for all. LOWER alone, trained or not, is the better of
@@ -81,11 +85,13 @@ def judge_stitch(
         data: labelled or not.
         arithmetic: device and number format.
         stop: asked before every batch.
+        left_out: positions of validation examples that LOWER or UPPER was trained on.
 
     Raises:
         StoppedError: `stop` said so.
         SettingsError: there is no room for the features, see `compute_features`.
     """
+    data = replace(data, validation=_without(data.validation, left_out))
     chain = [*lower, stitch]
     explained, compared = _explained(chain, upper, data, arithmetic, stop)
     labels, held = data.train.labels, data.validation
@@ -171,7 +177,7 @@ def kept_above_chance(accuracy: float, home: float, classes: int) -> float:
 def objection_to(figures: StitchFigures) -> str | None:
     """Why a stitch of these figures is not worth storing, as a sentence; None where it is."""
     if not figures.held_out:
-        return "the data have no validation examples that are no training examples to judge it by."
+        return "the data have no validation examples to judge it by that no module was trained on."
     accuracy, lower, bare = figures.accuracy, figures.lower, figures.untrained
     if accuracy is None or lower is None or bare is None:
         if figures.explained < LEAST_EXPLAINED:
@@ -196,6 +202,20 @@ def objection_to(figures: StitchFigures) -> str | None:
             f"{LEAST_KEPT:.0%} is asked."
         )
     return None
+
+
+def _without(part: Split, left_out: Sequence[int]) -> Split:
+    """A split without the examples at some positions."""
+    if not left_out:
+        return part
+    kept = torch.ones(len(part), dtype=torch.bool)
+    kept[list(left_out)] = False
+    rows = kept.nonzero().flatten()
+    return Split(
+        ids=[part.ids[row] for row in rows.tolist()],
+        labels=None if part.labels is None else part.labels[rows],
+        examples=pick_from(part.examples, rows),
+    )
 
 
 def _judged(figures: StitchFigures) -> StitchFigures:

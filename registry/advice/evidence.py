@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
@@ -19,6 +21,7 @@ from modkernel.errors import StoreError
 from modkernel.registry.advice.records import NewModule
 from modkernel.registry.advice.shelf import everybody_has_alike
 from modkernel.registry.backends import Backends
+from modkernel.registry.beside.examples import SeenExamples
 from modkernel.registry.beside.ground_truths import GroundTruths
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
@@ -31,12 +34,16 @@ from modkernel.training.report import OutputEvaluation
 
 NEWEST = 1000
 """Networks, and ground truths, that are looked at: the newest ones."""
+MOST = 0.5
+"""Share of the smaller data set's training examples above which two are one that has changed."""
 
 
 @dataclass(frozen=True)
 class _Found:
+    fingerprint: str
+    """Of the data."""
     what: tuple[str, ...]
-    """What tells it from other evidence: the data, its classes and the recipe."""
+    """What tells it from other evidence on the same data: their classes and the recipe."""
     evidence: Evidence
 
 
@@ -77,7 +84,7 @@ def gathered(backends: Backends) -> list[Evidence]:
 
     A network counts where all its modules were trained on the same data, with class labels, each on
     the one before it. A task that was evaluated again, or trained again with another seed, counts
-    as it was evaluated last.
+    as it was evaluated last; so does one of data that have grown, or were changed a little.
     """
     found: list[_Found] = []
     with backends.database.reading() as session:
@@ -103,11 +110,39 @@ def gathered(backends: Backends) -> list[Evidence]:
                 if own is not None and _is_own(own, truth.spec, [one for one, _ in members]):
                     accuracy = truth.balanced_accuracy[truth.spec.targets.index(own)]
                     found += _evidence(members, accuracy, len(own.groups))
-    latest: dict[tuple[str, ...], Evidence] = {}
+    latest: dict[tuple[str, ...], _Found] = {}
     for one in found:
-        latest.pop(one.what, None)  # It moves to the end: order tells which is more recent.
-        latest[one.what] = one.evidence
-    return list(latest.values())
+        key = (one.fingerprint, *one.what)
+        latest.pop(key, None)  # It moves to the end: order tells which is more recent.
+        latest[key] = one
+    kept = _newest(list(latest.values()), SeenExamples(backends))
+    return [one.evidence for one in kept]
+
+
+def _newest(found: Sequence[_Found], examples: SeenExamples) -> list[_Found]:
+    """Evidence, oldest first, without what a newer one has on most of the same examples.
+
+    Else the versions of one folder that grows would count as many tasks, and make the interval
+    narrow. Data whose examples are not remembered count as they are.
+    """
+    versions = Counter(one.what for one in found)
+    newer: defaultdict[tuple[str, ...], list[np.ndarray]] = defaultdict(list)
+    kept = []
+    for one in reversed(found):
+        known = examples.digests(one.fingerprint) if versions[one.what] > 1 else None
+        if known is not None:
+            if any(_is_most(known[0], other) for other in newer[one.what]):
+                continue
+            newer[one.what].append(known[0])
+        kept.append(one)
+    return kept[::-1]
+
+
+def _is_most(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two sets share most of the digests of the smaller one; both are sorted."""
+    small, large = sorted((one, other), key=len)
+    places = np.searchsorted(large, small).clip(max=len(large) - 1)
+    return bool(len(small)) and float((large[places] == small).mean()) > MOST
 
 
 def _known_by(name: str, fingerprint: str) -> str:
@@ -170,7 +205,7 @@ def _evidence(
         seconds=sum(record.seconds for record, _ in members),
         digest=_digest(specs),
     )
-    return [_Found((data.fingerprint, *data.classes, one.recipe, one.digest), one)]
+    return [_Found(data.fingerprint, (*data.classes, one.recipe, one.digest), one)]
 
 
 def _is_chain(records: Sequence[ModuleRecord]) -> bool:

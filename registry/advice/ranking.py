@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 
 from modkernel.data import DatasetInfo
 from modkernel.errors import ArtifactError, MomentsError, ScoreError
-from modkernel.features.measure import MeasuredFeatures, held_out, measured_features
+from modkernel.features.measure import (
+    MeasuredFeatures,
+    held_out,
+    held_out_moments,
+    measured_features,
+)
 from modkernel.registry.advice.evidence import new_module
 from modkernel.registry.advice.records import (
     Advice,
@@ -34,7 +39,7 @@ from modkernel.registry.backends import Backends, feature_cache
 from modkernel.registry.beside.examples import SeenExamples
 from modkernel.registry.beside.moments import StoredMoments, none_of
 from modkernel.registry.records import ModuleRecord, MomentsRecord
-from modkernel.reuse.moments import ClassMoments, ModuleMoments, accumulate
+from modkernel.reuse.moments import ClassMoments, ModuleMoments
 from modkernel.reuse.scores import (
     DEFAULT_SCORE,
     bootstrap,
@@ -105,7 +110,8 @@ class Adviser:
         """Rank every stored hidden module for a task, from stored moments, without training.
 
         A module is left out where its chain takes other examples than those of the data
-        ('interface'), where it has no moments of the data ('moments'), or where the score is
+        ('interface'), where it has no moments of the data ('moments'), where the score needs its
+        measured features and they are not cached any more ('features'), or where the score is
         undefined for it ('score').
 
         Args:
@@ -213,6 +219,8 @@ class Adviser:
                 found = self.moments.read(record, stored)
                 tasks, names = [question.task], [question.score]
                 held = self._held_out(record, found, question)
+                if held is None:
+                    return LeftOut(module=record, reason="features", message=not_cached(record))
                 value = score_tasks(found.train, tasks, names, held)
             except (ArtifactError, MomentsError) as error:
                 return LeftOut(module=record, reason="moments", message=str(error))
@@ -227,18 +235,19 @@ class Adviser:
 
     def _held_out(
         self, record: ModuleRecord, found: ModuleMoments, question: _Question
-    ) -> ClassMoments:
-        """Moments of validation examples: without those that are trained on, if it matters."""
+    ) -> ClassMoments | None:
+        """Moments of validation examples: without those that are trained on, if it matters.
+
+        None where the features that tell which these are have gone.
+        """
         data = question.data
         if not data.n_borrowed or moment_score(question.score).needs != "held_out":
             return found.validation
         cache = feature_cache(self.backends.settings)
         features = measured_features(cache, record.id, data.fingerprint)
         if features is None:
-            raise MomentsError(not_cached(record))
-        labels = features.validation_labels.clone()
-        labels[~held_out(features, data.n_borrowed)] = -1
-        return accumulate([(features.validation, labels)], data.classes, data.fingerprint)
+            return None
+        return held_out_moments(features, data.classes, data.fingerprint, data.n_borrowed)
 
     def _ranked(self, one: _Scored, question: _Question, closely: bool) -> Ranked:
         """A scored module; looked at closely, with what its cached features tell."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+from sklearn.datasets import load_digits
+
+from modkernel.data import describe_dataset
 from modkernel.registry import Registry
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, NetworkSpec, Recipe
 from tests.flows.helpers.commands import Done, run_here
-from tests.flows.helpers.specs import RELU
+from tests.flows.helpers.specs import RELU, tiny
 from tests.flows.helpers.trained import store_modules
+from tests.modkernel.helpers.data_made import npz
 
 
 def advise(*arguments: str) -> Done:
@@ -128,6 +133,25 @@ def test_accuracy_comes_back_and_why_there_is_none_is_said(registry: Registry) -
     assert "expected accuracy" not in stored.splitlines()[1]
     assert "Without an expected accuracy: 1 module. The measured features of" in stored
     assert advise(*asked).out == first
+
+
+def test_a_score_of_held_out_examples_comes_back_on_a_small_set(
+    registry: Registry, tmp_path: Path
+) -> None:
+    digits = load_digits()
+    rows = np.concatenate([np.flatnonzero(digits.target == c)[:n] for c, n in ((3, 60), (8, 8))])
+    path = npz(tmp_path / "rare.npz", x=digits.data[rows].astype(np.float32), y=digits.target[rows])
+    rare = DatasetSpec(name="arrays", path=str(path))
+    assert describe_dataset(rare, registry.settings.places).n_borrowed
+    store_modules(registry, tiny("rare", epochs=(1,)).changed(dataset=rare, output=None))
+    asked = ("--dataset", "arrays", "--data", str(path), "--score", "ridge", "--json")
+    first = json.loads(advise(*asked).out)
+    assert [one["module"]["name"] for one in first["ranked"]] == ["rare.hidden-1"]
+    for file in registry.settings.features_dir.iterdir():
+        file.unlink()
+    (left_out,) = json.loads(advise(*asked, "--stored-only").out)["left_out"]
+    assert left_out["reason"] == "features"
+    assert json.loads(advise(*asked).out) == first
 
 
 def test_why_a_module_could_not_be_measured_is_said(registry: Registry) -> None:

@@ -6,9 +6,13 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from modkernel.data import load_dataset
 from modkernel.errors import InterfaceError, NotFoundError, SpecError, StitchError
 from modkernel.flows.compose_network import compose_network
 from modkernel.flows.display.lineage import lineage_svg
@@ -16,13 +20,14 @@ from modkernel.flows.plans import datasets
 from modkernel.flows.retrain_network import retrain_network
 from modkernel.flows.runtime.events import EpochDone, Event, Note, watch
 from modkernel.flows.stored_modules.stitch_modules import stitch_modules
+from modkernel.flows.tasks.seen import trained_on
 from modkernel.flows.train_module import train_module
 from modkernel.modules.stored import build_module
 from modkernel.registry import Catalogue, ModuleRecord, Registry
 from modkernel.reuse.task import parse_task
 from modkernel.spec import DatasetSpec, OutputSpec, Recipe, StitchSpec
 from tests.flows.helpers.specs import hidden, tiny
-from tests.flows.helpers.trained import store_network
+from tests.flows.helpers.trained import store_modules, store_network
 
 FEW = StitchSpec(
     examples=200,
@@ -86,6 +91,44 @@ def test_a_stitch_is_stored_once_and_is_a_module_like_any_other(registry: Regist
     registry.delete_module(copied)
     assert "`: which is no longer stored." in card(registry, record)
     assert registry.networks.load(registry.networks.resolve("n")).classes is not None
+
+
+def test_examples_that_a_parent_was_trained_on_judge_no_stitch(
+    registry: Registry, tmp_path: Path
+) -> None:
+    here, there = DatasetSpec(), DatasetSpec(split_seed=1)
+    where = registry.settings.places
+    data = load_dataset(here, where)
+    listed, part = tmp_path / "pairs.csv", data.training_part()
+    by_class = [
+        [str(i) for i, y in zip(part.ids, part.labels, strict=True) if y == c] for c in (3, 8)
+    ]
+    rows = [f"{a},{b},1" for ids in by_class for a, b in pairwise(ids)]
+    rows += [f"{a},{b},0" for a, b in zip(*by_class, strict=False)]
+    listed.write_text("\n".join(rows))
+    bare = tiny("on", epochs=(1,)).changed(output=None)
+    ((own,), (elsewhere,)) = (
+        store_modules(registry, bare.changed(name=name, dataset=dataset))
+        for name, dataset in (("own", here), ("elsewhere", there))
+    )
+    of_pairs = store_modules(
+        registry, tiny("pairs", seed=1).changed(output=None, pairs=str(listed))
+    )
+    facts = own.spec.dataset
+    count = len(data.validation)
+    assert trained_on(registry, [own], here, facts.fingerprint) == ()
+    other = load_dataset(there, where).train.digests
+    expected = np.isin(data.validation.digests, other).nonzero()[0].tolist()
+    assert 0 < len(expected) < count
+    notes: list[Event] = []
+    with watch(notes.append):
+        found = trained_on(registry, [own, elsewhere], here, facts.fingerprint)
+    assert list(found) == expected
+    assert any(
+        isinstance(one, Note) and f"{len(expected)} of the {count}" in one.text for one in notes
+    )
+    with pytest.raises(StitchError, match=r"to judge it by that no module was trained on.*--force"):
+        stitch_modules("s", own.id, of_pairs[-1].id, stitch=FEW)
 
 
 @pytest.mark.long

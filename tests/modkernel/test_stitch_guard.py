@@ -190,5 +190,32 @@ def test_training_examples_that_are_validated_on_judge_no_stitch(tmp_path: Path,
     assert found.held_out == own
     assert (found.accuracy is None) == (own == 0)
     if not own:
-        with pytest.raises(StitchError, match=r"no training examples to judge it by.*--force"):
+        with pytest.raises(
+            StitchError, match=r"to judge it by that no module was trained on.*--force"
+        ):
             check_worth(found)
+
+
+@pytest.mark.parametrize("own", [5, 0])
+def test_validation_examples_that_are_left_out_judge_no_stitch(tmp_path: Path, own: int) -> None:
+    lower, chain = maps(tmp_path, 0)[:1], maps(tmp_path, 1)
+    spec = stitched(lower[0], chain[-1])
+    raw, labels = made_images(80)
+
+    def part(*rows: int) -> Split:
+        chosen = torch.tensor(rows, dtype=torch.int64)
+        return Split([str(row) for row in rows], labels[chosen], Resident.whole(raw[chosen]))
+
+    seen = tuple(row for row in range(40, 60) if row >= 40 + own)
+    train, test, pixels = part(*range(40)), part(*range(60, 80)), lower[0].spec.preprocessing
+    whole, rest = (
+        Dataset("mixed", tuple("abc"), "f" * 64, pixels, train, part(*rows), test)
+        for rows in ((*seen, *range(40, 40 + own)), tuple(range(40, 40 + own)))
+    )
+    weights, _ = fit_stitch(spec, train.examples, lower, chain, arithmetic=FLOAT32)
+    stored = write_module(tmp_path / "stitch", spec, weights)
+    left_out = tuple(range(len(seen)))
+    found = judge_stitch(lower, chain, stored, whole, FLOAT32, left_out=left_out)
+    assert found == judge_stitch(lower, chain, stored, rest, FLOAT32)
+    assert found.held_out == own
+    assert (found.accuracy is None) == (own == 0)

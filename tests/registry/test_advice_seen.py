@@ -101,13 +101,15 @@ def test_training_examples_that_are_validated_on_tell_no_accuracy(
     write_moments(tmp_path / "new", ModuleMoments(record.id, *both, 0.1))
     registry.moments.store(record, tmp_path / "new")
 
-    def ask(kept: Kept, borrowed: int, score: str = "logme") -> Advice:
+    def ask(kept: Kept | None, borrowed: int, score: str = "logme") -> Advice:
         monkeypatch.setattr(ranking, "measured_features", lambda *_: kept)
         return registry.advice.rank(parse_task("cat, dog"), info(n_borrowed=borrowed), score)
 
     kept = Kept(*train, phi, labels)
     (one,) = ask(kept, 12).ranked
     by_held_out = ask(kept, 12, "ridge")
+    (gone,) = ask(None, 12, "ridge").left_out
+    assert gone.reason == "features", "which measuring it again brings back"
     if own:
         (without,) = ask(Kept(*train, *held), 0).ranked
         assert one.accuracy == without.accuracy

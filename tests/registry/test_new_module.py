@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from modkernel.data import ExampleDigests
 from modkernel.modules.stored import StoredModule, stored_weights, write_module
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.advice import evidence
@@ -127,6 +129,33 @@ def test_seeds_of_one_task_count_once_and_files_are_told_apart_by_their_content(
     for name in ("image_folder", "digits"):
         registry.advice.new_module(TASK, info(name=name), 0.5)
     assert asked == [BASE, "digits"]
+
+
+def test_data_that_grow_are_one_task(registry: Registry, examples: Examples) -> None:
+    none = np.empty(0, np.int64)
+
+    def week(number: int, rows: range, **changes: object) -> None:
+        facts = FACTS.changed(name="arrays", fingerprint=f"{number}" * 64, **changes)
+        trained(registry, examples, number, f"net-{number}", facts)
+        shuffled = np.random.default_rng(number).permutation(np.array(rows))
+        registry.examples.remember(ExampleDigests(facts.fingerprint, shuffled, none, none))
+
+    def counted() -> list[str]:
+        return [one.dataset[0] for one in gathered(registry.backends)]
+
+    for number in range(4):
+        week(number, range(100 + 50 * number))
+    assert counted() == ["3"], "the newest"
+    week(4, range(130, 400))
+    assert counted() == ["3", "4"], "half of the smaller one's examples are not most of them"
+    week(5, range(90), classes=("cat", "dog", "other"))
+    assert counted() == ["3", "4", "5"], "another task on the same examples"
+    week(6, range(90))
+    assert counted() == ["4", "5", "6"], "a part of what was trained on before"
+    for unknown in "78":
+        facts = FACTS.changed(name="arrays", fingerprint=unknown * 64)
+        trained(registry, examples, int(unknown), f"net-{unknown}", facts)
+    assert counted() == ["4", "5", "6", "7", "8"], "whose examples are not known"
 
 
 def test_recipes_that_differ_in_anything_are_not_mixed(
