@@ -182,7 +182,7 @@ def _measured(
     # the cache.
     for features in (False, True):
         lack = "features" if features else "moments"
-        rows = (*advice.ranked, *advice.left_out)
+        rows: tuple[Ranked | LeftOut, ...] = (*advice.ranked, *advice.left_out)
         wanted = tuple(one.module.id for one in rows if one.reason == lack)
         if wanted:
             left_out = _measure(base, wanted, verbose, features)

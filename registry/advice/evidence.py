@@ -115,8 +115,8 @@ def gathered(backends: Backends) -> list[Evidence]:
         key = (one.fingerprint, *one.what)
         latest.pop(key, None)  # It moves to the end: order tells which is more recent.
         latest[key] = one
-    kept = _newest(list(latest.values()), SeenExamples(backends))
-    return [one.evidence for one in kept]
+    counted = _newest(list(latest.values()), SeenExamples(backends))
+    return [one.evidence for one in counted]
 
 
 def _newest(found: Sequence[_Found], examples: SeenExamples) -> list[_Found]:
