@@ -137,6 +137,7 @@ def make_kernel(spec: KernelSpec) -> Kernel:
 
     Raises:
         UnknownNameError: no kernel has that name.
+        ObjectiveError: a gaussian kernel without a sigma, which `fitting` gives it.
     """
     if spec.name == JOINED:
         return Kernel(JOINED, -math.inf, math.inf, lambda rows: rows, joined=True)
@@ -144,15 +145,21 @@ def make_kernel(spec: KernelSpec) -> Kernel:
 
 
 def fitting(spec: KernelSpec, gives: Shape) -> KernelSpec:
-    """A kernel's spec with a name in place of 'auto'.
+    """A kernel's spec with a name in place of 'auto', and with a number for its sigma.
+
+    A gaussian kernel's default is √d of the d values of an output. Modules end in batch norms, so
+    ‖u - v‖² is some 2d: k is e⁻¹ then, where at a fixed sigma k and its gradient would vanish.
 
     Args:
         spec: what is asked for.
         gives: shape of one output of the module: [C, H, W] or [d].
     """
-    if spec.name != AUTO:
-        return spec
-    return spec.changed(name="relu_avgpool" if len(gives) == 3 else "relu")
+    name, sigma = spec.name, spec.sigma
+    if name == AUTO:
+        name = "relu_avgpool" if len(gives) == 3 else "relu"
+    if sigma is None:
+        sigma = math.sqrt(math.prod(gives)) if name == "gaussian" else 1.0
+    return spec.changed(name=name, sigma=sigma)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -204,6 +211,15 @@ def _gaussian(a: Tensor, b: Tensor, sigma: float) -> Tensor:
     return (squares.clamp_min(0) / (-2 * sigma**2)).exp()
 
 
+def _sigma_of(spec: KernelSpec) -> float:
+    if spec.sigma is None:
+        raise ObjectiveError(
+            "Kernel 'gaussian' needs a sigma here: give one, such as the square root of the number "
+            "of values of a module's output, which is what plans take."
+        )
+    return spec.sigma
+
+
 KERNELS: Mapping[str, Callable[[KernelSpec], Kernel]] = {
     "tanh": lambda spec: Kernel("tanh", -1.0, 1.0, torch.tanh),
     "sigmoid": lambda spec: Kernel("sigmoid", 0.0, 1.0, torch.sigmoid),
@@ -211,6 +227,6 @@ KERNELS: Mapping[str, Callable[[KernelSpec], Kernel]] = {
     "relu_avgpool": lambda spec: Kernel(
         "relu_avgpool", 0.0, 1.0, partial(_relu_avgpool, pool=spec.pool)
     ),
-    "gaussian": lambda spec: Kernel("gaussian", 0.0, 1.0, None, spec.sigma),
+    "gaussian": lambda spec: Kernel("gaussian", 0.0, 1.0, None, _sigma_of(spec)),
 }
 """Name to the function that makes the kernel out of its spec."""

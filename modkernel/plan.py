@@ -321,7 +321,7 @@ def output_spec(
             upstream=below_id,
             takes=takes,
             gives=(len(classes),),
-            kernel=kernel or interfaces[0].kernel,
+            kernel=fitting(kernel or interfaces[0].kernel, takes),
         ),
         dataset=known,
         seed=seed,

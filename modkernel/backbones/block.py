@@ -15,7 +15,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
-"""Never in place: a block's activation reads the output of a module that may be stored."""
+"""Never in place: a block's activation reads the output of a module that others read too. A block
+that alters what it takes is given a copy."""
 
 
 @dataclass(frozen=True)

@@ -216,8 +216,14 @@ def output_shape(module: nn.Module, takes: Shape) -> Shape:
     Raises:
         InterfaceError: the module cannot take the shape, or does not give one tensor [N, …].
     """
+    return _tried(module, takes)[0]
+
+
+def _tried(module: nn.Module, takes: Shape) -> tuple[Shape, bool]:
+    """Shape of one example's output, and whether the example is another one afterwards."""
     tensor = next(module.parameters(), None)
-    example = torch.zeros((1, *takes), device=None if tensor is None else tensor.device)
+    with torch.inference_mode(False):  # In it, nothing tells whether a tensor was altered.
+        example = torch.zeros((1, *takes), device=None if tensor is None else tensor.device)
     try:
         with _evaluating(module), torch.no_grad():
             output = module(example)
@@ -233,7 +239,7 @@ def output_shape(module: nn.Module, takes: Shape) -> Shape:
             f"A module must give one tensor with an example in each row, but a batch of one "
             f"example gave {found}: return [N, d] or [N, C, H, W]."
         )
-    return tuple(output.shape[1:])
+    return tuple(output.shape[1:]), example._version > 0
 
 
 def _check_blocks(backbone: str, blocks: tuple[object, ...]) -> None:
@@ -263,7 +269,11 @@ def _build_block(block: Block, takes: Shape) -> tuple[nn.Module, Shape]:
         module = block.build(takes)
         if not isinstance(module, nn.Module):
             raise InterfaceError(f"it built a {type(module).__name__}, not a torch module.")
-        return module, output_shape(module, takes)
+        gives, altered = _tried(module, takes)
+        # Dropout alters what it takes in train mode alone.
+        if altered or any(vars(part).get("inplace") is True for part in module.modules()):
+            module.register_forward_pre_hook(_on_a_copy)
+        return module, gives
     except InterfaceError as error:
         raise InterfaceError(f"Block '{block.name}': {error}") from error
     except Exception as error:
@@ -271,6 +281,11 @@ def _build_block(block: Block, takes: Shape) -> tuple[nn.Module, Shape]:
             f"Block '{block.name}' failed on examples of shape {list(takes)} with "
             f"{type(error).__name__}: {error}. Fix the backbone's code."
         ) from error
+
+
+def _on_a_copy(block: nn.Module, taken: tuple[Tensor]) -> Tensor:
+    """What a block takes is the output of a module, which others read too: it alters a copy."""
+    return taken[0].clone()
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from modkernel.spec.hidden import HiddenSpec as HiddenSpec
 from modkernel.spec.hidden import KernelSpec as KernelSpec
 from modkernel.spec.hidden import ObjectiveSpec as ObjectiveSpec
 from modkernel.spec.hidden import ResolvedHidden as ResolvedHidden
+from modkernel.spec.hidden import ResolvedKernel as ResolvedKernel
 from modkernel.spec.origin import Licence as Licence
 from modkernel.spec.origin import Origin as Origin
 from modkernel.spec.pairs import PairsFrom as PairsFrom
@@ -132,7 +133,7 @@ class Interface(Spec):
     takes: Shape
     gives: Shape
     dtype: Literal["float32"] = "float32"
-    kernel: KernelSpec = Field(
+    kernel: ResolvedKernel = Field(
         description="Hidden: what compares its outputs. Output: the features it takes; 'joined' on "
         "several modules, whose features are joined already."
     )

@@ -31,7 +31,12 @@ class KernelSpec(Spec, title="Kernel"):
     pool: int | None = Field(
         None, ge=1, description="Pool size of relu_avgpool in pixels; the whole map if left out."
     )
-    sigma: float = Field(1.0, gt=0, description="Width of the gaussian kernel.")
+    sigma: float | None = Field(
+        None,
+        gt=0,
+        description="Width of the gaussian kernel; the square root of the number of values that "
+        "the module gives of an example if left out.",
+    )
     centres: int = Field(256, ge=1, description="Number of centres of a gaussian output module.")
 
 
@@ -119,8 +124,22 @@ class HiddenSpec(Spec, title="Hidden module"):
         return int(self.freeze * len(blocks) + 1e-9)  # 0.7 of 10 blocks are 7.
 
 
+def _with_sigma(kernel: KernelSpec) -> KernelSpec:
+    """As what is stored has it: with a sigma, also where it has no meaning."""
+    if kernel.sigma is not None:
+        return kernel
+    if kernel.name == "gaussian":
+        raise ValueError("a sigma that is left out is to be planned: see modkernel.kernels.fitting")
+    return kernel.changed(sigma=1.0)
+
+
+ResolvedKernel = Annotated[KernelSpec, AfterValidator(_with_sigma)]
+"""A kernel whose sigma is a number."""
+
+
 def _resolved(hidden: HiddenSpec) -> HiddenSpec:
-    """As what is stored has it: without a tail where none is said."""
+    """As what is stored has it: without a tail where none is said, and with the kernel's sigma."""
+    hidden = hidden.model_copy(update={"kernel": _with_sigma(hidden.kernel)})
     if "tail" not in hidden.model_fields_set:
         return hidden.model_copy(update={"tail": "none"})
     if hidden.tail == "auto" or isinstance(hidden.tail, int):

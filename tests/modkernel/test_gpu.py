@@ -82,7 +82,7 @@ def value_and_gradient(
     kernel: str, objective: ObjectiveSpec, z: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     z = z.clone().requires_grad_()
-    made = make_kernel(KernelSpec(name=kernel))
+    made = make_kernel(KernelSpec(name=kernel, sigma=1.0))
     value = make_objective(objective, made)(made.gram(z, z), PairLabels.from_classes(labels))
     value.backward()
     assert z.grad is not None

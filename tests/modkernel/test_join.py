@@ -233,7 +233,7 @@ def test_what_cannot_stand_side_by_side(tmp_path, branches):
     larger = PREPROCESSING.changed(shape=(1, 9, 9))
     four, _ = store_hidden(tmp_path / "4", ("stem",), (1, 9, 9), larger.id, preprocessing=larger)
     gaussian = two.spec.changed(
-        interface=two.spec.interface.changed(kernel=KernelSpec(name="gaussian"))
+        interface=two.spec.interface.changed(kernel=KernelSpec(name="gaussian", sigma=1.0))
     )
     output, _ = store_output(tmp_path / "5", (2, 8, 8), one.id)
     check_join([("A", one.spec), ("B", two.spec), ("C", three.spec), ("D", stem.spec)])

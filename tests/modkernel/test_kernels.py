@@ -152,7 +152,7 @@ def test_values_stay_within_the_bounds(spec: KernelSpec, rows: object) -> None:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_bound_of_the_table_is_reached(name: str) -> None:
-    kernel = make_kernel(KernelSpec(name=name, pool=1))
+    kernel = make_kernel(KernelSpec(name=name, pool=1, sigma=1.0))
     big = 1e3
     h = torch.tensor([[big, -big], [-big, big]], dtype=torch.float64)[:, :, None, None]
     gram = kernel.gram(h, h)

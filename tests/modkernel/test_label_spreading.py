@@ -25,6 +25,7 @@ from modkernel.training.label_spreading import (
     Spread,
     candidates,
     neighbour_graph,
+    solve,
     spread_labels,
 )
 from modkernel.training.labels_seen import labels_told
@@ -51,6 +52,17 @@ def clouds(count: int, seed: int) -> tuple[Tensor, Tensor]:
     middles = 2 * torch.eye(CLASSES, 6)
     phi = middles[labels] + torch.randn(count, 6, generator=generator)
     return phi.to(DEVICE), labels.to(DEVICE)
+
+
+def spirals(count: int) -> tuple[Tensor, Tensor]:
+    """Two arms that wind around each other, float32 [N, 3], and which of them each is of."""
+    generator = torch.Generator().manual_seed(1)
+    along = torch.rand(count, generator=generator).sqrt()
+    labels = torch.arange(count) % 2
+    angle = torch.pi * (2 * along + labels)
+    arms = (along + 0.05)[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+    plane = arms + 0.01 * torch.randn(count, 2, generator=generator)
+    return torch.cat([0.3 * plane, torch.ones(count, 1)], 1).to(DEVICE), labels.to(DEVICE)
 
 
 def spread(phi: Tensor, labels: Tensor, chosen: Tensor, classes: int, seed: int) -> Spread:
@@ -107,6 +119,19 @@ def test_labels_are_those_that_dense_algebra_gives(seed: int) -> None:
         assert torch.equal(rows[clear], expected[clear])
         assert sorted(every.tolist()) == list(range(300))
         assert torch.equal(every[: len(given_rows)], given_rows)
+
+
+def test_far_from_a_label_values_are_tiny_and_right() -> None:
+    phi, labels = spirals(800)
+    graph, seeds = neighbour_graph(phi), torch.zeros(len(phi), 2, device=phi.device)
+    seeds[:2] = torch.eye(2)  # Each arm has one label, at a random place of it.
+    whole = torch.eye(len(phi), dtype=torch.float64) - ALPHA * graph.to_dense().double().cpu()
+    expected = torch.linalg.solve(whole, seeds.double().cpu())
+    assert expected.amax(1).min() < 1e-7
+    torch.testing.assert_close(solve(graph, seeds).cpu(), expected, rtol=1e-4, atol=0)
+    found = spread(phi, labels, labels.new_tensor([[0, 1]]), 2, 0)
+    assert found.reached == (798,)
+    assert (found.labels[0] == labels).double().mean() > 0.99
 
 
 def test_what_no_neighbour_joins_with_a_label_gets_none() -> None:

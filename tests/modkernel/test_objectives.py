@@ -329,7 +329,7 @@ def test_alignment_without_its_diagonal_needs_a_target_that_is_not_zero() -> Non
 @pytest.mark.parametrize("kernel_name", ["sigmoid", "relu", "relu_avgpool", "gaussian"])
 def test_negative_only_alignment_needs_a_negative_ideal(name: str, kernel_name: str) -> None:
     with pytest.raises(ObjectiveError, match="use kernel tanh"):
-        make(name, make_kernel(KernelSpec(name=kernel_name)))
+        make(name, make_kernel(KernelSpec(name=kernel_name, sigma=1.0)))
 
 
 def test_options_that_an_objective_does_not_have_are_refused() -> None:

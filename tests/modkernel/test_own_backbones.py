@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from modkernel.backbones import (
     Block,
     blocks_of,
+    build_hidden,
     build_skeleton,
     output_shape,
 )
@@ -64,6 +67,24 @@ def breaks(spec: BackboneSpec) -> list[Block]:
     return [Block("broken", lambda takes: {}[takes])]
 
 
+class InPlace(nn.Linear):
+    """Its code alters what it takes, with no layer that says so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.relu_()
+        return super().forward(x)
+
+
+def in_place(spec: BackboneSpec) -> list[Block]:
+    """Blocks that alter what they take, the last one in train mode alone; all of three units."""
+    return [
+        Block("first", lambda takes: nn.Sequential(nn.Flatten(), nn.Linear(math.prod(takes), 3))),
+        Block("layer", lambda takes: nn.Sequential(nn.SiLU(inplace=True), nn.Linear(3, 3))),
+        Block("code", lambda takes: InPlace(3, 3)),
+        Block("dropout", lambda takes: nn.Sequential(nn.Dropout(0.5, True), nn.Linear(3, 3))),
+    ]
+
+
 def test_own_backbone_by_import_path():
     spec = BackboneSpec(name=f"{HERE}:two_linear", options={"units": 5})
     assert names_of(spec) == ("first", "second")
@@ -109,3 +130,21 @@ def test_own_code_that_fails_while_it_builds_or_is_imported(tmp_path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SpecError, match="its code raised SyntaxError"):
         blocks_of(BackboneSpec(name="own_and_broken:f"))
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("name", ["layer", "code", "dropout"])
+def test_own_block_leaves_what_it_takes_as_it_is(name, inference):
+    spec, taken = BackboneSpec(name=f"{HERE}:in_place"), torch.randn(8, 3)
+    before = taken.clone()
+    with torch.inference_mode(inference):
+        built = build_hidden(spec, (name,), (3,), 0)
+        skeleton, _ = build_skeleton(spec, (name,), (3,))
+        skeleton.load_state_dict(built.state_dict())
+        skeleton(taken)
+        torch.testing.assert_close(skeleton.eval()(taken), built.eval()(taken))
+        assert torch.equal(taken, before)
+        if name == "code":
+            (block,) = built
+            expected = nn.functional.linear(taken.relu(), block.weight, block.bias)
+            torch.testing.assert_close(block(taken), expected)

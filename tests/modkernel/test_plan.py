@@ -6,7 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
+from pydantic import ValidationError
 
+from modkernel.backbones import build_hidden
 from modkernel.data import DatasetInfo
 from modkernel.data.label_budget import check_tested
 from modkernel.errors import (
@@ -19,6 +22,7 @@ from modkernel.errors import (
     PairError,
     UnknownNameError,
 )
+from modkernel.kernels import make_kernel
 from modkernel.plan import (
     check_hidden,
     facts,
@@ -29,6 +33,7 @@ from modkernel.plan import (
 from modkernel.spec import (
     BackboneSpec,
     HiddenSpec,
+    Interface,
     KernelSpec,
     NetworkSpec,
     ObjectiveSpec,
@@ -86,6 +91,43 @@ def test_an_output_module_takes_what_the_hidden_one_gives() -> None:
     assert spec.interface.stands_on == ("below",)
     assert spec.preprocessing == below.preprocessing
     assert spec.classes == ("a", "b")
+
+
+def test_a_sigma_that_is_left_out_leaves_something_to_train_on() -> None:
+    """It is a number in what is stored, and the same module as if it had been given."""
+    made = info()
+    specs = []
+    for sigma in (None, 16.0, 1.0):
+        hidden = HiddenSpec(kernel=KernelSpec(name="gaussian", sigma=sigma))
+        (plan,) = plan_hidden(BackboneSpec(name="mlp", width=256, depth=1), [hidden], (1, 8, 8))
+        specs.append(plan.spec("up", made.preprocessing, facts(made), 0))
+    left_out, given, other = specs
+    assert left_out == given != other
+    assert left_out.interface.kernel.sigma == left_out.hidden.kernel.sigma == 16.0
+    module = build_hidden(left_out.backbone, left_out.blocks, left_out.interface.takes, 0)
+    h = module(torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    values = make_kernel(left_out.interface.kernel).gram(h, h)[~torch.eye(64, dtype=torch.bool)]
+    assert values.min() > 0.1
+    assert values.max() < 0.8
+
+
+def test_an_output_module_stores_a_number_for_its_sigma() -> None:
+    (plan,) = plan_hidden(RESNET, [HiddenSpec()], (3, 16, 16))
+    below = plan.spec("up", info().preprocessing, facts(info()), 0)
+    kernel = KernelSpec(name="gaussian")
+    spec = output_spec(OutputSpec(), below, "below", info(), 0, kernel)
+    assert spec.interface.kernel == kernel.changed(sigma=8.0)  # Of 16 maps of 2 x 2.
+    with pytest.raises(ValidationError, match="is to be planned"):
+        spec.interface.changed(kernel=kernel)
+    with pytest.raises(ObjectiveError, match="needs a sigma"):
+        make_kernel(kernel)
+
+
+def test_what_is_stored_of_other_kernels_is_as_it_always_was() -> None:
+    (plan,) = plan_hidden(RESNET, [HiddenSpec()], (3, 16, 16))
+    assert plan.hidden.kernel.sigma == 1.0
+    by_hand = Interface(upstream="up", takes=(3,), gives=(4,), kernel=KernelSpec(name="relu"))
+    assert '"sigma":1.0' in by_hand.canonical_json()
 
 
 @pytest.mark.parametrize(

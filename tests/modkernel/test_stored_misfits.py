@@ -55,7 +55,7 @@ def test_an_output_module_with_too_few_rows(tmp_path):
     ids=["missing", "of another shape", "not wanted"],
 )
 def test_centres_that_do_not_fit(tmp_path, kernel, weights):
-    spec = output_spec((4,), "1" * 64, KernelSpec(name=kernel))
+    spec = output_spec((4,), "1" * 64, KernelSpec(name=kernel, sigma=1.0))
     with pytest.raises(ArtifactError, match="entres"):
         build_module(write_module(tmp_path / "output", spec, weights))
 

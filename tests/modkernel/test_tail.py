@@ -157,10 +157,10 @@ def test_a_pool_that_the_tail_leaves_no_map_for_is_of_the_whole_map() -> None:
     hidden = HiddenSpec(until="layer1.1", kernel=KernelSpec(pool=4))
     (plan,) = plan_hidden(RESNET18, [hidden], IMAGE, to_end=False)
     _, kernel = build_tail(plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0))
-    assert kernel == KernelSpec(pool=None), "the last stage gives maps of 2 x 2"
+    assert kernel == KernelSpec(pool=None, sigma=1.0), "the last stage gives maps of 2 x 2"
     (small,) = plan_hidden(RESNET18, [hidden.changed(tail=1)], IMAGE, to_end=False)
     _, kernel = build_tail(small.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0))
-    assert kernel == KernelSpec(pool=4)
+    assert kernel == KernelSpec(pool=4, sigma=1.0)
 
 
 @pytest.mark.parametrize(

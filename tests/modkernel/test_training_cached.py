@@ -242,7 +242,7 @@ def test_an_output_module_on_cached_features_is_the_same(
     below: tuple[StoredModule, StoredModule], tmp_path: Path
 ) -> None:
     cache = FeatureCache(tmp_path, PLENTY)
-    for kernel in (None, KernelSpec(name="gaussian", centres=5)):
+    for kernel in (None, KernelSpec(name="gaussian", sigma=1.0, centres=5)):
         spec = output_spec_on(below[0], OutputSpec(minimum_steps=5), kernel)
         for seed in (0, 1):  # The centres of a gaussian kernel are drawn by the seed.
             seeded = spec.changed(seed=seed)

@@ -24,6 +24,7 @@ from modkernel.system.seeding import generator_for
 from modkernel.training.hidden import hidden_problem, train_hidden
 from modkernel.training.report import TrainReport
 from modkernel.training.together import TogetherProblem, _on, train_together, write_group
+from modkernel.training.with_tail import with_tail
 from tests.modkernel.helpers.devices import FLOAT32
 from tests.modkernel.helpers.training_examples import (
     FACTS,
@@ -124,6 +125,16 @@ def test_what_stands_above_changes_nothing_below() -> None:
     assert faster_report.history[0].learning_rate == pytest.approx(
         3 * report.history[0].learning_rate
     )
+
+
+def test_a_tail_in_place_leaves_what_the_next_module_takes() -> None:
+    own = BackboneSpec(name="tests.modkernel.test_own_backbones:in_place")
+    hidden = [HiddenSpec(until="first"), HiddenSpec(until="layer"), HiddenSpec(until="dropout")]
+    for plan in plan_hidden(own, hidden, PREPROCESSING.shape)[:2]:
+        model, _ = with_tail(plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, 3))
+        x = torch.randn(8, *plan.takes)
+        h, _ = model.both(x)
+        assert torch.equal(h, model.module(x))
 
 
 def test_the_clipping_of_one_is_not_of_all() -> None:

@@ -107,7 +107,7 @@ def test_modules_that_cannot_stand_beside_others_are_told(
 ) -> None:
     record = store_one(registry, examples.first(), "one.hidden-1")
     assert _misfit(record, info()) is None
-    interface = record.spec.interface.changed(kernel=KernelSpec(name="gaussian"))
+    interface = record.spec.interface.changed(kernel=KernelSpec(name="gaussian", sigma=1.0))
     gaussian = record.model_copy(update={"spec": record.spec.changed(interface=interface)})
     assert "without features" in (_misfit(gaussian, info()) or "")
     light = PREPROCESSING.changed(reading=ImageReading(background=0))

@@ -67,7 +67,7 @@ def _examples(count: int) -> tuple[Tensor, PairLabels]:
 
 def objective(ranks: Ranks, name: str, kernel: str, count: int, folder: str) -> None:
     """Value and gradients, those of the inputs too, and the batch norms' statistics after it."""
-    of = make_kernel(KernelSpec(name=kernel))
+    of = make_kernel(KernelSpec(name=kernel, sigma=1.0))
     try:
         value_of = make_objective(ObjectiveSpec(name=name), of)
     except ObjectiveError:
