@@ -86,6 +86,11 @@ class HeadsProblem:
     batch_size: int
     passes: int
 
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch, in all its passes."""
+        return self.passes * math.ceil(self.chosen.shape[1] / self.batch_size)
+
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Columns of `chosen` for each step of one epoch, int64 [B]."""
         count = self.chosen.shape[1]

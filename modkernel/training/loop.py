@@ -159,10 +159,9 @@ class _Run:
         ]
         (first, trained), *others = self.optimised
         self.device = trained[0].device
-        steps = max(1, len(problem.batches(generator_for(seed, "epoch", 0))))
         self.optimizer = make_optimizer(first, trained)
         add_parts(self.optimizer, others)
-        self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, steps)
+        self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, problem.steps)
         self.step = make_step(problem, recipe, self.optimizer, trained, ranks, clip)
         self.parts = Parts(self.model, self.optimizer, self.schedule, self.device)
         self.saver = Saver(control.checkpoints, digest)

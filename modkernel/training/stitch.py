@@ -9,6 +9,7 @@ of a network. No label is used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,11 @@ class StitchProblem:
     held_out: Tensor
     recipe: Recipe
     arithmetic: Arithmetic
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return math.ceil(len(self.train) / self.recipe.batch_size)
 
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Rows of each step, int64 [B], in random order."""
