@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,13 +39,13 @@ def repaired(groups: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor
     if _is_fine(groups, rows):
         return rows
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    draft = _Draft(groups.tolist(), rows.tolist(), random.Random(seed))
+    draft = _Draft(groups.numpy(), rows.numpy().copy(), random.Random(seed))
     for batch in range(len(rows)):
         draft.mend(batch)
     for members in list(draft.members.values()):
         if len(members) > 1 and not draft.together[draft.groups[members[0]]]:
             draft.join(members)
-    return torch.tensor(draft.rows)
+    return torch.from_numpy(draft.rows)
 
 
 def _is_fine(groups: Tensor, rows: Tensor) -> bool:
@@ -58,22 +59,32 @@ def _is_fine(groups: Tensor, rows: Tensor) -> bool:
 
 
 class _Draft:
-    """Batches while they are repaired, with what is asked of them again and again."""
+    """Batches while they are repaired, with what is asked of them again and again.
 
-    def __init__(self, groups: list[int], rows: list[list[int]], chance: random.Random) -> None:
-        self.groups, self.rows, self.chance = groups, rows, chance
+    All of that is kept as batches change: of very many classes each is asked for, and to count a
+    batch anew each time takes longer than to train on it.
+    """
+
+    def __init__(self, groups: np.ndarray, rows: np.ndarray, chance: random.Random) -> None:
+        self.groups, self.rows, self.chance = groups.tolist(), rows, chance
         self.members: dict[int, list[int]] = defaultdict(list)
-        for example, group in enumerate(groups):
+        for example, group in enumerate(self.groups):
             self.members[group].append(example)
         self.place = [-1] * len(groups)
         """The batch of each example, one of them if it is in two; -1 if it is in none."""
-        self.outside: dict[int, list[int]] = {}
-        self.together: Counter[int] = Counter()
-        """Batches with a same pair of each class."""
-        for batch, row in enumerate(rows):
+        for batch, row in enumerate(rows.tolist()):
             for example in row:
                 self.place[example] = batch
-            self.together.update(self._joined(row))
+        self.outside: dict[int, list[int]] = {}
+        self.classes = groups[rows]
+        """The class of each example of a batch, like `rows`."""
+        classes = len(self.members)
+        keys = np.arange(len(rows))[:, None] * classes + self.classes
+        found, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        self.alike = counts[inverse].reshape(rows.shape)
+        """How many examples of its batch are of its class, itself included, like `rows`."""
+        self.together = np.bincount(found[counts > 1] % classes, minlength=classes)
+        """Batches with a same pair of each class, [classes]."""
 
     @cached_property
     def with_partner(self) -> list[int]:
@@ -82,16 +93,15 @@ class _Draft:
 
     def mend(self, batch: int) -> None:
         """Bring a pair of the kind that is missing into a batch."""
-        row = self.rows[batch]
-        counts = self._counts(row)
-        if len(counts) == 1:
+        row, alike = self.rows[batch].tolist(), self.alike[batch]
+        if alike[0] == len(row):
             # Two, so that pairs of a rare class occur where another class fills the batches; two
             # of the batch's own stay.
             first = self.chance.choice(self._outside(self.groups[row[0]]))
             self._bring([first], batch, row[-1])
             if len(row) > SMALLEST_CLASS_BATCH:
                 self._bring(self._partners(first), batch, row[-2])
-        elif len(counts) == len(row):
+        elif alike.max() == 1:
             paired = [i for i in row if len(self.members[self.groups[i]]) > 1]
             if paired:
                 stays = self.chance.choice(paired)
@@ -112,16 +122,11 @@ class _Draft:
         if batch < 0:
             batch = self.chance.randrange(len(self.rows))
         for example in (first, second):
-            row = self.rows[batch]
+            row, classes = self.rows[batch], self.classes[batch]
             if example in row:
                 continue
-            counts = self._counts(row)
-            leaving = [
-                i
-                for i in row
-                if (group := self.groups[i]) != self.groups[example]
-                and (counts[group] != 2 or self.together[group] > 1)
-            ]
+            spared = (self.alike[batch] != 2) | (self.together[classes] > 1)
+            leaving = row[spared & (classes != self.groups[example])].tolist()
             if leaving:
                 self._bring([example], batch, self.chance.choice(leaving))
 
@@ -138,7 +143,7 @@ class _Draft:
         if self.place[leaving] == batch:
             self.place[leaving] = -1
         newcomer = next((one for one in new if self._exchanged(one, leaving)), new[-1])
-        self._set(batch, [newcomer if i == leaving else i for i in row])
+        self._replace(batch, leaving, newcomer)
         self.place[newcomer] = batch
 
     def _exchanged(self, example: int, replacement: int) -> bool:
@@ -146,18 +151,28 @@ class _Draft:
         source = self.place[example]
         if source < 0:
             return True
-        row = self.rows[source]
-        changed = [replacement if i == example else i for i in row]
-        if replacement in row or (self._is_valid(row) and not self._is_valid(changed)):
+        if replacement in self.rows[source]:
             return False
-        self._set(source, changed)
+        had_pairs = self._is_valid(source)
+        self._replace(source, example, replacement)
+        if had_pairs and not self._is_valid(source):
+            self._replace(source, replacement, example)
+            return False
         self.place[replacement] = source
         return True
 
-    def _set(self, batch: int, row: list[int]) -> None:
-        self.together.subtract(self._joined(self.rows[batch]))
-        self.together.update(self._joined(row))
-        self.rows[batch][:] = row
+    def _replace(self, batch: int, leaving: int, newcomer: int) -> None:
+        """Put an example that is not in a batch in the place of one that is."""
+        row, classes, alike = self.rows[batch], self.classes[batch], self.alike[batch]
+        at = (row == leaving).argmax()
+        old, new = classes[at], self.groups[newcomer]
+        self.together[old] -= alike[at] == 2
+        alike[classes == old] -= 1
+        row[at], classes[at] = newcomer, new
+        of_new = classes == new
+        alike[at] = of_new.sum()
+        alike[of_new] = alike[at]
+        self.together[new] += alike[at] == 2
 
     def _partners(self, example: int) -> list[int]:
         """A few others of its class, in random order."""
@@ -171,12 +186,7 @@ class _Draft:
             self.outside[group] = [i for i, other in enumerate(self.groups) if other != group]
         return self.outside[group]
 
-    def _counts(self, row: Sequence[int]) -> Counter[int]:
-        return Counter(self.groups[i] for i in row)
-
-    def _joined(self, row: Sequence[int]) -> list[int]:
-        """Classes that have a same pair in a batch."""
-        return [group for group, count in self._counts(row).items() if count > 1]
-
-    def _is_valid(self, row: Sequence[int]) -> bool:
-        return 1 < len({self.groups[i] for i in row}) < len(row)
+    def _is_valid(self, batch: int) -> bool:
+        """Whether a batch has a same and a different pair."""
+        alike = self.alike[batch]
+        return bool(alike.max() > 1 and alike[0] < len(alike))

@@ -15,7 +15,7 @@ from modkernel.errors import PairError
 from modkernel.pairs.groups import PairGroups
 from modkernel.pairs.labels import PairLabels
 from modkernel.pairs.table import PairTable
-from modkernel.pairs.views import PairViews
+from modkernel.pairs.views import SMALLEST_VIEW_BATCH, PairViews
 
 __all__ = ["PairLabels", "PairSource"]
 
@@ -110,10 +110,14 @@ class PairSource:
             PairError: there is no different pair, or no same pair where one is needed.
         """
         if self.views and not self.n_different:
+            reason = (
+                "views take two examples at least, in training and in validation, so add some"
+                if self.n_examples < SMALLEST_VIEW_BATCH
+                else "all are of one label or listed as same, so add examples of another one"
+            )
             raise PairError(
-                f"Views of {self.n_examples} examples make no different pair: views take two "
-                "examples at least, in training and in validation, so add some or set another "
-                "dataset.validation_fraction."
+                f"Views of {self.n_examples} examples make no different pair: {reason} or set "
+                "another dataset.validation_fraction."
             )
         if not self.n_different:
             raise PairError(

@@ -155,6 +155,11 @@ class WholeProblem:
         logits: Tensor = self.model(self.arithmetic.arrange(self.preprocess(raw)))
         return logits
 
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return max(1, len(self.train_labels) // self.recipe.batch_size)
+
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """A permutation of the examples in batches of one size; what is left over is dropped."""
         count = len(self.train_labels)

@@ -86,6 +86,11 @@ class HeadsProblem:
     batch_size: int
     passes: int
 
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch, in all its passes."""
+        return self.passes * math.ceil(self.chosen.shape[1] / self.batch_size)
+
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Columns of `chosen` for each step of one epoch, int64 [B]."""
         count = self.chosen.shape[1]
@@ -113,6 +118,21 @@ class HeadsProblem:
     def _rows(self, columns: Tensor) -> Tensor:
         """Examples [D, B] of columns [B] of `chosen`."""
         return self.chosen[:, columns.to(self.phi.device, non_blocking=True)]
+
+
+def clip_each_draw(parameters: Sequence[nn.Parameter], largest: float) -> None:
+    """Clip the gradient of each draw's head by its own norm, as if there were no other draw.
+
+    Args:
+        parameters: of `Heads`, [D, …].
+        largest: norm of a draw's gradient, over all parameters.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    # As `nn.utils.clip_grad_norm_` has it.
+    scales = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp_max(1)
+    for gradient in gradients:
+        gradient.mul_(scales.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 def fit_by_gradient(
@@ -151,7 +171,7 @@ def fit_by_gradient(
         control.progress({**event, "objective": event["objective"] / draws})
 
     watched = replace(control, progress=mean_over_draws)
-    result = minimise(problem, recipe=spec.recipe, seed=seed, control=watched)
+    result = minimise(problem, recipe=spec.recipe, seed=seed, control=watched, clip=clip_each_draw)
     history = tuple(line.changed(objective=line.objective / draws) for line in result.history)
     return Fit(result.weights["weight"], result.weights["bias"], history, result.seconds)
 

@@ -69,6 +69,11 @@ class HiddenProblem:
     ranks: Ranks = ALONE
     above: tuple[ProxyObjective, ...] = ()
 
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return self.train.n_batches(self.recipe.batch_size)
+
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Index batches of one epoch, as `PairSource.batches` draws them."""
         return list(self.train.batches(self.recipe.batch_size, generator))

@@ -133,8 +133,9 @@ def view_pairs(
     """Pairs of random views of the training and of the validation examples.
 
     Training examples without a label take part as well, where the data set was loaded with them.
-    Of views alone, no label has any part in this. Of a file, the pairs of two training examples are
-    trained on and those of two validation examples validated on.
+    Of views alone, no label has any part in this. Beside labels, training examples are validated on
+    as well where a class has too few validation examples, as in `class_pairs`. Of a file, the pairs
+    of two training examples are trained on and those of two validation examples validated on.
 
     Args:
         data: the loaded data set.
@@ -167,11 +168,12 @@ def view_pairs(
         )
     labels = _padded(data.train.labels, len(examples)) if sources.labels else None
     train = PairData(examples, PairSource.from_views(len(examples), labels, listed))
+    validated = data.validation_part() if sources.labels else data.validation
     validation = PairData(
-        data.validation.examples,
+        validated.examples,
         PairSource.from_views(
-            len(data.validation),
-            data.validation.labels if sources.labels else None,
+            len(validated),
+            validated.labels if sources.labels else None,
             _listed(table, first, first + len(data.validation)),
         ),
     )

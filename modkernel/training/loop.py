@@ -31,7 +31,7 @@ from modkernel.training.problem import Problem
 from modkernel.training.report import EpochLine, PartLine, TrainReport
 from modkernel.training.saving import Saver
 from modkernel.training.schedule import add_parts, make_optimizer, make_schedule
-from modkernel.training.step import LateScalar, make_step
+from modkernel.training.step import Clip, LateScalar, make_step
 
 FINITE_CHECK_STEPS = 20
 """Steps between looks at whether the loss is finite."""
@@ -88,6 +88,7 @@ def minimise(
     control: Control = UNWATCHED,
     ranks: Ranks = ALONE,
     parts: Sequence[Part] = (),
+    clip: Clip = nn.utils.clip_grad_norm_,
 ) -> LoopResult:
     """Minimise a problem's loss over the parameters of its model that require a gradient.
 
@@ -106,6 +107,8 @@ def minimise(
         parts: of the model, where each has a loss of its own: first to last, with recipes like
             `recipe` but for learning rate, momentum and weight decay. The gradient of each is
             clipped by itself.
+        clip: how the gradient of a part is clipped, where the recipe says so: as a whole if left
+            out.
 
     Raises:
         NonFiniteError: the loss, or the value on the validation part, is not finite.
@@ -117,7 +120,7 @@ def minimise(
     # The global generator feeds dropout alone; the caller's own use of it is left undisturbed.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        run = _Run(problem, recipe, seed, digest, control, ranks, parts)
+        run = _Run(problem, recipe, seed, digest, control, ranks, parts, clip)
         try:
             while run.state.epoch < recipe.epochs:
                 run.train_epoch()
@@ -146,6 +149,7 @@ class _Run:
         control: Control,
         ranks: Ranks,
         parts: Sequence[Part],
+        clip: Clip,
     ) -> None:
         self.problem, self.model = problem, problem.model
         self.recipe, self.seed, self.control, self.ranks = recipe, seed, control, ranks
@@ -155,11 +159,10 @@ class _Run:
         ]
         (first, trained), *others = self.optimised
         self.device = trained[0].device
-        steps = max(1, len(problem.batches(generator_for(seed, "epoch", 0))))
         self.optimizer = make_optimizer(first, trained)
         add_parts(self.optimizer, others)
-        self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, steps)
-        self.step = make_step(problem, recipe, self.optimizer, trained, ranks)
+        self.schedule = make_schedule(recipe, self.optimizer, recipe.epochs, problem.steps)
+        self.step = make_step(problem, recipe, self.optimizer, trained, ranks, clip)
         self.parts = Parts(self.model, self.optimizer, self.schedule, self.device)
         self.saver = Saver(control.checkpoints, digest)
         resumed = (

@@ -21,6 +21,11 @@ class Problem(Protocol):
         """Trained in place, on its device; parameters without a gradient stay as they are."""
         ...
 
+    @property
+    def steps(self) -> int:
+        """Steps of one epoch: how many batches `batches` gives. Nothing is drawn for it."""
+        ...
+
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Indices of the examples of each step of one epoch.
 
@@ -28,7 +33,7 @@ class Problem(Protocol):
             generator: on the CPU, seeded for the epoch.
 
         Returns:
-            int64 [B] on the CPU for each step; as many steps in every epoch.
+            int64 [B] on the CPU for each of `steps`.
         """
         ...
 

@@ -18,6 +18,9 @@ Step = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """Takes a step on a raw batch [B, …], its indices [B] and the step's generator, and returns the
 loss before it, a scalar; of a model of several parts, one each."""
 
+Clip = Callable[[Sequence[nn.Parameter], float], object]
+"""Scales the gradients of parameters down, in place, to a largest norm."""
+
 
 def make_step(
     problem: Problem,
@@ -25,6 +28,7 @@ def make_step(
     optimizer: Optimizer,
     trained: Sequence[nn.Parameter],
     ranks: Ranks,
+    clip: Clip,
 ) -> Step:
     """How a problem's steps are taken: replayed where they can be."""
 
@@ -34,7 +38,7 @@ def make_step(
         ranks.sum_gradients(trained)
         if recipe.clip_norm is not None:
             for group in optimizer.param_groups:  # One for each part of the model.
-                nn.utils.clip_grad_norm_(group["params"], recipe.clip_norm)
+                clip(group["params"], recipe.clip_norm)
         optimizer.step()
         return value
 

@@ -9,6 +9,7 @@ of a network. No label is used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,11 @@ class StitchProblem:
     held_out: Tensor
     recipe: Recipe
     arithmetic: Arithmetic
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return math.ceil(len(self.train) / self.recipe.batch_size)
 
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Rows of each step, int64 [B], in random order."""
@@ -118,7 +124,11 @@ class Targets(nn.Module):
 
 @torch.no_grad()
 def closed_form(
-    map_: MapOfMaps | MapOfVectors, x: Features, y: Features, ridge: float, device: torch.device
+    map_: MapOfMaps | MapOfVectors,
+    x: ExampleSource,
+    y: ExampleSource,
+    ridge: float,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """The linear map with a bias that gives UPPER what it takes, pixel by pixel for maps.
 
@@ -204,19 +214,22 @@ def fit_stitch(
     kernel = make_kernel(spec.interface.kernel)
     at_home = Targets(arithmetic.place(copy), kernel).eval()
     home = compute_features(at_home, y, arithmetic, stop=control.stop)
+    held = min(max(1, round(spec.stitch.held_out * len(rows))), len(rows) - 1)
+    order = torch.randperm(len(rows), generator=generator_for(spec.seed, "held out of the stitch"))
+    held_out, train = order[:held], order[held:]
     map_ = make_map(spec.interface.takes, spec.upper.interface.takes)
-    map_.start(*closed_form(map_, x, y, spec.stitch.ridge, arithmetic.device))
+    # Not of those that are held out: their likeness would be that of examples which the map knows.
+    fitted, wanted = Picked(x, train), Picked(y, train)
+    map_.start(*closed_form(map_, fitted, wanted, spec.stitch.ridge, arithmetic.device))
     model = Stitch(map_, copy)
     arithmetic.place(model)
-    held = max(1, round(spec.stitch.held_out * len(rows)))
-    order = torch.randperm(len(rows), generator=generator_for(spec.seed, "held out of the stitch"))
     problem = StitchProblem(
         model=model,
         kernel=kernel,
         inputs=x,
         targets=home,
-        train=order[held:],
-        held_out=order[:held],
+        train=train,
+        held_out=held_out,
         recipe=spec.recipe,
         arithmetic=arithmetic,
     )

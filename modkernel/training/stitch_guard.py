@@ -238,7 +238,8 @@ def _untrained(
                 part.train()  # A frozen chain as a whole stays in eval mode.
     arithmetic.place(chain)
     rows = torch.randperm(len(examples), generator=generator_for("untrained"))[:NORMED]
-    for raw in examples.batches(rows.split(NORMED_TOGETHER), arithmetic.device):
+    batches = rows.tensor_split(max(1, round(len(rows) / NORMED_TOGETHER)))  # None of one example.
+    for raw in examples.batches(batches, arithmetic.device):
         chain(arithmetic.arrange(raw))
     for part in chain.modules():
         part.training = False

@@ -44,6 +44,11 @@ class TogetherProblem:
         """The problem of the module on which all others stand."""
         return self.members[0]
 
+    @property
+    def steps(self) -> int:
+        """As of `HiddenProblem`."""
+        return self.first.steps
+
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         """As of `HiddenProblem`."""
         return self.first.batches(generator)

@@ -173,6 +173,8 @@ def test_batches_never_permute_a_long_list(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(PairError, match="two examples at least"):
         PairSource.from_views(1).check()
+    with pytest.raises(PairError, match=r"Views of 9 examples .*: all are of one label"):
+        PairSource.from_views(9, torch.full((9,), 3)).check()
     with pytest.raises(PairError, match="at least 2"):
         PairSource.from_views(5).n_batches(1)
     with pytest.raises(PairError, match="whole numbers"):

@@ -22,19 +22,27 @@ from modkernel.modules.stitch import MapOfMaps, MapOfVectors, make_map
 from modkernel.modules.stored import StoredModule, build_module, read_module, write_module
 from modkernel.plan import plan_hidden
 from modkernel.spec import (
+    BackboneSpec,
     HiddenModuleSpec,
     HiddenSpec,
     Interface,
     KernelSpec,
     Recipe,
+    Shape,
     StitchModuleSpec,
     StitchSpec,
 )
 from modkernel.training.stitch import closed_form, fit_stitch, fitted_rows, likeness
 from tests.modkernel.helpers.devices import FLOAT32
-from tests.modkernel.helpers.stored_examples import FACTS, PREPROCESSING, store_hidden
+from tests.modkernel.helpers.stored_examples import (
+    FACTS,
+    PREPROCESSING,
+    make_hidden,
+    store_hidden,
+)
 from tests.modkernel.helpers.training_examples import made_images
 
+MLP = BackboneSpec(name="mlp", width=64, depth=2)
 FEW = StitchSpec(
     examples=60, recipe=Recipe(epochs=3, batch_size=16, optimizer="adam", learning_rate=1e-3)
 )
@@ -117,6 +125,32 @@ def test_likeness_is_the_kernel_of_both_features() -> None:
     torch.testing.assert_close(
         likeness(wide, h, other), wide.gram(h, other).diagonal(), rtol=0, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("held_out", [0.25, 0.99])
+def test_what_is_held_out_has_no_part_in_the_closed_form(tmp_path: Path, held_out: float) -> None:
+    """Few images of noise fix no map of 64 columns: only those that it is fitted to come out."""
+
+    def store(name: str, block: str, takes: Shape, upstream: str, seed: int) -> StoredModule:
+        spec, module = make_hidden((block,), takes, upstream, seed, MLP)
+        spec = spec.changed(interface=spec.interface.changed(kernel=KernelSpec(name="relu")))
+        return write_module(tmp_path / name, spec, module.state_dict())
+
+    lower, below = (store(f"{i}", "linear1", (1, 8, 8), PREPROCESSING.id, i) for i in range(2))
+    upper = store("upper", "linear2", (64,), below.id, 2)
+    noise = torch.randint(256, (440, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    seen, unseen = noise.to(torch.uint8).split([40, 400])
+    as_it_starts = Recipe(epochs=1, learning_rate=1e-9)
+    spec = stitched(lower, upper, FEW.changed(ridge=1e-9, held_out=held_out, recipe=as_it_starts))
+    weights, report = fit_stitch(
+        spec, Resident.whole(seen), [lower], [below, upper], arithmetic=FLOAT32
+    )
+    stitch = write_module(tmp_path / "stitch", spec, weights)
+    home, there = frozen_chain([below, upper]), frozen_chain([lower, stitch])
+    kernel = make_kernel(spec.interface.kernel)
+    found = likeness(kernel, there(unseen), kernel.features(home(unseen))).mean()
+    assert report.history[0].validation == pytest.approx(float(found), abs=0.05)
+    assert found < 0.9
 
 
 def test_a_linear_change_below_is_undone(tmp_path: Path, raw: Tensor) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from modkernel.backbones import build_hidden
 from modkernel.data import Dataset, Resident, Split
 from modkernel.errors import StitchError
 from modkernel.features.extractor import frozen_chain
@@ -16,12 +17,13 @@ from modkernel.kernels import make_kernel
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.pairs.source import PairSource
 from modkernel.plan import plan_hidden
-from modkernel.spec import BackboneSpec, HiddenSpec, Preprocessing, Recipe, StitchSpec
+from modkernel.spec import BackboneSpec, HiddenSpec, KernelSpec, Preprocessing, Recipe, StitchSpec
 from modkernel.training.hidden import train_hidden
 from modkernel.training.pair_data import PairData
 from modkernel.training.report import StitchFigures
 from modkernel.training.stitch import fit_stitch
 from modkernel.training.stitch_guard import (
+    _untrained,
     check_worth,
     judge_stitch,
     kept_above_chance,
@@ -168,6 +170,28 @@ def test_data_without_labels_are_judged_by_features_alone(tmp_path: Path) -> Non
     assert found.explained == pytest.approx(1 - float(left), rel=1e-5)
     assert (found.accuracy, found.held_out) == (None, 80)
     assert found.metrics() == {"stitch.explained": found.explained}
+
+
+@pytest.mark.parametrize("count", [20, 129, 257, 385])
+def test_lower_of_vectors_is_judged_on_any_number_of_examples(tmp_path: Path, count: int) -> None:
+    """Batch norms of vectors take no batch of one example."""
+    takes = Preprocessing(shape=(6,), dtype="float32", mean=(0.0,) * 6, std=(1.0,) * 6)
+    wanted = [HiddenSpec(kernel=KernelSpec(name="relu"))]
+    (plan,) = plan_hidden(BackboneSpec(name="mlp", width=8, depth=1), wanted, takes.shape)
+    spec = plan.spec(takes.id, takes, FACTS, 0)
+    fresh = build_hidden(spec.backbone, spec.blocks, takes.shape, 0).state_dict()
+    lower = write_module(tmp_path / "lower", spec, fresh)
+    rows = torch.randn(count, 6, generator=torch.Generator().manual_seed(0))
+    norms = [
+        part
+        for part in _untrained([lower], Resident.whole(rows), FLOAT32).modules()
+        if isinstance(part, torch.nn.BatchNorm1d)
+    ]
+    assert norms
+    for norm in norms:
+        assert norm.running_mean is not None
+        assert int(norm.num_batches_tracked) == max(1, count // 128)
+        assert float(norm.running_mean.abs().max()) > 0
 
 
 @pytest.mark.parametrize("own", [5, 0])

@@ -322,6 +322,7 @@ def test_an_infinite_loss_stops_with_a_remedy() -> None:
 def test_a_validation_value_that_is_not_finite_stops_too(tmp_path: Path) -> None:
     class Undefined:
         model = torch.nn.Linear(2, 1)
+        steps = 1
 
         def batches(self, generator: torch.Generator) -> list[Tensor]:
             return [torch.arange(4)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -35,6 +36,8 @@ from modkernel.training.evaluation import (
 )
 from modkernel.training.heads import (
     Fit,
+    Heads,
+    clip_each_draw,
     fit_by_gradient,
     fit_heads,
     fit_ridge,
@@ -198,6 +201,32 @@ def test_progress_of_draws_is_that_of_one() -> None:
     control = Control(progress=lambda event: seen.append(event["objective"]))
     fit = fit_by_gradient(phi, labels, chosen, 3, spec, 0, control)
     assert seen == [line.objective for line in fit.history]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_draw_is_clipped_as_if_it_were_alone(optimizer: Literal["sgd", "adam"]) -> None:
+    phi, labels = features(90, 5)
+    recipe = Recipe(epochs=10, optimizer=optimizer, learning_rate=0.1, clip_norm=0.05)
+    spec = OutputSpec(labels_per_class=2, draws=4, minimum_steps=10, recipe=recipe)
+    chosen = draw_labels(labels, 3, 2, 4, seed=1)
+    together = fit_heads(phi, labels, chosen, 3, spec, seed=1)
+    for draw in range(4):
+        alone = fit_heads(phi, labels, chosen[draw : draw + 1], 3, spec, seed=1)
+        torch.testing.assert_close(together.weight[draw], alone.weight[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.bias[draw], alone.bias[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("largest", [0.5, 100.0])
+def test_one_draw_is_clipped_as_torch_clips(largest: float) -> None:
+    heads, again = Heads(1, 6, 3), Heads(1, 6, 3)
+    generator = torch.Generator().manual_seed(0)
+    for one, other in zip(heads.parameters(), again.parameters(), strict=True):
+        one.grad = torch.randn(one.shape, generator=generator)
+        other.grad = one.grad.clone()
+    clip_each_draw([*heads.parameters()], largest)
+    torch.nn.utils.clip_grad_norm_(again.parameters(), largest)
+    for one, other in zip(heads.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
 
 
 def test_labels_given_by_hand_train_as_drawn_ones_do(below: StoredModule) -> None:

@@ -82,7 +82,7 @@ def test_examples_without_a_label_take_part_by_their_views(tmp_path: Path) -> No
     alike = (data.train.labels[:, None] == data.train.labels).fill_diagonal_(False)
     assert torch.equal(same[:n, :n], alike)
     assert not same[n:].any()
-    assert validation.pairs.n_examples == len(data.validation)
+    assert validation.pairs.n_examples == len(data.validation_part())
     assert known.unlabelled_fingerprint is not None
     assert known.pairs == "views+labels"
     # Others are other data, and without being asked for none are read.
@@ -92,6 +92,26 @@ def test_examples_without_a_label_take_part_by_their_views(tmp_path: Path) -> No
     assert load_dataset(spec, where).unlabelled is None
     plain = pair_data(load_dataset(spec, where), spec, None, where)[2]
     assert plain.digest() == facts(data.info()).digest()
+
+
+def test_a_rare_class_is_validated_on_beside_views_as_without(tmp_path: Path) -> None:
+    """A set that trains on labels alone and on views alone trains on both."""
+    path = npz(tmp_path / "data.npz", x=made_images(120)[0].numpy(), y=np.arange(120) // 117)
+    spec, where = DatasetSpec(name="arrays", path=str(path)), places(tmp_path)
+    data = load_dataset(spec, where)
+    assert data.validation.labels is not None
+    assert len(data.validation.labels.unique()) == 1  # Its own are all of one label.
+    _, alone, _ = pair_data(data, spec, None, where)
+    _, both, _ = pair_data(data, spec, "views+labels", where)
+    everyone = torch.arange(len(data.validation_part()))
+    assert torch.equal(
+        both.examples.batch(everyone), data.validation_part().examples.batch(everyone)
+    )
+    same = both.pairs.for_batch(everyone).same[: len(everyone), : len(everyone)]
+    assert torch.equal(same, alone.pairs.for_batch(everyone).same)
+    train_network(network(spec, "views+labels"), tmp_path / "out", where)
+    # Of views alone, no label says what is validated on.
+    assert pair_data(data, spec, "views", where)[1].pairs.n_examples == len(data.validation)
 
 
 def test_more_examples_without_a_label_than_memory_holds_are_streamed(tmp_path: Path) -> None:
