@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from sqlalchemy import update
 
-from modkernel.errors import InUseError, NotFoundError
+from modkernel.errors import DeniedError, InUseError, NotFoundError
 from modkernel.features.cache import FeatureCache, FeatureKey
 from modkernel.modules.network import assemble
 from modkernel.registry import Catalogue, ModuleRecord, Registry, Settings
@@ -145,6 +148,29 @@ def test_nobody_can_build_on_what_is_being_deleted(
         (action,) = registry.repair()
         assert action.kind == "deleted"
         assert registry.verify() == registry.modules.find() == ()
+
+
+@pytest.mark.home("chain")
+@pytest.mark.parametrize("refused", ["delete_model_version", "delete_logged_model"])
+def test_what_mlflow_does_not_let_one_delete_stays_and_no_repair_deletes_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    output = registry.modules.resolve("net.output")
+
+    def deny(*_: object) -> None:
+        raise MlflowException("Permission denied", PERMISSION_DENIED)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, refused, deny)
+        with pytest.raises(DeniedError, match="The account may not do that"):
+            registry.delete_module(output)
+    assert registry.modules.resolve(output.id).state == "READY"
+    # Only where the version was one's own it is gone, and registered again.
+    registered = ["registered"] if refused == "delete_logged_model" else []
+    assert [action.kind for action in registry.repair()] == registered
+    assert registry.verify() == ()
+    registry.delete_module(registry.modules.resolve(output.id))
+    assert len(registry.modules.find()) == 2
 
 
 def test_old_versions_that_nobody_uses_go(settings: Settings, examples: Examples) -> None:
