@@ -76,6 +76,11 @@ def speaks_with_mlflow(
     return speaking
 
 
+def is_unfit(error: Exception) -> bool:
+    """Whether an error of ours says that MLflow refuses what it was given, however often."""
+    return getattr(error.__cause__, "error_code", None) == UNFIT
+
+
 def failure(uri: str, error: Exception) -> str:
     """One sentence on what MLflow did not do, without the password of its URI."""
     shown, path = masked(uri), sqlite_path(uri)
