@@ -70,7 +70,12 @@ class Repair:
                 self.backends.check_answers()
                 yield _problem("unread", record, f"cannot be checked now: {error}")
         for record in queries.in_state(database, "LOST"):
-            yield _problem("lost", record, "is lost: its bytes are nowhere. Train it again.")
+            yield _problem(
+                "lost",
+                record,
+                "is lost: its bytes are nowhere. Train it again, or forget it: 'modkernel modules "
+                f"delete {record.short_id}'.",
+            )
         yield from network_repair.problems(self.backends)
 
     def fix(self, problem: Problem) -> Iterator[Action]:

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
-from modkernel.errors import StoreError
+from modkernel.errors import NotFoundError, StoreError
 from modkernel.modules.stored import StoredModule, read_module
 from modkernel.registry import ModuleRecord, Registry, Settings, saga
 from modkernel.registry.tracking import artifacts
@@ -197,6 +197,24 @@ def test_what_is_lost_is_not_reused_and_comes_back_when_trained_again(
     assert restored == [*(record.name for record in records[1:]), "net"]
     assert registry.verify() == ()
     assert [member.state for member in registry.networks.members(network)] == ["READY"] * 3
+
+
+def test_what_is_lost_can_be_forgotten(registry: Registry, examples: Examples) -> None:
+    for seed in (0, 1):
+        stored = examples.first(seed)
+        record = store_one(registry, stored)
+        shutil.rmtree(kept_folder(registry, record))
+        shutil.rmtree(stored.folder)
+        assert [action.kind for action in registry.repair()] == ["lost"]
+        with pytest.raises(NotFoundError, match="is LOST"):
+            registry.modules.resolve(record.id)
+        reference = f"{record.name}/{record.version}" if seed else record.short_id
+        (problem,) = registry.verify()
+        assert f"modules delete {record.short_id}" in problem.message
+        registry.delete_module(registry.modules.resolve_to_forget(reference))
+        assert registry.verify() == registry.repair() == ()
+        with pytest.raises(NotFoundError):
+            registry.modules.resolve_to_forget(reference)
 
 
 def test_a_disk_that_was_away_costs_nothing(registry: Registry, examples: Examples) -> None:
