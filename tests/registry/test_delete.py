@@ -23,7 +23,7 @@ from modkernel.features.cache import FeatureCache, FeatureKey
 from modkernel.modules.network import assemble
 from modkernel.registry import Catalogue, ModuleRecord, Registry, Settings
 from modkernel.registry.backends import Backends
-from modkernel.registry.sql.tables import ModuleRow, utc_now
+from modkernel.registry.sql.tables import ModuleRow, NetworkRow, utc_now
 from modkernel.registry.tracking.models import Models
 from modkernel.registry.tracking.remains import Remains
 from tests.registry.conftest import close_mlflow, seldom_postgres
@@ -198,6 +198,31 @@ def test_old_versions_that_nobody_uses_go(settings: Settings, examples: Examples
         found = registry.modules.resolve("net.hidden-1@best")
         assert found.id == versions[1].id
         assert registry.verify() == ()
+
+
+@pytest.mark.home("chain")
+def test_what_is_stored_last_is_the_newest_whatever_the_clocks_say(
+    settings: Settings, examples: Examples
+) -> None:
+    keeping = settings.model_copy(update={"keep_versions": 1})
+    with Registry.open(keeping) as registry:
+        ids = [module.id for module in registry.modules.find()]
+        old = store_one(registry, examples.first(seed=5), "own.hidden-1")
+        network = registry.networks.add("net", ids, EVALUATION)
+        fast = utc_now() + timedelta(minutes=10)
+        with registry.backends.database.writing() as session:
+            for row in (ModuleRow, NetworkRow):
+                session.execute(update(row).values(created_at=fast))
+        new = store_one(registry, examples.first(seed=6), "own.hidden-1")
+        assert registry.modules.resolve("own.hidden-1").id == new.id
+        assert [one.id for one in registry.garbage() if one.kind == "version"] == [old.id]
+        second = examples.second(examples.first(), seed=1)
+        chain = examples.first(), second, examples.output(second)
+        others = [record.id for record in store_chain(registry, chain)]
+        other = registry.networks.add("net", others, EVALUATION)
+        assert registry.networks.resolve("net").id == other.id
+        registry.networks.add("net", ids, EVALUATION)
+        assert registry.networks.resolve("net").id == network.id
 
 
 @pytest.fixture
