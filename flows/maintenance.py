@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect.logging import get_run_logger
 
+from modkernel.errors import StoreError
 from modkernel.flows.runtime.form_flow import form_flow
 from modkernel.flows.runtime.shared import open_registry
 from modkernel.flows.tasks.work_folder import sweep_work
@@ -33,7 +34,8 @@ def maintenance() -> MaintenanceResult:
     What a live process is storing at that moment is left alone.
 
     Raises:
-        StoreError: the database or MLflow cannot be used.
+        StoreError: the database or MLflow cannot be used, or something could not be read or
+            repaired; all else is done then.
     """
     registry, log = open_registry(), get_run_logger()
     result = MaintenanceResult(promotions=registry.promotions.sync(), repairs=registry.repair())
@@ -45,4 +47,9 @@ def maintenance() -> MaintenanceResult:
         log.info("%s@%s is %s.", seen.name, seen.alias, target)
     for action in result.repairs:
         log.warning("%s", action.message)
+    failed = [action.message for action in result.repairs if action.kind == "failed"]
+    if failed:
+        raise StoreError(
+            f"Not all could be repaired ({len(failed)} left), and the rest is done: {failed[0]}"
+        )
     return result

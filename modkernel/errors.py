@@ -28,6 +28,7 @@ The command line prints that message and exits non-zero; it never prints a trace
     │   ├── AmbiguousError        a reference that names more than one module
     │   ├── ArtifactError         missing or altered bytes
     │   ├── InUseError            what others stand on is not deleted
+    │   ├── DeniedError           MLflow does not let this account do it
     │   └── SchemaVersionError    a database of another schema version
     ├── NotAllowedError           what others alone may do
     ├── WeightsError              a file of weights from elsewhere that cannot be taken
@@ -48,6 +49,7 @@ __all__ = [
     "ClassError",
     "CutError",
     "DataError",
+    "DeniedError",
     "ExportError",
     "ImageError",
     "InUseError",
@@ -180,6 +182,10 @@ class ArtifactError(StoreError):
 
 class InUseError(StoreError):
     """Something that others stand on cannot be deleted."""
+
+
+class DeniedError(StoreError):
+    """MLflow does not let the account that asks do it."""
 
 
 class SchemaVersionError(StoreError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mlflow import MlflowClient
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from modkernel.features.cache import FeatureCache
@@ -19,6 +20,7 @@ from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import Claim, wait_for
 from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import RemainsRow
+from modkernel.registry.tracking.errors import translated
 from modkernel.registry.tracking.models import Models
 from modkernel.registry.tracking.remains import Kind, Remains
 from modkernel.registry.tracking.runs import Runs
@@ -50,6 +52,17 @@ class Backends:
     def remains(self) -> Remains:
         """What is deleted in MLflow."""
         return Remains(self.client, self.settings)
+
+    def check_answers(self) -> None:
+        """Look whether both answer at all: then what failed failed alone.
+
+        Raises:
+            StoreError: the database or MLflow does not answer.
+        """
+        with self.database.reading() as session:
+            session.execute(select(1))
+        with translated(self.client.tracking_uri):
+            self.client.search_experiments(max_results=1)
 
     def note_remains(self, kind: Kind, identity: str, name: str) -> None:
         """Note what a model or a run keeps in MLflow's store, before it is deleted there."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from modkernel.errors import ArtifactError, SpecError
+from modkernel.errors import ArtifactError, NotFoundError, SpecError
 from modkernel.modules.stored import StoredModule, read_module
 from modkernel.registry import references, saga
 from modkernel.registry.backends import Backends
@@ -180,6 +180,21 @@ class Modules:
             AmbiguousError: a prefix of several ids.
         """
         return references.resolve(self.backends, reference)
+
+    def resolve_to_forget(self, reference: str) -> ModuleRecord:
+        """As `resolve`; an id, or NAME/VERSION, may also be that of a LOST module.
+
+        Raises:
+            NotFoundError: neither a ready nor a lost module answers to it.
+            AmbiguousError: a prefix of several ids.
+        """
+        try:
+            return self.resolve(reference)
+        except NotFoundError:
+            found = queries.lost(self.backends.database, reference)
+            if found is None:
+                raise
+            return found
 
     def chain(self, record: ModuleRecord) -> tuple[ModuleRecord, ...]:
         """The modules that a module stands on, each after all that it stands on, itself last."""

@@ -22,7 +22,7 @@ from modkernel.registry.sql import networks as rows
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
 from modkernel.registry.sql.names import refuse_taken
-from modkernel.registry.sql.tables import EvaluationRow, NetworkModuleRow, NetworkRow, utc_now
+from modkernel.registry.sql.tables import EvaluationRow, NetworkModuleRow, NetworkRow, later_than
 from modkernel.registry.upkeep import network_versions, pages
 from modkernel.spec import DatasetFacts, NetworkSpec
 from modkernel.training.report import OutputEvaluation
@@ -77,7 +77,6 @@ class Networks:
                 name=name,
                 run_id=run_id,
                 spec=None if spec is None else spec.canonical_json(),
-                created_at=utc_now(),
             )
             .on_conflict_do_nothing(index_elements=["id"])
             .returning(NetworkRow.id)
@@ -88,12 +87,13 @@ class Networks:
                 raise NotFoundError(
                     f"Module {min(gone)[:12]} is being deleted: train it again, or name another."
                 )
-            is_new = session.execute(insert).first() is not None
+            now = later_than(rows.last_made(session, name))
+            is_new = session.execute(insert.values(created_at=now)).first() is not None
             row = session.get_one(NetworkRow, identity)
             if is_new:
                 row.members = list(_members(modules))
             else:
-                row.made_again_at = utc_now()
+                row.made_again_at = now
                 row.run_id = row.run_id or run_id
             before = rows.record_of(row)
             if evaluation is not None:

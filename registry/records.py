@@ -249,6 +249,7 @@ class Problem(Record):
         "version",
         "page",
         "lost",
+        "unread",
         "moments",
         "ground_truth",
     ]
@@ -259,7 +260,7 @@ class Problem(Record):
 
 
 class Action(Record):
-    """Something that `Registry.repair` did."""
+    """Something that `Registry.repair` did, or could not do."""
 
     kind: Literal[
         "finished",
@@ -271,6 +272,7 @@ class Action(Record):
         "lost",
         "dropped",
         "closed",
+        "failed",
     ]
     module_id: str | None = Field(
         description="None where it is a network, or an MLflow run or experiment."

@@ -160,10 +160,11 @@ class Registry:
     def verify(self) -> tuple[Problem, ...]:
         """All that is wrong with the stored modules; every byte in MLflow's store is hashed.
 
-        A module that a live process is storing at this moment is no problem.
+        A module that a live process is storing at this moment is no problem. One that cannot be
+        read now is `unread`: it is not known whether it is lost.
 
         Raises:
-            StoreError: something cannot be read now, so it is not known whether it is lost.
+            StoreError: the database or MLflow does not answer at all.
         """
         return tuple(Repair(self.backends, self._beside).problems())
 
@@ -174,10 +175,11 @@ class Registry:
         What cannot be fixed is marked LOST, so that it is never reused and can be trained again;
         it is READY again when its bytes are back, such as those of a disk that was not mounted.
         MLflow runs that are running with nobody at work in them are closed.
-        Running it twice does nothing the second time.
+        Running it twice does nothing the second time. What cannot be read or repaired now is
+        `failed`, and all else is done; nothing is marked LOST for that.
 
         Raises:
-            StoreError: something cannot be read now; nothing is marked LOST for that.
+            StoreError: the database or MLflow does not answer at all.
         """
         repair = Repair(self.backends, self._beside)
         fixed = [action for problem in repair.problems() for action in repair.fix(problem)]

@@ -8,8 +8,11 @@ module again, or `Registry.repair`, resumes from what is there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
+
+from sqlalchemy import func, select
 
 from modkernel.errors import ArtifactError, NotFoundError
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE, StoredModule, read_module
@@ -18,7 +21,7 @@ from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord, Uses
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.find import traits_of
-from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow, utc_now
+from modkernel.registry.sql.tables import InterfaceRow, LineageRow, ModuleRow, later_than
 from modkernel.registry.tracking import artifacts
 from modkernel.registry.tracking.cards import module_card
 from modkernel.registry.tracking.fields import metrics_of
@@ -46,7 +49,8 @@ def begin(
     with backends.writing() as session:
         row = session.get(ModuleRow, stored.id)
         if row is None:
-            row = _new_row(stored, name)
+            last = select(func.max(ModuleRow.created_at)).where(ModuleRow.name == name)
+            row = _new_row(stored, name, later_than(session.scalar(last)))
             # What several upstreams share is there once, where the first of them has it.
             under: dict[str, None] = {}
             for upstream in spec.interface.stands_on:
@@ -292,8 +296,8 @@ def _relative(folder: Path, home: Path) -> str:
     return str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
 
 
-def _new_row(stored: StoredModule, name: str) -> ModuleRow:
-    spec, now = stored.spec, utc_now()
+def _new_row(stored: StoredModule, name: str, now: datetime) -> ModuleRow:
+    spec = stored.spec
     return ModuleRow(
         id=stored.id,
         recipe_digest=stored.spec_sha256,

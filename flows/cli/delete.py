@@ -30,9 +30,10 @@ def delete_module(
     """Delete a stored module, in the registry and in MLflow; 'modkernel gc' frees its bytes.
 
     A module that others stand on, or that a network has, is not deleted; what they are is named.
+    One that is LOST is forgotten by its id or NAME/VERSION: 'modkernel verify' names it no more.
     """
     registry = stored()
-    record = registry.modules.resolve(module)
+    record = registry.modules.resolve_to_forget(module)
     found = registry.dependents([record])
     if found and not with_dependents:
         registry.delete_module(record)  # It refuses, and names them.

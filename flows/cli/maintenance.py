@@ -34,13 +34,18 @@ def verify(json: Json = False) -> None:
 def repair(json: Json = False) -> None:
     """Finish or undo what an interrupted run left half-stored; restore what was deleted in MLflow.
 
+    What cannot be read or repaired now is named, and all else is done; exit 1 then.
+
     --json: a list of {kind, module_id, name, message}.
     """
     actions = stored().repair()
     if json:
         print_json([action.model_dump(mode="json") for action in actions])
     for action in actions:
-        err.print(f"{action.kind} {action.name}: {action.message}")
+        style = "red" if action.kind == "failed" else None
+        err.print(f"{action.kind} {action.name}: {action.message}", style=style)
+    if any(action.kind == "failed" for action in actions):
+        raise typer.Exit(1)
     if not actions:
         err.print("There was nothing to repair.")
 

@@ -20,11 +20,11 @@ from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from pydantic import ValidationError
 
-from modkernel.errors import ArtifactError, NotFoundError
+from modkernel.errors import ArtifactError, NotFoundError, StoreError
 from modkernel.registry.backends import Backends
 from modkernel.registry.sql import queries
 from modkernel.registry.tracking import artifacts
-from modkernel.registry.tracking.errors import speaks_with_mlflow
+from modkernel.registry.tracking.errors import speaks_with_mlflow, translated
 from modkernel.registry.tracking.fields import RECIPE_TAG
 from modkernel.spec import Spec
 from modkernel.system.files import copy_file, hash_file
@@ -65,7 +65,7 @@ class Checkpoints:
 
     @speaks_with_mlflow
     def store(self, run_id: str, file: Path, there: Position | None = None) -> Position | None:
-        """Send a checkpoint to the store, and remove those in it that are less far.
+        """Send a checkpoint to the store, and remove those in it that are less far, if it can.
 
         Args:
             run_id: of the module's MLflow run, alive or not.
@@ -96,7 +96,9 @@ class Checkpoints:
             self.client.set_tag(run_id, TAG, str(position))
             self.client.log_artifact(run_id, str(sent), FOLDER)
             self.client.log_artifact(run_id, str(pointer), FOLDER)
-        self._remove_before(run_id, pointer.name)
+        # They may stay: it is sent, and the next one removes them, or whoever may delete.
+        with suppress(StoreError), translated(self.client.tracking_uri):
+            self._remove_before(run_id, pointer.name)
         return position
 
     @speaks_with_mlflow

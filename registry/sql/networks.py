@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from difflib import get_close_matches
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from modkernel.errors import AmbiguousError, NotFoundError
 from modkernel.registry.records import EvaluationRecord, ModuleRecord, NetworkRecord
@@ -15,6 +17,9 @@ from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.queries import PREFIX
 from modkernel.registry.sql.tables import EvaluationRow, NetworkModuleRow, NetworkRow
 from modkernel.training.report import OutputEvaluation
+
+MADE = func.coalesce(NetworkRow.made_again_at, NetworkRow.created_at)
+"""When a network was made last."""
 
 
 def find(
@@ -30,6 +35,11 @@ def find(
         return tuple(map(record_of, session.scalars(query)))[::-1]
 
 
+def last_made(session: Session, name: str) -> datetime | None:
+    """When the newest network of a name was made; none where there is none."""
+    return session.scalar(select(func.max(MADE)).where(NetworkRow.name == name))
+
+
 def resolve(database: Database, reference: str) -> NetworkRecord:
     """The network of an id, of a unique prefix of one, or the one of a name made last.
 
@@ -37,8 +47,7 @@ def resolve(database: Database, reference: str) -> NetworkRecord:
         NotFoundError: there is none.
         AmbiguousError: a prefix of several ids.
     """
-    made = func.coalesce(NetworkRow.made_again_at, NetworkRow.created_at)
-    named = select(NetworkRow).where(NetworkRow.name == reference).order_by(made.desc()).limit(1)
+    named = select(NetworkRow).where(NetworkRow.name == reference).order_by(MADE.desc()).limit(1)
     found: Sequence[NetworkRow] = ()
     with database.reading() as session:
         newest = session.scalars(named).first()

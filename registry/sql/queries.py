@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from modkernel.errors import AmbiguousError, NotFoundError
-from modkernel.registry.records import ModuleRecord, Named, Uses
+from modkernel.registry.records import ModuleRecord, Named, Uses, version_number
 from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import (
     LineageRow,
@@ -248,6 +248,22 @@ def of_version(database: Database, name: str, version: int) -> ModuleRecord | No
     with database.reading() as session:
         row = session.scalars(query.limit(1)).first()
         return None if row is None else record_of(row)
+
+
+def lost(database: Database, reference: str) -> ModuleRecord | None:
+    """The LOST module of an id, of its first digits, or of NAME/VERSION, if one alone is meant."""
+    name, slash, version = reference.partition("/")
+    number = version_number(version)
+    if slash and number is not None:
+        meant = [ModuleRow.name == name, ModuleRow.version == number]
+    elif PREFIX.fullmatch(reference):
+        meant = [ModuleRow.id.between(reference, f"{reference}g")]
+    else:
+        return None
+    query = select(ModuleRow).where(ModuleRow.state == "LOST", *meant)
+    with database.reading() as session:
+        rows = session.scalars(query.limit(2)).all()
+        return record_of(rows[0]) if len(rows) == 1 else None
 
 
 def standing_on(database: Database, module_id: str) -> tuple[ModuleRecord, ...]:

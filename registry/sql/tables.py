@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -51,6 +51,15 @@ class UtcTime(TypeDecorator[datetime]):
 def utc_now() -> datetime:
     """The time, aware, in UTC."""
     return datetime.now(UTC)
+
+
+def later_than(last: datetime | None) -> datetime:
+    """Now, or else just after the last of a name: the machine that stored that may be ahead.
+
+    The newest of a name is so the one that was stored last, whatever each machine's clock says.
+    """
+    now = utc_now()
+    return now if last is None or last < now else last + timedelta(microseconds=1)
 
 
 class Base(DeclarativeBase):

@@ -11,13 +11,15 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from modkernel.errors import NotFoundError, StoreError
+from modkernel.errors import DeniedError, NotFoundError, StoreError
 from modkernel.registry.settings import masked, sqlite_path
 from modkernel.system.files import disk_is_full, has_no_room
 from modkernel.system.outages import tell_back
 
 ABSENT = "RESOURCE_DOES_NOT_EXIST"
 """Code by which MLflow answers that it has no such thing."""
+DENIED = "PERMISSION_DENIED"
+"""Code by which it answers that the account may not do that."""
 UNFIT = "INVALID_PARAMETER_VALUE"
 """Code by which it refuses a text; also for an alias that nobody set, and a version 'abc'."""
 
@@ -41,14 +43,20 @@ def translated(uri: str) -> Iterator[None]:
 
     Raises:
         NotFoundError: MLflow answered that it has no such thing.
+        DeniedError: it answered that the account may not do that.
         StoreError: anything else, which says nothing about what MLflow has.
     """
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         said = failure(uri, error)
-        if getattr(error, "error_code", None) == ABSENT:
+        code = getattr(error, "error_code", None)
+        if code == ABSENT:
             raise NotFoundError(said) from error
+        if code == DENIED:
+            raise DeniedError(
+                f"{said} The account may not do that: ask whoever owns it, or an administrator."
+            ) from error
         raise StoreError(f"{said} Run it again once that is fixed ('modkernel doctor').") from error
 
 
@@ -66,6 +74,11 @@ def speaks_with_mlflow(
         return answer
 
     return speaking
+
+
+def is_unfit(error: Exception) -> bool:
+    """Whether an error of ours says that MLflow refuses what it was given, however often."""
+    return getattr(error.__cause__, "error_code", None) == UNFIT
 
 
 def failure(uri: str, error: Exception) -> str:

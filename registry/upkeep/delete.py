@@ -2,7 +2,8 @@
 
 The row says DELETING first, in one transaction with the look at what stands on it; then MLflow's
 version, model and run go; then the row. Whoever dies in between leaves DELETING, and
-`Registry.repair` finishes. What is deleted in MLflow is noted, for `Collector` to remove for good.
+`Registry.repair` finishes; where MLflow does not let the account delete it, the module is again
+what it was. What is deleted in MLflow is noted, for `Collector` to remove for good.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from modkernel.errors import InUseError, NotFoundError
+from modkernel.errors import DeniedError, InUseError, NotFoundError
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import Dependents, ModuleRecord, NetworkRecord, VersionRecord
 from modkernel.registry.sql import networks, queries
@@ -77,12 +78,17 @@ class Deletion:
         Raises:
             InUseError: something stands on it, which the message names.
             NotFoundError: it is gone.
+            DeniedError: MLflow does not let this account delete it; it stays.
         """
         with self.backends.wait_for_claim(module.id).renewed() as claim:
             claimed = Deletion(self.backends.under(claim))
             if not claimed._mark(module):
                 self._refuse(module)
-            claimed.finish(module)
+            try:
+                claimed.finish(module)
+            except DeniedError:
+                claimed._unmark(module)
+                raise
 
     def finish(self, module: ModuleRecord) -> None:
         """Take a module that is DELETING through the remaining steps; whoever calls has its claim.
@@ -90,9 +96,10 @@ class Deletion:
         Its run goes with it, unless a network has the same one.
         """
         backends = self.backends
+        # First what MLflow may refuse by itself: if the rest is refused, a repair makes it again.
+        self._delete_versions(module)
         for model_id in backends.models.logged(module):
             backends.discard("model", model_id, module.name)
-        self._delete_versions(module)
         if module.run_id is not None and not self._runs_for_others(module):
             backends.discard("run", module.run_id, module.name)
         with backends.writing() as session:
@@ -133,6 +140,12 @@ class Deletion:
             change = update(ModuleRow).where(ModuleRow.id == module.id)
             session.execute(change.values(state="DELETING"))
         return True
+
+    def _unmark(self, module: ModuleRecord) -> None:
+        """What it was before it was marked; else the next repair would delete it."""
+        change = update(ModuleRow).where(ModuleRow.id == module.id, ModuleRow.state == "DELETING")
+        with self.backends.writing() as session:
+            session.execute(change.values(state=module.state))
 
     def _refuse(self, module: ModuleRecord) -> None:
         found = self.dependents([module])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
-from modkernel.errors import ArtifactError, NotFoundError
+from modkernel.errors import ArtifactError, NotFoundError, StoreError
 from modkernel.registry.backends import Backends, this_process
 from modkernel.registry.records import Action, ModuleRecord, NetworkRecord, Problem
 from modkernel.registry.sql import claims, networks
@@ -16,27 +16,39 @@ from modkernel.registry.upkeep import network_versions, pages
 
 
 def problems(backends: Backends) -> Iterator[Problem]:
-    """Each problem of the networks, oldest first. Of lost modules the modules' problems tell."""
+    """Each problem of the networks, oldest first. Of lost modules the modules' problems tell.
+
+    Raises:
+        StoreError: the database or MLflow does not answer at all.
+    """
     for network in networks.find(backends.database):
-        doomed = _doomed(backends, network)
-        if doomed is not None:
-            message = (
-                f"MLflow's {doomed} is deleted, and the next 'mlflow gc' takes it for good: "
-                "'modkernel repair' brings it back."
+        try:
+            yield from _of_network(backends, network)
+        except StoreError as error:
+            backends.check_answers()
+            yield _problem("unread", network, f" cannot be checked now: {error}")
+
+
+def _of_network(backends: Backends, network: NetworkRecord) -> Iterator[Problem]:
+    doomed = _doomed(backends, network)
+    if doomed is not None:
+        message = (
+            f"MLflow's {doomed} is deleted, and the next 'mlflow gc' takes it for good: "
+            "'modkernel repair' brings it back."
+        )
+        yield _problem("deleted", network, f": {message}")
+    modules = pages.members(backends, network)
+    if any(module.state != "READY" for module in modules):
+        return
+    if network.version is None:
+        if not claims.is_held(backends.database, network.id):
+            yield _problem(
+                "unfinished",
+                network,
+                " has no version in MLflow yet: 'modkernel repair' makes it.",
             )
-            yield _problem("deleted", network, f": {message}")
-        modules = pages.members(backends, network)
-        if any(module.state != "READY" for module in modules):
-            continue
-        if network.version is None:
-            if not claims.is_held(backends.database, network.id):
-                yield _problem(
-                    "unfinished",
-                    network,
-                    " has no version in MLflow yet: 'modkernel repair' makes it.",
-                )
-            continue
-        yield from _of_version(backends, network, modules)
+        return
+    yield from _of_version(backends, network, modules)
 
 
 def _of_version(

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from modkernel.errors import ArtifactError, NotFoundError
+from modkernel.errors import ArtifactError, DeniedError, NotFoundError, StoreError
 from modkernel.registry import saga
 from modkernel.registry.backends import Backends, this_process
 from modkernel.registry.beside.base import Beside
@@ -24,6 +24,7 @@ from modkernel.registry.sql.tables import (
     NetworkModuleRow,
     NetworkRow,
 )
+from modkernel.registry.tracking.errors import is_unfit
 from modkernel.registry.tracking.experiments import Doomed
 from modkernel.registry.tracking.runs import RunningRun, RunStatus
 from modkernel.registry.upkeep import network_repair, pages
@@ -41,6 +42,10 @@ class Repair:
         """Each problem of the modules, as they are gone through by their state, then of networks.
 
         Each is looked for when it is asked for: what was done about one before may have caused it.
+        What cannot be read now is one, and the others are looked for.
+
+        Raises:
+            StoreError: the database or MLflow does not answer at all.
         """
         database = self.backends.database
         for record in queries.in_state(database, "PENDING"):
@@ -59,13 +64,38 @@ class Repair:
                     "was being deleted when its process died: 'modkernel repair' finishes that.",
                 )
         for record in queries.in_state(database, "READY"):
-            yield from self._of_ready(record)
+            try:
+                yield from self._of_ready(record)
+            except StoreError as error:
+                self.backends.check_answers()
+                yield _problem("unread", record, f"cannot be checked now: {error}")
         for record in queries.in_state(database, "LOST"):
-            yield _problem("lost", record, "is lost: its bytes are nowhere. Train it again.")
+            yield _problem(
+                "lost",
+                record,
+                "is lost: its bytes are nowhere. Train it again, or forget it: 'modkernel modules "
+                f"delete {record.short_id}'.",
+            )
         yield from network_repair.problems(self.backends)
 
     def fix(self, problem: Problem) -> Iterator[Action]:
-        """What was done about a problem; nothing while another process works on its module."""
+        """What was done about a problem; nothing while another process works on its module.
+
+        What fails is told as `failed`: it keeps nobody from the other problems.
+
+        Raises:
+            StoreError: the database or MLflow does not answer at all.
+        """
+        try:
+            if problem.kind == "unread":
+                yield _failed(problem, problem.message)
+            else:
+                yield from self._fix_under_claim(problem)
+        except StoreError as error:
+            self.backends.check_answers()
+            yield _failed(problem, f"{problem.name} could not be repaired: {error}")
+
+    def _fix_under_claim(self, problem: Problem) -> Iterator[Action]:
         if problem.module_id is None:
             yield from network_repair.fix(self.backends, problem)
             return
@@ -158,9 +188,29 @@ class Repair:
         except ArtifactError:
             self._undo(record)
             return _action("undone", record, "was half-stored and its bytes are gone: removed.")
+        except DeniedError:
+            raise
+        except StoreError as error:
+            self.backends.check_answers()
+            if not is_unfit(error) and self._has_bytes(record):
+                raise
+            self._undo(record)
+            return _action(
+                "undone", record, f"was half-stored and cannot be stored: removed. {error}"
+            )
         assert finished.run_id is not None
         self.backends.runs.finish(finished.run_id)
         return _action("finished", finished, f"is stored as version {finished.version}.")
+
+    def _has_bytes(self, record: ModuleRecord) -> bool:
+        """Whether there is anything that a later attempt could store it from."""
+        if self.backends.models.logged(record):
+            return True
+        try:
+            saga.bytes_at_hand(self.backends, record)
+        except ArtifactError:
+            return False
+        return True
 
     def _restore(self, record: ModuleRecord) -> Action:
         restored = saga.restore(self.backends, record)
@@ -236,6 +286,11 @@ def _problem(kind: str, record: ModuleRecord, text: str) -> Problem:
     return Problem.model_validate(
         {"kind": kind, "module_id": record.id, "name": record.name, "message": message}
     )
+
+
+def _failed(problem: Problem, message: str) -> Action:
+    told = problem.model_dump(include={"module_id", "network_id", "name"})
+    return Action(kind="failed", message=message, **told)
 
 
 def _action(kind: str, record: ModuleRecord, text: str) -> Action:

@@ -9,10 +9,11 @@ from zlib import crc32
 
 import pytest
 import torch
+from requests import HTTPError
 
 from modkernel.errors import StoreError
 from modkernel.registry import Registry, Settings
-from modkernel.registry.beside.checkpoints import FOLDER, TAG
+from modkernel.registry.beside.checkpoints import FOLDER, TAG, Checkpoints
 from modkernel.training.checkpoint import FILE, Position, read_checkpoint, write_checkpoint
 from tests.registry.conftest import free_port
 from tests.registry.helpers.examples import Examples, report_of
@@ -83,6 +84,27 @@ def test_the_newest_is_kept_and_comes_to_another_machine_unless_it_is_further(
     assert stored_files(server[1], run_id) == []
     assert TAG not in registry.backends.client.get_run(run_id).data.tags
     assert [path.name for path in here.iterdir()] == [FILE], "nothing is left beside it"
+
+
+def test_older_ones_that_one_may_not_delete_stay_and_the_new_one_is_sent(
+    registry: Registry,
+    run_id: str,
+    server: tuple[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = registry.checkpoints
+    store.store(run_id, checkpoint(tmp_path, 1))
+
+    def deny(*_: object) -> None:
+        raise HTTPError("403 Client Error: Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_delete", deny)
+        assert store.store(run_id, checkpoint(tmp_path, 2)) == (2, 0)
+    assert len(stored_files(server[1], run_id)) == 4
+    assert store.store(run_id, checkpoint(tmp_path, 3)) == (3, 0)
+    assert len(stored_files(server[1], run_id)) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "other", "gone", "pointer"])

@@ -13,14 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from sqlalchemy import update
 
-from modkernel.errors import InUseError, NotFoundError
+from modkernel.errors import DeniedError, InUseError, NotFoundError
 from modkernel.features.cache import FeatureCache, FeatureKey
 from modkernel.modules.network import assemble
 from modkernel.registry import Catalogue, ModuleRecord, Registry, Settings
 from modkernel.registry.backends import Backends
-from modkernel.registry.sql.tables import ModuleRow, utc_now
+from modkernel.registry.sql.tables import ModuleRow, NetworkRow, utc_now
 from modkernel.registry.tracking.models import Models
 from modkernel.registry.tracking.remains import Remains
 from tests.registry.conftest import close_mlflow, seldom_postgres
@@ -147,6 +150,29 @@ def test_nobody_can_build_on_what_is_being_deleted(
         assert registry.verify() == registry.modules.find() == ()
 
 
+@pytest.mark.home("chain")
+@pytest.mark.parametrize("refused", ["delete_model_version", "delete_logged_model"])
+def test_what_mlflow_does_not_let_one_delete_stays_and_no_repair_deletes_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    output = registry.modules.resolve("net.output")
+
+    def deny(*_: object) -> None:
+        raise MlflowException("Permission denied", PERMISSION_DENIED)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, refused, deny)
+        with pytest.raises(DeniedError, match="The account may not do that"):
+            registry.delete_module(output)
+    assert registry.modules.resolve(output.id).state == "READY"
+    # Only where the version was one's own it is gone, and registered again.
+    registered = ["registered"] if refused == "delete_logged_model" else []
+    assert [action.kind for action in registry.repair()] == registered
+    assert registry.verify() == ()
+    registry.delete_module(registry.modules.resolve(output.id))
+    assert len(registry.modules.find()) == 2
+
+
 def test_old_versions_that_nobody_uses_go(settings: Settings, examples: Examples) -> None:
     keeping = settings.model_copy(update={"keep_versions": 1})
     with Registry.open(keeping) as registry:
@@ -172,6 +198,31 @@ def test_old_versions_that_nobody_uses_go(settings: Settings, examples: Examples
         found = registry.modules.resolve("net.hidden-1@best")
         assert found.id == versions[1].id
         assert registry.verify() == ()
+
+
+@pytest.mark.home("chain")
+def test_what_is_stored_last_is_the_newest_whatever_the_clocks_say(
+    settings: Settings, examples: Examples
+) -> None:
+    keeping = settings.model_copy(update={"keep_versions": 1})
+    with Registry.open(keeping) as registry:
+        ids = [module.id for module in registry.modules.find()]
+        old = store_one(registry, examples.first(seed=5), "own.hidden-1")
+        network = registry.networks.add("net", ids, EVALUATION)
+        fast = utc_now() + timedelta(minutes=10)
+        with registry.backends.database.writing() as session:
+            for row in (ModuleRow, NetworkRow):
+                session.execute(update(row).values(created_at=fast))
+        new = store_one(registry, examples.first(seed=6), "own.hidden-1")
+        assert registry.modules.resolve("own.hidden-1").id == new.id
+        assert [one.id for one in registry.garbage() if one.kind == "version"] == [old.id]
+        second = examples.second(examples.first(), seed=1)
+        chain = examples.first(), second, examples.output(second)
+        others = [record.id for record in store_chain(registry, chain)]
+        other = registry.networks.add("net", others, EVALUATION)
+        assert registry.networks.resolve("net").id == other.id
+        registry.networks.add("net", ids, EVALUATION)
+        assert registry.networks.resolve("net").id == network.id
 
 
 @pytest.fixture

@@ -170,7 +170,9 @@ def test_a_download_that_fails_for_a_moment_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(artifacts, "download_artifacts", breaks)
-        for name in ("verify", "repair", "fetch", "moments"):
+        assert [problem.kind for problem in registry.verify()] == ["unread"]
+        assert [action.kind for action in registry.repair()] == ["failed"]
+        for name in ("fetch", "moments"):
             with pytest.raises(StoreError, match="cannot be read now: 503") as caught:
                 QUESTIONS[name](registry, record)
             assert type(caught.value) is StoreError, name

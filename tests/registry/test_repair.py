@@ -13,10 +13,12 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
-from modkernel.errors import StoreError
+from modkernel.errors import NotFoundError, StoreError
 from modkernel.modules.stored import StoredModule, read_module
 from modkernel.registry import ModuleRecord, Registry, Settings, saga
+from modkernel.registry.tracking import artifacts
 from modkernel.registry.tracking.fields import RECIPE_TAG
 from modkernel.registry.tracking.models import MODULE_TAG, Models
 from modkernel.registry.tracking.runs import Runs
@@ -197,6 +199,24 @@ def test_what_is_lost_is_not_reused_and_comes_back_when_trained_again(
     assert [member.state for member in registry.networks.members(network)] == ["READY"] * 3
 
 
+def test_what_is_lost_can_be_forgotten(registry: Registry, examples: Examples) -> None:
+    for seed in (0, 1):
+        stored = examples.first(seed)
+        record = store_one(registry, stored)
+        shutil.rmtree(kept_folder(registry, record))
+        shutil.rmtree(stored.folder)
+        assert [action.kind for action in registry.repair()] == ["lost"]
+        with pytest.raises(NotFoundError, match="is LOST"):
+            registry.modules.resolve(record.id)
+        reference = f"{record.name}/{record.version}" if seed else record.short_id
+        (problem,) = registry.verify()
+        assert f"modules delete {record.short_id}" in problem.message
+        registry.delete_module(registry.modules.resolve_to_forget(reference))
+        assert registry.verify() == registry.repair() == ()
+        with pytest.raises(NotFoundError):
+            registry.modules.resolve_to_forget(reference)
+
+
 def test_a_disk_that_was_away_costs_nothing(registry: Registry, examples: Examples) -> None:
     stored = examples.first()
     record = store_one(registry, stored)
@@ -211,6 +231,54 @@ def test_a_disk_that_was_away_costs_nothing(registry: Registry, examples: Exampl
     assert registry.modules.resolve(f"{record.name}/1") == record
 
 
+@pytest.mark.home("chain")
+def test_what_cannot_be_read_keeps_nobody_from_the_others(
+    registry: Registry, records: tuple[ModuleRecord, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, output = records
+    check = artifacts.check_model
+
+    def breaks(client: MlflowClient, model_id: str, *arguments: Any) -> None:
+        if model_id == first.model_id:
+            raise StoreError("Input/output error")
+        check(client, model_id, *arguments)
+
+    alter(kept_folder(registry, output) / "weights.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "check_model", breaks)
+        found = [(problem.kind, problem.module_id) for problem in registry.verify()]
+        assert found == [("unread", first.id), ("artifact", output.id)]
+        done = [(action.kind, action.module_id) for action in registry.repair()]
+        assert done == [("failed", first.id), ("restored", output.id)]
+    assert (registry.verify(), registry.repair()) == ((), ())
+
+
+@pytest.mark.parametrize("code", [INTERNAL_ERROR, INVALID_PARAMETER_VALUE])
+def test_what_mlflow_cannot_take_is_undone(
+    registry: Registry, examples: Examples, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    whole = store_one(registry, examples.first())
+    alter(kept_folder(registry, whole) / "weights.safetensors")
+    refused = examples.first(seed=1)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MlflowException("Python int too large", code)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", refuse)
+        with pytest.raises(StoreError, match="too large"):
+            store_one(registry, refused)
+        if code == INTERNAL_ERROR:  # It says nothing of what it was given.
+            done = [action.kind for action in registry.repair()]
+            assert done == ["failed", "restored"]
+            shutil.rmtree(refused.folder)  # As an import does.
+            assert [action.kind for action in registry.repair()] == ["undone"]
+        else:
+            assert [action.kind for action in registry.repair()] == ["undone", "restored"]
+    assert (registry.verify(), registry.repair()) == ((), ())
+    assert store_one(registry, examples.first(seed=1)).state == "READY"
+
+
 def test_an_mlflow_that_does_not_answer_loses_nothing(
     registry: Registry, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,8 +290,9 @@ def test_an_mlflow_that_does_not_answer_loses_nothing(
                 with pytest.raises(StoreError, match="is away"):
                     registry.modules.resolve(f"{record.name}@champion")
             else:
-                with pytest.raises(StoreError, match="is away"):
-                    registry.repair()
+                (action,) = registry.repair()
+                assert action.kind == "failed"
+                assert "is away" in action.message
     assert (registry.verify(), registry.repair()) == ((), ())
     assert registry.modules.resolve(record.id) == record
 
