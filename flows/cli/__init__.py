@@ -46,7 +46,9 @@ def main() -> None:
             told = f"The disk is full ({full}): free some space, then run the same command again."
         else:
             raise
-        print(f"modkernel: {told}", file=sys.stderr)
+        from modkernel.flows.cli._output import plain
+
+        print(f"modkernel: {plain(told)}", file=sys.stderr)
         sys.exit(1)
 
 
