@@ -28,11 +28,12 @@ def main() -> None:
     signal (130 after Ctrl-C). What modkernel raises on purpose becomes its one sentence on stderr,
     with no traceback.
     """
-    os.umask(os.umask(PRIVATE) | PRIVATE)
+    users = os.umask(PRIVATE)
+    os.umask(users | PRIVATE)
     try:
         from modkernel.flows.cli.app import app
 
-        app()
+        app(obj=users)  # For `push`, whose files are for others.
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:

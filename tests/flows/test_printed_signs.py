@@ -26,7 +26,7 @@ def test_tables_and_lines_have_no_signs_that_a_terminal_obeys(
 
 
 def test_errors_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(obj: int) -> None:
         raise NotFoundError(f"There is no {NAME}.\nSee the list.")
 
     monkeypatch.setattr(app, "app", fail)
