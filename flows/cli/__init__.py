@@ -28,11 +28,12 @@ def main() -> None:
     signal (130 after Ctrl-C). What modkernel raises on purpose becomes its one sentence on stderr,
     with no traceback.
     """
-    os.umask(os.umask(PRIVATE) | PRIVATE)
+    users = os.umask(PRIVATE)
+    os.umask(users | PRIVATE)
     try:
         from modkernel.flows.cli.app import app
 
-        app()
+        app(obj=users)  # For `push`, whose files are for others.
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
@@ -46,7 +47,9 @@ def main() -> None:
             told = f"The disk is full ({full}): free some space, then run the same command again."
         else:
             raise
-        print(f"modkernel: {told}", file=sys.stderr)
+        from modkernel.flows.cli._output import plain
+
+        print(f"modkernel: {plain(told)}", file=sys.stderr)
         sys.exit(1)
 
 

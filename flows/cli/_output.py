@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from modkernel.registry import ModuleRecord
@@ -24,9 +26,26 @@ WIDTH = 120
 PADDING = 3
 """Of a cell, with the line beside it."""
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Signs that a terminal obeys, but for tabs and ends of lines."""
+
+
+class _Shown(Console):
+    """A console that shows what strings say: what others named, a terminal would obey."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string without signs that a terminal obeys."""
+        return super().render_str(plain(text), **options)
+
+
+def plain(text: str) -> str:
+    """A text with a mark in place of each sign that a terminal obeys."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 # Without markup: names and messages may hold brackets.
-out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
-err = Console(stderr=True, highlight=False, markup=False)
+out = _Shown(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
+err = _Shown(stderr=True, highlight=False, markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -78,7 +97,7 @@ def print_table(
         rows: A cell for each column.
         dropped_first: Columns that are left out, one after the other, where there is no room.
     """
-    rows = [tuple(row) for row in rows]
+    rows = [tuple(map(plain, row)) for row in rows]
     shown = _fitting(columns, rows, dropped_first)
     table = Table(title=title, title_justify="left", title_style="bold")
     for position in shown:

@@ -116,6 +116,7 @@ def make_key(
 
 
 def push(
+    context: typer.Context,
     reference: AnyRef,
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="A folder of bundles, made if there is none.")
@@ -125,11 +126,13 @@ def push(
 ) -> None:
     """Put a module or a network, with all that it stands on, into a folder that others pull from.
 
+    By your umask others may read what it writes there.
+
     --json: {id, name, file, new}.
     """
     from modkernel.registry.bundles import exchange
 
-    found = exchange.push(stored(), reference, folder, key_in(sign))
+    found = exchange.push(stored(), reference, folder, key_in(sign), context.obj)
     if json:
         manifest = found.manifest
         facts = {"id": manifest.id, "name": manifest.name, "file": str(found.path)}

@@ -102,7 +102,7 @@ def answers_to(
     takes = network.stored[0].spec.preprocessing
     found, findings = find_inputs(files, takes)
     for finding in findings:
-        typer.echo(finding.text, err=True)
+        err.print(finding.text, soft_wrap=True)
     predicted = 0
     broken: list[Broken] = []
     with _bar(len(found)) as advance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,11 @@ from modkernel.training.report import TrainReport
 
 LARGEST_SHAPE = 2**26
 """Numbers of one example between two modules: room for so many is made before weights are read."""
+LONGEST_NAME = 200
+"""Characters of a data set's name, which MLflow gives an experiment and a folder."""
+MOST_EPOCHS = 2**31
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Signs that a terminal obeys; other unusual ones may stand in the classes of some languages."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -163,7 +169,29 @@ def _stored(entry: ModuleEntry, folder: Path) -> StoredModule:
             f"Module {entry.id[:12]} ({entry.name}) has a shape of no number, or of more than "
             f"{LARGEST_SHAPE}: it is none that modkernel trained."
         )
+    _check_data_names(entry, stored)
     return stored
+
+
+def _check_data_names(entry: ModuleEntry, stored: StoredModule) -> None:
+    """Check that MLflow can store the names of data and classes, and a terminal can show them."""
+    learnt = stored.spec.learnt_from
+    told = [name for name in entry.moments.values() if name is not None]
+    if entry.dataset is not None:
+        told.append(entry.dataset.name)
+    for name in (*(facts.name for facts in learnt), *told):
+        if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
+            raise BundleError(
+                f"Module {entry.id[:12]} ({entry.name}) is of data named {name!r:.60}: the name "
+                f"must have 1 to {LONGEST_NAME} characters, which can be printed."
+            )
+    classes = (*(name for facts in learnt for name in facts.classes), *(stored.spec.classes or ()))
+    for name in classes:
+        if CONTROL.search(name):
+            raise BundleError(
+                f"Module {entry.id[:12]} ({entry.name}) knows a class {name!r:.60}: its name must "
+                "have no control characters."
+            )
 
 
 def _check_chain(manifest: Manifest, stored: Sequence[StoredModule]) -> None:
@@ -199,6 +227,10 @@ def _report(stored: StoredModule) -> TrainReport:
     report = parse_json(TrainReport, (stored.folder / REPORT).read_bytes(), name)
     if report.recipe_digest != stored.spec_sha256:
         raise BundleError(f"{name} is the report of another module: the bundle was altered.")
+    if any(not 1 <= line.epoch <= MOST_EPOCHS for line in report.history):
+        raise BundleError(
+            f"{name} has an epoch that is not between 1 and {MOST_EPOCHS}: it is of no training."
+        )
     return report
 
 

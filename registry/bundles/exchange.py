@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPException
@@ -39,7 +39,7 @@ from modkernel.registry.registry import Registry
 from modkernel.registry.settings import without_secrets
 from modkernel.registry.sql.queries import PREFIX
 from modkernel.spec import Spec
-from modkernel.system.files import hash_file, replace_file
+from modkernel.system.files import hash_file, written_whole
 
 INDEX = "index.json"
 ON_THE_WEB = re.compile(r"https?://")
@@ -79,7 +79,13 @@ class Pushed:
     is_new: bool
 
 
-def push(registry: Registry, reference: str, target: str, key: PrivateKey | None = None) -> Pushed:
+def push(
+    registry: Registry,
+    reference: str,
+    target: str,
+    key: PrivateKey | None = None,
+    umask: int | None = None,
+) -> Pushed:
     """Put a module or a network into a folder of bundles; one that is there stays as it is.
 
     Args:
@@ -87,6 +93,7 @@ def push(registry: Registry, reference: str, target: str, key: PrivateKey | None
         reference: a module's or a network's, as of `export_bundle`.
         target: the folder, made if there is none.
         key: signs the bundle.
+        umask: of the files and folders that are made there; the process's if left out.
 
     Raises:
         NotFoundError, AmbiguousError: no module or network answers to it, or several do.
@@ -102,14 +109,19 @@ def push(registry: Registry, reference: str, target: str, key: PrivateKey | None
     identity = resolve(registry, reference).id
     path = folder / f"{identity}{SUFFIX}"
     is_new = not path.exists()
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     if is_new:
         export_bundle(registry, identity, path, key)
+        _give_rights(path, 0o666, umask)
+    for one in made:
+        _give_rights(one, 0o777, umask)
     try:
-        _index(folder)
+        _index(folder, umask)
     except OSError as error:
         raise BundleError(
-            f"Cannot write {folder / INDEX}: {error.strerror or error}. Use a folder that you may "
-            "write to."
+            f"{path.name} is in {folder}, but cannot be listed in {INDEX} there: "
+            f"{error.strerror or error}. Have that file's owner push, which lists all that is "
+            "there, or the folder's let you replace it: write to the folder, without a sticky bit."
         ) from error
     with opened(path) as archive:
         return Pushed(archive.manifest, path, is_new)
@@ -152,7 +164,13 @@ def pull(registry: Registry, reference: str, source: str) -> Imported:
             rmtree(folder, ignore_errors=True)
 
 
-def _index(folder: Path) -> None:
+def _give_rights(path: Path, rights: int, umask: int | None) -> None:
+    if umask is not None:
+        with suppress(PermissionError):  # Some shares have rights of their own.
+            path.chmod(rights & ~umask)
+
+
+def _index(folder: Path, umask: int | None) -> None:
     """Write what is in a folder into its index, until nothing is missing there.
 
     Two that push at once need no lock: whoever writes last looks again.
@@ -160,12 +178,14 @@ def _index(folder: Path) -> None:
     while True:
         try:
             known = parse_json(Index, (folder / INDEX).read_bytes(), INDEX).bundles
-        except (FileNotFoundError, BundleError):
+        except (FileNotFoundError, PermissionError, BundleError):
             known = {}
         bundles = dict(_listed(folder, known))
         if bundles == known:
             return
-        replace_file(folder / INDEX, Index(bundles=bundles).canonical_json().encode())
+        with written_whole(folder / INDEX) as temporary:
+            temporary.write_bytes(Index(bundles=bundles).canonical_json().encode())
+            _give_rights(temporary, 0o666, umask)
 
 
 def _listed(folder: Path, known: dict[str, Listed]) -> Iterator[tuple[str, Listed]]:

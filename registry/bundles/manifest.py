@@ -34,6 +34,8 @@ NEEDED = (WEIGHTS_FILE, SPEC_FILE, REPORT)
 MOST_FILES = 20_000
 MOST_MODULES = 1_000
 LARGEST_BUNDLE = 64 * 2**30
+LARGEST_NUMBER = 2**64
+"""A whole number of a bundle is less: databases and MLflow take no other."""
 LARGEST_TEXT = 32 * 2**20
 """Bytes of a JSON file, a card or a picture: a thousand classes' confusions are a tenth of it."""
 _SIZES = {
@@ -144,7 +146,7 @@ def parse_format(content: bytes, what: str) -> Any:
 
 
 def read_json(content: bytes, what: str) -> Any:
-    """What a JSON text holds: numbers that are numbers, and each name once.
+    """What a JSON text holds: numbers that can be stored, and each name once.
 
     Raises:
         BundleError: it is no such text, or nested too deeply.
@@ -156,13 +158,24 @@ def read_json(content: bytes, what: str) -> Any:
     def number(text: str) -> float:
         return value if math.isfinite(value := float(text)) else none(text)
 
+    def whole(text: str) -> int:
+        if abs(value := int(text)) >= LARGEST_NUMBER:
+            raise ValueError(f"{text[:20]}… is too large a number")
+        return value
+
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
             raise ValueError("a name is there twice")
         return found
 
     try:
-        return json.loads(content, parse_constant=none, parse_float=number, object_pairs_hook=once)
+        return json.loads(
+            content,
+            parse_constant=none,
+            parse_float=number,
+            parse_int=whole,
+            object_pairs_hook=once,
+        )
     # A RecursionError is what nesting thousands deep ends in.
     except (ValueError, RecursionError) as error:
         raise BundleError(

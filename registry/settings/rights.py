@@ -6,6 +6,7 @@ import os
 import stat
 import tempfile
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from modkernel.errors import SettingsError
@@ -13,10 +14,11 @@ from modkernel.errors import SettingsError
 FOR_OTHERS = 0o077
 """The rights of everybody but a file's owner, as in a mode."""
 OURS = (
-    *("artifacts", "cache", "data", "logs", "mlflow", "prefect", "registry."),
-    *("settings.toml", "slots", "up.json", "work"),
+    *("artifacts", "cache", "data", "logs", "prefect", "slots", "studies", "work"),
+    *("mlflow.db*", "mlflow.home", "mlflow.lock", "mlflow-auth.*", "mlflow-password"),
+    *("prefect-password", "registry.db*", "registry.lock", "settings.toml", "up.json"),
 )
-"""How the names in a home begin that modkernel makes or reads."""
+"""Names in a home that modkernel makes or reads; a database has files beside it, and copies."""
 
 
 def close_to_others(path: Path) -> None:
@@ -38,7 +40,7 @@ def close_home(home: Path) -> None:
     """
     home = home.resolve()
     entries = sorted(home.iterdir())
-    ours = [entry for entry in entries if entry.name.startswith(OURS)]
+    ours = [entry for entry in entries if any(fnmatchcase(entry.name, name) for name in OURS)]
     for path in (home, *ours) if ours == entries else ours:
         if _is_open(path):
             close_to_others(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,8 @@ from modkernel.registry.settings import Settings
 
 DELETED = "deleted"
 """Stage of a run or experiment that a person deleted, until `mlflow gc` takes it."""
+LONGEST_FOLDER = 200
+"""Bytes of a folder's name; file systems take 255."""
 
 
 @dataclass(frozen=True)
@@ -78,5 +81,12 @@ def doomed_experiment(client: MlflowClient, experiment_id: str) -> Doomed | None
 
 
 def _folder_name(experiment: str) -> str:
-    """A folder for an experiment's files: an import path has signs that a URL reads otherwise."""
-    return re.sub(r"[^\w.-]+", "-", experiment)
+    """A folder for an experiment's files: an import path has signs that a URL reads otherwise.
+
+    What is too long, or names this folder or the one above, becomes a name of its own.
+    """
+    name = re.sub(r"[^\w.-]+", "-", experiment)
+    if name.strip(".") and len(name.encode()) <= LONGEST_FOLDER:
+        return name
+    begins = name.encode()[:LONGEST_FOLDER].decode(errors="ignore").strip(".")
+    return f"{begins}-{hashlib.sha256(experiment.encode()).hexdigest()[:16]}"

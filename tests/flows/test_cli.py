@@ -89,7 +89,7 @@ finally:
 
 
 def test_without_torch_a_sentence_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> None:
+    def absent(obj: int) -> None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     monkeypatch.setattr("modkernel.flows.cli.app.app", absent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,24 @@ def test_a_network_goes_to_another_home(
     assert refused.code == 1
     assert "no bundle" in refused.err
     assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize(("umask", "rights"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_what_is_pushed_has_the_rights_that_the_user_gives(
+    umask: int,
+    rights: int,
+    run: Run,
+    home: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    copy_home(tmp_path_factory, "bundle", home)
+    share = tmp_path / "share"
+    before = os.umask(umask)
+    try:
+        assert run("push", "net", str(share)).code == 0
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in share.iterdir()} == {rights}
+    assert share.stat().st_mode & 0o777 == 0o777 & ~umask
+    assert (home / "registry.db").stat().st_mode & 0o077 == 0

@@ -67,6 +67,15 @@ def test_what_one_pushes_another_pulls(registry: Registry, other: Registry, tmp_
     assert pull(other, made.id, str(share)).new == frozenset()
 
 
+@pytest.mark.home("bundle")
+def test_an_index_that_cannot_be_written_is_told_with_what_to_do(
+    registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / INDEX).mkdir()
+    with pytest.raises(BundleError, match=r"mkb is in .*, but cannot be listed .* owner push"):
+        push(registry, "net", str(tmp_path))
+
+
 @pytest.mark.home("versions")
 def test_a_name_means_what_was_pushed_last(
     registry: Registry, other: Registry, records: tuple[ModuleRecord, ...], tmp_path: Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import stat
 import struct
@@ -149,6 +150,16 @@ def test_what_is_altered_here_is_good_but_for_that(
     assert len(import_bundle(registry, bad).new) >= 2
 
 
+def test_data_named_as_a_folder_are_kept_in_the_artifact_folder(
+    good: Good, bad: Path, registry: Registry
+) -> None:
+    before = set(registry.settings.home.iterdir())
+    of_data(name="..")(bad, good)
+    import_bundle(registry, bad)
+    assert set(registry.settings.home.iterdir()) == before
+    assert list(registry.settings.artifact_root.rglob("*.safetensors"))
+
+
 def without_the_first_module(bad: Path, good: Good) -> None:
     old = manifest_of(bad)
     gone = folder_of(old.modules[0].id)
@@ -278,6 +289,16 @@ def huge(spec: ModuleSpec) -> ModuleSpec:
     return spec.changed(interface=interface)
 
 
+def of_data(**changes: Any) -> Any:
+    """A bundle of one module, whose data are otherwise named."""
+    return forged(lambda spec: spec.changed(dataset=spec.dataset.changed(**changes)))
+
+
+def trained_in(epoch: int) -> Any:
+    """A report of one epoch of this number."""
+    return altered("report.json", lambda c: re.sub(rb'"epoch":\d+', b'"epoch":%d' % epoch, c))
+
+
 def evaluated(text: str) -> Callable[[Any], bytes]:
     """A manifest whose network has this as its accuracy."""
 
@@ -366,6 +387,9 @@ HOSTILE: dict[str, tuple[Any, str]] = {
         altered("report.json", lambda c: c.replace(b'"seconds":1.5', b'"seconds":NaN')),
         "NaN is no number",
     ),
+    "an epoch that MLflow cannot store": (trained_in(2**31 + 1), "not between 1 and"),
+    "an epoch before the first": (trained_in(-5), "not between 1 and"),
+    "a number that nothing can store": (trained_in(10**30), "too large a number"),
     "report of another module": (
         altered("report.json", lambda c: c.replace(b'"recipe_digest":"', b'"recipe_digest":"0')),
         "report of another module",
@@ -404,6 +428,14 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     ),
     "spec that is none": (forged(weights=None, spec=huge), "more than"),
     "planted code": (forged(spec=planted), "MODKERNEL_TRUSTED_PACKAGES"),
+    "data of no name": (of_data(name=""), "must have 1 to 200 characters"),
+    "data of a long name": (of_data(name="x" * 201), "must have 1 to 200 characters"),
+    "data of a name that a terminal obeys": (of_data(name="a\x1b[31m"), "can be printed"),
+    "a class that a terminal obeys": (of_data(classes=("a", "b\x9b")), "no control characters"),
+    "moments of data that a terminal obeys": (
+        manifest(lambda v: set_in(v, "modules", 1, "moments", "0" * 64, to="\x1b[31m")),
+        "can be printed",
+    ),
     "a pickle as weights": (forged(weights=lambda c: PICKLED), "no.* a safetensors file"),
     "a header that lies": (forged(weights=lying_header), "not a safetensors file"),
     "a header of 2^60 bytes": (

@@ -246,6 +246,22 @@ def test_what_is_not_ours_in_a_shared_folder_is_left_alone(tmp_path: Path) -> No
     assert loose(team, theirs, *team.glob("[mw]*")) == [team, theirs]
 
 
+@pytest.mark.usefixtures("open_umask")
+def test_names_that_only_begin_as_ours_are_not_ours(tmp_path: Path) -> None:
+    theirs = [
+        tmp_path / name
+        for name in ("database-of-ann", "logs-of-otto", "mlflow", "prefect.yaml", "workshop")
+    ]
+    ours = [
+        tmp_path / name
+        for name in ("mlflow-auth.ini", "prefect-password", "registry.db-wal", "studies")
+    ]
+    for folder in (*theirs, *ours):
+        folder.mkdir()
+    Settings(home=tmp_path).ensure_home()
+    assert loose(*theirs, *ours) == theirs
+
+
 def test_settings_tell_what_was_opened_with_them(tmp_path: Path) -> None:
     """Flows open one registry for equal settings."""
     made = [

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -35,7 +36,8 @@ def versions(registry: Registry, record: ModuleRecord) -> list[Any]:
 def kept_folder(registry: Registry, record: ModuleRecord) -> Path:
     """Where MLflow keeps a module's files."""
     assert record.model_id is not None
-    return Path(location_of(registry.backends.client, record.model_id).removeprefix("file://"))
+    location = location_of(registry.backends.client, record.model_id)
+    return Path(unquote(location.removeprefix("file://")))
 
 
 def test_a_stored_chain_comes_back_whole(any_registry: Registry, examples: Examples) -> None:
@@ -183,6 +185,18 @@ def test_the_files_lie_in_the_data_sets_experiment(
     requirements = (folder / "requirements.txt").read_text().split()
     assert all("==" in line for line in requirements)
     assert {line.split("==")[0] for line in requirements} >= {"mlflow", "torch", "safetensors"}
+
+
+@pytest.mark.parametrize("name", ["实验" * 45, ".", ".."], ids=["long", "here", "above"])
+def test_an_experiment_may_have_a_name_that_no_folder_can_have(
+    name: str, settings: Settings, examples: Examples
+) -> None:
+    with Registry.open(settings.model_copy(update={"experiment": name})) as registry:
+        folder = kept_folder(registry, store_one(registry, examples.first(), "net.hidden-1"))
+        assert registry.verify() == ()
+    assert (folder / WEIGHTS_FILE).is_file()
+    inside = folder.resolve().relative_to(settings.artifact_root.resolve())
+    assert (settings.artifact_root / inside.parts[0] / "models").is_dir()
 
 
 def test_a_name_that_mlflow_cannot_hold(registry: Registry, examples: Examples) -> None:
