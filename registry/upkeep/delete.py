@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from modkernel.errors import InUseError, NotFoundError
 from modkernel.registry.backends import Backends
+from modkernel.registry.promotions import Promotions
 from modkernel.registry.records import Dependents, ModuleRecord, NetworkRecord, VersionRecord
 from modkernel.registry.sql import networks, queries
 from modkernel.registry.sql.tables import (
@@ -54,8 +55,16 @@ class Deletion:
         )
 
     def network(self, network: NetworkRecord) -> None:
-        """Delete a network, with what it has in MLflow and its evaluations; its modules stay."""
-        with self.backends.wait_for_claim(network.id).renewed() as claim:
+        """Delete a network, with what it has in MLflow and its evaluations; its modules stay.
+
+        Raises:
+            NotAllowedError: a protected alias means it, which whoever asks may not move.
+        """
+        promotions = Promotions(self.backends)
+        with (
+            self.backends.wait_for_claim(network.id).renewed() as claim,
+            promotions.removed_with(network),
+        ):
             Deletion(self.backends.under(claim))._network(network)
         pages.network_changed(self.backends, network)
 
@@ -77,8 +86,13 @@ class Deletion:
         Raises:
             InUseError: something stands on it, which the message names.
             NotFoundError: it is gone.
+            NotAllowedError: a protected alias means it, which whoever asks may not move.
         """
-        with self.backends.wait_for_claim(module.id).renewed() as claim:
+        promotions = Promotions(self.backends)
+        with (
+            self.backends.wait_for_claim(module.id).renewed() as claim,
+            promotions.removed_with(module),
+        ):
             claimed = Deletion(self.backends.under(claim))
             if not claimed._mark(module):
                 self._refuse(module)
