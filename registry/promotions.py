@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from modkernel.errors import NotAllowedError, NotFoundError
 from modkernel.registry.backends import Backends
-from modkernel.registry.records import PromotionRecord
+from modkernel.registry.records import PromotionRecord, VersionRecord
 from modkernel.registry.settings import Settings
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
@@ -22,6 +22,9 @@ from modkernel.registry.tracking.login import USER
 
 BACK = "rolled back"
 """How the reason of a roll-back begins, by which it is known from a promotion of an old version."""
+
+DELETED = "deleted with what it meant"
+"""The reason of an alias that went with its version."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,23 @@ class Promotions:
                 "promote another one."
             )
         return self._move(name, alias, (version, module_id), _why(reason))
+
+    @contextmanager
+    def removed_with(self, record: VersionRecord) -> Iterator[None]:
+        """Within the block a module or network is deleted, and MLflow deletes its aliases with it.
+
+        Raises:
+            NotAllowedError: one is protected, and whoever asks may not move it.
+        """
+        found = self._aliases({record.name}).items()
+        keys = [key for key, target in found if target[1] == record.id]
+        people = [self.check_may_move(alias) for _, alias in keys]
+        if keys:
+            self.sync({record.name})
+        serials = [self._newest(*key)[0] for key in keys]
+        yield
+        for key, serial, who in zip(keys, serials, people, strict=True):
+            self._note(key, serial + 1, (None, None), who, DELETED)
 
     def _version_now(self, name: str, known: int | None, module_id: str | None) -> int | None:
         """The version that a module or network has now, if any; `known` is an earlier one."""
@@ -196,17 +216,21 @@ class Promotions:
             self.backends.models.remove_alias(name, alias)
         else:
             self.backends.models.set_alias(name, alias, target[0])
-        if now != target and not self._record(key, serial + 1, target, who, reason):
-            # Another process saw it first, and does not know whose it is.
+        if now != target:
+            self._note(key, serial + 1, target, who, reason)
+        return next(p for p in reversed(self.history(name)) if p.alias == alias)
+
+    def _note(self, key: Alias, serial: int, target: Target, who: str, reason: str | None) -> None:
+        """Record a move with who made it, also where another process saw it first."""
+        if not self._record(key, serial, target, who, reason):
             change = update(PromotionRow).where(
-                PromotionRow.name == name,
-                PromotionRow.alias == alias,
-                PromotionRow.serial == serial + 1,
+                PromotionRow.name == key[0],
+                PromotionRow.alias == key[1],
+                PromotionRow.serial == serial,
                 PromotionRow.who.is_(None),
             )
             with self.backends.database.writing() as session:
                 session.execute(change.values(who=who, reason=reason))
-        return next(p for p in reversed(self.history(name)) if p.alias == alias)
 
     def _newest(self, name: str, alias: str) -> tuple[int, Target]:
         """Serial and target of what an alias was last seen to point to."""
@@ -301,8 +325,9 @@ def caller(settings: Settings) -> str:
     """Who runs this: the account of MLflow's server that is logged in with, or of this machine."""
     user = os.environ.get(USER) if settings.mlflow_uri.startswith("http") else None
     try:
-        return user or getpass.getuser()
-    except (KeyError, OSError):
+        # Not by the environment, in which anybody can call himself as he likes.
+        return user or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return str(os.getuid())  # In a container a user need have no name.
 
 

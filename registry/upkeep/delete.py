@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from modkernel.errors import DeniedError, InUseError, NotFoundError
 from modkernel.registry.backends import Backends
+from modkernel.registry.promotions import Promotions
 from modkernel.registry.records import Dependents, ModuleRecord, NetworkRecord, VersionRecord
 from modkernel.registry.sql import networks, queries
 from modkernel.registry.sql.tables import (
@@ -55,8 +56,16 @@ class Deletion:
         )
 
     def network(self, network: NetworkRecord) -> None:
-        """Delete a network, with what it has in MLflow and its evaluations; its modules stay."""
-        with self.backends.wait_for_claim(network.id).renewed() as claim:
+        """Delete a network, with what it has in MLflow and its evaluations; its modules stay.
+
+        Raises:
+            NotAllowedError: a protected alias means it, which whoever asks may not move.
+        """
+        promotions = Promotions(self.backends)
+        with (
+            self.backends.wait_for_claim(network.id).renewed() as claim,
+            promotions.removed_with(network),
+        ):
             Deletion(self.backends.under(claim))._network(network)
         pages.network_changed(self.backends, network)
 
@@ -79,8 +88,13 @@ class Deletion:
             InUseError: something stands on it, which the message names.
             NotFoundError: it is gone.
             DeniedError: MLflow does not let this account delete it; it stays.
+            NotAllowedError: a protected alias means it, which whoever asks may not move.
         """
-        with self.backends.wait_for_claim(module.id).renewed() as claim:
+        promotions = Promotions(self.backends)
+        with (
+            self.backends.wait_for_claim(module.id).renewed() as claim,
+            promotions.removed_with(module),
+        ):
             claimed = Deletion(self.backends.under(claim))
             if not claimed._mark(module):
                 self._refuse(module)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import os
+import pwd
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -107,6 +109,24 @@ def test_a_protected_alias_is_moved_by_those_who_may(registry: Registry) -> None
     )
     with Registry.open(mine) as owned:
         assert owned.promotions.promote(NAME, "production", 2).version == 2
+
+
+def test_a_protected_alias_is_removed_with_its_version_by_those_who_may(
+    registry: Registry, records: tuple[ModuleRecord, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = pwd.getpwuid(os.getuid()).pw_name
+    registry.promotions.promote(NAME, "production", 1)
+    registry.promotions.promote(NAME, "mine", 2)
+    monkeypatch.setenv("LOGNAME", "anna")  # Whoever says so is not believed.
+    others = registry.settings.model_copy(update={"protected_aliases": ("production:anna",)})
+    first, second, _ = records
+    with Registry.open(others) as theirs:
+        with pytest.raises(NotAllowedError, match=f"{me} may not .* ask one of anna"):
+            theirs.delete_module(first)
+        assert theirs.modules.resolve(first.id).state == "READY"
+        theirs.delete_module(second)
+    assert told(registry)[2:] == [(2, None, me, "deleted with what it meant")]
+    assert registry.promotions.sync() == ()
 
 
 def test_whoever_sees_it_first_the_name_of_who_moved_it_is_kept(registry: Registry) -> None:
