@@ -49,7 +49,8 @@ def train_module(
         upstream: id, name, NAME@ALIAS or NAME/VERSION of the module to stand on, or several; left
             out, the module is a first one and stands on the data, or on what that stands on which
             it starts from.
-        dataset: what to train on; the first upstream's data set if left out.
+        dataset: what to train on; that of the first upstream, or of the module that it starts from,
+            if left out.
         backbone: where the blocks are from; the upstream's backbone if left out, whose blocks
             after the upstream's last one are then used. On several, it is named. Of a module that
             starts from another, that one's.
@@ -72,7 +73,9 @@ def train_module(
             if spec.interface.joins:
                 weights = tuple(one.weight for one in spec.interface.upstream)
     if upstream is None:
-        dataset, from_backbone = dataset or DatasetSpec(), backbone or BackboneSpec()
+        if dataset is None:
+            dataset = DatasetSpec() if source is None else datasets.recall(registry, source)
+        from_backbone = backbone or BackboneSpec()
         info = datasets.describe(registry, dataset)
         below, start_after = below_first(info, source), None
     else:

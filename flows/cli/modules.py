@@ -129,7 +129,7 @@ def show_module(module: ModuleRef, json: Json = False) -> None:
         "kernel": spec.interface.kernel.name,
         "copy of": _copied(registry, record),
         "blocks": ", ".join(spec.blocks) if spec.kind != "output" else "",
-        "objective": spec.hidden.objective.name if spec.kind == "hidden" else "",
+        "trained by": spec.hidden.objective.name if spec.kind == "hidden" else "",
         "accuracy": percent(accuracy) if spec.kind != "output" else "",
         "under": _counted([f"{one.name}/{one.version}" for one in above]),
         "stitched as": _counted([f"{one.name}/{one.version}" for one in registry.copies(record)]),

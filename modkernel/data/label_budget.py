@@ -111,8 +111,8 @@ def check_output(output: OutputSpec, info: DatasetInfo) -> None:
     if not info.labelled or info.train_counts is None:
         raise DataError(
             f"Data set '{info.name}' has no class labels, which an output module needs: set "
-            "'output: null' to train the hidden modules alone, or sort the images into one "
-            "folder a class."
+            "'output: null' to train the hidden modules alone, give a file of labels (those that "
+            "'modkernel labels suggest' asks for), or sort the images into one folder a class."
         )
     if output.labels_per_class is not None:
         check_label_budget(info.train_counts, info.classes, output.labels_per_class)

@@ -83,6 +83,16 @@ def test_pictures_added_and_another_seed_after_training(registry: Registry, tmp_
     assert any(isinstance(note, Note) and "no others" in note.text for note in notes)
 
 
+def test_a_module_that_starts_from_another_is_trained_on_the_data_of_that_one(
+    registry: Registry,
+) -> None:
+    two = DatasetSpec(classes=("0", "1"))
+    store_modules(registry, tiny("few", epochs=(1,)).changed(dataset=two, output=None))
+    recipe = Recipe(epochs=1, batch_size=16)
+    own = train_module("more.hidden-1", HiddenSpec(start_from="few.hidden-1", recipe=recipe))
+    assert registry.modules.resolve(own.id).spec.dataset.classes == ("0", "1")
+
+
 def test_examples_that_get_their_labels_after_they_were_trained_on(
     registry: Registry, tmp_path: Path
 ) -> None:
