@@ -32,6 +32,13 @@ from modkernel.training.replay import Replayed, can_replay
 from modkernel.training.report import TrainReport
 from modkernel.training.with_tail import WithTail, with_tail
 
+UNMOVED = (
+    "The objective of the validation examples was the same in every epoch, so nothing tells which "
+    "epoch is the best, and perhaps nothing was trained. Of a list of pairs, the default objective "
+    "learns from examples that have a same and a different partner in it: list such pairs, or take "
+    "the objective pair_correlation."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class HiddenProblem:
@@ -259,6 +266,12 @@ def train_hidden(
     report = result.report(
         spec.digest(), arithmetic, train.pairs.n_examples, problem.model.module
     ).changed(devices=ranks.size)
+    if (
+        ranks.first
+        and len(report.history) > 1
+        and len({line.validation for line in report.history}) == 1
+    ):
+        control.progress({"event": "note", "text": UNMOVED})
     return weights, report
 
 

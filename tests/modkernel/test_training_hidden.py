@@ -275,6 +275,19 @@ def test_a_pair_list_trains_a_module() -> None:
     assert report.history[-1].objective > report.history[0].objective
 
 
+def test_pairs_that_tell_the_default_objective_nothing_are_told() -> None:
+    i = torch.arange(0, 60, 2)
+    pairs = PairSource.from_pairs(60, i, i + 1, i < 30)  # No example is in two of them.
+    data = PairData(paired(60).examples, pairs)
+    (plan,) = plans(MLP, Recipe(epochs=2, batch_size=32), kernel="relu")
+    spec = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0)
+    told: list[Any] = []
+    control = Control(progress=told.append)
+    train_hidden(spec, data, data, arithmetic=FLOAT32, control=control)
+    (note,) = [event["text"] for event in told if event["event"] == "note"]
+    assert "pair_correlation" in note
+
+
 def test_both_parts_of_a_pair_list_share_the_upstream_s_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
