@@ -88,9 +88,10 @@ class SpecError(ModkernelError):
 class UnknownNameError(SpecError):
     """A name that is not in the table it was looked up in."""
 
-    def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, allowed: Iterable[str], own: str = "") -> None:
         self.kind, self.name, self.allowed = kind, name, tuple(allowed)
-        super().__init__(f"Unknown {kind} '{name}': use one of {', '.join(self.allowed)}.")
+        own = f", or {own}" if own else ""
+        super().__init__(f"Unknown {kind} '{name}': use one of {', '.join(self.allowed)}{own}.")
 
 
 class NameTakenError(SpecError):

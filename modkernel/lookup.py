@@ -19,11 +19,19 @@ T = TypeVar("T")
 
 TRUST_VARIABLE = "MODKERNEL_TRUSTED_PACKAGES"
 """The setting that names the packages which stored specs may name."""
+OWN = "your own, as 'package.module:attribute'"
+"""What may stand beside the names of a table, for the message of an unknown one."""
 _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
 
 
-def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
+def lookup(table: Mapping[str, T], name: str, kind: str, own: str = "") -> T:
     """Return `table[name]`.
+
+    Args:
+        table: what there is.
+        name: the wanted one.
+        kind: what it names, for the message.
+        own: what may be named besides, for the message.
 
     Raises:
         UnknownNameError: the name is not in the table; the message lists those that are.
@@ -31,7 +39,7 @@ def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
     try:
         return table[name]
     except KeyError:
-        raise UnknownNameError(kind, name, table) from None
+        raise UnknownNameError(kind, name, table, own) from None
 
 
 def is_import_path(name: str) -> bool:

@@ -17,9 +17,8 @@ Data = Annotated[
     str | None,
     typer.Option(
         metavar="PATH|NAME",
-        help="Folder of image_folder (the default then), arrays file, a name in the setting "
-        "data_paths, or a network's spec file (.yaml), of which 'dataset' counts: its label "
-        "column, parts and all.",
+        help="Folder of images, arrays file, table, a name in the setting data_paths, or a "
+        "network's spec file (.yaml), of which 'dataset' counts: its label column, parts and all.",
     ),
 ]
 Classes = Annotated[
@@ -42,10 +41,11 @@ Channels = Annotated[int | None, typer.Option(help="1 makes images grey, 3 colou
 def dataset_fields(
     dataset: str | None, data: str | None, image_size: str | None, channels: int | None
 ) -> dict[str, Any]:
-    """The fields of a data set that the options name.
+    """The fields of a data set that the options name; without --dataset, its kind is looked at.
 
     Raises:
         SpecError: a spec file that cannot be read, or --dataset beside one.
+        DataError: a file that no data set reads.
     """
     from modkernel.flows.specs.paths import stored_path
 
@@ -60,12 +60,21 @@ def dataset_fields(
             own.name, None, image_size, channels
         )
     fields = {
-        "name": dataset or ("image_folder" if data else None),
+        "name": dataset or (_kind(data) if data else None),
         "path": stored_path(data, Path.cwd()) if data else None,
         "image_size": image_size,
         "channels": channels,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _kind(data: str) -> str:
+    """Which data set reads what --data names; whoever reads it says what is missing there."""
+    from modkernel.flows.specs.data_kinds import kind_at
+    from modkernel.registry import Settings
+
+    path = Settings().places.at(data)
+    return kind_at(path)[0] if path.exists() else "image_folder"
 
 
 def is_spec_file(path: str) -> bool:

@@ -80,7 +80,9 @@ def print_network(result: NetworkResult) -> None:
     value = result.evaluation
     if value is None:
         if result.modules[-1].kind == "output":
-            out.print("Its accuracy is not known: no test example has a label.")
+            told = result.modules[-1].labels_told
+            labels = f"{told}. " if told else ""
+            out.print(f"{labels}Its accuracy is not known: no test example has a label.")
         return
     print_table(
         "",

@@ -78,14 +78,15 @@ def advise(
     ranked: [{module, score, interval, accuracy, balanced_accuracy, knn, worst_class, reason,
     message, own, seen, fitted}], left_out:
     [{module, reason, message}], together, new}, all of them, best first; a module as of 'modules
-    list'. together is null without --together, else {task, dataset, fingerprint, score, steps:
+    list'. together is null without --together, and where modules cannot be joined (the exit
+    status is 1 then, and why is told), else {task, dataset, fingerprint, score, steps:
     [{module, balanced_accuracy, gain, gain_error, explained, brings, score, features, parameters,
     multiply_adds, seconds}], refused: null or such a step, candidates, examples, of_examples,
     judging, seconds, left_out}. new is what a module trained for the task would probably give:
     {verdict: train, reuse or unsure, reached, tasks, recipe, same_data, balanced_accuracy,
     interval, seconds, seconds_interval, probability}.
     """
-    from modkernel.errors import SpecError
+    from modkernel.errors import ScoreError, SpecError
     from modkernel.flows.specs.read import validated
     from modkernel.reuse.scores import DEFAULT_SCORE
     from modkernel.spec import DatasetSpec
@@ -105,16 +106,21 @@ def advise(
     advice = rank()
     if not stored_only:
         advice = _measured(advice, base, rank, verbose)
-    joined = None
+    joined, refused = None, None
     if together is not None:
         if not stored_only:
             _measure(base, asked.registry.advice.without_features(asked.info), verbose)
-        joined = asked.registry.advice.together(asked.task, asked.info, together, score)
+        try:
+            joined = asked.registry.advice.together(asked.task, asked.info, together, score)
+        except ScoreError as error:
+            refused = error  # Told in the end: the ranking of one module each holds all the same.
     new = asked.registry.advice.new_module(asked.task, asked.info, _reached(advice, joined))
     if json:
         found = None if joined is None else joined.model_dump(mode="json")
         more = {"together": found, "new": new.model_dump(mode="json")}
         print_json(advice.model_dump(mode="json") | more)
+        if refused is not None:
+            raise refused
         return
     options = {
         "dataset": dataset,
@@ -129,6 +135,8 @@ def advise(
         _print_next(advice, options)
     else:
         print_together(joined, options)
+    if refused is not None:
+        raise refused
 
 
 def _reached(advice: Advice, joined: Together | None) -> float | None:

@@ -9,24 +9,15 @@ from pydantic import ValidationError
 
 from modkernel.data import DataPlaces, Finding
 from modkernel.data.cache_files import read_json, write_json
-from modkernel.data.file_kinds import ARRAYS, TABLES
 from modkernel.data.keys import key_of
 from modkernel.data.layout import Layout, read_layout
-from modkernel.errors import DataError
+from modkernel.flows.specs.data_kinds import kind_at
 from modkernel.flows.specs.paths import stored_path
 from modkernel.flows.specs.read import as_yaml
 from modkernel.spec import DatasetSpec, Spec
 
 if TYPE_CHECKING:
     from modkernel.data.pool import Source
-
-KINDS = {
-    "arrays": (ARRAYS, "an archive of arrays"),
-    "table": (TABLES, "a table"),
-}
-"""How names of files end, and what they are in words, by data set."""
-ARROW_FILES = ("dataset_info.json", "dataset_dict.json")
-"""Files that a folder of Hugging Face's `datasets` has."""
 
 
 class ClassCounts(Spec):
@@ -79,23 +70,7 @@ def guess(given: str, where: DataPlaces) -> tuple[dict[str, str], str]:
     Raises:
         DataError: nothing is there, or something that is no data set.
     """
-    path = where.find(given, "PATH")
-    if path.is_dir():
-        if any((path / name).exists() for name in ARROW_FILES):
-            name, what = "huggingface", "a folder of Hugging Face's 'datasets'"
-        else:
-            name, what = "image_folder", "an image folder"
-    else:
-        kinds = (
-            (name, what) for name, (ends, what) in KINDS.items() if path.name.lower().endswith(ends)
-        )
-        name, what = next(kinds, ("", ""))
-        if not name:
-            known = ", ".join(end for ends, _ in KINDS.values() for end in ends)
-            raise DataError(
-                f"{path} is no data set that can be read: give a folder of images, a file of type "
-                f"{known}, or a spec file (.yaml) with a dataset."
-            )
+    name, what = kind_at(where.find(given, "PATH"))
     return {"name": name, "path": stored_path(given, Path.cwd())}, what
 
 

@@ -17,6 +17,7 @@ from modkernel.data import (
     describe_dataset,
     load_dataset,
 )
+from modkernel.data.class_names import listed
 from modkernel.data.label_budget import check_spread_output
 from modkernel.errors import DataError, InterfaceError, SpecError
 from modkernel.flows.runtime.events import Note, emit
@@ -115,7 +116,16 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
         ClassError: its classes are not those of the data set, or it lacks some.
     """
     where = registry.settings.places
-    found = given_labels(load_dataset(dataset, where), dataset, labels, where)
+    data = load_dataset(dataset, where)
+    found = given_labels(data, dataset, labels, where)
+    if not data.classes:
+        counts = zip(found.labels.bincount().tolist(), found.classes, strict=True)
+        # What is written wrong somewhere is rare.
+        named = [f"'{name}' ({count})" for count, name in sorted(counts)]
+        note(
+            f"Data set '{data.name}' has no classes of its own; {labels} gives labels of "
+            f"{len(named)}: {listed(named)}."
+        )
     if found.empty:
         note(
             f"{found.empty} of {found.empty + len(found.rows)} examples in {labels} have no label "

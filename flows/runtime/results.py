@@ -29,6 +29,8 @@ class ModuleResult(Spec):
     """Of its training process."""
     run_id: str | None
     """MLflow run."""
+    labels_told: str | None = None
+    """Of an output module: how many labels it was trained on, and what those below it saw."""
 
     @classmethod
     def of(cls, record: ModuleRecord, report: TrainReport, reused: bool) -> ModuleResult:
@@ -45,6 +47,7 @@ class ModuleResult(Spec):
             objective=None if line is None else line.validation,
             peak_memory_bytes=report.peak_memory_bytes,
             run_id=record.run_id,
+            labels_told=report.labels_told,
         )
 
 

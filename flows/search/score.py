@@ -142,8 +142,9 @@ def _by_moments(
 ) -> CandidateScore:
     if not info.n_borrowed:
         return CandidateScore(reusability(moments.validation, score=name))
-    features = _features(registry, record, dataset, info.fingerprint)
-    found = held_out_moments(features, info.classes, info.fingerprint, info.n_borrowed)
+    _features(registry, record, dataset, info.fingerprint)
+    found = held_out_moments(feature_cache(registry.settings), moments, info)
+    assert found is not None
     # One example alone makes no pair.
     known = [side for side, n in zip(found.classes, found.counts.tolist(), strict=True) if n > 1]
     if len(known) < 2:

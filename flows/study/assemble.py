@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modkernel.data import DatasetInfo
-from modkernel.features.measure import held_out_moments, measured_features
+from modkernel.features.measure import held_out_moments
 from modkernel.flows.runtime.results import ModuleResult
 from modkernel.flows.study.figures import heat_maps, task_trees
 from modkernel.flows.study.files import HEAT_MAPS, TREES
@@ -19,10 +18,9 @@ from modkernel.flows.study.result import Rows, ScoreResult, Seconds, StudyResult
 from modkernel.flows.study.scoring import Scored, score_all
 from modkernel.flows.study.static import static_rankings
 from modkernel.flows.study.statistics import Matrix, agreement, order_by_structure
-from modkernel.registry import ModuleRecord, Registry
+from modkernel.registry import Registry
 from modkernel.registry.backends import feature_cache
 from modkernel.reuse.ground_truth import GroundTruth
-from modkernel.reuse.moments import ClassMoments, ModuleMoments
 from modkernel.reuse.new_module import Evidence
 from modkernel.reuse.scores import DEFAULT_SCORE, SCORES
 from modkernel.reuse.scores.table import ON_MOMENTS
@@ -57,12 +55,13 @@ def assemble_result(
     ]
     truths = [[truth for _, truth in module] for module in evaluated]
     truth, balanced = (_joined(truths, name) for name in ("accuracy", "balanced_accuracy"))
+    cache = feature_cache(registry.settings)
     held_out = [
         [
-            _held_out(registry, record, part.info, on_data)
+            held_out_moments(cache, on_data, part.info)
             for part, on_data in zip(plan.parts, module, strict=True)
         ]
-        for record, module in zip(records, moments, strict=True)
+        for module in moments
     ]
     found, left_out = score_all(moments, truths, [part.tasks for part in plan.parts], held_out)
     order = order_by_structure(truth)
@@ -110,18 +109,6 @@ def assemble_result(
         folder=str(folder),
         run_id=run_id,
     )
-
-
-def _held_out(
-    registry: Registry, record: ModuleRecord, info: DatasetInfo, moments: ModuleMoments
-) -> ClassMoments | None:
-    """Moments of validation examples, without those that a small data set trains on as well."""
-    if not info.n_borrowed:
-        return moments.validation
-    features = measured_features(feature_cache(registry.settings), record.id, info.fingerprint)
-    if features is None:
-        return None
-    return held_out_moments(features, info.classes, info.fingerprint, info.n_borrowed)
 
 
 def _joined(truths: Sequence[Sequence[GroundTruth]], figure: str) -> Matrix:

@@ -19,7 +19,7 @@ from modkernel.backbones.resnet import RESNETS
 from modkernel.backbones.traced import Traced, trace
 from modkernel.backbones.whole import Make, whole_blocks
 from modkernel.errors import InterfaceError, SpecError
-from modkernel.lookup import import_object, is_import_path, lookup
+from modkernel.lookup import OWN, import_object, is_import_path, lookup
 from modkernel.spec import MOST_BLOCKS, BackboneSpec, Shape
 from modkernel.system.seeding import seeded
 
@@ -45,7 +45,7 @@ def blocks_of(spec: BackboneSpec) -> tuple[Block, ...]:
         _check_names(spec.name, [block.name for block in found])
         return found
     if not is_import_path(spec.name):
-        function = lookup(BACKBONES, spec.name, "backbone")
+        function = lookup(BACKBONES, spec.name, "backbone", OWN)
         if spec.options:
             raise SpecError(
                 f"Backbone '{spec.name}' takes no options, but got {', '.join(spec.options)}: "

@@ -37,7 +37,7 @@ from modkernel.data.tables import open_table
 from modkernel.data.unlabelled import leave_out_unlabelled
 from modkernel.data.vision import open_digits, open_vision
 from modkernel.errors import ImageError
-from modkernel.lookup import is_import_path, lookup
+from modkernel.lookup import OWN, is_import_path, lookup
 from modkernel.spec import DatasetSpec, ImageReading, Preprocessing, Shape
 
 DATASETS: dict[str, Callable[[DatasetSpec, DataPlaces], Source]] = {
@@ -212,7 +212,7 @@ def find_dataset(spec: DatasetSpec, where: DataPlaces) -> Source:
     spec = where.located(spec)
     if is_import_path(spec.name):
         return open_own(spec, where)
-    return lookup(DATASETS, spec.name, "data set")(spec, where)
+    return lookup(DATASETS, spec.name, "data set", OWN)(spec, where)
 
 
 def example_digests(spec: DatasetSpec, where: DataPlaces) -> ExampleDigests:

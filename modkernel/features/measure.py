@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modkernel.control import Stop, never_stop
-from modkernel.data import Dataset
+from modkernel.data import Dataset, DatasetInfo
 from modkernel.data.dataset import Split
 from modkernel.errors import DataError, InterfaceError
 from modkernel.features.cache import VALUES, FeatureCache, FeatureKey
@@ -183,19 +183,26 @@ def held_out(features: MeasuredFeatures, borrowed: int) -> Tensor:
 
 
 def held_out_moments(
-    features: MeasuredFeatures, classes: tuple[str, ...], fingerprint: str, borrowed: int
-) -> ClassMoments:
-    """Class moments of the measured validation examples that are `held_out`; of none, maybe.
+    cache: FeatureCache, found: ModuleMoments, data: DatasetInfo
+) -> ClassMoments | None:
+    """Class moments of a module's measured validation examples that are `held_out`; of none, maybe.
 
     Args:
-        features: of the data.
-        classes: of the data.
-        fingerprint: of the data.
-        borrowed: `DatasetInfo.n_borrowed` of the data.
+        cache: of the features, by which a data set that borrows examples tells those apart.
+        found: the module's moments on the data.
+        data: what is known of them.
+
+    Returns:
+        None where these features have been evicted: measure again.
     """
+    if not data.n_borrowed:
+        return found.validation
+    features = measured_features(cache, found.module_id, data.fingerprint)
+    if features is None:
+        return None
     labels = features.validation_labels.clone()
-    labels[~held_out(features, borrowed)] = -1
-    return accumulate([(features.validation, labels)], classes, fingerprint)
+    labels[~held_out(features, data.n_borrowed)] = -1
+    return accumulate([(features.validation, labels)], data.classes, data.fingerprint)
 
 
 def _key(module_id: str, fingerprint: str, split: str) -> FeatureKey:

@@ -140,10 +140,17 @@ def pair_correlation(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
 
 
 def anchor_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
-    """Mean over anchors i with a same pair of mean_j log(e^(k_ij/τ) / Σ_l e^(k_il/τ))."""
+    """Mean over anchors i with a same pair of mean_j log(e^(k_ij/τ) / Σ_l e^(k_il/τ)).
+
+    To the sum of an anchor without a different pair, as there are in lists of pairs, comes the mean
+    e^(k/τ) of all different pairs: it would be 0 whatever k is.
+    """
     x = k / setting.temperature
     n_same = pairs.same.sum(1)
     mean_same = torch.where(pairs.same, x, 0).sum(1) / n_same.clamp_min(1)
     anchors = n_same > 0
-    values = mean_same - _log_sum_exp(x, pairs.known, 1)
+    total = _log_sum_exp(x, pairs.known, 1)
+    different = -log_contrastive_neo(k, pairs, setting)
+    total = torch.where(pairs.different.any(1), total, torch.logaddexp(total, different))
+    values = mean_same - total
     return torch.where(anchors, values, 0).sum() / anchors.sum()

@@ -34,9 +34,8 @@ from modkernel.training.with_tail import WithTail, with_tail
 
 UNMOVED = (
     "The objective of the validation examples was the same in every epoch, so nothing tells which "
-    "epoch is the best, and perhaps nothing was trained. Of a list of pairs, the default objective "
-    "learns from examples that have a same and a different partner in it: list such pairs, or take "
-    "the objective pair_correlation."
+    "epoch is the best, and perhaps nothing was trained: try another learning rate, kernel or "
+    "objective."
 )
 
 

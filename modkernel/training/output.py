@@ -24,7 +24,7 @@ from modkernel.system.precision import Arithmetic
 from modkernel.training.evaluation import confusion_matrix, output_evaluation, recall_of
 from modkernel.training.heads import Fit, fit_heads, predict_heads
 from modkernel.training.label_spreading import SAMPLE, Spread, candidates, spread_labels
-from modkernel.training.labels_seen import hidden_saw
+from modkernel.training.labels_seen import hidden_saw, labels_told
 from modkernel.training.report import ClassRecall, OutputEvaluation, TrainReport
 
 
@@ -134,6 +134,10 @@ def train_output(
         rows, labels, reached = spread.rows, spread.labels, spread.reached[0]
     unsaved = replace(control, checkpoints=None)
     fit = fit_heads(fitted, labels, rows, len(names), output, spec.seed, unsaved)
+    known_labels = None if train.split == TRAINING_PART else every.shape[1]
+    below = [one.spec for one in upstream]
+    weighed = spec.kind == "output" and spec.weights is not None
+    saw = hidden_saw(below, spec.dataset.fingerprint, known_labels, weighed)
     evaluation = None
     if test is not None and test.labels is not None and phi_test is not None:
         reference = fit
@@ -148,10 +152,6 @@ def train_output(
         if lacking is not None:
             found = _confusions(fit, features(lacking[0]), lacking[1], names)[0]
             evaluation = evaluation.changed(validated=_recalls(found, names, lacking[2]))
-        known_labels = None if train.split == TRAINING_PART else every.shape[1]
-        below = [one.spec for one in upstream]
-        weighed = spec.kind == "output" and spec.weights is not None
-        saw = hidden_saw(below, spec.dataset.fingerprint, known_labels, weighed)
         evaluation = evaluation.changed(hidden_saw=saw, spread_over=reached)
 
     report = TrainReport(
@@ -165,6 +165,7 @@ def train_output(
         examples=chosen.shape[1],
         parameters=fit.weight[0].numel() + fit.bias[0].numel(),
         evaluation=evaluation,
+        labels_told=labels_told(chosen.shape[1], saw, reached),
     )
     weights = {"weight": fit.weight[0], "bias": fit.bias[0]}
     if extractor.centres is not None:

@@ -225,5 +225,7 @@ class TrainReport(Spec):
     peak_memory_bytes: int | None = None
     """Of the training process, where one was started for it."""
     evaluation: OutputEvaluation | None = None
+    labels_told: str | None = Field(None, exclude_if=lambda value: value is None)
+    """Of an output module: how many labels there were, in words (`labels_seen.labels_told`)."""
     stitch: StitchFigures | None = None
     """Of a stitch: what it is worth."""

@@ -39,7 +39,7 @@ from modkernel.registry.backends import Backends, feature_cache
 from modkernel.registry.beside.examples import SeenExamples
 from modkernel.registry.beside.moments import StoredMoments, none_of
 from modkernel.registry.records import ModuleRecord, MomentsRecord
-from modkernel.reuse.moments import ClassMoments, ModuleMoments
+from modkernel.reuse.moments import ClassMoments
 from modkernel.reuse.scores import (
     DEFAULT_SCORE,
     bootstrap,
@@ -209,6 +209,8 @@ class Adviser:
     def _score_all(
         self, measured: Sequence[_Measured], question: _Question
     ) -> Iterable[_Scored | LeftOut]:
+        cache = feature_cache(self.backends.settings)
+
         def score(one: _Measured) -> _Scored | LeftOut:
             record, stored, facts = one
             # Only a stranger's can be: the classes are part of what the fingerprint is taken over.
@@ -218,7 +220,9 @@ class Adviser:
             try:
                 found = self.moments.read(record, stored)
                 tasks, names = [question.task], [question.score]
-                held = self._held_out(record, found, question)
+                held: ClassMoments | None = found.validation
+                if moment_score(question.score).needs == "held_out":
+                    held = held_out_moments(cache, found, question.data)
                 if held is None:
                     return LeftOut(module=record, reason="features", message=not_cached(record))
                 value = score_tasks(found.train, tasks, names, held)
@@ -232,22 +236,6 @@ class Adviser:
             return map(score, measured)
         with ThreadPoolExecutor(usable_cores()) as pool:
             return list(pool.map(score, measured))
-
-    def _held_out(
-        self, record: ModuleRecord, found: ModuleMoments, question: _Question
-    ) -> ClassMoments | None:
-        """Moments of validation examples: without those that are trained on, if it matters.
-
-        None where the features that tell which these are have gone.
-        """
-        data = question.data
-        if not data.n_borrowed or moment_score(question.score).needs != "held_out":
-            return found.validation
-        cache = feature_cache(self.backends.settings)
-        features = measured_features(cache, record.id, data.fingerprint)
-        if features is None:
-            return None
-        return held_out_moments(features, data.classes, data.fingerprint, data.n_borrowed)
 
     def _ranked(self, one: _Scored, question: _Question, closely: bool) -> Ranked:
         """A scored module; looked at closely, with what its cached features tell."""

@@ -209,6 +209,8 @@ def _classes_tested(report: TrainReport) -> Iterator[str]:
     found = report.evaluation
     if found is not None:
         yield plain(f"Worst class {found.worst_class.text}. {found.remarks}")
+    elif report.labels_told is not None:
+        yield plain(f"{report.labels_told}. No test example has a label.")
 
 
 def _needs(record: ModuleRecord, chain: Sequence[ModuleRecord]) -> Iterator[str]:

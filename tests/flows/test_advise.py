@@ -74,6 +74,10 @@ def test_a_module_of_a_related_task_ranks_above_one_of_an_unrelated_task(
     assert f"{100 * advice['ranked'][0]['accuracy']:.2f} %" in table
     for file in registry.settings.features_dir.iterdir():
         file.unlink()
+    gone = advise("--dataset", "digits", "--together", "2", "--stored-only")
+    assert gone.code == 1
+    assert best.name in gone.out, "what can be ranked is"
+    assert "no module" in gone.err.lower()
     joined = advise("--dataset", "digits", "--together", "2", "--json")
     first, second = json.loads(joined.out)["together"]["steps"]
     assert first["module"]["id"] != second["module"]["id"]

@@ -122,6 +122,24 @@ def test_a_network_of_data_by_a_name_is_the_same_on_machines_that_have_them_else
     assert dataset_fields(None, "birds", None, None)["path"] == str(tmp_path / "birds")
 
 
+def test_a_file_is_read_by_its_kind(tmp_path: Path) -> None:
+    kinds = {"days.csv": "table", "DAYS.CSV.GZ": "table", "a.npz": "arrays", "b.parquet": "table"}
+    for name, kind in kinds.items():
+        (tmp_path / name).touch()
+        assert dataset_fields(None, str(tmp_path / name), None, None)["name"] == kind
+    arrow = tmp_path / "arrow"
+    arrow.mkdir()
+    (arrow / "dataset_info.json").touch()
+    assert dataset_fields(None, str(arrow), None, None)["name"] == "huggingface"
+    (tmp_path / "days.xlsx").touch()
+    with pytest.raises(DataError, match=r"days\.xlsx is no data set .* or a spec file"):
+        dataset_fields(None, str(tmp_path / "days.xlsx"), None, None)
+    assert dataset_fields("own:loader", str(tmp_path / "days.xlsx"), None, None) == {
+        "name": "own:loader",
+        "path": str(tmp_path / "days.xlsx"),
+    }
+
+
 def test_what_options_cannot_say_of_data_a_spec_file_says(tmp_path: Path) -> None:
     file = tmp_path / "weather.yaml"
     file.write_text(

@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from modkernel.errors import ExportError, UnknownNameError
 from modkernel.kernels import make_kernel
@@ -32,29 +31,22 @@ SMALL = ("stem", "layer2.0")
 UPPER = ("layer2.1", "layer3.0", "layer3.1", "layer4.0", "layer4.1")
 
 
-class Plain(ResNet):
-    """A ResNet as somebody without modkernel writes it: torchvision's, with a small stem.
+DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
 
-    Four stages of 2, 4, 8 and 16 channels, which torchvision's own constructor does not offer.
-    """
 
-    def __init__(self) -> None:
-        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=3)
-        self.inplanes = 2
-        self.conv1 = nn.Conv2d(1, 2, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(2)
-        for stage in range(4):
-            layer = self._make_layer(BasicBlock, 2 << stage, 2, stride=2 if stage else 1)
-            setattr(self, f"layer{stage + 1}", layer)
-        self.fc = nn.Linear(16, 3)
-        self.register_buffer("mean", torch.zeros(1, 1, 1))
-        self.register_buffer("std", torch.zeros(1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1((x.float() / 255 - self.mean) / self.std)))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        x = self.avgpool(x).flatten(1)
-        return self.fc(functional.normalize(x)).softmax(1)  # type: ignore[no-any-return]
+def plain(file: Path) -> nn.Module:
+    """An exported network as the docs' code loads it, which knows nothing of modkernel."""
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    written = ("channels=1, classes=10, width=16", '"shoes.safetensors"')
+    for text, meant in zip(written, ("1, 3, 2", repr(str(file))), strict=True):
+        assert text in code
+        code = code.replace(text, meant)
+    names: dict[str, Any] = {"__name__": "plain"}
+    exec(code, names)
+    assert "modkernel" not in code
+    network = names["plain"]
+    assert isinstance(network, nn.Module)
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +81,9 @@ def pixels(count: int, seed: int = 0) -> Tensor:
 def test_a_resnets_tensors_load_into_plain_torch_code(network: Network, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     assert export(network, "state-dict", path, pixels(8)) == 0
-    plain = Plain()
-    plain.load_state_dict(load_file(path), strict=True)
     x = pixels(20, seed=1)
     with torch.inference_mode():
-        torch.testing.assert_close(plain.eval()(x), network.predict(x), atol=1e-6, rtol=0)
+        torch.testing.assert_close(plain(path)(x), network.predict(x), atol=1e-6, rtol=0)
     with safe_open(path, "pt") as file:
         about = json.loads(file.metadata()[KEY])
     assert about["classes"] == ["0", "1", "2"]

@@ -95,11 +95,15 @@ def by_loop(name: str, gram: Tensor, pairs: PairLabels, kernel, temperature, dia
 
 def anchors_by_loop(k: list[list[float]], pairs: PairLabels, temperature: float) -> float:
     per_anchor = []
-    for i in range(len(k)):
-        others = [j for j in range(len(k)) if pairs.known[i, j]]
+    n = range(len(k))
+    apart = [math.exp(k[i][j] / temperature) for i in n for j in n if pairs.different[i, j]]
+    for i in n:
+        others = [j for j in n if pairs.known[i, j]]
         same = [j for j in others if pairs.same[i, j]]
         if same:
             total = sum(math.exp(k[i][j] / temperature) for j in others)
+            if others == same:
+                total += sum(apart) / len(apart)
             logs = [math.log(math.exp(k[i][j] / temperature) / total) for j in same]
             per_anchor.append(sum(logs) / len(logs))
     return sum(per_anchor) / len(per_anchor)
@@ -199,6 +203,20 @@ def test_an_anchor_with_no_same_pair_counts_nowhere() -> None:
     expected = [0.8 / 0.1 - math.log(math.exp(8) + math.exp(k / 0.1)) for k in (0.1, 0.3)]
     value = make("anchor_contrastive")(gram, pairs).item()
     assert value == pytest.approx(sum(expected) / 2, rel=1e-12)
+
+
+def test_an_anchor_with_one_partner_alone_is_set_against_all_different_pairs() -> None:
+    first, second = torch.tensor([0, 2, 4]), torch.tensor([1, 3, 5])
+    pairs = PairLabels.from_pairs(6, first, second, torch.tensor([1, 1, 0]))
+    gram = torch.eye(6, dtype=torch.float64)
+    for i, j, k in ((0, 1, 0.8), (2, 3, 0.5), (4, 5, 0.6)):
+        gram[i, j] = gram[j, i] = k
+    expected = [k / 0.1 - math.log(math.exp(k / 0.1) + math.exp(6)) for k in (0.8, 0.5)]
+    value = make("anchor_contrastive")(gram.requires_grad_(), pairs)
+    assert value.item() == pytest.approx(sum(expected) / 2, rel=1e-12)
+    value.backward()
+    assert gram.grad is not None
+    assert gram.grad[0, 1] > 0 > gram.grad[4, 5]
 
 
 # --- Values and gradients
@@ -310,7 +328,7 @@ def test_no_same_pair_is_refused_where_one_is_needed(name: str, kernel) -> None:
 @EVERY
 def test_no_different_pair_is_refused_where_one_is_needed(name: str, kernel) -> None:
     objective, gram = make(name, kernel), torch.rand(4, 4)
-    if name.endswith("_neo") or name == "pair_correlation":
+    if name.endswith("_neo") or name in ("pair_correlation", "anchor_contrastive"):
         assert objective.needs_different
         with pytest.raises(PairError, match="needs a different pair"):
             objective(gram, ALL_SAME)

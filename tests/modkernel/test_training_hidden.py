@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from modkernel.control import UNWATCHED, Control
+from modkernel.data import Resident
 from modkernel.errors import InterfaceError, NonFiniteError, PairError, SpecError, StoppedError
 from modkernel.features.compute import compute_features
 from modkernel.features.extractor import frozen_upstream
@@ -275,17 +276,27 @@ def test_a_pair_list_trains_a_module() -> None:
     assert report.history[-1].objective > report.history[0].objective
 
 
-def test_pairs_that_tell_the_default_objective_nothing_are_told() -> None:
+def test_pairs_no_two_of_which_share_an_example_train_the_default_objective() -> None:
     i = torch.arange(0, 60, 2)
-    pairs = PairSource.from_pairs(60, i, i + 1, i < 30)  # No example is in two of them.
+    pairs = PairSource.from_pairs(60, i, i + 1, i < 30)
     data = PairData(paired(60).examples, pairs)
     (plan,) = plans(MLP, Recipe(epochs=2, batch_size=32), kernel="relu")
     spec = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0)
+    _, report = train_hidden(spec, data, data, arithmetic=FLOAT32)
+    first, last = (line.validation for line in report.history)
+    assert first != last < 0
+
+
+def test_an_objective_that_is_the_same_in_every_epoch_is_told_of() -> None:
+    (plan,) = plans(MLP, Recipe(epochs=2, batch_size=32), kernel="relu")
+    spec = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0)
+    images, labels = made_images(30)
+    alike = PairData(Resident.whole(images[:1].expand_as(images)), PairSource.from_classes(labels))
     told: list[Any] = []
     control = Control(progress=told.append)
-    train_hidden(spec, data, data, arithmetic=FLOAT32, control=control)
+    train_hidden(spec, paired(60), alike, arithmetic=FLOAT32, control=control)
     (note,) = [event["text"] for event in told if event["event"] == "note"]
-    assert "pair_correlation" in note
+    assert "another learning rate" in note
 
 
 def test_both_parts_of_a_pair_list_share_the_upstream_s_output(
