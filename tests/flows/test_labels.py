@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -206,6 +207,9 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
     )
     assert composed.json["evaluation"] is None
     assert composed.json["modules"][-1]["reused"] is False
+    told = composed.json["modules"][-1]["labels_told"]
+    assert told.startswith("8 labels for the output module; hidden modules saw the pairs of labels")
+    assert re.search(r"gives labels of 2: '(ring|stick)' \(\d\), ", composed.err)
     assert shown.code == 0, shown.err
     spec = module.json["spec"]
     assert spec["classes"] == ["ring", "stick"]
