@@ -150,7 +150,8 @@ def anchor_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor
     mean_same = torch.where(pairs.same, x, 0).sum(1) / n_same.clamp_min(1)
     anchors = n_same > 0
     total = _log_sum_exp(x, pairs.known, 1)
-    different = -log_contrastive_neo(k, pairs, setting)
+    different = _log_sum_exp(x.flatten(), pairs.different.flatten(), 0)
+    different = different - _log(2 * pairs.n_different + (pairs.n_different == 0))
     total = torch.where(pairs.different.any(1), total, torch.logaddexp(total, different))
     values = mean_same - total
     return torch.where(anchors, values, 0).sum() / anchors.sum()

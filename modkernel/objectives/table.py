@@ -174,9 +174,7 @@ OBJECTIVES: Mapping[str, Entry] = {
         formulas.log_contrastive_neo, needs_different=True, temperature=1.0
     ),
     "pair_correlation": Entry(formulas.pair_correlation, needs_same=True, needs_different=True),
-    "anchor_contrastive": Entry(
-        formulas.anchor_contrastive, needs_same=True, needs_different=True, temperature=0.1
-    ),
+    "anchor_contrastive": Entry(formulas.anchor_contrastive, needs_same=True, temperature=0.1),
 }
 """Name to formula and defaults. Names ending in `_neo` take different pairs alone."""
 

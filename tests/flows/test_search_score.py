@@ -14,6 +14,7 @@ from modkernel.reuse.moments import ModuleMoments, accumulate
 from modkernel.reuse.scores import head_accuracy, reusability, ridge_head
 from modkernel.reuse.task import Task
 from modkernel.spec import DatasetSpec
+from tests.modkernel.helpers.feature_examples import Cached
 from tests.registry.test_advice import BASE, CLASSES, features, info
 
 
@@ -36,8 +37,7 @@ def test_training_examples_that_are_validated_on_count_only_where_there_are_no_o
         modules=SimpleNamespace(tell_accuracy=lambda _, accuracy: told.append(accuracy)),
     )
     record: Any = SimpleNamespace(id="m")
-    monkeypatch.setattr(score, "feature_cache", lambda _: None)
-    monkeypatch.setattr(score, "measured_features", lambda *_: kept)
+    monkeypatch.setattr(score, "feature_cache", lambda _: Cached(kept))
     found = score.score_candidate(registry, record, DatasetSpec(), info(n_borrowed=12), name)
     compared = held if own else lent
     by_hand = (
@@ -66,8 +66,7 @@ def test_a_class_without_a_held_out_pair_has_no_part_in_a_score_of_moments(
     stored = SimpleNamespace(has=lambda *_: True, load=lambda *_: moments)
     registry: Any = SimpleNamespace(settings=None, moments=stored)
     record: Any = SimpleNamespace(id="m")
-    monkeypatch.setattr(score, "feature_cache", lambda _: None)
-    monkeypatch.setattr(score, "measured_features", lambda *_: kept)
+    monkeypatch.setattr(score, "feature_cache", lambda _: Cached(kept))
     found = score.score_candidate(registry, record, DatasetSpec(), info(n_borrowed=1), "logme")
     others = accumulate([held], CLASSES, BASE)
     expected = reusability(others, Task.of_classes(CLASSES[1:]), "logme")

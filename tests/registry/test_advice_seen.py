@@ -16,6 +16,7 @@ from modkernel.reuse.moments import ModuleMoments, accumulate
 from modkernel.reuse.moments_file import write_moments
 from modkernel.reuse.scores import reusability
 from modkernel.reuse.task import parse_task
+from tests.modkernel.helpers.feature_examples import Cached
 from tests.modkernel.helpers.stored_examples import FACTS, PREPROCESSING, make_hidden
 from tests.registry.helpers.examples import store_chain
 from tests.registry.test_advice import BASE, CLASSES, Kept, features, info, keep
@@ -37,7 +38,7 @@ def test_validation_examples_that_a_chain_was_trained_on_tell_no_accuracy(
     keep(registry, top, tmp_path)
     (phi, labels), (held_out, answers) = features(0, 80), features(50, 80)
     kept = Kept(phi[:, :4], labels, held_out[:, :4], answers)
-    monkeypatch.setattr(ranking, "measured_features", lambda *_: kept)
+    monkeypatch.setattr(ranking, "feature_cache", lambda _: Cached(kept))
     (one,) = registry.advice.rank(parse_task("cat, dog"), info()).ranked
     assert (one.accuracy is None) == (on_pairs is not None)
     assert one.reason == (None if on_pairs is None else "pairs")
@@ -65,7 +66,7 @@ def test_held_out_examples_that_a_module_was_trained_on_are_left_out(
     registry.examples.remember(ExampleDigests(fingerprint, fitted, np.arange(80), nothing))
 
     def ask(kept: Kept) -> Ranked:
-        monkeypatch.setattr(ranking, "measured_features", lambda *_: kept)
+        monkeypatch.setattr(ranking, "feature_cache", lambda _: Cached(kept))
         (one,) = registry.advice.rank(parse_task("cat, dog"), info()).ranked
         return one
 
@@ -102,7 +103,7 @@ def test_training_examples_that_are_validated_on_tell_no_accuracy(
     registry.moments.store(record, tmp_path / "new")
 
     def ask(kept: Kept | None, borrowed: int, score: str = "logme") -> Advice:
-        monkeypatch.setattr(ranking, "measured_features", lambda *_: kept)
+        monkeypatch.setattr(ranking, "feature_cache", lambda _: Cached(kept))
         return registry.advice.rank(parse_task("cat, dog"), info(n_borrowed=borrowed), score)
 
     kept = Kept(*train, phi, labels)

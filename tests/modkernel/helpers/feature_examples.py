@@ -9,10 +9,30 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from modkernel.features.cache import VALUES, FeatureKey
+from modkernel.features.measure import DIGESTS, LABELS, MeasuredFeatures
 from modkernel.reuse.moments import ClassMoments, accumulate
 
 KINDS = ("random", "relu", "tanh", "collapsed", "deficient")
 NAMES = ("cat", "dog", "truck", "ship", "T-shirt/top", "deer")
+
+
+class Cached:
+    """In place of a `FeatureCache`: it has one module's measured features, or none."""
+
+    def __init__(self, kept: MeasuredFeatures | None) -> None:
+        self.kept = kept
+
+    def find(self, key: FeatureKey) -> dict[str, Tensor] | None:
+        if self.kept is None:
+            return None
+        train = key.split == "train"
+        values, labels, digests = (
+            (self.kept.train, self.kept.train_labels, self.kept.train_digests)
+            if train
+            else (self.kept.validation, self.kept.validation_labels, self.kept.validation_digests)
+        )
+        return {VALUES: values, LABELS: labels} | ({} if digests is None else {DIGESTS: digests})
 
 
 def features_of(kind: str, counts: Sequence[int], d: int, seed: int) -> tuple[Tensor, Tensor]:
