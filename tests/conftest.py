@@ -101,16 +101,25 @@ def file_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first: a worker that began it last would end alone."""
+    """What takes longest first: a worker that began it last would end alone.
+
+    All folders advance together: some wait much and others compute, and so the cores are busy.
+    """
     slow = {item.path for item in items if item.get_closest_marker("servers")}
     place = {name: number for number, name in enumerate(SERVED)}
+    folders: dict[Path, dict[Path, int]] = {}
+    for item in items:
+        files = folders.setdefault(item.path.parent, {})
+        files.setdefault(item.path, len(files))
 
-    def order(item: pytest.Item) -> tuple[int, bool]:
+    def order(item: pytest.Item) -> tuple[int, bool, float]:
         used = [name for name in SERVED if name in getattr(item, "fixturenames", ())]
         file = file_of(item.nodeid)
         if used and file not in SERVER_OF:
             raise pytest.UsageError(f"{file} uses '{used[0]}': name it in SERVED, in {__file__}.")
-        return min((place[name] for name in used), default=len(place)), item.path not in slow
+        files = folders[item.path.parent]
+        server = min((place[name] for name in used), default=len(place))
+        return server, item.path not in slow, files[item.path] / len(files)
 
     items.sort(key=order)
 
