@@ -186,6 +186,8 @@ def test_a_module_that_another_stored_meanwhile_is_not_undone(
     stored = examples.first()
     kill_while_storing(registry.settings, stored, "run made")
     elsewhere = stored.folder.rename(stored.folder.with_name("elsewhere"))
+    while is_held(registry.backends.database, stored.id):
+        time.sleep(0.05)
     stalled = Stalled(_repair, registry.settings, "undone", "before")
     record = store_one(registry, read_module(elsewhere))
     assert stalled.go_on() == ()
