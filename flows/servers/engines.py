@@ -30,7 +30,12 @@ from typing import Any, NoReturn
 from modkernel.jobs import forked
 from modkernel.system.collector import collect_seldom
 
-LOADED = ("modkernel.flows.deployments.serve", "prefect.engine", "prefect.flow_engine")
+LOADED = (
+    "modkernel.flows.deployments.serve",
+    "modkernel.flows.display.figures",
+    "prefect.engine",
+    "prefect.flow_engine",
+)
 """What every engine needs, in seconds, when it is first used."""
 ENGINE = "prefect.engine"
 ASK_SECONDS = 5.0
