@@ -31,10 +31,11 @@ def train(
     """Train a network module by module; a module that is stored already is reused.
 
     --json: {id, name, modules: [{id, name, version, kind, reused, seconds, objective,
-    peak_memory_bytes, run_id}], evaluation: null or {accuracy, accuracy_all_labels, accuracy_mean,
-    accuracy_min, accuracy_max, the same five of balanced_accuracy, worst_class, …_all_labels and
-    …_mean: {name, accuracy, right, examples}, untested: [class, ...], validated: [those on
-    the validation part], labels, draws, confusion, per_class}, trained_modules, reused_modules,
+    peak_memory_bytes, run_id, labels_told (null but of the output module)}], evaluation: null or
+    {accuracy, accuracy_all_labels, accuracy_mean, accuracy_min, accuracy_max, the same five of
+    balanced_accuracy, worst_class, …_all_labels and …_mean: {name, accuracy, right, examples},
+    untested: [class, ...], validated: [those on the validation part], labels, draws, confusion,
+    per_class}, trained_modules, reused_modules,
     seconds, run_id}.
     """
     from modkernel.flows.specs.read import read_spec
@@ -67,7 +68,8 @@ def train_module(
 
     Data set and backbone are those of the stored module where the file names none.
 
-    --json: {id, name, version, kind, reused, seconds, objective, peak_memory_bytes, run_id}.
+    --json: {id, name, version, kind, reused, seconds, objective, peak_memory_bytes, run_id,
+    labels_told}; labels_told is of an output module, else null.
     """
     from modkernel.errors import SpecError
     from modkernel.flows.specs.read import read_spec
