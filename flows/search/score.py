@@ -144,7 +144,8 @@ def _by_moments(
         return CandidateScore(reusability(moments.validation, score=name))
     _features(registry, record, dataset, info.fingerprint)
     found = held_out_moments(feature_cache(registry.settings), moments, info)
-    assert found is not None
+    if found is None:
+        raise _too_large(record)
     # One example alone makes no pair.
     known = [side for side, n in zip(found.classes, found.counts.tolist(), strict=True) if n > 1]
     if len(known) < 2:
@@ -162,8 +163,12 @@ def _features(
         measure_stored_module(record.id, dataset, features=True)
         found = measured_features(cache, record.id, fingerprint)
     if found is None:
-        raise MomentsError(
-            f"The measured features of module {record.short_id} ({record.name}) do not fit "
-            "into the feature cache: set MODKERNEL_FEATURE_CACHE_BYTES higher."
-        )
+        raise _too_large(record)
     return found
+
+
+def _too_large(record: ModuleRecord) -> MomentsError:
+    return MomentsError(
+        f"The measured features of module {record.short_id} ({record.name}) do not fit into the "
+        "feature cache: set MODKERNEL_FEATURE_CACHE_BYTES higher."
+    )
