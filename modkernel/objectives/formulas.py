@@ -54,6 +54,12 @@ def _log(count: Count) -> float | Tensor:
     return count.log() if isinstance(count, Tensor) else math.log(count)
 
 
+def _log_mean_different(x: Tensor, pairs: PairLabels) -> Tensor:
+    """Log of the mean e^x of different pairs; next to nothing, where there are none."""
+    count = 2 * pairs.n_different + (pairs.n_different == 0)
+    return _log_sum_exp(x.flatten(), pairs.different.flatten(), 0) - _log(count)
+
+
 def _mean_different(k: Tensor, pairs: PairLabels) -> Tensor:
     return _sum(k, pairs.different) / (2 * pairs.n_different)
 
@@ -119,8 +125,7 @@ def contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
 
 def log_contrastive_neo(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     """Minus the log of the mean e^(k/τ) of different pairs."""
-    x = (k / setting.temperature).flatten()
-    return _log(2 * pairs.n_different) - _log_sum_exp(x, pairs.different.flatten(), 0)
+    return -_log_mean_different(k / setting.temperature, pairs)
 
 
 def contrastive_neo(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
@@ -150,8 +155,8 @@ def anchor_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor
     mean_same = torch.where(pairs.same, x, 0).sum(1) / n_same.clamp_min(1)
     anchors = n_same > 0
     total = _log_sum_exp(x, pairs.known, 1)
-    different = _log_sum_exp(x.flatten(), pairs.different.flatten(), 0)
-    different = different - _log(2 * pairs.n_different + (pairs.n_different == 0))
-    total = torch.where(pairs.different.any(1), total, torch.logaddexp(total, different))
+    lone = ~pairs.different.any(1)
+    if x.is_cuda or lone.any():  # A look at it would have a GPU wait.
+        total = torch.where(lone, torch.logaddexp(total, _log_mean_different(x, pairs)), total)
     values = mean_same - total
     return torch.where(anchors, values, 0).sum() / anchors.sum()
