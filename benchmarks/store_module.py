@@ -26,7 +26,7 @@ from modkernel.registry import Registry
 def store(registry: Registry, stored: StoredModule) -> float:
     """Seconds of storing and registering; its picture is there already, as after training."""
     report = report_of(stored.spec)
-    figures = module_figures(report, None)
+    figures = module_figures(report, "benchmark.hidden-1", None)
     began = time.perf_counter()
     record = registry.modules.store(
         stored.folder, name="benchmark.hidden-1", report=report, figures=figures

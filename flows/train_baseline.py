@@ -49,5 +49,5 @@ def train_baseline(spec: NetworkSpec) -> BaselineResult:
         seconds=time.perf_counter() - began,
         run_id=baseline.run_id,
     )
-    show_baseline(result, module_figures(baseline.report, info.classes))
+    show_baseline(result, module_figures(baseline.report, name, info.classes))
     return result

@@ -15,34 +15,45 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from modkernel.training.report import OutputEvaluation, TrainReport
 
 WIDTH = 8
-"""Inches, of 100 pixels: MLflow's page cuts off what is wider beside its assistant."""
+"""Inches: MLflow's page cuts off what is wider beside its assistant."""
 NAMED_CLASSES = 20
 """A confusion matrix of more classes than this has no names at its sides."""
 MAPPED_CLASSES = 12
 """A confusion matrix of more classes than this has no numbers in its cells."""
-DRAWN = 8
-"""Figures that are kept: a module's go to its run in MLflow and, a moment later, to Prefect."""
+TITLE = 36
+"""Letters that fit above a curve: of a longer name its end, which says which module it is."""
+ROW = 3.4
+"""Height in inches of a row of curves."""
+PIXELS = 100
+"""An inch has so many."""
+DRAWN = 32
+"""Figures that are kept: a module's go to its run in MLflow, to Prefect and into its network's."""
 
 
-def module_figures(report: TrainReport, classes: Sequence[str] | None) -> dict[str, bytes]:
+def module_figures(
+    report: TrainReport, name: str, classes: Sequence[str] | None
+) -> dict[str, bytes]:
     """The figures of one module's card, by file name."""
     figures = {}
     if report.history:
-        figures["objective.png"] = objective_curve(report)
+        figures["objective.png"] = objective_curve(report, name)
     if report.evaluation is not None:
         figures["evaluation.png"] = evaluation_figure(report.evaluation, tuple(classes or ()))
     return figures
 
 
 @lru_cache(DRAWN)
-def objective_curve(report: TrainReport) -> bytes:
-    """What was maximised, by epoch, with the epoch whose weights were stored."""
-    figure = Figure(figsize=(5, 3), layout="constrained")
-    _draw_history(figure.add_subplot(), report)
+def objective_curve(report: TrainReport, name: str) -> bytes:
+    """What a module maximised, by epoch, with the epoch whose weights were stored."""
+    figure = Figure(figsize=(WIDTH / 2, ROW), dpi=PIXELS, layout="constrained")
+    ax = figure.add_subplot()
+    _draw_history(ax, report)
+    ax.set_title(name if len(name) <= TITLE else f"…{name[1 - TITLE :]}")
     return png(figure)
 
 
@@ -62,7 +73,7 @@ def objectives_figure(reports: Sequence[tuple[str, TrainReport]]) -> bytes:
 @lru_cache(DRAWN)
 def evaluation_figure(evaluation: OutputEvaluation, classes: tuple[str, ...]) -> bytes:
     """The confusion matrix beside the accuracies by number of labels."""
-    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.8), dpi=PIXELS, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_confusion(left, evaluation, classes)
     _draw_accuracies(right, evaluation)
@@ -74,22 +85,28 @@ def network_figure(
     evaluation: OutputEvaluation | None,
     classes: Sequence[str],
 ) -> bytes:
-    """The network's evaluation, and every module's curve: two panels a row, as pages are narrow."""
-    curves = [(name, report) for name, report in reports if report.history]
-    panels = len(curves) + (2 if evaluation is not None else 0)
-    rows = max(1, math.ceil(panels / 2))
-    figure = Figure(figsize=(WIDTH, 3.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, 2, squeeze=False).flatten()
+    """The network's evaluation, and its modules' own curves below: two a row, as pages are narrow.
+
+    They are put together of what the modules' cards show: to draw takes longer than to store them.
+    """
+    curves = [objective_curve(report, name) for name, report in reports if report.history]
+    across, row = WIDTH * PIXELS, round(ROW * PIXELS)
+    top = None
     if evaluation is not None:
-        _draw_confusion(axes[0], evaluation, classes)
-        _draw_accuracies(axes[1], evaluation)
-    first = panels - len(curves)
-    for (name, report), ax in zip(curves, axes[first:], strict=False):
-        _draw_history(ax, report)
-        ax.set_title(name)
-    for ax in axes[panels:]:
-        ax.set_axis_off()
-    return png(figure)
+        top = _opened(evaluation_figure(evaluation, tuple(classes)))
+    first = 0 if top is None else top.height
+    whole = Image.new("RGB", (across, max(row, first + row * math.ceil(len(curves) / 2))), "white")
+    if top is not None:
+        whole.paste(top, (0, 0))
+    for number, curve in enumerate(curves):
+        whole.paste(_opened(curve), (across // 2 * (number % 2), first + row * (number // 2)))
+    buffer = io.BytesIO()
+    whole.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _opened(figure: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(figure)).convert("RGB")
 
 
 def _draw_history(ax: Axes, report: TrainReport) -> None:
@@ -111,7 +128,7 @@ def _draw_history(ax: Axes, report: TrainReport) -> None:
         lines += own.plot(*zip(*checked, strict=True), color="C1", marker=".", label="validation")
         lines.append(ax.axvline(report.best_epoch, color="grey", linestyle=":", label="kept"))
     ax.set(xlabel="epoch", ylabel="objective")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     # What is maximised rises; the best place is slow to find.
     ax.legend(handles=lines, loc="lower right")
 

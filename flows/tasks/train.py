@@ -101,7 +101,7 @@ def train_stored_module(
                 name=name,
                 report=report,
                 run_id=run_id,
-                figures=module_figures(report, module.classes),
+                figures=module_figures(report, name, module.classes),
                 dataset=dataset,
                 pairs=pairs,
             )
@@ -140,7 +140,7 @@ def train_stored_module(
         record,
         registry.modules.chain(record)[:-1],
         report,
-        module_figures(report, record.spec.classes),
+        module_figures(report, record.name, record.spec.classes),
     )
     return ModuleResult.of(record, report, reused=not trained)
 

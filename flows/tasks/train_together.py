@@ -118,7 +118,7 @@ def train_stored_group(
             record,
             registry.modules.chain(record)[:-1],
             report,
-            module_figures(report, record.spec.classes),
+            module_figures(report, record.name, record.spec.classes),
         )
         results.append(ModuleResult.of(record, report, reused=not trained))
     return tuple(results)
@@ -149,7 +149,7 @@ def _stored(
                 name=name,
                 report=report,
                 run_id=run_id,
-                figures=module_figures(report, module.classes),
+                figures=module_figures(report, name, module.classes),
                 dataset=job.dataset,
                 pairs=job.pairs,
             )

@@ -54,7 +54,7 @@ def train_whole(
             training(run, job, name, registry, run_id) as report,
         ):
             classes = describe_dataset(spec.dataset, registry.settings.places).classes
-            return registry.baselines.store(run_id, report, module_figures(report, classes))
+            return registry.baselines.store(run_id, report, module_figures(report, name, classes))
 
     baseline, is_new = once(
         registry,

@@ -176,7 +176,9 @@ def blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     curve, judged = {"objective.png": BLANK}, {"evaluation.png": BLANK}
     monkeypatch.setattr(
         "modkernel.flows.display.figures.module_figures",
-        lambda report, _: (curve if report.history else {}) | (judged if report.evaluation else {}),
+        lambda report, *_: (
+            (curve if report.history else {}) | (judged if report.evaluation else {})
+        ),
     )
     monkeypatch.setattr("modkernel.flows.display.figures.network_figure", lambda *_: BLANK)
 

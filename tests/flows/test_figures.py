@@ -66,9 +66,11 @@ def pixels(figure: bytes) -> np.ndarray:
 
 
 def test_a_module_has_the_figures_that_it_has_data_for() -> None:
-    assert set(module_figures(report(3), None)) == {"objective.png"}
-    assert set(module_figures(report(0, EVALUATION), ("a", "b"))) == {"evaluation.png"}
-    assert set(module_figures(report(1, EVALUATION), ("a", "b"))) == {
+    assert set(module_figures(report(3), "net.hidden-1", None)) == {"objective.png"}
+    assert set(module_figures(report(0, EVALUATION), "net.output", ("a", "b"))) == {
+        "evaluation.png"
+    }
+    assert set(module_figures(report(1, EVALUATION), "net.output", ("a", "b"))) == {
         "objective.png",
         "evaluation.png",
     }
@@ -78,7 +80,8 @@ def test_a_figure_is_drawn_once_for_both_pages() -> None:
     """For the run in MLflow by what the child told, for Prefect by what the registry has."""
     told = report(2, EVALUATION)
     stored = TrainReport.model_validate_json(told.model_dump_json())
-    first, second = module_figures(told, ["a", "b"]), module_figures(stored, ("a", "b"))
+    first = module_figures(told, "net.output", ["a", "b"])
+    second = module_figures(stored, "net.output", ("a", "b"))
     assert set(first) == {"objective.png", "evaluation.png"}
     assert all(second[name] is figure for name, figure in first.items())
 
@@ -115,12 +118,22 @@ def test_a_dollar_in_a_name_begins_no_formula() -> None:
     assert pixels(png(heat)).any()
 
 
-def test_a_network_has_two_panels_a_row() -> None:
-    """One for each curve, two for its evaluation."""
-    hidden, output = ("net.hidden-1", report(3)), ("net.output", report(0, EVALUATION))
-    one = pixels(network_figure([hidden], None, ()))
-    three = pixels(network_figure([hidden, output], EVALUATION, ("a", "b")))
-    assert three.shape == (2 * one.shape[0], one.shape[1])
+def test_a_network_shows_its_modules_own_figures_two_a_row() -> None:
+    hidden = [(f"net.hidden-{number}", report(number + 1)) for number in (1, 2, 3)]
+    output = ("net.output", report(0, EVALUATION))
+    curves = [pixels(module_figures(told, name, None)["objective.png"]) for name, told in hidden]
+    judged = pixels(evaluation_figure(EVALUATION, ("a", "b")))
+    (row, wide), top = curves[0].shape, judged.shape[0]
+    whole = pixels(network_figure([*hidden, output], EVALUATION, ("a", "b")))
+    assert whole.shape == (top + 2 * row, 2 * wide) == (top + 2 * row, judged.shape[1])
+    assert (whole[:top] == judged).all()
+    places = ((top, 0), (top, wide), (top + row, 0))
+    for (down, right), curve in zip(places, curves, strict=True):
+        assert (whole[down : down + row, right : right + wide] == curve).all()
+    assert (whole[top + row :, wide:] == 255).all()
+    assert (curves[0] != curves[1]).any(), "its name is in it"
+    alone = pixels(network_figure(hidden[:1], None, ()))
+    assert (alone[:, :wide] == curves[0]).all()
     assert pixels(network_figure([output], None, ())).any(), "nothing to draw is no error"
 
 
