@@ -27,6 +27,7 @@ import numpy as np
 from benchmarks.setting import temporary_home
 from modkernel.registry import Settings
 from modkernel.spec import BackboneSpec, DatasetSpec, HiddenSpec, NetworkSpec, OutputSpec, Recipe
+from modkernel.system.collector import collect_seldom
 
 if TYPE_CHECKING:
     from modkernel.flows.runtime.results import NetworkResult
@@ -172,6 +173,7 @@ def main() -> None:
         "--cpu-slots", type=int, default=1, help="threads are the cores divided by this"
     )
     given = parser.parse_args()
+    collect_seldom()  # As every command of ours does.
     with temporary_home(MODKERNEL_CPU_SLOTS=str(given.cpu_slots)) as settings:
         flow = as_share(given.seconds, given.rounds, settings)
         a_module(flow, given.modules)
