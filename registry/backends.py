@@ -41,17 +41,17 @@ class Backends:
     @property
     def runs(self) -> Runs:
         """MLflow's runs."""
-        return Runs(self.client, self.settings)
+        return Runs(self.client, self.settings, self.database.identity)
 
     @property
     def models(self) -> Models:
         """MLflow's models."""
-        return Models(self.client, self.settings)
+        return Models(self.client, self.settings, self.database.identity)
 
     @property
     def remains(self) -> Remains:
         """What is deleted in MLflow."""
-        return Remains(self.client, self.settings)
+        return Remains(self.client, self.settings, self.database.identity)
 
     def check_answers(self) -> None:
         """Look whether both answer at all: then what failed failed alone.

@@ -17,6 +17,7 @@ from sqlalchemy import (
     event,
     inspect,
     literal_column,
+    select,
     text,
 )
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -24,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from modkernel.errors import SchemaVersionError, StoreError
 from modkernel.registry.settings import Settings, masked, sqlite_path
-from modkernel.registry.sql.tables import SCHEMA_VERSION
+from modkernel.registry.sql.tables import SCHEMA_VERSION, IdentityRow
 from modkernel.system.files import disk_is_full, has_no_room
 from modkernel.system.locks import locked
 from modkernel.system.outages import patiently
@@ -53,6 +54,8 @@ class Database:
     """An open database at the expected schema version. Safe to share between threads."""
 
     engine: Engine
+    identity: str
+    """Tells this registry from others at the same MLflow."""
     outage_seconds: int = 0
     """How long a server that is away is waited for when a session begins."""
 
@@ -118,7 +121,9 @@ def open_database(settings: Settings) -> Database:
     if found != SCHEMA_VERSION:
         engine.dispose()
         raise SchemaVersionError(_version_message(settings, found))
-    return Database(engine, settings.outage_seconds)
+    with _translated(engine), engine.connect() as connection:
+        identity = str(connection.scalar(select(IdentityRow.id)))
+    return Database(engine, identity, settings.outage_seconds)
 
 
 def upgrade_database(settings: Settings) -> str:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = "0009"
+SCHEMA_VERSION = "0010"
 """Newest migration; an open database must stand exactly there."""
 
 NAMING = {
@@ -269,6 +269,14 @@ class RemainsRow(Base):
     uri: Mapped[str] = mapped_column(Text)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     deleted_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+
+
+class IdentityRow(Base):
+    """What tells this registry from others that keep their runs in the same MLflow; one row."""
+
+    __tablename__ = "identity"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
 
 
 class ClaimRow(Base):

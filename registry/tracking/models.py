@@ -26,7 +26,7 @@ from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.aliases import Alias, Target, stored_aliases
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, speaks_with_mlflow
 from modkernel.registry.tracking.experiments import Doomed, doomed_experiment, place_of
-from modkernel.registry.tracking.fields import RECIPE_TAG, metrics_now
+from modkernel.registry.tracking.fields import RECIPE_TAG, REGISTRY_TAG, is_own, metrics_now
 
 MODULE_TAG = ModuleRecord.tag
 """Tag of every model and version of a module."""
@@ -40,6 +40,8 @@ class Models:
 
     client: MlflowClient
     settings: Settings
+    registry: str
+    """Whose they are: see `Database.identity`."""
 
     @speaks_with_mlflow
     def logged(self, record: VersionRecord) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ class Models:
         if experiment is None:
             return ()
         models = self.client.search_logged_models([experiment], _tagged(record))
-        found = (str(model.model_id) for model in models)
+        found = (str(one.model_id) for one in models if is_own(one.tags, self.registry))
         return tuple(sorted(found, key=lambda one: one != record.model_id))
 
     @speaks_with_mlflow
@@ -90,7 +92,7 @@ class Models:
             name=record.name.replace(".", "-"),
             source_run_id=run_id,
             experiment_id=self._experiment(record),
-            tags={record.tag: record.id, "kind": kind},
+            tags={record.tag: record.id, REGISTRY_TAG: self.registry, "kind": kind},
         )
         model_id = str(made.model_id)
         facts = Model(
@@ -119,9 +121,9 @@ class Models:
     @speaks_with_mlflow
     def versions(self, record: VersionRecord) -> tuple[ModelVersion, ...]:
         """The versions of the registered model that are tagged with its id."""
-        return tuple(
-            self.client.search_model_versions(f"name = '{record.name}' and {_tagged(record)}")
-        )
+        condition = f"name = '{record.name}' and {_tagged(record)}"
+        found = self.client.search_model_versions(condition)
+        return tuple(one for one in found if is_own(one.tags, self.registry))
 
     def replace_versions(self, old: Iterable[ModelVersion], new: ModelVersion) -> None:
         """Give the aliases of versions to another one of the same name, and delete them."""
@@ -157,7 +159,7 @@ class Models:
             source=record.source,
             run_id=record.run_id,
             model_id=record.model_id,
-            tags={record.tag: record.id, **tags},
+            tags={record.tag: record.id, REGISTRY_TAG: self.registry, **tags},
             description=description,
         )
         if not is_new or int(made.version) > 1:  # Else the name was made with these tags.

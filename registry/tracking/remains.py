@@ -18,7 +18,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, speaks_with_mlflow
 from modkernel.registry.tracking.experiments import DELETED
-from modkernel.registry.tracking.runs import SOURCE, all_pages
+from modkernel.registry.tracking.fields import is_own
+from modkernel.registry.tracking.recipe_runs import SOURCE, all_pages
 
 Kind = Literal["model", "run"]
 HARD_DELETE = {"model": "_hard_delete_logged_model", "run": "_hard_delete_run"}
@@ -31,6 +32,8 @@ class Remains:
 
     client: MlflowClient
     settings: Settings
+    registry: str
+    """Whose they are: see `Database.identity`."""
 
     @speaks_with_mlflow
     def place_of(self, kind: Kind, identity: str) -> tuple[str, int] | None:
@@ -84,6 +87,7 @@ class Remains:
                     run_view_type=ViewType.DELETED_ONLY,
                 )
             )
+            if is_own(run.data.tags, self.registry)
         )
 
     @speaks_with_mlflow

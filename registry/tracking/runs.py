@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelInput, Run, RunTag, ViewType
+from mlflow.entities import LoggedModelInput, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import (
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NOTE,
@@ -32,22 +31,27 @@ from modkernel.registry.tracking.experiments import (
 from modkernel.registry.tracking.fields import (
     RECIPE_TAG,
     dataset_input,
+    is_own,
     log_inputs,
     metrics_now,
     metrics_of_epochs,
     parameters_of,
     params_of,
 )
+from modkernel.registry.tracking.recipe_runs import (
+    SOURCE,
+    all_pages,
+    create_run,
+    find_run,
+    resume_run,
+)
 from modkernel.spec import DatasetFacts, ModuleSpec, NetworkSpec, Spec
 
 if TYPE_CHECKING:
     from modkernel.data import DatasetInfo
 
-T = TypeVar("T")
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
-SOURCE = "modkernel"
-"""By which our runs are known among others'."""
 FIGURES = "figures"
 """Folder of a run's pictures."""
 
@@ -74,6 +78,8 @@ class Runs:
 
     client: MlflowClient
     settings: Settings
+    registry: str
+    """Whose they are: see `Database.identity`."""
 
     @speaks_with_mlflow
     def start_module(
@@ -106,11 +112,11 @@ class Runs:
         }
         if parent_run_id is not None:
             tags[MLFLOW_PARENT_RUN_ID] = parent_run_id
-        resumed = _resume(client, experiment_id, name, tags)
+        resumed = resume_run(client, self.registry, experiment_id, name, tags)
         if resumed is not None:
             self.log_epochs(resumed, epochs)
             return resumed
-        run_id = _create(client, experiment_id, name, tags)
+        run_id = create_run(client, self.registry, experiment_id, name, tags)
         client.log_batch(run_id, metrics_of_epochs(epochs), params_of(parameters_of(spec)))
         log_inputs(client, run_id, [dataset_input(spec.dataset, dataset)])
         return run_id
@@ -145,10 +151,10 @@ class Runs:
         shown = name if kind == "network" else f"{name}.{kind}"
         if digest is not None:
             tags[RECIPE_TAG] = digest
-            resumed = _resume(client, experiment_id, shown, tags)
+            resumed = resume_run(client, self.registry, experiment_id, shown, tags)
             if resumed is not None:
                 return resumed
-        run_id = _create(client, experiment_id, shown, tags)
+        run_id = create_run(client, self.registry, experiment_id, shown, tags)
         if spec is not None:
             values = {
                 "dataset": spec.dataset.name,
@@ -180,10 +186,10 @@ class Runs:
         client = self.client
         experiment_id = experiment(client, self.settings, dataset)
         tags = {"kind": "study", "network": name, RECIPE_TAG: digest}
-        resumed = _resume(client, experiment_id, name, tags)
+        resumed = resume_run(client, self.registry, experiment_id, name, tags)
         if resumed is not None:
             return resumed
-        run_id = _create(client, experiment_id, name, tags)
+        run_id = create_run(client, self.registry, experiment_id, name, tags)
         client.log_batch(run_id, params=params_of(parameters))
         client.log_dict(run_id, spec.model_dump(mode="json"), "study.json")
         return run_id
@@ -192,7 +198,7 @@ class Runs:
     def find_finished(self, digest: str) -> str | None:
         """Id of the newest finished run of a recipe, in whatever experiment it is."""
         everywhere = all_pages(self.client.search_experiments)
-        run = _find(self.client, [one.experiment_id for one in everywhere], digest, "=")
+        run = find_run(self.client, [one.experiment_id for one in everywhere], digest, "=")
         return None if run is None else str(run.info.run_id)
 
     @speaks_with_mlflow
@@ -212,6 +218,7 @@ class Runs:
             run
             for one in all_pages(self.client.search_experiments)
             for run in all_pages(partial(self.client.search_runs, [one.experiment_id], ours))
+            if is_own(run.data.tags, self.registry)
         )
 
     @speaks_with_mlflow
@@ -357,44 +364,3 @@ def network_of(name: str) -> str:
     """Name of the network in a module's registered name."""
     network, _, part = name.rpartition(".")
     return network if network and part else name
-
-
-def _find(
-    client: MlflowClient, experiments: list[str], digest: str, finished: Literal["=", "!="]
-) -> Run | None:
-    found = client.search_runs(
-        experiments,
-        f"tags.{RECIPE_TAG} = '{digest}' and attributes.status {finished} 'FINISHED'",
-        run_view_type=ViewType.ACTIVE_ONLY,
-        max_results=1,
-    )
-    return found[0] if found else None
-
-
-def all_pages(search: Callable[..., PagedList[T]]) -> list[T]:
-    """All that a search of MLflow's finds, which gives a page at a time."""
-    found: list[T] = []
-    token = None
-    while True:
-        page = search(page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def _resume(
-    client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]
-) -> str | None:
-    run = _find(client, [experiment_id], tags[RECIPE_TAG], "!=")
-    if run is None:
-        return None
-    run_id = str(run.info.run_id)
-    client.update_run(run_id, status="RUNNING", name=name)
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    return run_id
-
-
-def _create(client: MlflowClient, experiment_id: str, name: str, tags: dict[str, str]) -> str:
-    run = client.create_run(experiment_id, tags=tags | {MLFLOW_SOURCE_NAME: SOURCE}, run_name=name)
-    return str(run.info.run_id)

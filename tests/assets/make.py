@@ -60,7 +60,7 @@ def main() -> None:
         with closing(sqlite3.connect(newest)) as connection, connection:
             connection.execute("UPDATE modules SET source = '/where/it/was/trained'")
         dump(newest, SCHEMA_VERSION)
-        for version in ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"):
+        for version in ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"):
             older = Path(temporary) / f"{version}.db"
             copy_at(version, newest, older)
             dump(older, version)

@@ -21,12 +21,12 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
 from mlflow.tracking._model_registry.registry import ModelRegistryStoreRegistry
 from mlflow.tracking._tracking_service.registry import TrackingStoreRegistry
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from modkernel.registry import Registry, Settings
 from modkernel.registry.bundles.write import export_bundle
 from modkernel.registry.sql.engine import open_database
-from modkernel.registry.sql.tables import Base
+from modkernel.registry.sql.tables import Base, IdentityRow
 from modkernel.registry.tracking import client
 from modkernel.reuse.moments_file import MOMENTS_FILE
 from modkernel.system.locks import locked
@@ -157,6 +157,7 @@ def pour_registry(settings: Settings, into: Settings) -> None:
     """Copy all rows of one registry's database into another's, which is empty."""
     source, target = open_database(settings), open_database(into)
     with source.reading() as there, target.writing() as here:
+        here.execute(delete(IdentityRow))
         for table in Base.metadata.sorted_tables:
             columns = [column for column in table.c if column is not table.autoincrement_column]
             rows = [dict(row) for row in there.execute(select(*columns)).mappings()]
