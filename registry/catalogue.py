@@ -72,6 +72,10 @@ class Catalogue:
         with Registry.open(self.settings) as registry:
             return registry.modules.resolve(reference)
 
+    def labels_told(self, module: ModuleRecord) -> str | None:
+        """Of an output module that no test label judges: how many labels it had, in words."""
+        return queries.labels_told(self.database, module.id)
+
     def chain(self, module: ModuleRecord) -> tuple[ModuleRecord, ...]:
         """The modules that a module stands on, first to last, itself last."""
         return queries.chain(self.database, module.id)

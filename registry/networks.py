@@ -18,6 +18,7 @@ from modkernel.registry.records import (
     NetworkRecord,
     network_id,
 )
+from modkernel.registry.references import refuse_others
 from modkernel.registry.sql import networks as rows
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
@@ -160,7 +161,12 @@ class Networks:
                 f"There is no network '{reference}' in MLflow: see its page, or write the name "
                 "alone for the one made last."
             ) from error
-        return rows.resolve(self.backends.database, version.tags.get(NetworkRecord.tag, reference))
+        network_id = version.tags.get(NetworkRecord.tag, reference)
+        try:
+            return rows.resolve(self.backends.database, network_id)
+        except NotFoundError:
+            refuse_others(self.backends, reference, version)
+            raise
 
     def members(self, network: NetworkRecord) -> tuple[ModuleRecord, ...]:
         """The modules of a network, first to last.

@@ -8,6 +8,7 @@ from modkernel.errors import NotFoundError
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
+from modkernel.registry.tracking.fields import is_own
 from modkernel.registry.tracking.models import MODULE_TAG
 
 
@@ -59,4 +60,19 @@ def _of_version(backends: Backends, reference: str, version: ModelVersion) -> Mo
             f"'{reference}' is version {version.version} of a model that modkernel did not store: "
             "use one that 'modkernel modules list' shows."
         )
+    if queries.by_id(backends.database, module_id) is None:
+        refuse_others(backends, reference, version)
     return queries.required(backends.database, module_id)
+
+
+def refuse_others(backends: Backends, reference: str, version: ModelVersion) -> None:
+    """Refuse a version of another registry at the same MLflow.
+
+    Raises:
+        NotFoundError: it is one.
+    """
+    if not is_own(version.tags, backends.database.identity):
+        raise NotFoundError(
+            f"'{reference}' is of another registry, which keeps its runs in the same MLflow: "
+            "'modkernel bundle export' there and 'modkernel bundle import' here bring it."
+        )

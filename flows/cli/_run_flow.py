@@ -80,9 +80,7 @@ def print_network(result: NetworkResult) -> None:
     value = result.evaluation
     if value is None:
         if result.modules[-1].kind == "output":
-            told = result.modules[-1].labels_told
-            labels = f"{told}. " if told else ""
-            out.print(f"{labels}Its accuracy is not known: no test example has a label.")
+            print_unjudged(result.modules[-1].labels_told)
         return
     print_table(
         "",
@@ -115,6 +113,12 @@ def print_network(result: NetworkResult) -> None:
         ],
     )
     print_remarks(value)
+
+
+def print_unjudged(labels_told: str | None) -> None:
+    """Say that a network's accuracy is not known, and how many labels it had, if that is known."""
+    labels = f"{labels_told}. " if labels_told else ""
+    out.print(f"{labels}Its accuracy is not known: no test example has a label.", soft_wrap=True)
 
 
 def print_remarks(value: OutputEvaluation) -> None:

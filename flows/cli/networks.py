@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from modkernel.flows.cli._output import Json, out, percent, print_json, print_table
-from modkernel.flows.cli._run_flow import print_remarks
+from modkernel.flows.cli._run_flow import print_remarks, print_unjudged
 from modkernel.flows.cli._stored import MADE, NEWEST, Limit, NetworkRef, catalogue, print_records
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def show_network(network: NetworkRef, json: Json = False) -> None:
             soft_wrap=True,
         )
         print_remarks(value)
+    elif chain and chain[-1].kind == "output":
+        print_unjudged(registry.labels_told(chain[-1]))
 
 
 def _network_row(record: NetworkRecord) -> tuple[str, ...]:

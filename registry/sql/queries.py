@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -51,6 +52,13 @@ def by_id(database: Database, module_id: str) -> ModuleRecord | None:
     with database.reading() as session:
         row = session.get(ModuleRow, module_id)
         return None if row is None else record_of(row)
+
+
+def labels_told(database: Database, module_id: str) -> str | None:
+    """What a module's report tells of its labels, read without torch."""
+    with database.reading() as session:
+        report = session.scalar(select(ModuleRow.report).where(ModuleRow.id == module_id))
+        return None if report is None else json.loads(report).get("labels_told")
 
 
 def required(database: Database, module_id: str) -> ModuleRecord:

@@ -15,7 +15,6 @@ import pytest
 from modkernel.modules.stored import WEIGHTS_FILE, read_module
 from modkernel.registry import ModuleRecord, NetworkRecord, Registry, Settings, saga
 from modkernel.registry.sql.claims import Claim, is_held
-from modkernel.registry.tracking.models import Models
 from modkernel.registry.tracking.runs import Runs
 from modkernel.registry.upkeep.repair import Repair
 from tests.registry.helpers.examples import Examples, store_one
@@ -100,7 +99,7 @@ class Stalled:
 
 def assert_one(registry: Registry, record: ModuleRecord | NetworkRecord) -> None:
     """Of a record there is one version in MLflow, one model, and a run that has ended well."""
-    models = Models(registry.backends.client, registry.settings)
+    models = registry.backends.models
     assert [int(version.version) for version in models.versions(record)] == [record.version]
     assert models.logged(record) == (record.model_id,)
     assert registry.verify() == ()
@@ -205,7 +204,7 @@ def test_versions_that_a_stalled_process_left_behind_are_found_and_removed(
     registry.backends.models.add_version(record, {}, "")
     os.kill(stalled.process.pid, signal.SIGKILL)
     stalled.process.join()
-    models = Models(registry.backends.client, registry.settings)
+    models = registry.backends.models
     models.set_alias(record.name, "champion", 2)
     (problem,) = registry.verify()
     assert problem.kind == "version"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from modkernel.errors import NotFoundError
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.tracking.fields import REGISTRY_TAG
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
@@ -96,3 +97,20 @@ def test_what_an_older_program_made_is_everybodys(
     tags = registry.backends.client.get_run(run_id).data.tags
     assert tags[REGISTRY_TAG] == colleague.backends.database.identity
     assert registry.backends.database.identity != colleague.backends.database.identity
+
+
+def test_what_only_another_registry_has_is_brought_by_a_bundle(
+    registry: Registry, colleague: Registry, examples: Examples
+) -> None:
+    own = store_one(registry, examples.first())
+    theirs = store_chain(colleague, (examples.first(1), examples.second(examples.first(1))))
+    colleague.networks.add("net", [record.id for record in theirs], None)
+    colleague.promotions.promote("net.hidden-1", "champion", 2)
+    colleague.promotions.promote("net", "champion", 1)
+    for reference in ("net.hidden-1@champion", "net.hidden-1/2"):
+        with pytest.raises(NotFoundError, match=r"of another registry.*bundle export"):
+            registry.modules.resolve(reference)
+    store = registry.networks.add("mine", [own.id], None)
+    assert registry.networks.resolve("mine/1") == store
+    with pytest.raises(NotFoundError, match=r"of another registry.*bundle export"):
+        registry.networks.resolve("net@champion")
