@@ -52,8 +52,8 @@ class Promotions:
         module_id = self.backends.models.stored_as(name, version)
         if module_id is None:
             raise NotFoundError(
-                f"'{name}' has no version {version} that modkernel stored: see 'modkernel modules "
-                "list' and 'modkernel networks list'."
+                f"'{name}' has no version {version} that this registry stored: see 'modkernel "
+                "modules list' and 'modkernel networks list'."
             )
         return self._move(name, alias, (version, module_id), reason)
 

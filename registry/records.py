@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +21,23 @@ DELETING: a person deleted it, and it is not yet gone everywhere."""
 
 LARGEST_VERSION = 2**31 - 1
 """What the databases' integers hold: PostgreSQL's, whose are the smallest."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which registry this is, of those that keep their runs in the same MLflow."""
+
+    tag: ClassVar[str] = "registry"
+    """Of runs, models and versions: its value there is the id of the registry that made them."""
+
+    id: str
+    has_untagged: bool
+    """Whether what has no tag is its: it had modules before there was the tag."""
+
+    def made(self, tags: Mapping[str, str]) -> bool:
+        """Whether it made the run, model or version with these tags."""
+        found = tags.get(self.tag)
+        return self.has_untagged if found is None else found == self.id
 
 
 def version_number(text: str) -> int | None:

@@ -8,7 +8,6 @@ from modkernel.errors import NotFoundError
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import ModuleRecord
 from modkernel.registry.sql import queries
-from modkernel.registry.tracking.fields import is_own
 from modkernel.registry.tracking.models import MODULE_TAG
 
 
@@ -71,7 +70,7 @@ def refuse_others(backends: Backends, reference: str, version: ModelVersion) -> 
     Raises:
         NotFoundError: it is one.
     """
-    if not is_own(version.tags, backends.database.identity):
+    if not backends.database.identity.made(version.tags):
         raise NotFoundError(
             f"'{reference}' is of another registry, which keeps its runs in the same MLflow: "
             "'modkernel bundle export' there and 'modkernel bundle import' here bring it."

@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from modkernel.errors import SchemaVersionError, StoreError
+from modkernel.registry.records import Identity
 from modkernel.registry.settings import Settings, masked, sqlite_path
 from modkernel.registry.sql.tables import SCHEMA_VERSION, IdentityRow
 from modkernel.system.files import disk_is_full, has_no_room
@@ -54,8 +55,7 @@ class Database:
     """An open database at the expected schema version. Safe to share between threads."""
 
     engine: Engine
-    identity: str
-    """Tells this registry from others at the same MLflow."""
+    identity: Identity
     outage_seconds: int = 0
     """How long a server that is away is waited for when a session begins."""
 
@@ -122,7 +122,8 @@ def open_database(settings: Settings) -> Database:
         engine.dispose()
         raise SchemaVersionError(_version_message(settings, found))
     with _translated(engine), engine.connect() as connection:
-        identity = str(connection.scalar(select(IdentityRow.id)))
+        row = connection.execute(select(IdentityRow.id, IdentityRow.has_untagged)).one()
+        identity = Identity(row.id, row.has_untagged)
     return Database(engine, identity, settings.outage_seconds)
 
 

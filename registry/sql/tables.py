@@ -277,6 +277,7 @@ class IdentityRow(Base):
     __tablename__ = "identity"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    has_untagged: Mapped[bool] = mapped_column(Boolean)
 
 
 class ClaimRow(Base):

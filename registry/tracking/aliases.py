@@ -15,11 +15,11 @@ from mlflow.store.model_registry.dbmodels.models import SqlModelVersionTag, SqlR
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.tracking.dbmodels.models import SqlExperiment
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
-from sqlalchemy import and_, create_engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, create_engine, select
+from sqlalchemy.orm import Session, aliased
 from sqlalchemy.pool import NullPool
 
-from modkernel.registry.records import ModuleRecord, NetworkRecord
+from modkernel.registry.records import Identity, ModuleRecord, NetworkRecord
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.errors import translated
 
@@ -30,13 +30,16 @@ Target = tuple[int | None, str | None]
 """Version that an alias points to, and the module or network that it is; none where removed."""
 
 
-def stored_aliases(client: MlflowClient, settings: Settings) -> dict[Alias, Target] | None:
+def stored_aliases(
+    client: MlflowClient, settings: Settings, registry: Identity
+) -> dict[Alias, Target] | None:
     """What each alias of every registered model points to, from MLflow's own tables.
 
     Args:
         client: of MLflow.
         settings: of the home; where MLflow is a server and they name its database
             (`mlflow_store`), that is read.
+        registry: whose modules and networks are named; a version of another's is of none.
 
     Returns:
         None where only a server is known, or the database that the settings name is not its own.
@@ -45,22 +48,31 @@ def stored_aliases(client: MlflowClient, settings: Settings) -> dict[Alias, Targ
         StoreError: the database that the settings name does not answer.
     """
     alias: Any = SqlRegisteredModelAlias  # MLflow does not tell the types of its columns.
-    tag: Any = SqlModelVersionTag
-    is_its = and_(
-        tag.workspace == alias.workspace,
-        tag.name == alias.name,
-        tag.version == alias.version,
-        tag.key.in_((ModuleRecord.tag, NetworkRecord.tag)),
-    )
+    tag: Any = aliased(SqlModelVersionTag)
+    maker: Any = aliased(SqlModelVersionTag)
+
+    def is_its(one: Any, *keys: str) -> ColumnElement[bool]:
+        return and_(
+            one.workspace == alias.workspace,
+            one.name == alias.name,
+            one.version == alias.version,
+            one.key.in_(keys),
+        )
+
     query = (
-        select(alias.name, alias.alias, alias.version, tag.value)
-        .outerjoin(tag, is_its)
+        select(alias.name, alias.alias, alias.version, tag.value, maker.value)
+        .outerjoin(tag, is_its(tag, ModuleRecord.tag, NetworkRecord.tag))
+        .outerjoin(maker, is_its(maker, Identity.tag))
         .where(alias.workspace == DEFAULT_WORKSPACE_NAME)
     )
     with _session(client, settings) as session:
         if session is None:
             return None
-        return {(row[0], row[1]): (int(row[2]), row[3]) for row in session.execute(query)}
+        found: dict[Alias, Target] = {}
+        for name, known, version, target, made_by in session.execute(query):
+            own = registry.made({} if made_by is None else {Identity.tag: made_by})
+            found[name, known] = int(version), target if own else None
+        return found
 
 
 @contextmanager

@@ -20,17 +20,10 @@ if TYPE_CHECKING:
 
 RECIPE_TAG = "recipe_digest"
 """Tag of runs and versions: what decided the training."""
-REGISTRY_TAG = "registry"
-"""Tag of runs, models and versions: whose they are, where several registries share MLflow."""
 PARAMETER_CHARACTERS = 6000
 """MLflow takes no longer value of a parameter."""
 DIGEST_CHARACTERS = 36
 """MLflow keeps this much of a data set's digest; the source holds the whole fingerprint."""
-
-
-def is_own(tags: Mapping[str, str], registry: str) -> bool:
-    """Whether a run, model or version is a registry's; what has no such tag is of an older one."""
-    return tags.get(REGISTRY_TAG, registry) == registry
 
 
 def parameters_of(spec: ModuleSpec) -> dict[str, str]:

@@ -17,6 +17,7 @@ from mlflow.models import Model
 
 from modkernel.errors import NotFoundError, SpecError
 from modkernel.registry.records import (
+    Identity,
     ModuleRecord,
     NetworkRecord,
     VersionRecord,
@@ -26,7 +27,7 @@ from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.aliases import Alias, Target, stored_aliases
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, first_line, speaks_with_mlflow
 from modkernel.registry.tracking.experiments import Doomed, doomed_experiment, place_of
-from modkernel.registry.tracking.fields import RECIPE_TAG, REGISTRY_TAG, is_own, metrics_now
+from modkernel.registry.tracking.fields import RECIPE_TAG, metrics_now
 
 MODULE_TAG = ModuleRecord.tag
 """Tag of every model and version of a module."""
@@ -40,8 +41,8 @@ class Models:
 
     client: MlflowClient
     settings: Settings
-    registry: str
-    """Whose they are: see `Database.identity`."""
+    registry: Identity
+    """Whose they are."""
 
     @speaks_with_mlflow
     def logged(self, record: VersionRecord) -> tuple[str, ...]:
@@ -53,7 +54,11 @@ class Models:
         if experiment is None:
             return ()
         models = self.client.search_logged_models([experiment], _tagged(record))
-        found = (str(one.model_id) for one in models if is_own(one.tags, self.registry))
+        found = (
+            str(one.model_id)
+            for one in models
+            if self.registry.made(one.tags) or one.model_id == record.model_id
+        )
         return tuple(sorted(found, key=lambda one: one != record.model_id))
 
     @speaks_with_mlflow
@@ -92,7 +97,7 @@ class Models:
             name=record.name.replace(".", "-"),
             source_run_id=run_id,
             experiment_id=self._experiment(record),
-            tags={record.tag: record.id, REGISTRY_TAG: self.registry, "kind": kind},
+            tags={record.tag: record.id, Identity.tag: self.registry.id, "kind": kind},
         )
         model_id = str(made.model_id)
         facts = Model(
@@ -123,7 +128,9 @@ class Models:
         """The versions of the registered model that are tagged with its id."""
         condition = f"name = '{record.name}' and {_tagged(record)}"
         found = self.client.search_model_versions(condition)
-        return tuple(one for one in found if is_own(one.tags, self.registry))
+        return tuple(
+            one for one in found if self.registry.made(one.tags) or one.source == record.source
+        )
 
     def replace_versions(self, old: Iterable[ModelVersion], new: ModelVersion) -> None:
         """Give the aliases of versions to another one of the same name, and delete them."""
@@ -159,7 +166,7 @@ class Models:
             source=record.source,
             run_id=record.run_id,
             model_id=record.model_id,
-            tags={record.tag: record.id, REGISTRY_TAG: self.registry, **tags},
+            tags={record.tag: record.id, Identity.tag: self.registry.id, **tags},
             description=description,
         )
         if not is_new or int(made.version) > 1:  # Else the name was made with these tags.
@@ -182,7 +189,8 @@ class Models:
             found = self.client.get_model_version(record.name, number)
         if description is not None and found.description != description:
             self.client.update_model_version(record.name, number, description)
-        changed = {key: value for key, value in tags.items() if found.tags.get(key) != value}
+        now = {Identity.tag: self.registry.id, **tags}
+        changed = {key: value for key, value in now.items() if found.tags.get(key) != value}
         if changed:
             self._tell_name(found, changed)
         for key, value in changed.items():
@@ -235,7 +243,7 @@ class Models:
     @speaks_with_mlflow
     def all_aliases(self) -> dict[Alias, Target]:
         """What each alias of every registered model points to."""
-        stored = stored_aliases(self.client, self.settings)
+        stored = stored_aliases(self.client, self.settings, self.registry)
         if stored is not None:
             return stored
         found: dict[Alias, Target] = {}
@@ -246,7 +254,9 @@ class Models:
                 tags = {int(one.version): one.tags for one in model.latest_versions}
                 for alias, version in _numbers(model.aliases).items():
                     known = tags.get(version)
-                    target = self.stored_as(model.name, version) if known is None else _ours(known)
+                    target = (
+                        self.stored_as(model.name, version) if known is None else self._own(known)
+                    )
                     found[model.name, alias] = version, target
             token = page.token
             if not token:
@@ -265,9 +275,12 @@ class Models:
         return found
 
     def stored_as(self, name: str, version: int) -> str | None:
-        """Id of the module, or of the network, that a version is; none where it is none of ours."""
+        """Id of the module, or of the network, that a version is; none where it is none of ours.
+
+        That of another registry is none, also where it is of the same id.
+        """
         try:
-            return _ours(self.version(name, str(version)).tags)
+            return self._own(self.version(name, str(version)).tags)
         except NotFoundError:
             return None
 
@@ -299,8 +312,12 @@ class Models:
         if any(int(one.version) > int(version.version) for one in name.latest_versions):
             return
         for key, value in tags.items():
-            if key != RECIPE_TAG and name.tags.get(key) != value:
+            if key not in (RECIPE_TAG, Identity.tag) and name.tags.get(key) != value:
                 self.client.set_registered_model_tag(version.name, key, value)
+
+    def _own(self, tags: Mapping[str, str]) -> str | None:
+        found = tags.get(ModuleRecord.tag) or tags.get(NetworkRecord.tag)
+        return found if self.registry.made(tags) else None
 
     def _experiment(self, record: VersionRecord) -> str | None:
         """The experiment of its run, where its model is; none without a run."""
@@ -335,10 +352,6 @@ def fit_version(record: VersionRecord, versions: Sequence[ModelVersion]) -> Mode
     return min(
         fit, key=lambda one: (int(one.version) != record.version, int(one.version)), default=None
     )
-
-
-def _ours(tags: Mapping[str, str]) -> str | None:
-    return tags.get(ModuleRecord.tag) or tags.get(NetworkRecord.tag)
 
 
 def _tagged(record: VersionRecord) -> str:

@@ -11,7 +11,8 @@ from mlflow.entities import Run, RunTag
 from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 
-from modkernel.registry.tracking.fields import RECIPE_TAG, REGISTRY_TAG, is_own
+from modkernel.registry.records import Identity
+from modkernel.registry.tracking.fields import RECIPE_TAG
 
 T = TypeVar("T")
 
@@ -20,15 +21,15 @@ SOURCE = "modkernel"
 
 
 def create_run(
-    client: MlflowClient, registry: str, experiment_id: str, name: str, tags: Mapping[str, str]
+    client: MlflowClient, registry: Identity, experiment_id: str, name: str, tags: Mapping[str, str]
 ) -> str:
     """A new run of a registry, with these tags; gives its id."""
-    ours = {**tags, REGISTRY_TAG: registry, MLFLOW_SOURCE_NAME: SOURCE}
+    ours = {**tags, Identity.tag: registry.id, MLFLOW_SOURCE_NAME: SOURCE}
     return str(client.create_run(experiment_id, tags=ours, run_name=name).info.run_id)
 
 
 def resume_run(
-    client: MlflowClient, registry: str, experiment_id: str, name: str, tags: Mapping[str, str]
+    client: MlflowClient, registry: Identity, experiment_id: str, name: str, tags: Mapping[str, str]
 ) -> str | None:
     """Id of a registry's run that did not end well, of the recipe in `tags`: it runs again.
 
@@ -39,7 +40,7 @@ def resume_run(
         return None
     run_id = str(run.info.run_id)
     client.update_run(run_id, status="RUNNING", name=name)
-    told = {**tags, REGISTRY_TAG: registry}
+    told = {**tags, Identity.tag: registry.id}
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in told.items()])
     return run_id
 
@@ -49,7 +50,7 @@ def find_run(
     experiments: list[str],
     digest: str,
     finished: Literal["=", "!="],
-    registry: str | None = None,
+    registry: Identity | None = None,
 ) -> Run | None:
     """The newest run of a recipe that is finished, or that is not; of one registry, if it is given.
 
@@ -57,7 +58,7 @@ def find_run(
     """
     condition = f"tags.{RECIPE_TAG} = '{digest}' and attributes.status {finished} 'FINISHED'"
     found = all_pages(partial(client.search_runs, experiments, condition))
-    fit = (run for run in found if registry is None or is_own(run.data.tags, registry))
+    fit = (run for run in found if registry is None or registry.made(run.data.tags))
     return next(fit, None)
 
 

@@ -15,10 +15,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 
+from modkernel.registry.records import Identity
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, speaks_with_mlflow
 from modkernel.registry.tracking.experiments import DELETED
-from modkernel.registry.tracking.fields import is_own
 from modkernel.registry.tracking.recipe_runs import SOURCE, all_pages
 
 Kind = Literal["model", "run"]
@@ -32,8 +32,8 @@ class Remains:
 
     client: MlflowClient
     settings: Settings
-    registry: str
-    """Whose they are: see `Database.identity`."""
+    registry: Identity
+    """Whose they are."""
 
     @speaks_with_mlflow
     def place_of(self, kind: Kind, identity: str) -> tuple[str, int] | None:
@@ -87,7 +87,7 @@ class Remains:
                     run_view_type=ViewType.DELETED_ONLY,
                 )
             )
-            if is_own(run.data.tags, self.registry)
+            if self.registry.made(run.data.tags)
         )
 
     @speaks_with_mlflow

@@ -18,6 +18,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_SOURCE_NAME,
 )
 
+from modkernel.registry.records import Identity
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.artifacts import listed
 from modkernel.registry.tracking.errors import ABSENT, speaks_with_mlflow
@@ -31,7 +32,6 @@ from modkernel.registry.tracking.experiments import (
 from modkernel.registry.tracking.fields import (
     RECIPE_TAG,
     dataset_input,
-    is_own,
     log_inputs,
     metrics_now,
     metrics_of_epochs,
@@ -78,8 +78,8 @@ class Runs:
 
     client: MlflowClient
     settings: Settings
-    registry: str
-    """Whose they are: see `Database.identity`."""
+    registry: Identity
+    """Whose they are."""
 
     @speaks_with_mlflow
     def start_module(
@@ -218,7 +218,7 @@ class Runs:
             run
             for one in all_pages(self.client.search_experiments)
             for run in all_pages(partial(self.client.search_runs, [one.experiment_id], ours))
-            if is_own(run.data.tags, self.registry)
+            if self.registry.made(run.data.tags)
         )
 
     @speaks_with_mlflow

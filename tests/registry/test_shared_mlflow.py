@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete, update
 
-from modkernel.errors import NotFoundError
+from modkernel.errors import NotFoundError, StoreError
 from modkernel.registry import ModuleRecord, Registry, Settings
-from modkernel.registry.tracking.fields import REGISTRY_TAG
+from modkernel.registry.records import Identity
+from modkernel.registry.sql.tables import IdentityRow
 from tests.registry.helpers.examples import EVALUATION, Examples, store_chain, store_one
 
 
@@ -88,15 +90,89 @@ def test_a_run_that_a_person_deleted_is_removed_by_its_own_registry_alone(
     assert [action.kind for action in registry.repair()] == ["restored"]
 
 
-def test_what_an_older_program_made_is_everybodys(
+def older(registry: Registry) -> None:
+    """Make it one that had modules before there was the tag, which nothing of it has."""
+    client = registry.backends.client
+    with registry.backends.database.writing() as session:
+        session.execute(update(IdentityRow).values(has_untagged=True))
+    for experiment in client.search_experiments():
+        for run in client.search_runs([experiment.experiment_id]):
+            client.delete_tag(run.info.run_id, Identity.tag)
+        for model in client.search_logged_models([experiment.experiment_id]):
+            client.delete_logged_model_tag(model.model_id, Identity.tag)
+    for version in client.search_model_versions():
+        client.delete_model_version_tag(version.name, version.version, Identity.tag)
+
+
+def test_what_an_older_registry_made_is_not_that_of_a_new_one(
     registry: Registry, colleague: Registry, examples: Examples
 ) -> None:
-    run_id = registry.runs.start_module("net.hidden-1", examples.first().spec)
-    registry.runs.remove_tag(run_id, REGISTRY_TAG)
-    assert colleague.runs.start_module("net.hidden-1", examples.first().spec) == run_id
-    tags = registry.backends.client.get_run(run_id).data.tags
-    assert tags[REGISTRY_TAG] == colleague.backends.database.identity
-    assert registry.backends.database.identity != colleague.backends.database.identity
+    chain = examples.chain()
+    own = store_chain(registry, chain)
+    registry.networks.add("net", [record.id for record in own], EVALUATION)
+    registry.promotions.promote("net", "champion", 1)
+    spec = examples.first(7).spec
+    running = registry.runs.start_module("net.hidden-1", spec)
+    older(registry)
+    with Registry.open(registry.settings) as registry:
+        claim = registry.claim(spec.digest(), "here")
+        assert claim is not None
+        with claim:
+            others = store_chain(colleague, chain)
+            colleague.networks.add("net", [record.id for record in others], EVALUATION)
+            assert colleague.runs.start_module("net.hidden-1", spec) != running
+            assert [action.kind for action in colleague.repair()] == ["closed"]
+            assert status(registry, running) == "RUNNING"
+            assert registry.verify() == ()
+        assert registry.backends.models.aliases("net") == {"champion": 1}
+        colleague.delete_network(colleague.networks.resolve("net"))
+        for record in reversed(others):
+            colleague.delete_module(record)
+        for found in colleague.garbage():
+            colleague.collect(found)
+        assert registry.verify() == ()
+        assert registry.runs.start_module("net.hidden-1", spec) == running, "it is its own"
+
+
+def test_an_alias_that_means_anothers_version_stays_when_an_equal_module_goes(
+    registry: Registry, colleague: Registry, examples: Examples
+) -> None:
+    stored = examples.first()
+    own, theirs = store_one(registry, stored), store_one(colleague, stored)
+    colleague.promotions.promote("net.hidden-1", "champion", 2)
+    assert registry.modules.resolve("net.hidden-1@champion") == own
+    (seen,) = registry.promotions.sync()
+    assert (seen.version, seen.module_id) == (2, None)
+    with pytest.raises(NotFoundError, match="no version 2 that this registry stored"):
+        registry.promotions.promote("net.hidden-1", "stable", 2)
+    registry.delete_module(own)
+    assert colleague.modules.resolve("net.hidden-1@champion") == theirs
+    colleague.promotions.demote("net.hidden-1", "champion")
+    again = store_one(registry, stored)
+    assert registry.backends.models.aliases("net.hidden-1") == {}
+    assert registry.verify() == ()
+    assert again.version == 3
+
+
+def test_what_a_registry_knows_for_its_own_is_its_own_whatever_its_id_is(
+    registry: Registry, examples: Examples
+) -> None:
+    """As of a database that was dumped before the tag, and upgraded a second time."""
+    record = store_one(registry, examples.first())
+    with registry.backends.database.writing() as session:
+        session.execute(update(IdentityRow).values(id="f" * 32))
+    with Registry.open(registry.settings) as other:
+        assert other.backends.database.identity != registry.backends.database.identity
+        assert other.verify() == ()
+        other.delete_module(record)
+        assert registry.backends.client.search_model_versions() == []
+
+
+def test_a_database_without_identity_is_refused(registry: Registry) -> None:
+    with registry.backends.database.writing() as session:
+        session.execute(delete(IdentityRow))
+    with pytest.raises(StoreError, match="No row was found"):
+        Registry.open(registry.settings)
 
 
 def test_what_only_another_registry_has_is_brought_by_a_bundle(

@@ -133,7 +133,7 @@ def test_the_version_page_tells_what_the_module_is(registry: Registry, examples:
     assert version.run_id == record.run_id == run_id
     assert version.tags == {
         "module_id": stored.id,
-        "registry": registry.backends.database.identity,
+        "registry": registry.backends.database.identity.id,
         "recipe_digest": stored.spec.digest(),
         "kind": "hidden",
         "network": "net",

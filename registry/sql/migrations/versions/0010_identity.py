@@ -20,6 +20,11 @@ def upgrade() -> None:
     identity = op.create_table(
         "identity",
         sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("has_untagged", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_identity"),
     )
-    op.bulk_insert(identity, [{"id": uuid4().hex}])
+    older = any(
+        op.get_bind().execute(sa.text(f"SELECT id FROM {table} LIMIT 1")).first()
+        for table in ("modules", "networks")
+    )
+    op.bulk_insert(identity, [{"id": uuid4().hex, "has_untagged": older}])
