@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.registry_scale import fill
 from modkernel.registry import Catalogue, ModuleQuery, Registry, Settings
-from modkernel.registry.records import ModuleRecord
+from modkernel.registry.records import Identity, ModuleRecord
 from tests.registry.conftest import free_port
 from tests.registry.helpers.servers import mlflow_server
 
@@ -44,7 +44,8 @@ def main() -> None:
         modules = found.modules(ModuleQuery())
         found.database.close()
         with Registry.open(settings) as registry:
-            aliases = fill_mlflow(settings.home / "mlflow.db", modules)
+            made_by = registry.backends.database.identity.id
+            aliases = fill_mlflow(settings.home / "mlflow.db", modules, made_by)
             began = time.perf_counter()
             assert len(registry.promotions.sync()) == aliases
             print(f"{len(modules)} versions of {len({one.name for one in modules})} names")
@@ -85,8 +86,8 @@ def look(
     print(f"{where}: nothing moved: {nothing}; one moved: {took:.2f} s")
 
 
-def fill_mlflow(database: Path, modules: tuple[ModuleRecord, ...]) -> int:
-    """Register modules in MLflow's database; how many aliases there are."""
+def fill_mlflow(database: Path, modules: tuple[ModuleRecord, ...], made_by: str) -> int:
+    """Register modules of a registry in MLflow's database; how many aliases there are."""
     names = sorted({module.name for module in modules})
     with closing(sqlite3.connect(database)) as connection, connection:
 
@@ -114,7 +115,7 @@ def fill_mlflow(database: Path, modules: tuple[ModuleRecord, ...]) -> int:
             (
                 (one.name, one.version, key, value)
                 for one in modules
-                for key, value in {**TAGS, ModuleRecord.tag: one.id}.items()
+                for key, value in {**TAGS, ModuleRecord.tag: one.id, Identity.tag: made_by}.items()
             ),
         )
         aliased = names[::10]

@@ -59,9 +59,12 @@ def _of_version(backends: Backends, reference: str, version: ModelVersion) -> Mo
             f"'{reference}' is version {version.version} of a model that modkernel did not store: "
             "use one that 'modkernel modules list' shows."
         )
-    if queries.by_id(backends.database, module_id) is None:
-        refuse_others(backends, reference, version)
-    return queries.required(backends.database, module_id)
+    try:
+        return queries.required(backends.database, module_id)
+    except NotFoundError:
+        if queries.by_id(backends.database, module_id) is None:
+            refuse_others(backends, reference, version)
+        raise
 
 
 def refuse_others(backends: Backends, reference: str, version: ModelVersion) -> None:

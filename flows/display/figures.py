@@ -64,8 +64,7 @@ def objectives_figure(reports: Sequence[tuple[str, TrainReport]]) -> bytes:
     for name, report in reports:
         epochs = [line.epoch for line in report.history]
         axes.plot(epochs, [line.objective for line in report.history], label=name)
-    axes.set(xlabel="epoch", ylabel="objective")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _mark_epochs(axes)
     axes.legend()
     return png(figure)
 
@@ -91,13 +90,11 @@ def network_figure(
     """
     curves = [objective_curve(report, name) for name, report in reports if report.history]
     across, row = WIDTH * PIXELS, round(ROW * PIXELS)
-    top = None
-    if evaluation is not None:
-        top = _opened(evaluation_figure(evaluation, tuple(classes)))
-    first = 0 if top is None else top.height
+    tops = [] if evaluation is None else [_opened(evaluation_figure(evaluation, tuple(classes)))]
+    first = sum(top.height for top in tops)
     whole = Image.new("RGB", (across, max(row, first + row * math.ceil(len(curves) / 2))), "white")
-    if top is not None:
-        whole.paste(top, (0, 0))
+    for top in tops:
+        whole.paste(top)
     for number, curve in enumerate(curves):
         whole.paste(_opened(curve), (across // 2 * (number % 2), first + row * (number // 2)))
     buffer = io.BytesIO()
@@ -127,10 +124,14 @@ def _draw_history(ax: Axes, report: TrainReport) -> None:
         own.set_ylabel("validation (its own scale)")
         lines += own.plot(*zip(*checked, strict=True), color="C1", marker=".", label="validation")
         lines.append(ax.axvline(report.best_epoch, color="grey", linestyle=":", label="kept"))
-    ax.set(xlabel="epoch", ylabel="objective")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _mark_epochs(ax)
     # What is maximised rises; the best place is slow to find.
     ax.legend(handles=lines, loc="lower right")
+
+
+def _mark_epochs(ax: Axes) -> None:
+    ax.set(xlabel="epoch", ylabel="objective")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _draw_confusion(ax: Axes, evaluation: OutputEvaluation, classes: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunTag
+from mlflow.entities import Run, RunTag, ViewType
 from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 
@@ -60,6 +60,25 @@ def find_run(
     found = all_pages(partial(client.search_runs, experiments, condition))
     fit = (run for run in found if registry is None or registry.made(run.data.tags))
     return next(fit, None)
+
+
+def own_runs(
+    client: MlflowClient,
+    registry: Identity,
+    condition: str | None = None,
+    view: int = ViewType.ACTIVE_ONLY,
+) -> tuple[Run, ...]:
+    """A registry's runs of which a condition in MLflow's language holds, in all experiments."""
+    ours = f"tags.`{MLFLOW_SOURCE_NAME}` = '{SOURCE}'"
+    asked = ours if condition is None else f"{condition} and {ours}"
+    return tuple(
+        run
+        for one in all_pages(client.search_experiments)
+        for run in all_pages(
+            partial(client.search_runs, [one.experiment_id], asked, run_view_type=view)
+        )
+        if registry.made(run.data.tags)
+    )
 
 
 def all_pages(search: Callable[..., PagedList[T]]) -> list[T]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from mlflow import MlflowClient
@@ -13,13 +12,12 @@ from mlflow.artifacts import list_artifacts
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 
 from modkernel.registry.records import Identity
 from modkernel.registry.settings import Settings
 from modkernel.registry.tracking.errors import ABSENT, UNFIT, speaks_with_mlflow
 from modkernel.registry.tracking.experiments import DELETED
-from modkernel.registry.tracking.recipe_runs import SOURCE, all_pages
+from modkernel.registry.tracking.recipe_runs import own_runs
 
 Kind = Literal["model", "run"]
 HARD_DELETE = {"model": "_hard_delete_logged_model", "run": "_hard_delete_run"}
@@ -75,20 +73,7 @@ class Remains:
     @speaks_with_mlflow
     def runs(self) -> tuple[Run, ...]:
         """Our runs that are deleted, of all experiments that are not."""
-        ours = f"tags.`{MLFLOW_SOURCE_NAME}` = '{SOURCE}'"
-        return tuple(
-            run
-            for one in all_pages(self.client.search_experiments)
-            for run in all_pages(
-                partial(
-                    self.client.search_runs,
-                    [one.experiment_id],
-                    ours,
-                    run_view_type=ViewType.DELETED_ONLY,
-                )
-            )
-            if self.registry.made(run.data.tags)
-        )
+        return own_runs(self.client, self.registry, view=ViewType.DELETED_ONLY)
 
     @speaks_with_mlflow
     def remove(self, kind: Kind, identity: str, uri: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +14,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NOTE,
-    MLFLOW_SOURCE_NAME,
 )
 
 from modkernel.registry.records import Identity
@@ -39,10 +37,10 @@ from modkernel.registry.tracking.fields import (
     params_of,
 )
 from modkernel.registry.tracking.recipe_runs import (
-    SOURCE,
     all_pages,
     create_run,
     find_run,
+    own_runs,
     resume_run,
 )
 from modkernel.spec import DatasetFacts, ModuleSpec, NetworkSpec, Spec
@@ -213,13 +211,7 @@ class Runs:
     @speaks_with_mlflow
     def search(self, condition: str) -> tuple[Run, ...]:
         """Our runs of which a condition in MLflow's language holds, in all experiments."""
-        ours = f"{condition} and tags.`{MLFLOW_SOURCE_NAME}` = '{SOURCE}'"
-        return tuple(
-            run
-            for one in all_pages(self.client.search_experiments)
-            for run in all_pages(partial(self.client.search_runs, [one.experiment_id], ours))
-            if self.registry.made(run.data.tags)
-        )
+        return own_runs(self.client, self.registry, condition)
 
     @speaks_with_mlflow
     def remove_tag(self, run_id: str, tag: str) -> None:

@@ -210,6 +210,7 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
     told = composed.json["modules"][-1]["labels_told"]
     assert told.startswith("8 labels for the output module; hidden modules saw the pairs of labels")
     assert re.search(r"gives labels of 2: '(ring|stick)' \(\d\), ", composed.err)
+    assert shown.code == 0, shown.err
     assert f"{told}. Its accuracy is not known: no test example" in " ".join(shown.out.split())
     spec = module.json["spec"]
     assert spec["classes"] == ["ring", "stick"]

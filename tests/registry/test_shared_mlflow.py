@@ -56,7 +56,8 @@ def test_what_both_have_is_there_for_each_and_one_deletes_its_own(
     assert (colleague.verify(), colleague.repair(), registry.verify()) == ((), (), ())
     for record in others:
         assert colleague.modules.fetch(record).id == record.id
-    assert colleague.networks.load(colleague.networks.resolve("net")).predict is not None
+    network = colleague.networks.load(colleague.networks.resolve("net"))
+    assert [stored.id for stored in network.stored] == [record.id for record in others]
 
 
 def test_a_run_that_another_registry_works_in_is_neither_ended_nor_gone_on_with(
