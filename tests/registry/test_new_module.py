@@ -12,7 +12,8 @@ from modkernel.data import ExampleDigests
 from modkernel.modules.stored import StoredModule, stored_weights, write_module
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.advice import evidence
-from modkernel.registry.advice.evidence import _evidence, _is_chain, gathered
+from modkernel.registry.advice.evidence import _evidence, _is_chain, _newest, gathered
+from modkernel.registry.beside.examples import SeenExamples
 from modkernel.reuse import new_module
 from modkernel.reuse.new_module import Evidence
 from modkernel.reuse.task import Task, parse_task
@@ -134,27 +135,30 @@ def test_seeds_of_one_task_count_once_and_files_are_told_apart_by_their_content(
 def test_data_that_grow_are_one_task(registry: Registry, examples: Examples) -> None:
     none = np.empty(0, np.int64)
 
-    def week(number: int, rows: range, **changes: object) -> None:
+    def week(number: int, rows: range, **changes: object) -> DatasetFacts:
         facts = FACTS.changed(name="arrays", fingerprint=f"{number}" * 64, **changes)
-        trained(registry, examples, number, f"net-{number}", facts)
         shuffled = np.random.default_rng(number).permutation(np.array(rows))
         registry.examples.remember(ExampleDigests(facts.fingerprint, shuffled, none, none))
+        return facts
+
+    weeks = [week(number, range(100 + 50 * number)) for number in range(4)]
+    for number, facts in enumerate(weeks[:2]):
+        record = trained(registry, examples, number, f"net-{number}", facts)
+    assert [one.dataset for one in gathered(registry.backends)] == ["1" * 64], "the newest"
 
     def counted() -> list[str]:
-        return [one.dataset[0] for one in gathered(registry.backends)]
+        found = [_evidence([(with_spec(record, dataset=one), REPORT)], 0.9, 3) for one in weeks]
+        kept = _newest([one for (one,) in found], SeenExamples(registry.backends))
+        return [one.fingerprint[0] for one in kept]
 
-    for number in range(4):
-        week(number, range(100 + 50 * number))
-    assert counted() == ["3"], "the newest"
-    week(4, range(130, 400))
+    assert counted() == ["3"]
+    weeks.append(week(4, range(130, 400)))
     assert counted() == ["3", "4"], "half of the smaller one's examples are not most of them"
-    week(5, range(90), classes=("cat", "dog", "other"))
+    weeks.append(week(5, range(90), classes=("cat", "dog", "other")))
     assert counted() == ["3", "4", "5"], "another task on the same examples"
-    week(6, range(90))
+    weeks.append(week(6, range(90)))
     assert counted() == ["4", "5", "6"], "a part of what was trained on before"
-    for unknown in "78":
-        facts = FACTS.changed(name="arrays", fingerprint=unknown * 64)
-        trained(registry, examples, int(unknown), f"net-{unknown}", facts)
+    weeks += [FACTS.changed(name="arrays", fingerprint=unknown * 64) for unknown in "78"]
     assert counted() == ["4", "5", "6", "7", "8"], "whose examples are not known"
 
 
