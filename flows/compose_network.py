@@ -98,7 +98,7 @@ def compose_network(
             labels=labels,
             given=found.labels,
             weights=weights if isinstance(weights, str) else None,
-            spread_over=found.spread_over,
+            unlabelled=found.unlabelled,
         )
         kept = registry.modules.joined_chain([top.id for top in tops])
         plan = Plan(below, (step,), kept=kept)

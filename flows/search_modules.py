@@ -113,7 +113,7 @@ def _finish(
         plan.info,
         spec.seed,
         spec.dataset,
-        spread_over=plan.spread_over,
+        unlabelled=plan.unlabelled,
     )
     chain = registry.modules.chain(best.record)
     network = Plan(Below.of_record(best.record), (step,), kept=chain)

@@ -300,7 +300,7 @@ def output_spec(
             choice: it takes the features of each under its own.
         labels: the only ones it is trained on, if they are given by hand.
         weights: how those of several were chosen, where held-out labels did.
-        unlabelled_fingerprint: of the data's examples without a label that labels are spread over.
+        unlabelled_fingerprint: of the examples without a label that may take part.
 
     Raises:
         InterfaceError: one of several has no features.

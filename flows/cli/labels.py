@@ -50,15 +50,26 @@ def suggest(
     output: Annotated[
         Path, typer.Option(help="CSV file to be filled in; the page lies beside it as .html.")
     ] = Path("labels.csv"),
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Labels that there are already, in a file as this command writes it (or the name "
+            "of data that it is): the examples that are chosen are others, and the new file has "
+            "both.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice.")] = 0,
     json: Json = False,
 ) -> None:
     """Suggest the K examples whose labels serve an output module best; no label is needed for it.
 
     Writes a CSV file of ids with empty cells, and an HTML page to label them in any browser.
-    'compose --labels' takes the filled file.
+    'compose --labels' takes the filled file. Of a data set in which some examples have a label,
+    those without one are chosen from, and what has a label is covered already.
 
-    --json: {file, page, module, dataset, candidates, ids, labels_told}, ids best first.
+    --json: {file, page, module, dataset, candidates, labelled, ids, labels_told}, ids best first.
     """
     from modkernel.flows.servers.prefect_env import prepare_prefect
     from modkernel.registry import Settings
@@ -76,6 +87,7 @@ def suggest(
         dataset_above(registry, top, fields, classes),
         budget,
         output.resolve(),
+        labels=labels,
         seed=seed,
         waiting=lambda: err.print("All devices are taken: waiting for one."),
     )
@@ -87,9 +99,10 @@ def suggest(
     for name, value in (options | {"image-size": image_size, "channels": channels}).items():
         if value is not None:
             command += [f"--{name}", str(value)]
+    beside = f", beside {found.labelled} that have a label" if found.labelled else ""
     out.print(
-        f"{len(found.ids)} of {found.candidates} examples chosen, best first: "
-        f"{found.labels_told}.\n"
+        f"{len(found.ids)} of {found.candidates} examples chosen, best first"
+        f"{beside}: {found.labels_told}.\n"
         f"1. Open {found.page} in a browser, label them, download the file over {output}\n"
         f"   (or fill in {output} by hand: a class beside each id).\n"
         f"2. {shlex.join(command)}",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from modkernel.flows.display.pages import filled, picture
 
 
 def label_page(
-    csv_name: str, ids: Sequence[str], shown: Sequence[str], classes: Sequence[str]
+    csv_name: str,
+    ids: Sequence[str],
+    shown: Sequence[str],
+    classes: Sequence[str],
+    given: Mapping[str, str],
 ) -> str:
     """The page as HTML.
 
@@ -22,17 +26,23 @@ def label_page(
         ids: of the examples, in the order of the CSV file.
         shown: of each example an image as `data:image/…`, or text.
         classes: to choose from; if there are none, they are named on the page.
+        given: labels by id that there are already: they come before those in the downloaded file.
     """
     items = "\n".join(
         _item(number, name, what)
         for number, (name, what) in enumerate(zip(ids, shown, strict=True))
     )
+    state = {
+        "file": csv_name,
+        "classes": list(classes),
+        "given": list(given.items()),
+    }
     values = {
         "@CSV@": escape(csv_name),
         "@COUNT@": str(len(ids)),
         "@ITEMS@": items,
         # '<' would end the script, wherever it stands.
-        "@STATE@": json.dumps({"file": csv_name, "classes": list(classes)}).replace("<", "\\u003c"),
+        "@STATE@": json.dumps(state).replace("<", "\\u003c"),
     }
     return filled("modkernel.flows.labels", values)
 

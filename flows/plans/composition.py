@@ -31,7 +31,7 @@ class Composition:
         dataset: that it is trained on.
         info: the same.
         labels: the file of labels as it was read, if there is one.
-        spread_over: fingerprint of the examples without a label that labels are spread over.
+        unlabelled: fingerprint of the examples without a label that may take part.
     """
 
     tops: tuple[ModuleRecord, ...]
@@ -39,7 +39,7 @@ class Composition:
     dataset: DatasetSpec
     info: DatasetInfo
     labels: LabelList | None
-    spread_over: str | None
+    unlabelled: str | None
 
 
 def plan_composition(
@@ -74,7 +74,7 @@ def plan_composition(
     else:
         check_whole(output)
     given = None if labels is None else datasets.check_labels(registry, whole, labels)
-    aside = datasets.check_spread(registry, whole, info, output, given)
+    aside = datasets.check_unlabelled(registry, whole, info, output, given)
     if isinstance(weights, str):
         check_labelled(info, "which weights are chosen by")
         check_saw_no_pairs(registry, tops, info)

@@ -29,7 +29,7 @@ from modkernel.plan import facts
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.tracking.markdown import plain
 from modkernel.spec import DatasetFacts, DatasetSpec, HiddenSpec, OutputSpec, pairs_from
-from modkernel.training.inputs import given_labels, given_pairs, pair_data, spread_over
+from modkernel.training.inputs import given_labels, given_pairs, pair_data, taking_part
 
 
 def describe(registry: Registry, dataset: DatasetSpec) -> DatasetInfo:
@@ -116,7 +116,7 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
         ClassError: its classes are not those of the data set, or it lacks some.
     """
     where = registry.settings.places
-    data = load_dataset(dataset, where)
+    data = load_dataset(dataset, where, unlabelled=True)
     found = given_labels(data, dataset, labels, where)
     if not data.classes:
         counts = zip(found.labels.bincount().tolist(), found.classes, strict=True)
@@ -126,15 +126,21 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
             f"Data set '{data.name}' has no classes of its own; {labels} gives labels of "
             f"{len(named)}: {listed(named)}."
         )
+    filled = len(found.rows) - found.own
     if found.empty:
         note(
-            f"{found.empty} of {found.empty + len(found.rows)} examples in {labels} have no label "
-            f"yet: the {len(found.rows)} that have one are used."
+            f"{found.empty} of {found.empty + filled} examples in {labels} have no label "
+            f"yet: the {filled} that have one are used."
+        )
+    if found.own:
+        note(
+            f"{filled} label{'s' * (filled != 1)} of {labels} and {found.own} that data set "
+            f"'{data.name}' has itself train the output module."
         )
     return found
 
 
-def check_spread(
+def check_unlabelled(
     registry: Registry,
     dataset: DatasetSpec,
     info: DatasetInfo,
@@ -144,19 +150,21 @@ def check_spread(
     """Check that labels can be spread where that is asked for.
 
     Returns:
-        The fingerprint of the set's examples without a label that they are spread over too.
+        The fingerprint of the set's examples without a label, where they may take part; see
+        `taking_part`.
 
     Raises:
         SpecError: there is no example without a label, or too many have one.
     """
-    if not output.spread_labels:
+    if not output.spread_labels and given is None:
         return None
     labels = None if given is None else len(given.rows)
     if not any(finding.kind == "unlabelled" for finding in info.findings):
-        check_spread_output(output, info, 0, labels)
+        if output.spread_labels:
+            check_spread_output(output, info, 0, labels)
         return None
     data = load_dataset(dataset, registry.settings.places, unlabelled=True)
-    return spread_over(data, output, labels)
+    return taking_part(data, output, labels)
 
 
 def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:

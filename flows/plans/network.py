@@ -38,8 +38,8 @@ def plan(registry: Registry, spec: NetworkSpec) -> Plan:
         for k, module in enumerate(hidden, start=1)
     ]
     if spec.output is not None:
-        aside = datasets.check_spread(registry, dataset, info, spec.output)
+        aside = datasets.check_unlabelled(registry, dataset, info, spec.output)
         name = f"{spec.name}.output"
-        steps.append(output_step(name, spec.output, info, seed, dataset, spread_over=aside))
+        steps.append(output_step(name, spec.output, info, seed, dataset, unlabelled=aside))
     below = below_first(info, sources[0])
     return Plan(below, tuple(steps), in_one_pass=len(hidden) if spec.in_one_pass else 0)

@@ -287,7 +287,7 @@ def _output(
         labels=changes.labels,
         given=given,
         weights=weights,
-        spread_over=datasets.check_spread(registry, dataset, info, wanted, given),
+        unlabelled=datasets.check_unlabelled(registry, dataset, info, wanted, given),
     )
 
 

@@ -194,7 +194,7 @@ def output_step(
     labels: str | None = None,
     given: LabelList | None = None,
     weights: Literal["aligned"] | None = None,
-    spread_over: str | None = None,
+    unlabelled: str | None = None,
 ) -> Step:
     """An output module, to stand on a hidden one, or on several side by side.
 
@@ -208,13 +208,13 @@ def output_step(
         labels: file of the only labels that it is trained on.
         given: what stands in that file.
         weights: how those of several modules below were chosen, where held-out labels did.
-        spread_over: fingerprint of the examples without a label that labels are spread over.
+        unlabelled: fingerprint of the examples without a label that may take part.
     """
 
     def spec_on(below: Below) -> ModuleSpec:
         assert below.modules
         on = (below.modules, below.upstream)
-        return output_spec(output, *on, info, seed, kernel, given, weights, spread_over)
+        return output_spec(output, *on, info, seed, kernel, given, weights, unlabelled)
 
     return Step(name, spec_on, dataset, labels=labels)
 

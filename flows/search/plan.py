@@ -31,14 +31,14 @@ class SearchPlan:
         info: the data.
         facts: what every module's spec says of the data.
         ends: the block that each stage ends at where its candidate does not say.
-        spread_over: fingerprint of the examples without a label that labels are spread over.
+        unlabelled: fingerprint of the examples without a label that may take part.
     """
 
     spec: SearchSpec
     info: DatasetInfo
     facts: DatasetFacts
     ends: tuple[str, ...]
-    spread_over: str | None
+    unlabelled: str | None
 
     def module(
         self,
@@ -89,7 +89,7 @@ def plan_search(registry: Registry, spec: SearchSpec) -> SearchPlan:
     info = datasets.describe(registry, spec.dataset)
     check_labelled(info, "which a search compares candidates by")
     check_output(spec.output, info)
-    aside = datasets.check_spread(registry, spec.dataset, info, spec.output)
+    aside = datasets.check_unlabelled(registry, spec.dataset, info, spec.output)
     evenly = cut(spec.backbone, [HiddenSpec()] * len(spec.stages))
     plan = SearchPlan(spec, info, facts(info), tuple(blocks[-1] for blocks in evenly), aside)
     # Many chains of candidates lead to the same shape after the same block.

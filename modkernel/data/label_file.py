@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,10 @@ class LabelList:
         rows: int64 [n], positions in the ids that the file was read with.
         labels: int64 [n], indices into `classes`.
         classes: those of the data set, or of the file where the set has none (sorted by name).
-        fingerprint: SHA-256 over the sorted ids and class names; neither the order of the file's
-            rows, nor repetition, nor empty cells, nor the file's place matters.
+        fingerprint: SHA-256 over the file's sorted ids and class names; neither the order of its
+            rows, nor repetition, nor empty cells, nor its place matters.
         empty: number of examples that the file names but gives no label.
+        own: number of labels among these that the data set has itself.
     """
 
     rows: Tensor
@@ -40,6 +41,7 @@ class LabelList:
     classes: tuple[str, ...]
     fingerprint: str
     empty: int = 0
+    own: int = 0
 
 
 def read_labels(
@@ -48,6 +50,7 @@ def read_labels(
     classes: Sequence[str],
     root: Path | str | None = None,
     held_out: Sequence[str] = (),
+    own: Tensor | None = None,
 ) -> LabelList:
     """Read a CSV file of labels: example, class name; a cell that is left empty is no label.
 
@@ -62,6 +65,8 @@ def read_labels(
         classes: of the data set; empty if it has no labels: then they are those of the file.
         root: the image folder's path, for absolute paths.
         held_out: ids of examples that are not trained on.
+        own: labels that the data set has of `ids`, int64 [N], -1 for none: they count beside the
+            file's, which hold where both have one.
 
     Raises:
         DataError: the file cannot be read, has no label, or has a row that is wrong: an unknown
@@ -71,27 +76,42 @@ def read_labels(
             fewer than two classes.
     """
     path, place = Path(path), {name: position for position, name in enumerate(ids)}
-    given, named = _given_labels(path, ids, classes, root, held_out)
-    labelled = sorted(given.items())
-    names = _classes(path, classes, set(given.values()))
+    given, named = read_named(path, ids, classes, root, held_out)
+    if not given:
+        raise DataError(f"{path} has no label: write a class after the id of some examples.")
+    known = _own_labels(ids, classes, own) | given
+    labelled = sorted(known.items())
+    names = _classes(path, classes, set(known.values()))
     number_of = {name: index for index, name in enumerate(names)}
     return LabelList(
         rows=torch.tensor([place[example] for example, _ in labelled]),
         labels=torch.tensor([number_of[label] for _, label in labelled]),
         classes=names,
-        fingerprint=hashlib.sha256(json.dumps(labelled).encode()).hexdigest(),
-        empty=named - len(labelled),
+        fingerprint=hashlib.sha256(json.dumps(sorted(given.items())).encode()).hexdigest(),
+        empty=named - len(given),
+        own=len(known) - len(given),
     )
 
 
-def _given_labels(
+def _own_labels(ids: Sequence[str], classes: Sequence[str], own: Tensor | None) -> dict[str, str]:
+    labels = [] if own is None else own.tolist()
+    return {ids[row]: classes[label] for row, label in enumerate(labels) if label >= 0}
+
+
+def read_named(
     path: Path,
     ids: Sequence[str],
     classes: Sequence[str],
-    root: Path | str | None,
-    held_out: Sequence[str],
+    root: Path | str | None = None,
+    held_out: Sequence[str] = (),
 ) -> tuple[dict[str, str], int]:
-    """The class of each labelled example, by id, and how many examples the file names."""
+    """The class of each labelled example, by id, and how many examples the file names.
+
+    Classes may lack in it, and it may hold no label yet; else it is as of `read_labels`.
+
+    Raises:
+        DataError, ClassError: see `read_labels`.
+    """
     tested = set(held_out)
     known = set(ids) | tested
     folder = None if root is None else Path(root)
@@ -130,10 +150,11 @@ def _given_labels(
     return {example: label for example, (label, _) in given.items()}, len(named)
 
 
-def blank_labels(ids: Sequence[str]) -> str:
-    """A label file to be filled in: the ids, each with an empty cell."""
+def blank_labels(ids: Sequence[str], given: Mapping[str, str] | None = None) -> str:
+    """A label file to be filled in: labels by id that there are, and ids with an empty cell."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([HEADER, *((name, "") for name in ids)])
+    rows = [HEADER, *(given or {}).items(), *((name, "") for name in ids)]
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
@@ -151,8 +172,6 @@ def _has_header(rows: Rows, known: Set[str], classes: Sequence[str]) -> bool:
 
 
 def _classes(path: Path, classes: Sequence[str], labelled: set[str]) -> tuple[str, ...]:
-    if not labelled:
-        raise DataError(f"{path} has no label: write a class after the id of some examples.")
     names = tuple(classes) or tuple(sorted(labelled))
     if len(names) < 2:
         raise ClassError(

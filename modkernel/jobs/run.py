@@ -35,10 +35,11 @@ from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training import TrainReport, train_end_to_end, train_hidden, train_output
 from modkernel.training.ground_truth import measure_ground_truth
 from modkernel.training.inputs import (
+    given_by_hand,
     given_labels,
     labelled_data,
     pair_data,
-    spread_over,
+    taking_part,
     unlabelled_examples,
 )
 from modkernel.training.output import GivenLabels
@@ -216,7 +217,9 @@ def _takes_unlabelled(job: Job) -> bool:
     """Whether training examples without a label take part, where others have one."""
     if isinstance(job, HiddenJob | TogetherJob):
         return pairs_from(job.pairs).views
-    return isinstance(job, OutputJob) and job.module.output.spread_labels
+    return isinstance(job, OutputJob) and (
+        job.module.output.spread_labels or job.labels is not None
+    )
 
 
 def _pairs(
@@ -275,7 +278,7 @@ def _output(
     module = job.module
     _check_given("labels", job.labels, module.dataset.labels_fingerprint)
     given = None if job.labels is None else _given(job, data, job.labels)
-    aside = spread_over(data, module.output, None if given is None else len(given.rows))
+    aside = taking_part(data, module.output, None if given is None else len(given.rows))
     _check_aside(data, aside, module.dataset)
     train, test, validation = labelled_data(data, given, module.output.spread_labels)
     weights, report = train_output(
@@ -285,7 +288,7 @@ def _output(
         upstream,
         validation=validation,
         given=given,
-        unlabelled=unlabelled_examples(data),
+        unlabelled=unlabelled_examples(data) if given is None else None,
         arithmetic=arithmetic,
         control=control,
         cache=_cache(job),
@@ -309,7 +312,7 @@ def _tested(job: OutputJob | GroundTruthJob, data: Dataset) -> Tensor | None:
 def _given(job: OutputJob, data: Dataset, labels: str) -> GivenLabels:
     found = given_labels(data, job.dataset, labels, job.places)
     _check_same("labels", labels, found.fingerprint, job.module.dataset.labels_fingerprint)
-    return GivenLabels(found.rows, found.labels)
+    return given_by_hand(data, found)
 
 
 def _check_given(what: str, path: str | None, planned: str | None) -> None:

@@ -4,8 +4,9 @@ Coverage before density: the examples are clustered, and a cluster's labels go t
 nearest its centre (TypiClust is of this kind: Hacohen, Dekel and Weinshall, ICML 2022, "Active
 Learning on a Budget"). Random draws leave whole classes out when labels are few; clusters of a
 good module's features are classes, or parts of them. Labels are shared out so that each stands
-for about as many examples: what lies between the classes makes small clusters, whose labels
-mislead more than they help. `benchmarks/label_advice.py` has the figures.
+for about as many examples, and labels that there are already count for their clusters: what lies
+between the classes makes small clusters, whose labels mislead more than they help.
+`benchmarks/label_advice.py` has the figures.
 """
 
 from __future__ import annotations
@@ -37,16 +38,20 @@ BLOCK = 4096
 """Examples whose distances to all centres are held at once."""
 
 
-def suggest_labels(features: Tensor, budget: int, seed: int = 0) -> Tensor:
+def suggest_labels(
+    features: Tensor, budget: int, seed: int = 0, labelled: Tensor | None = None
+) -> Tensor:
     """Choose the examples to label, best first.
 
     Any first part of the answer is a sensible choice too: its p examples are the middles of the
-    largest clusters of the p coarsest groups of clusters.
+    largest clusters of the p coarsest groups of clusters; beside labels that there are already, of
+    the p clusters in which most examples stand behind a label.
 
     Args:
         features: φ of N unlabelled examples, float [N, d]; rows are brought to unit length.
         budget: how many to choose.
         seed: of the sample and of k-means; the same seed gives the same choice.
+        labelled: φ of examples that have a label, float [M, d].
 
     Returns:
         int64 [budget], different positions in [0, N).
@@ -55,21 +60,27 @@ def suggest_labels(features: Tensor, budget: int, seed: int = 0) -> Tensor:
         LabelBudgetError: a budget below 1, or above N.
         DataError: features that are not finite, or no matrix of them.
     """
-    if features.ndim != 2 or not torch.isfinite(features).all():
+    known = features[:0] if labelled is None else labelled
+    if features.ndim != 2 or not all(torch.isfinite(part).all() for part in (features, known)):
         raise DataError(
             "Choosing labels takes finite features, one row per example: train the module "
             "again with a lower learning_rate, or use another one."
         )
     check_budget(budget, len(features))
-    phi = unit_rows(features.detach().float().cpu())
+    phi = unit_rows(torch.cat((features, known)).detach().float().cpu())
+    labels = budget + len(known)
     generator = generator_for("suggest labels", seed)
     sample = phi[torch.randperm(len(phi), generator=generator)[:SAMPLE]]
-    wanted = max(min(budget, OWN), math.ceil(SHARE * budget))
+    wanted = max(min(labels, OWN), math.ceil(SHARE * labels))
     centres = _centres(sample, min(wanted, CLUSTERS, len(sample)), generator)
-    cluster, distance = _nearest(phi, centres)
-    sizes = torch.bincount(cluster, minlength=len(centres))
-    shared = _share(sizes.tolist(), budget)
+    nearest, distance = _nearest(phi, centres)
+    sizes = torch.bincount(nearest, minlength=len(centres))
+    cluster, others = nearest.split((len(features), len(known)))
+    taken = torch.bincount(others, minlength=len(centres))
+    shared = _share(sizes.tolist(), taken.tolist(), budget)
     members = {number: _members(cluster, distance, number) for number in sorted(set(shared))}
+    if len(known):
+        return torch.tensor([members[number].pop(0) for number in shared])
     first = torch.tensor([members[number].pop(0) for number in members])
     order = _coarse_to_fine(phi[first], sizes[list(members)])
     seen: set[int] = set()
@@ -111,16 +122,26 @@ def _nearest(phi: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([part.indices for part in found]), torch.cat([part.values for part in found])
 
 
-def _share(sizes: Sequence[int], budget: int) -> list[int]:
-    """The cluster of each label in turn: where most examples stand behind one (D'Hondt)."""
-    queue = [(-float(size), number, 1) for number, size in enumerate(sizes) if size]
+def _share(sizes: Sequence[int], taken: Sequence[int], budget: int) -> list[int]:
+    """The cluster of each label in turn: where most examples stand behind one (D'Hondt).
+
+    Args:
+        sizes: examples of each cluster.
+        taken: those of them that have a label.
+        budget: further labels.
+    """
+    queue = [
+        (-size / (had + 1), number, had + 1)
+        for number, (size, had) in enumerate(zip(sizes, taken, strict=True))
+        if had < size
+    ]
     heapq.heapify(queue)
     shared: list[int] = []
     while len(shared) < budget:
-        _, number, taken = heapq.heappop(queue)
+        _, number, has = heapq.heappop(queue)
         shared.append(number)
-        if taken < sizes[number]:
-            heapq.heappush(queue, (-sizes[number] / (taken + 1), number, taken + 1))
+        if has < sizes[number]:
+            heapq.heappush(queue, (-sizes[number] / (has + 1), number, has + 1))
     return shared
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -92,12 +94,23 @@ def given_pairs(data: Dataset, spec: DatasetSpec, pairs: str, where: DataPlaces)
 def given_labels(data: Dataset, spec: DatasetSpec, labels: str, where: DataPlaces) -> LabelList:
     """The labels that a file gives of a data set's training part; see `given_pairs`.
 
+    Where the data set was loaded with examples without a label, the file may name these as well,
+    and labels of the training split count beside those of the file. Rows are positions in the
+    training part and, from its length on, in those without a label.
+
     Raises:
         DataError, ClassError: there is no such file, or see `read_labels`.
     """
     root = None if spec.path is None else where.at(spec.path)
-    part = data.training_part()
-    return read_labels(where.find(labels, "labels"), part.ids, data.classes, root, data.test.ids)
+    ids, path = ids_to_label(data), where.find(labels, "labels")
+    own = None if data.unlabelled is None else _padded(data.train.labels, len(ids))
+    return read_labels(path, ids, data.classes, root, data.test.ids, own)
+
+
+def ids_to_label(data: Dataset) -> Sequence[str]:
+    """Ids that a file of labels may name: of the training part, and of those without a label."""
+    ids = data.training_part().ids
+    return ids if data.unlabelled is None else [*ids, *data.unlabelled.ids]
 
 
 def listed_pairs(
@@ -197,30 +210,39 @@ def _listed(table: PairList | None, first: int, end: int) -> tuple[Tensor, Tenso
     return table.i[rows] - first, table.j[rows] - first, table.same[rows]
 
 
-def spread_over(data: Dataset, output: OutputSpec, given: int | None) -> str | None:
-    """Fingerprint of the examples without a label in a data set that labels are spread over.
+def taking_part(data: Dataset, output: OutputSpec, given: int | None) -> str | None:
+    """Fingerprint of a data set's examples without a label, where an output module may take them.
 
-    None where there are none of them, or where labels are not spread: those of examples whose
-    labels are not used are known by the data set's own fingerprint.
+    It does where labels are spread, and where a file gives labels, which may be theirs. None where
+    there are none of them: examples whose labels are not used are known by the set's own
+    fingerprint.
 
     Args:
         data: loaded with its unlabelled examples.
         output: how the output module is trained.
-        given: labels of a file, if it is trained on one.
+        given: labels by a file, if it is trained on one, with those of the set that count beside.
 
     Raises:
-        SpecError: there is no example without a label, or too many have one.
+        SpecError: labels are to be spread, and there is no example without one, or too many have
+            one.
     """
-    if not output.spread_labels:
+    if output.spread_labels:
+        unlabelled = 0 if data.unlabelled is None else len(data.unlabelled)
+        check_spread_output(output, data.info(), unlabelled, given)
+    elif given is None:
         return None
-    unlabelled = 0 if data.unlabelled is None else len(data.unlabelled)
-    check_spread_output(output, data.info(), unlabelled, given)
     return data.unlabelled_fingerprint
 
 
 def unlabelled_examples(data: Dataset) -> ExampleSource | None:
     """The training examples without a label that a data set was loaded with; none: of none."""
     return None if data.unlabelled is None else data.unlabelled.examples
+
+
+def given_by_hand(data: Dataset, found: LabelList) -> GivenLabels:
+    """What an output module is trained on by a file of labels, as `given_labels` has read it."""
+    known = None if data.unlabelled is None or data.train.labels is None else len(data.train)
+    return GivenLabels(found.rows, found.labels, known)
 
 
 def labelled_data(
@@ -230,8 +252,9 @@ def labelled_data(
 
     Args:
         data: the loaded data set.
-        given: labels given by hand, which may be of the validation part too: then the training
-            examples are those of both parts.
+        given: labels given by hand, which may be of the validation part too, and of examples
+            without a label: then the training examples are those of both parts and, without any
+            label but the given ones, those without a label.
         spread: whether they are spread over the other examples, so that all are trained on.
     """
     test = data.test.labels if len(data.test) else None
@@ -241,10 +264,16 @@ def labelled_data(
     used = data.borrowed if given is None else torch.cat((given.rows, data.borrowed))
     used = rows if spread and given is not None else used
     trained = torch.isin(rows, used).nonzero()[:, 0]
+    learnt = LabelledData(train.examples, train.labels, "train")
     if given is not None:
-        train = data.training_part()
+        part = data.training_part()
+        learnt = LabelledData(part.examples, part.labels, TRAINING_PART)
+        if data.unlabelled is not None:
+            examples = join_sources(part.examples, data.unlabelled.examples)
+            name = f"{TRAINING_PART}, and without a label {data.unlabelled_fingerprint}"
+            learnt = LabelledData(examples, None, name)
     return (
-        LabelledData(train.examples, train.labels, "train" if given is None else TRAINING_PART),
+        learnt,
         None if test is None else LabelledData(data.test.examples, test, "test"),
         LabelledData(validation.examples, validation.labels, trained=trained),
     )

@@ -26,7 +26,7 @@ from modkernel.spec.group import GroupSpec
 from modkernel.system.files import replace_file
 from modkernel.system.precision import Arithmetic, choose_arithmetic
 from modkernel.training.hidden import train_hidden
-from modkernel.training.inputs import labelled_data, pair_data, spread_over, unlabelled_examples
+from modkernel.training.inputs import labelled_data, pair_data, taking_part, unlabelled_examples
 from modkernel.training.output import train_output
 from modkernel.training.pair_data import PairData
 from modkernel.training.parallel.ranks import ALONE, Ranks
@@ -113,7 +113,7 @@ def _train(
             f"Data set '{data.name}' has changed while this training was planned, or its loader "
             "gives other examples every time: have it give the same ones, and run this again."
         )
-    aside = None if spec.output is None else spread_over(data, spec.output, given=None)
+    aside = None if spec.output is None else taking_part(data, spec.output, given=None)
     placed = place_dataset(data, choose_arithmetic(device).device)
     work = _Folder(folder, placed, device, control, ranks)
     train, validation, known = pair_data(work.data, spec.dataset, spec.pairs, places)

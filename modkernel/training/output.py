@@ -47,6 +47,9 @@ class GivenLabels:
 
     rows: Tensor
     labels: Tensor
+    known: int | None = None
+    """Examples whose labels hidden modules may have seen, where these are not all labels of the
+    training examples."""
 
 
 def train_output(
@@ -102,6 +105,7 @@ def train_output(
         SettingsError: there is no room for the features, see `compute_features`.
     """
     output, names = _check(spec, train, given)
+    known_count = None if given is None else given.known
     chain = arithmetic.place(frozen_upstream(spec, upstream))
     kernel = spec.interface.kernel
     extractor = make_extractor(chain, kernel, train.examples, spec.seed, arithmetic)
@@ -134,7 +138,7 @@ def train_output(
         rows, labels, reached = spread.rows, spread.labels, spread.reached[0]
     unsaved = replace(control, checkpoints=None)
     fit = fit_heads(fitted, labels, rows, len(names), output, spec.seed, unsaved)
-    known_labels = None if train.split == TRAINING_PART else every.shape[1]
+    known_labels = None if train.split == TRAINING_PART else known_count or every.shape[1]
     below = [one.spec for one in upstream]
     weighed = spec.kind == "output" and spec.weights is not None
     saw = hidden_saw(below, spec.dataset.fingerprint, known_labels, weighed)

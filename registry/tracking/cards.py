@@ -265,12 +265,20 @@ def _data(spec: ModuleSpec) -> str:
     if facts.pairs is not None and facts.pairs_fingerprint is None:
         lines.append(VIEWS_TOLD[facts.pairs])
     if facts.unlabelled_fingerprint is not None:
-        part = "got labels by spreading" if spec.kind == "output" else "took part by their views"
-        lines.append(f"Examples without a label {part}.")
+        lines.append(f"Examples without a label {_took_part(spec)}.")
     if facts.pairs_fingerprint is not None:
         told = "Pairs from a file" if facts.pairs is None else BOTH_TOLD
         lines.append(f"{told}, fingerprint `{facts.pairs_fingerprint}`.")
     return " ".join(lines)
+
+
+def _took_part(spec: ModuleSpec) -> str:
+    """What the examples of a set that have no label, where others have one, were for."""
+    if spec.kind != "output":
+        return "took part by their views"
+    given = "may have one in the file" if spec.dataset.labels_fingerprint is not None else ""
+    spread = "got labels by spreading" if spec.output.spread_labels else ""
+    return ", others ".join(filter(None, (given, spread)))
 
 
 def _training(record: ModuleRecord, report: TrainReport) -> Iterator[str]:
@@ -328,7 +336,9 @@ def asking(spec: ModuleSpec) -> str:
 def _labels(spec: OutputModuleSpec) -> str:
     spread = ", spread over examples without one" * spec.output.spread_labels
     if spec.dataset.labels_fingerprint is not None:
-        return f"a file of labels{spread}"
+        own = "all labels and a file of further ones"
+        told = "a file of labels" if spec.dataset.unlabelled_fingerprint is None else own
+        return f"{told}{spread}"
     per_class = spec.output.labels_per_class
     if per_class is None:
         return f"all labels{spread}"

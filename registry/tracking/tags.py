@@ -108,7 +108,10 @@ def labels_of(spec: ModuleSpec) -> str:
     """On which labels a module was trained; empty where that is not known."""
     if isinstance(spec, OutputModuleSpec):
         count, listed = spec.output.labels_per_class, spec.dataset.labels_fingerprint is not None
-        labels = "a file of labels" if listed else "all" if count is None else f"{count} per class"
+        labels = "all" if count is None else f"{count} per class"
+        if listed:
+            own = spec.dataset.unlabelled_fingerprint is not None
+            labels = f"{'all and ' * own}a file of labels"
         return f"{labels}{', spread' * spec.output.spread_labels}"
     if spec.kind == "imported":
         return ""

@@ -9,6 +9,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,19 +224,56 @@ def test_a_folder_without_labels_is_labelled_and_its_images_predicted(
 
 
 @pytest.mark.usefixtures("modkernel")
-def test_a_set_of_which_some_have_labels_is_refused(tmp_path: Path) -> None:
+def test_the_rest_of_a_set_is_labelled_of_which_some_have_a_label(tmp_path: Path) -> None:
     digits = load_digits()
-    labels = np.where(np.arange(len(digits.target)) % 2, digits.target, -1)
+    labels = np.where(np.arange(len(digits.target)) % 20, -1, digits.target)
     arrays = npz(tmp_path / "half.npz", x=(digits.images * 15).astype(np.uint8), y=labels)
     half = DatasetSpec(name="arrays", path=str(arrays), unlabelled=-1)
     store_modules(open_registry(), SMALL.changed(name="half", dataset=half))
-    asked = run_here(
-        *("labels", "suggest", "--module", "half.hidden-1", "--budget", "3"),
-        *("--output", str(tmp_path / "labels.csv")),
+    has = {str(row) for row in range(0, len(labels), 20)}
+
+    def ask(path: Path, *options: str) -> Any:
+        asked = run_here(
+            *("labels", "suggest", "--module", "half.hidden-1", "--budget", "12"),
+            *("--output", str(path), "--json", *options),
+        )
+        assert asked.code == 0, asked.err
+        return asked.json
+
+    path, more = tmp_path / "labels.csv", tmp_path / "more.csv"
+    first = ask(path)
+    own = first["labelled"]
+    assert 50 < own < len(has)
+    assert not has & set(first["ids"])
+    assert len(labels) - len(has) - 50 < first["candidates"] <= len(labels) - len(has)
+    assert first["labels_told"].startswith(f"{own + 12} labels for the output module; ")
+    fill(path, truth)
+    second = ask(more, "--labels", str(path))
+    assert (second["labelled"], second["candidates"]) == (own + 12, first["candidates"] - 12)
+    assert not set(second["ids"]) & {*first["ids"], *has}
+    assert more.read_text().startswith(path.read_text())
+    assert [line for line in more.read_text().splitlines() if line.endswith(",")] == [
+        f"{name}," for name in second["ids"]
+    ]
+    plain, by_hand, again = (
+        run_here("compose", "half.hidden-1", "--name", name, "--json", *options)
+        for name, options in (
+            ("plain", ()),
+            ("by-hand", ("--labels", str(path))),
+            ("again", ("--labels", str(more))),
+        )
     )
-    assert (asked.code, asked.out) == (1, "")
-    assert "have no label beside" in asked.err
-    assert not (tmp_path / "labels.csv").exists()
+    assert by_hand.code == 0, by_hand.err
+    assert f"12 labels of {path} and {own} that data set 'arrays' has itself train" in by_hand.err
+    assert by_hand.json["evaluation"]["labels"] == own + 12
+    assert plain.json["evaluation"]["labels"] == own
+    told = f"{own + 12} labels for the output module; hidden modules saw the pairs of {own} labels"
+    assert by_hand.json["modules"][-1]["labels_told"] == first["labels_told"] == told
+    assert again.json["trained_modules"] == 0, "blank cells are no labels"
+    page = open_registry().backends.client.get_model_version("by-hand.output", "1")
+    assert page.tags["labels"] == "all and a file of labels"
+    assert "on all labels and a file of further ones" in page.description
+    assert "without a label may have one in the file" in page.description
 
 
 @pytest.mark.browser

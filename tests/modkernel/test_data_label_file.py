@@ -7,10 +7,12 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modkernel.data import LabelList, blank_labels, read_labels
+from modkernel.data.label_file import read_named
 from modkernel.errors import ClassError, DataError
 
 IDS = ("0", "1", "2", "3", "a, b", 'with "quotes"')
@@ -128,3 +130,20 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_blank_labels_name_each_example_with_an_empty_cell(ids: list[str]) -> None:
     rows = list(csv.reader(io.StringIO(blank_labels(ids))))
     assert rows == [["id", "label"], *([name, ""] for name in ids)]
+
+
+def test_labels_of_the_set_count_beside_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("0,dog\n1,\n3,cat\n")
+    own = torch.tensor([0, -1, 1, -1, -1, -1])
+    found = read_labels(path, IDS, CLASSES, own=own)
+    assert by_id(found) == {"0": "dog", "2": "dog", "3": "cat"}
+    assert (found.own, found.empty) == (1, 1)
+    assert found.fingerprint == read_labels(path, IDS, CLASSES).fingerprint
+
+
+def test_a_blank_file_begins_with_the_labels_that_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(blank_labels(["1", "2"], {"a, b": "dog"}))
+    assert path.read_text() == 'id,label\n"a, b",dog\n1,\n2,\n'
+    assert read_named(path, IDS, CLASSES) == ({"a, b": "dog"}, 3)

@@ -124,3 +124,40 @@ def test_features_that_are_not_finite_are_refused(wrong: float) -> None:
         suggest_labels(features, 2)
     with pytest.raises(DataError, match="one row per example"):
         suggest_labels(torch.ones(10), 2)
+
+
+@settings(max_examples=10)
+@given(st.integers(2, 12), st.data())
+def test_clusters_that_have_a_label_need_none(count: int, data: st.DataObject) -> None:
+    features, member = clusters(count, data.draw(st.integers(0, 999)))
+    covered = data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=count - 1))
+    has = torch.zeros(len(member), dtype=torch.bool)
+    for number in covered:
+        has[data.draw(st.sampled_from((member == number).nonzero().flatten().tolist()))] = True
+    chosen = suggest_labels(features[~has], count - len(covered), 0, features[has])
+    found = member[~has][chosen].tolist()
+    assert sorted(found) == sorted(set(range(count)) - covered)
+
+
+def test_labels_that_there_are_count_for_their_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60, 30 and 10 examples, ten labels are for 6, 3 and 1, whichever came first."""
+    monkeypatch.setattr(label_choice, "CLUSTERS", 3)
+    member = torch.repeat_interleave(torch.arange(3), torch.tensor([60, 30, 10]))
+    features = torch.eye(3, 6)[member] + 0.01 * torch.randn(
+        100, 6, generator=torch.Generator().manual_seed(1)
+    )
+    has = torch.zeros(100, dtype=torch.bool)
+    has[[0, 1, 2, 99]] = True
+    chosen = suggest_labels(features[~has], 6, 0, features[has])
+    assert torch.bincount(member[~has][chosen], minlength=3).tolist() == [3, 3, 0]
+    assert sorted(member[~has][chosen[:2]].tolist()) == [1, 1], "30 a label stand behind none"
+    first = suggest_labels(features[~has], 6, 0, features[has])
+    assert torch.equal(first, chosen)
+
+
+def test_a_cluster_whose_examples_all_have_a_label_is_given_none() -> None:
+    features = torch.eye(3, 6)[torch.arange(9) % 3] + 0.01 * torch.randn(
+        9, 6, generator=torch.Generator().manual_seed(1)
+    )
+    chosen = suggest_labels(features[torch.arange(9) % 3 > 0], 6, 0, features[::3])
+    assert sorted(chosen.tolist()) == list(range(6))

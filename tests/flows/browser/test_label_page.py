@@ -35,7 +35,7 @@ def fill_and_download(page: Page, folder: Path) -> list[list[str]]:
 @pytest.mark.browser
 def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "labels.html"
-    path.write_text(label_page("labels.csv", HOSTILE, ["1, 2"] * len(HOSTILE), HOSTILE))
+    path.write_text(label_page("labels.csv", HOSTILE, ["1, 2"] * len(HOSTILE), HOSTILE, {}))
     asked: list[str] = []
     with fresh_page(browser, tmp_path) as (page, _):
         page.on("request", lambda request: asked.append(request.url))
@@ -58,25 +58,29 @@ def test_classes_are_named_on_the_page_where_there_are_none(
 ) -> None:
     ids = [f"{number}.png" for number in range(5)]
     path = tmp_path / "labels.html"
-    path.write_text(label_page("labels.csv", ids, ["text"] * 5, ()))
+    path.write_text(
+        label_page("labels.csv", ids, ["text"] * 5, (), {"earlier.png": "1 cat", "e, 2": "emu"})
+    )
     with fresh_page(browser, tmp_path) as (page, _):
         page.goto(path.as_uri())
         new = page.get_by_placeholder("Name of a new class")
+        assert page.locator(".class").count() == 2, "those that were named before"
         for name in ("1 cat", "dog", " dog "):  # A digit in a name picks no class.
             new.click()
             page.keyboard.type(name)
             page.keyboard.press("Enter")
-        assert page.locator(".class").count() == 2
+        assert page.locator(".class").count() == 3
         page.keyboard.press("1")
         rows = fill_and_download(page, tmp_path)
-    assert [label for _, label in rows[1:]] == ["1 cat", "dog", "dog", "1 cat", ""]
+    assert rows[1:3] == [["earlier.png", "1 cat"], ["e, 2", "emu"]]
+    assert [label for _, label in rows[3:]] == ["1 cat", "dog", "dog", "1 cat", ""]
 
 
 @pytest.mark.browser
 def test_many_classes_have_numbers_of_two_digits(browser: Browser, tmp_path: Path) -> None:
     ids, classes = ["a", "b", "c", "d"], [f"class {number}" for number in range(1, 26)]
     path = tmp_path / "labels.html"
-    path.write_text(label_page("labels.csv", ids, ["text"] * 4, classes))
+    path.write_text(label_page("labels.csv", ids, ["text"] * 4, classes, {}))
     with fresh_page(browser, tmp_path) as (page, _):
         page.goto(path.as_uri())
         for key in ("1", "7", "2", "Enter", "9", "2", "5"):
