@@ -18,7 +18,11 @@ __all__ = ["main", "program"]
 def program() -> None:
     """The installed program `modkernel`, which has the process to itself."""
     collect_seldom()
-    main()
+    try:
+        main()
+    finally:
+        # All is stored. Another Ctrl-C, while threads end, would print a traceback out of them.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def main() -> None:

@@ -147,6 +147,25 @@ def test_ctrl_c_ends_a_command(up: Up) -> None:
     check_stopped(up.home, "ctrl-c")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", [0.3, 0.7, 1.2])
+def test_a_second_signal_leaves_no_run_open(up: Up, number: signal.Signals, after: float) -> None:
+    """It comes while the first one's checkpoint is written, or while the process ends."""
+    name = f"twice-{number}-{round(10 * after)}"
+    with training_on(up, endless(name)) as process:
+        its = descendants(process.pid)
+        process.send_signal(number)
+        time.sleep(after)
+        process.send_signal(number)
+        told = what_it_said(process)
+        wait_until(lambda: not its & processes().keys(), STOP_SECONDS, "every process has ended")
+    assert process.returncode in (128 + number, -number)
+    assert "the same command resumes" in told
+    assert "Traceback" not in told
+    check_stopped(up.home, name)
+
+
 def check_interrupted(status: int, number: signal.Signals, told: str, name: str) -> None:
     """What a command says, and ends with, that a signal has ended."""
     assert status == 128 + number
