@@ -44,9 +44,9 @@ def leave_out_unlabelled(pool: Pool, name: str | None) -> Pool:
     text = (
         f"{count} of the {len(labels)} examples have no label"
         f"{'' if name is None else f' (or {name!r}, which stands for none)'}: they take no part in "
-        "training, validation and testing; with 'pairs: views' or 'views+labels', their views do "
-        "in the training of hidden modules, and 'spread_labels' gives them labels for the output "
-        "module."
+        "training, validation and testing, but by their views in hidden modules with 'pairs: "
+        "views' or 'views+labels', and in output modules where 'spread_labels' or a file of labels "
+        "gives them some."
     )
     alone = pool.train[labels[pool.train] < 0]
     aside = Unlabelled([pool.ids[i] for i in alone.tolist()], take(pool.examples, alone))

@@ -96,8 +96,10 @@ def check_budget(budget: int, candidates: int) -> None:
     """Check that so many examples can be chosen.
 
     Raises:
-        LabelBudgetError: a budget below 1, or above the number of candidates.
+        LabelBudgetError: a budget below 1, or above the number of candidates, or none of them.
     """
+    if not candidates:
+        raise LabelBudgetError("Every example has a label: there is none to choose.")
     if not 1 <= budget <= candidates:
         raise LabelBudgetError(
             f"A budget of {budget} labels for {candidates} examples: use 1 to {candidates}."

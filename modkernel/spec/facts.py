@@ -26,7 +26,7 @@ class DatasetFacts(Spec):
         None,
         exclude_if=lambda value: value is None,
         description="Of the set's examples without a label: a hidden module compared their views, "
-        "or an output module's labels were spread over them.",
+        "an output module's labels were spread over them, or its file of labels may name them.",
     )
     labels_fingerprint: str | None = Field(
         None,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -96,15 +99,24 @@ def given_labels(data: Dataset, spec: DatasetSpec, labels: str, where: DataPlace
 
     Where the data set was loaded with examples without a label, the file may name these as well,
     and labels of the training split count beside those of the file. Rows are positions in the
-    training part and, from its length on, in those without a label.
+    training part and, from its length on, in those without a label. The fingerprint holds then what
+    these examples are: that of the data set, which tells its other ids apart, does not know them.
 
     Raises:
         DataError, ClassError: there is no such file, or see `read_labels`.
     """
     root = None if spec.path is None else where.at(spec.path)
     ids, path = ids_to_label(data), where.find(labels, "labels")
-    own = None if data.unlabelled is None else _padded(data.train.labels, len(ids))
-    return read_labels(path, ids, data.classes, root, data.test.ids, own)
+    tested, aside = data.test.ids, data.unlabelled
+    if aside is None:
+        return read_labels(path, ids, data.classes, root, tested)
+    own = _padded(data.train.labels, len(ids))
+    found = read_labels(path, ids, data.classes, root, tested, own)
+    named = found.rows[found.rows >= len(ids) - len(aside)] - (len(ids) - len(aside))
+    assert aside.digests is not None  # As of all examples that are loaded.
+    contents = aside.digests[named].tolist()
+    fingerprint = hashlib.sha256(json.dumps([found.fingerprint, *contents]).encode()).hexdigest()
+    return replace(found, fingerprint=fingerprint)
 
 
 def ids_to_label(data: Dataset) -> Sequence[str]:

@@ -116,6 +116,11 @@ def test_a_budget_that_cannot_be_is_refused(budget: int) -> None:
         suggest_labels(torch.randn(10, 3), budget)
 
 
+def test_where_every_example_has_a_label_there_is_none_to_choose() -> None:
+    with pytest.raises(LabelBudgetError, match="Every example has a label"):
+        suggest_labels(torch.empty(0, 3), 1, labelled=torch.randn(4, 3))
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_features_that_are_not_finite_are_refused(wrong: float) -> None:
     features = torch.ones(10, 3)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modkernel.control import never_stop, no_progress
-from modkernel.data import DataPlaces, Dataset, LabelList, Resident, load_dataset
+from modkernel.data import DataPlaces, Dataset, LabelList, Resident, load_dataset, read_labels
 from modkernel.errors import DataError
 from modkernel.jobs.run import run_job
 from modkernel.modules.stored import StoredModule
@@ -77,8 +77,8 @@ def below(tmp_path: Path) -> StoredModule:
     return train_network(spec, tmp_path / "net", places(tmp_path), device="cpu").modules[0]
 
 
-def loaded(folder: Path) -> tuple[DatasetSpec, DataPlaces, Dataset]:
-    spec, where = partly(folder), places(folder)
+def loaded(folder: Path, change: float = 0) -> tuple[DatasetSpec, DataPlaces, Dataset]:
+    spec, where = partly(folder, change), places(folder)
     return spec, where, load_dataset(spec, where, unlabelled=True)
 
 
@@ -133,6 +133,20 @@ def test_classes_that_the_file_lacks_are_the_sets_own(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(f"id,label\n{lefts[0]},\n")
     with pytest.raises(DataError, match="has no label: write a class"):
         given_labels(data, spec, str(tmp_path / "labels.csv"), where)
+
+
+def test_the_fingerprint_holds_which_examples_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, NEW[-3:])
+
+    def fingerprint(path: Path) -> str:
+        spec, where, data = loaded(tmp_path)
+        return given_labels(data, spec, str(path), where).fingerprint
+
+    before = fingerprint(path)
+    assert before == fingerprint(write(tmp_path, NEW[:-4:-1]))
+    assert before != read_labels(path, [str(row) for row in NEW], NAMES).fingerprint, "these alone"
+    spec, where, data = loaded(tmp_path, change=1)
+    assert given_labels(data, spec, str(path), where).fingerprint != before
 
 
 @pytest.mark.parametrize("spread", [False, True])
