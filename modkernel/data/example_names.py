@@ -53,6 +53,6 @@ def known_id(
                 if below in known:
                     return below
     raise DataError(
-        f"{path}, row {number}, names the example '{name}', which is none of those that the data set "
-        f"trains or tests on: name examples by their ids, such as '{example}'."
+        f"{path}, row {number}, names the example '{name}', which is none of those that the data "
+        f"set trains or tests on: name examples by their ids, such as '{example}'."
     )

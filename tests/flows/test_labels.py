@@ -255,10 +255,9 @@ def test_the_rest_of_a_set_is_labelled_of_which_some_have_a_label(tmp_path: Path
     assert [line for line in more.read_text().splitlines() if line.endswith(",")] == [
         f"{name}," for name in second["ids"]
     ]
-    plain, by_hand, again = (
+    by_hand, again = (
         run_here("compose", "half.hidden-1", "--name", name, "--json", *options)
         for name, options in (
-            ("plain", ()),
             ("by-hand", ("--labels", str(path))),
             ("again", ("--labels", str(more))),
         )
@@ -266,7 +265,6 @@ def test_the_rest_of_a_set_is_labelled_of_which_some_have_a_label(tmp_path: Path
     assert by_hand.code == 0, by_hand.err
     assert f"12 labels of {path} and {own} that data set 'arrays' has itself train" in by_hand.err
     assert by_hand.json["evaluation"]["labels"] == own + 12
-    assert plain.json["evaluation"]["labels"] == own
     told = f"{own + 12} labels for the output module; hidden modules saw the pairs of {own} labels"
     assert by_hand.json["modules"][-1]["labels_told"] == first["labels_told"] == told
     assert again.json["trained_modules"] == 0, "blank cells are no labels"

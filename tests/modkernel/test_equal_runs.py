@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RUNS = 200
 """A difference in one of fifty runs stays unseen once in 57 times (0.98 to the power of 200)."""
-FEW = 12
-"""In every run of the tests: one of fifty is seen in one of five of those."""
+FEW = 8
+"""In every run of the tests: one of fifty is seen in one of seven of those."""
 SMALL = ("--steps", "2", "--batch", "24", "--side", "8", "--width", "16")
 
 
