@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, literal, null, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from modkernel.registry.records import ModuleRecord, Record
 from modkernel.registry.sql import queries
 from modkernel.registry.sql.engine import Database
-from modkernel.registry.sql.tables import ModuleRow, TraitRow
+from modkernel.registry.sql.tables import ModuleRow, TraitRow, utc_now
 from modkernel.spec import ModuleSpec, Shape
 
 CHARACTERS = 255
@@ -165,12 +165,11 @@ def _newest_first(
     for trait, value in asked:
         if (trait, value) != rarest:
             other = aliased(TraitRow)
-            has = other.module_id == age[1], other.trait == trait
-            has_it = select(other.module_id).where(*has, _without_index(other.value) == value)
-            where.append(has_it.exists())
+            has_it = other.module_id == age[1], other.trait == trait, other.value == value
+            where.append(_is_there(select(other.module_id).where(*has_it)))
     if rarest is not None:  # Last: the modules' rows are the slowest to come by.
-        module = select(ModuleRow.id).where(ModuleRow.id == TraitRow.module_id, *of_module)
-        where.append(module.exists())
+        is_of = ModuleRow.id == TraitRow.module_id
+        where.append(_is_there(select(ModuleRow.id).where(is_of, *of_module)))
     if query.since is not None:
         where.append(age[0] >= query.since)
     if query.before is not None:
@@ -183,31 +182,35 @@ def _newest_first(
 def _rarest(
     session: Session, asked: Sequence[tuple[str, str]], accuracy: float | None
 ) -> tuple[tuple[str, str] | None, bool]:
-    """The trait that fewest modules have, or that the accuracy is what fewest reach."""
-    having = [
-        select(TraitRow.module_id).where(TraitRow.trait == trait, TraitRow.value == value)
-        for trait, value in asked
-    ]
-    if accuracy is not None:
-        having.append(select(ModuleRow.id).where(ModuleRow.accuracy >= accuracy))
-    elif len(having) < 2:
+    """The trait that fewest modules have, or whether fewest reach the accuracy.
+
+    Of traits that more than `FEW` modules have, the one whose newest `FEW` reach back furthest.
+    """
+    if accuracy is None and len(asked) < 2:
         return (asked[0] if asked else None), False
-    counts = session.execute(
-        select(
-            *(
-                select(func.count()).select_from(one.limit(FEW).subquery()).scalar_subquery()
-                for one in having
-            )
-        )
-    ).one()
-    first = min(range(len(counts)), key=lambda place: counts[place])
+    counts = []
+    for place, (trait, value) in enumerate(asked):
+        having = select(TraitRow.created_at).where(TraitRow.trait == trait, TraitRow.value == value)
+        newest = having.order_by(TraitRow.created_at.desc()).limit(FEW).subquery()
+        counts.append(select(literal(place), func.count(), func.min(newest.c.created_at)))
+    if accuracy is not None:  # Their ages stand in rows that are slow to come by.
+        reaching = select(ModuleRow.id).where(ModuleRow.accuracy >= accuracy).limit(FEW).subquery()
+        counts.append(select(literal(len(asked)), func.count(), null()).select_from(reaching))
+    now = utc_now()
+    found = session.execute(union_all(*counts)).all()
+    first, n_modules, _ = min(found, key=lambda one: (one[1], one[2] or now, one[0]))
     if first < len(asked):
         return asked[first], False
-    return None, counts[first] < FEW
+    return None, n_modules < FEW
 
 
 def _is_pattern(name: str | None) -> bool:
     return name is not None and bool({"*", "?"} & {*name})
+
+
+def _is_there(found: Select[str]) -> ColumnElement[bool]:
+    """Whether a row is there, looked up for each module: the offset forbids PostgreSQL a join."""
+    return found.offset(0).exists()
 
 
 def _without_index(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:

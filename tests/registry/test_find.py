@@ -109,6 +109,22 @@ def test_pages_are_all_that_is_found_once(
     found.database.close()
 
 
+@pytest.mark.home("empty")
+def test_the_rarer_of_two_frequent_traits_is_read(
+    registry: Registry, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have more modules than are counted: who reads all of the other's waits long."""
+    for seed in range(5):
+        store_one(registry, examples.first(seed), f"net-{seed % 2}.hidden-1")
+    every, second = ("kind", "hidden"), ("name", "net-0.hidden-1")
+    with registry.backends.database.reading() as session:
+        for few in (2, 3, 1000):
+            monkeypatch.setattr(find, "FEW", few)
+            assert find._rarest(session, [every, second], None) == (second, False)
+            assert find._rarest(session, [every, second], 0.5) == (None, True)
+            assert find._rarest(session, [every, ("class", "none")], None)[0] == ("class", "none")
+
+
 def test_accuracy_is_of_the_best_output_module_on_it(
     registry: Registry, records: tuple[ModuleRecord, ...]
 ) -> None:
