@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -94,6 +95,11 @@ SERVED = {
 """Files of tests/flows by the server that they share, a fixture. Such a server takes a third of a
 core even when nobody asks it: one worker runs all of its tests, and it ends with the last one."""
 SERVER_OF = {f"tests/flows/{file}.py": name for name, files in SERVED.items() for file in files}
+
+
+def pytest_collection_finish() -> None:
+    """Nothing that is loaded by now ever goes: no later collection of garbage looks through it."""
+    gc.freeze()
 
 
 def file_of(nodeid: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from modkernel.flows.servers.prefect_password import basic_authorization
 from tests.flows.helpers.servers import Up
 
-WRITERS, RUNS = 6, 4
+WRITERS, RUNS = 6, 2
 pytestmark = pytest.mark.servers
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +25,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
+from modkernel.flows.servers.prefect_password import basic_authorization, prefect_password
+from modkernel.registry import Settings
 from tests.flows.helpers.commands import SMALL, Done, Shell, environment, shell_in
 from tests.flows.helpers.own_packages import own_folder, searched_first
-from tests.flows.helpers.processes import ROOT, free_ports
+from tests.flows.helpers.processes import ROOT, descendants, free_ports, processes_of
 from tests.registry.helpers.servers import serving
 
 IMPOSSIBLE = SMALL.replace("mlp", "perceptron")
@@ -104,6 +108,31 @@ def test_the_demo_prints_one_object_and_meets_its_promise(demo: Done) -> None:
     ids = [[module["id"] for module in network["modules"]] for network in (first, second)]
     assert ids[0][:2] == ids[1][:2]
     assert "digits.hidden-1: training" in demo.err
+
+
+def test_its_temporary_prefect_server_asks_for_the_password(
+    demo: Done, modkernel: Shell, home: Path
+) -> None:
+    """It lives as long as the process, as that of any command without a server does."""
+    assert demo.code == 0
+    (server,) = (
+        pid for pid, line in processes_of(home).items() if line.endswith("prefect_server ")
+    )
+    assert server in descendants(modkernel.pid)
+    port = re.search(r"PREFECT_SERVER_API_PORT=(\d+)", Path(f"/proc/{server}/environ").read_text())
+    assert port is not None
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port[1]}/api/flow_runs/filter",
+        b"{}",
+        {"Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError, match="401") as caught:
+        urllib.request.urlopen(request, timeout=60)
+    caught.value.close()
+    password = prefect_password(Settings(home=home))
+    request.add_header("Authorization", basic_authorization(password))
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert json.load(answer), "the demo's runs"
 
 
 @pytest.mark.long

@@ -206,7 +206,11 @@ with get_client(sync_client=True) as client:
 """
 
 
-def test_prefects_temporary_server_asks_for_the_password(template: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_prefects_own_temporary_server_asks_for_the_password(
+    template: Path, tmp_path: Path
+) -> None:
+    """The one that Prefect starts for a script of one's own; test_cli_run asks a command's."""
     environment, _, _ = surroundings(tmp_path / "home")
     shutil.copytree(template / "prefect", tmp_path / "home" / "prefect")
     with subprocess.Popen(

@@ -88,7 +88,7 @@ class Shell:
     """Runs commands of one home, one after the other, in one process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+        self._process, self.pid = process, process.pid
 
     def __call__(self, *arguments: str, **changes: str) -> Done:
         """What a command gives; variables of the environment that it changes stay changed."""
