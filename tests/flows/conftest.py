@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
+import prefect
 import pytest
 from prefect.events.clients import NullEventsClient
 from prefect.events.worker import EventsWorker
@@ -79,12 +80,13 @@ def prefect_server(template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """A home with empty databases that knows the digits already; one for all workers."""
-    return made_once(tmp_path_factory, "template", partial(_fill, tmp_path_factory)) / "home"
+    fill = partial(_fill, tmp_path_factory, getattr(pytestconfig, "cache", None))
+    return made_once(tmp_path_factory, "template", fill) / "home"
 
 
-def _fill(factory: pytest.TempPathFactory, folder: Path) -> None:
+def _fill(factory: pytest.TempPathFactory, cache: pytest.Cache | None, folder: Path) -> None:
     settings = Settings(home=folder / "home")
     before = os.umask(0o077)
     settings.ensure_home()
@@ -94,14 +96,18 @@ def _fill(factory: pytest.TempPathFactory, folder: Path) -> None:
     with Registry.open(settings) as registry:
         datasets.describe(registry, tiny().dataset)
     close_mlflow(settings.mlflow_uri)
-    migrate_prefect(settings)
+    kept = folder if cache is None else cache.mkdir(f"prefect-{prefect.__version__}")
+    if not (kept / "prefect.db").exists():
+        new = kept / f"{os.getpid()}.db"  # Another run of the tests may be at it, too.
+        shutil.copyfile(migrated_prefect(factory.mktemp("migrated")), new)
+        new.replace(kept / "prefect.db")
+    (settings.home / "prefect").mkdir(mode=0o700)
+    shutil.copyfile(kept / "prefect.db", settings.home / "prefect" / "prefect.db")
     os.umask(before)
 
 
-def migrate_prefect(settings: Settings) -> None:
-    """Make the tables of the home's Prefect, which takes its server seconds at its first start."""
-    folder = settings.home / "prefect"
-    folder.mkdir(mode=0o700)
+def migrated_prefect(folder: Path) -> Path:
+    """A database with Prefect's tables: to make them takes half a minute, so pytest keeps it."""
     ours = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
     subprocess.run(
         [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
@@ -109,6 +115,7 @@ def migrate_prefect(settings: Settings) -> None:
         check=True,
         capture_output=True,
     )
+    return folder / "prefect.db"
 
 
 @pytest.fixture(scope="session")
