@@ -275,8 +275,7 @@ class Promotions:
             }
         if names is not None:
             return self.backends.models.aliases_of(ours & set(names))
-        found = self.backends.models.all_aliases()
-        return {key: target for key, target in found.items() if key[0] in ours}
+        return self.backends.models.all_aliases(ours)
 
     def _waits_for_repair(self, name: str, version: int | None, module_id: str | None) -> bool:
         """Whether an alias went with the version it pointed to, which a repair registers again.

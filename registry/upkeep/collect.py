@@ -76,8 +76,6 @@ class Collector:
         keep = self.backends.settings.keep_versions
         if keep is None:
             return
-        aliases = self.backends.models.all_aliases()
-        promoted = {(name, version) for (name, _), (version, _) in aliases.items()}
         promised = queries.promoted_ids(self.backends.database)
         place = func.row_number().over(
             partition_by=ModuleRow.name, order_by=(ModuleRow.created_at.desc(), ModuleRow.id)
@@ -92,14 +90,17 @@ class Collector:
             .order_by(ModuleRow.created_at)
         )
         with self.backends.database.reading() as session:
-            for row in session.scalars(old):
-                if (row.name, row.version) not in promoted and row.id not in promised:
-                    yield Garbage(
-                        kind="version",
-                        name=f"{row.name}/{row.version}",
-                        id=row.id,
-                        size_bytes=row.size_bytes,
-                    )
+            rows = session.scalars(old).all()
+        aliases = self.backends.models.all_aliases({row.name for row in rows})
+        promoted = {(name, version) for (name, _), (version, _) in aliases.items()}
+        for row in rows:
+            if (row.name, row.version) not in promoted and row.id not in promised:
+                yield Garbage(
+                    kind="version",
+                    name=f"{row.name}/{row.version}",
+                    id=row.id,
+                    size_bytes=row.size_bytes,
+                )
 
     def _remains(self) -> Iterator[Garbage]:
         with self.backends.database.reading() as session:

@@ -22,6 +22,7 @@ from modkernel.modules.network import assemble
 from modkernel.modules.stored import SPEC_FILE, WEIGHTS_FILE
 from modkernel.registry import ModuleRecord, NetworkRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
+from modkernel.registry.tracking import models
 from modkernel.reuse.distance import distance_from
 from modkernel.reuse.moments import ModuleMoments, accumulate
 from modkernel.reuse.moments_file import write_moments
@@ -288,7 +289,11 @@ def ask(address: str, body: Any) -> Any:
 @pytest.mark.servers
 @pytest.mark.timeout(180)
 def test_a_chain_goes_through_an_mlflow_server(
-    settings: Settings, examples: Examples, expected: Any, tmp_path: Path
+    settings: Settings,
+    examples: Examples,
+    expected: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with mlflow_server(settings, free_port(), tmp_path / "far") as address:
         remote = Settings(home=tmp_path / "near", mlflow_uri=address, lease_seconds=1)
@@ -311,8 +316,11 @@ def test_a_chain_goes_through_an_mlflow_server(
                 there.backends.client.create_registered_model("of-others")
                 there.backends.client.create_model_version("of-others", "file:///nowhere")
                 client.set_registered_model_alias("of-others", "best", "1")
-                asked = registry.backends.models.all_aliases()
-                assert there.backends.models.all_aliases() == asked
+                names = {"net", "of-others", *(record.name for record in records)}
+                asked = registry.backends.models.all_aliases(names)
+                monkeypatch.setattr(models, "FEW_NAMES", 0)
+                assert registry.backends.models.all_aliases(names) == asked, "listed"
+                assert there.backends.models.all_aliases(names) == asked
             assert asked == {
                 ("net", "live"): (1, made.id),
                 (records[0].name, "best"): (1, records[0].id),

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from modkernel.errors import NotAllowedError, NotFoundError, StoreError
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.records import PromotionRecord
+from modkernel.registry.tracking import models
 from tests.registry.conftest import free_port, seldom_postgres
 from tests.registry.helpers.examples import Examples, store_one
 from tests.registry.helpers.servers import mlflow_server
@@ -209,7 +210,7 @@ def test_aliases_behind_a_server_are_looked_up_without_listing_all_models(
             client = registry.backends.client
             client.set_registered_model_alias(NAME, "best", "1")
             client.set_registered_model_alias("other", "best", "1")
-            expected = registry.backends.models.all_aliases()
+            expected = registry.backends.models.all_aliases({NAME, "other"})
             assert len(expected) == 2
         monkeypatch.setattr(MlflowClient, "search_registered_models", listed)
         with Registry.open(served) as registry:
@@ -219,11 +220,13 @@ def test_aliases_behind_a_server_are_looked_up_without_listing_all_models(
             assert [(one.name, one.version) for one in registry.promotions.history()] == [(NAME, 1)]
             registry.promotions.promote(NAME, "best", 2)
             assert registry.promotions.rollback(NAME, "best").version == 1
+            assert registry.backends.models.all_aliases({NAME, "other"}) == expected
+            monkeypatch.setattr(models, "FEW_NAMES", 1)
             with pytest.raises(AssertionError, match="all that it knows"):
                 registry.promotions.sync()
         known = Settings(home=settings.home, mlflow_uri=address, mlflow_store=settings.mlflow_uri)
         with Registry.open(known) as registry:
-            assert registry.backends.models.all_aliases() == expected
+            assert registry.backends.models.all_aliases({NAME, "other"}) == expected
             (moved,) = registry.promotions.sync()
             assert (moved.name, moved.alias, moved.version) == ("other", "best", 1)
         nowhere = known.model_copy(update={"mlflow_store": "postgresql+psycopg://me:pw@[::1]:1/no"})
