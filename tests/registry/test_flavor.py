@@ -312,7 +312,8 @@ def test_a_chain_goes_through_an_mlflow_server(
             client = registry.backends.client
             client.set_registered_model_alias("net", "live", "1")
             client.set_registered_model_alias(records[0].name, "best", "1")
-            with Registry.open(settings) as there:  # Asks the server's database itself.
+            # Another registry, which asks the server's database itself.
+            with Registry.open(settings) as there:
                 there.backends.client.create_registered_model("of-others")
                 there.backends.client.create_model_version("of-others", "file:///nowhere")
                 client.set_registered_model_alias("of-others", "best", "1")
@@ -320,7 +321,8 @@ def test_a_chain_goes_through_an_mlflow_server(
                 asked = registry.backends.models.all_aliases(names)
                 monkeypatch.setattr(models, "FEW_NAMES", 0)
                 assert registry.backends.models.all_aliases(names) == asked, "listed"
-                assert there.backends.models.all_aliases(names) == asked
+                seen = there.backends.models.all_aliases(names)
+                assert seen == {key: (version, None) for key, (version, _) in asked.items()}
             assert asked == {
                 ("net", "live"): (1, made.id),
                 (records[0].name, "best"): (1, records[0].id),
