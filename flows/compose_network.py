@@ -48,8 +48,9 @@ def compose_network(
         dataset: what the output module tells apart; the first hidden module's data if left out.
         output: how the output module is trained, and on how many labels.
         seed: of the label draws and the order of the data.
-        labels: CSV file of labels (id, class) that the output module is trained on, and no
-            others; see 'modkernel labels suggest'.
+        labels: CSV file of labels (id, class) that the output module is trained on; a
+            data set's own count beside it only where some of its examples have none. See 'modkernel
+            labels suggest'.
         follow: compose it again whenever the alias of `hidden` moves, as long as the automation is
             there that Prefect's page shows.
         weights: of several modules, each one's share in the sum of their kernels; 'aligned': those

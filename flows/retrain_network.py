@@ -49,7 +49,8 @@ def retrain_network(
         dataset: what to train on; the modules' own data sets if left out.
         pairs: what to train the hidden modules on in place of class labels: views, a file of pairs,
             or both.
-        labels: CSV file of labels (id, class) to train the output module on, and no others.
+        labels: CSV file of labels (id, class) to train the output module on; a data set's own count
+            beside it only where some of its examples have none.
         seed: of the weights, the label draws and the order of the data; as it was if left out.
         name: of the new network; the same if left out, which then means the new one.
 

@@ -131,7 +131,29 @@ def dataset_above(
         return None
     if "name" not in fields:
         fields = datasets.recall(registry, top).model_dump() | fields
+    elif _was_moved(registry.modules.dataset(top), fields):
+        own = datasets.recall(registry, top, fields["path"])
+        kept = own.model_dump(exclude_defaults=True, exclude={"name", "path"})
+        said = ", ".join(f"{name}: {value}" for name, value in kept.items())
+        datasets.note(
+            f"The data that {top.name} was trained on were moved: {fields['path']} is read as "
+            f"those were{f' ({said})' if said else ''}."
+        )
+        fields = own.model_dump() | fields
     elif fields["name"] == "image_folder":
         # Images have any size: the network's own is meant.
         fields = top.spec.preprocessing.image_fields() | fields
     return narrowed(validated(DatasetSpec, fields, "option"), classes)
+
+
+def _was_moved(own: DatasetSpec | None, fields: dict[str, Any]) -> bool:
+    """Whether options that name no more than a place mean the data that were at another one."""
+    from modkernel.flows.plans.datasets import has_moved
+
+    return (
+        own is not None
+        and own.name == fields["name"]
+        and "path" in fields
+        and fields.keys() <= {"name", "path", "image_size", "channels"}
+        and has_moved(own)
+    )

@@ -132,6 +132,11 @@ def check_labels(registry: Registry, dataset: DatasetSpec, labels: str) -> Label
             f"{found.empty} of {found.empty + filled} examples in {labels} have no label "
             f"yet: the {filled} that have one are used."
         )
+    if data.classes and data.unlabelled is None and not found.own:
+        note(
+            f"Every example of data set '{data.name}' has a label: the {filled} of {labels} alone "
+            "train the output module."
+        )
     if found.own:
         note(
             f"{filled} label{'s' * (filled != 1)} of {labels} and {found.own} that data set "
@@ -167,8 +172,13 @@ def check_unlabelled(
     return taking_part(data, output, labels)
 
 
-def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
+def recall(registry: Registry, record: ModuleRecord, at: str | None = None) -> DatasetSpec:
     """The data set that a stored module was trained on.
+
+    Args:
+        registry: has the module.
+        record: the module.
+        at: where the data are now, if they were moved.
 
     Raises:
         SpecError: it was not trained by a flow, or the data set is a loader of a package that is
@@ -185,20 +195,31 @@ def recall(registry: Registry, record: ModuleRecord) -> DatasetSpec:
         check_trusted(
             dataset.name, f"Module {record.short_id} ({record.name}) was trained on data set"
         )
-    path = dataset.path
-    # Of a name it is told where it is looked up: it may have another place on every machine.
-    moved = path is not None and Path(path).is_absolute() and not Path(path).exists()
-    if moved and not is_import_path(dataset.name):
+    if at is not None:
+        dataset = dataset.changed(path=at)
+    elif has_moved(dataset):
         option = "" if dataset.name == "image_folder" else f"--dataset {dataset.name} "
         raise DataError(
             f"The data that module {record.short_id} ({record.name}) was trained on is no longer "
-            f"at {path}: move it back, or say where it is now ({option}--data PATH, or a spec's "
-            "dataset.path); with the same settings, the same data is known as such anywhere."
+            f"at {dataset.path}: move it back, or say where it is now ({option}--data PATH, or a "
+            "spec's dataset.path); with the same settings, the same data is known as such anywhere."
         )
     if dataset.name != "image_folder":
         return dataset
     # Images that were added since would have others read in another way.
     return dataset.changed(**record.spec.preprocessing.reading_fields())
+
+
+def has_moved(dataset: DatasetSpec) -> bool:
+    """Whether nothing is any more where the files of a data set were.
+
+    A loader of your own may take any path. Of a name it is told where it is looked up: it may have
+    another place on every machine.
+    """
+    path = dataset.path
+    if path is None or is_import_path(dataset.name):
+        return False
+    return Path(path).is_absolute() and not Path(path).exists()
 
 
 def for_chain(

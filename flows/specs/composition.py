@@ -51,5 +51,7 @@ class CompositionSpec(Spec, title="Composition"):
     output: OutputSpec = Field(OutputSpec(), title="Output module")
     seed: int = Field(0, ge=0)
     labels: str | None = Field(
-        None, description="CSV file of the labels (id, class) to train on, and no others."
+        None,
+        description="CSV file of the labels (id, class) to train on; a data set's own count beside "
+        "it only where some of its examples have none.",
     )

@@ -43,7 +43,7 @@ def open_folder(spec: DatasetSpec, where: DataPlaces) -> Source:
     """
     if spec.path is None:
         raise DataError("Data set 'image_folder' needs a folder: set dataset.path.")
-    return folder_source(read_layout(Path(spec.path)))
+    return folder_source(read_layout(Path(spec.path), spec.unlabelled))
 
 
 def folder_source(layout: Layout) -> Source:

@@ -117,6 +117,7 @@ def read_named(
     folder = None if root is None else Path(root)
     given: dict[str, tuple[str, int]] = {}
     named: set[str] = set()
+    meant = {name.strip(): name for name in classes}  # As a row's fields are read.
     rows = csv_rows(path, "label file", len(HEADER))
     if _has_header(rows, known, classes):
         rows = rows[1:]
@@ -136,7 +137,7 @@ def read_named(
         label = fields[1]
         if not label:
             continue
-        if classes and label not in classes:
+        if classes and label not in classes and (label := meant.get(label, label)) not in classes:
             raise ClassError(
                 f"{path}, row {number}, has the class '{label}', which the data set does not have: "
                 f"use one of {_quoted(classes)}."

@@ -86,8 +86,12 @@ class _Entries:
     images: dict[str, os.DirEntry[str]]
 
 
-def read_layout(root: Path) -> Layout:
+def read_layout(root: Path, may_be_empty: str | None = None) -> Layout:
     """List the files of an image folder by part and class; names come in composed form (NFC).
+
+    Args:
+        root: the image folder.
+        may_be_empty: a class's folder that need not have images: that of what has no label yet.
 
     Raises:
         DataError: no folder, an unreadable or empty one, one of another layout, or one with two
@@ -98,7 +102,7 @@ def read_layout(root: Path) -> Layout:
     top = _entries(walk, Path())
     parts = _part_folders(root, top)
     found = {
-        part: Part(folder, _list_part(walk, Path(folder), needed=part == "train"))
+        part: Part(folder, _list_part(walk, Path(folder), part == "train", may_be_empty))
         for part, folder in (parts or {"train": ""}).items()
     }
     if walk.broken:
@@ -162,13 +166,14 @@ def _has_folders(folder: Path, others: list[str]) -> bool:
         return True
 
 
-def _list_part(walk: _Walk, part: Path, needed: bool) -> Listing:
+def _list_part(walk: _Walk, part: Path, needed: bool, may_be_empty: str | None) -> Listing:
     """The files of a part by class.
 
     Args:
         walk: what was met so far.
         part: its folder, below the root.
         needed: whether each class must have images here.
+        may_be_empty: the class that need not.
     """
     folder = walk.root / part
     top = _entries(walk, part)
@@ -186,7 +191,7 @@ def _list_part(walk: _Walk, part: Path, needed: bool) -> Listing:
             raise DataError(_too_deep(folder, real, top, inner))
         if inner.images:
             listing[name] = _stat(walk, part / real, inner.images.values())
-        elif needed:
+        elif needed and name != may_be_empty:
             raise DataError(
                 f"Class folder {folder / real} holds no images{_instead(walk, part / real)}: add "
                 "some or remove the folder."

@@ -14,6 +14,7 @@ from torch import Tensor
 from modkernel.data.arrays import open_arrays
 from modkernel.data.changes import check_unchanged
 from modkernel.data.choose import choose
+from modkernel.data.class_names import refuse_control
 from modkernel.data.contents import ExampleDigests, digests_of, read_contents
 from modkernel.data.copies import copies_findings
 from modkernel.data.dataset import Dataset, DatasetInfo, Split
@@ -86,6 +87,7 @@ def load_dataset(
     source = source or find_dataset(spec, where)
     kept = read_kept(where.cache, key_of(spec, source.stamp))
     pool = choose(leave_out_unlabelled(source.read(), spec.unlabelled), spec)
+    refuse_control(pool.classes, f"Data set '{spec.name}'")
     if kept is not None:
         info = kept.info
         shape, reading = info.preprocessing.shape, info.preprocessing.reading

@@ -267,18 +267,20 @@ def _reason(work: Path, child: _Child) -> ModkernelError:
         )
         error = ChildError(
             f"The training process was killed by {name}; {hint}. "
-            "Run it again to go on from the last checkpoint."
+            "Run it again to go on from the last checkpoint, if there is one."
         )
     elif child.exit is None:
         error = ChildError(
             "The process that starts training processes has died"
             f"{': ' + child.complaint if child.complaint else ''}. "
-            "Run it again to go on from the last checkpoint; 'modkernel doctor' checks the set-up."
+            "Run it again to go on from the last checkpoint, if there is one; 'modkernel doctor' "
+            "checks the set-up."
         )
     else:
         error = ChildError(
             f"The training process ended with status {child.exit} and left no result: see "
-            f"{work / 'log.txt'}, and run it again to go on from the last checkpoint."
+            f"{work / 'log.txt'}, and run it again to go on from the last checkpoint, if there is "
+            "one."
         )
     error.died = True
     return error

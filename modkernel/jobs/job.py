@@ -198,7 +198,7 @@ def disk_full(work: Path) -> ChildError:
     """The error of a child that could not write."""
     return ChildError(
         f"The disk is full, on which training writes to {work}: free some space, then the same "
-        "command goes on from the last checkpoint."
+        "command goes on from the last checkpoint, if there is one."
     )
 
 

@@ -98,9 +98,10 @@ def given_labels(data: Dataset, spec: DatasetSpec, labels: str, where: DataPlace
     """The labels that a file gives of a data set's training part; see `given_pairs`.
 
     Where the data set was loaded with examples without a label, the file may name these as well,
-    and labels of the training split count beside those of the file. Rows are positions in the
-    training part and, from its length on, in those without a label. The fingerprint holds then what
-    these examples are: that of the data set, which tells its other ids apart, does not know them.
+    and labels of the training split count beside those of the file; so they do where `spec` says
+    what stands for no label and nothing has it any more. Rows are positions in the training part
+    and, from its length on, in those without a label. The fingerprint holds then what these
+    examples are: that of the data set, which tells its other ids apart, does not know them.
 
     Raises:
         DataError, ClassError: there is no such file, or see `read_labels`.
@@ -108,13 +109,15 @@ def given_labels(data: Dataset, spec: DatasetSpec, labels: str, where: DataPlace
     root = None if spec.path is None else where.at(spec.path)
     ids, path = ids_to_label(data), where.find(labels, "labels")
     tested, aside = data.test.ids, data.unlabelled
-    if aside is None:
+    if aside is None and spec.unlabelled is None:
         return read_labels(path, ids, data.classes, root, tested)
     own = _padded(data.train.labels, len(ids))
     found = read_labels(path, ids, data.classes, root, tested, own)
-    named = found.rows[found.rows >= len(ids) - len(aside)] - (len(ids) - len(aside))
-    assert aside.digests is not None  # As of all examples that are loaded.
-    contents = aside.digests[named].tolist()
+    contents: list[str] = []
+    if aside is not None:
+        named = found.rows[found.rows >= len(ids) - len(aside)] - (len(ids) - len(aside))
+        assert aside.digests is not None  # As of all examples that are loaded.
+        contents = aside.digests[named].tolist()
     fingerprint = hashlib.sha256(json.dumps([found.fingerprint, *contents]).encode()).hexdigest()
     return replace(found, fingerprint=fingerprint)
 

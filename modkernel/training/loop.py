@@ -186,9 +186,10 @@ class _Run:
             if self.ranks.any(self.control.stop()):
                 state.total = total.tolist()
                 self._save(last=True)
+                again = "resumes" if self.saver.folder else "begins this module again"
                 raise StoppedError(
                     f"Interrupted at epoch {state.epoch + 1} of {self.recipe.epochs}: the same "
-                    "command resumes."
+                    f"command {again}."
                 )
             total = total + self._take_step(raw, indices)
             state.step += 1

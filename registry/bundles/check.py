@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from modkernel.data import ExampleDigests
+from modkernel.data.class_names import CONTROL
 from modkernel.errors import ArtifactError, BundleError, InterfaceError, SpecError
 from modkernel.lookup import trusting
 from modkernel.modules.network import assemble, check_chain
@@ -42,8 +42,6 @@ LARGEST_SHAPE = 2**26
 LONGEST_NAME = 200
 """Characters of a data set's name, which MLflow gives an experiment and a folder."""
 MOST_EPOCHS = 2**31
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""Signs that a terminal obeys; other unusual ones may stand in the classes of some languages."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

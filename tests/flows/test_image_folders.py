@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,31 @@ def test_size_and_range_of_a_stored_module(registry: Registry, tmp_path: Path) -
         datasets.recall(registry, top)
     elsewhere = datasets.describe(registry, own.changed(path=str(moved)))
     assert elsewhere.fingerprint == before.fingerprint
+
+
+def test_data_that_were_moved_are_read_as_they_were(
+    registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, moved = folder(tmp_path / "own"), tmp_path / "moved"
+    (root / "unknown").mkdir()
+    for i in range(10):
+        (root / "0" / f"{i}.png").rename(root / "unknown" / f"{i}.png")
+    own = DatasetSpec(name="image_folder", path=str(root), unlabelled="unknown", split_seed=3)
+    store_network(registry, tiny("some").changed(dataset=own))
+    top = registry.modules.resolve("some.hidden-2")
+    before = datasets.describe(registry, datasets.recall(registry, top))
+    shutil.copytree(root, moved)
+    fields = dataset_fields(None, str(moved), None, None)
+    other = dataset_above(registry, top, fields, None)
+    assert other is not None
+    assert (other.unlabelled, other.split_seed) == (None, 0), "further data may be anything"
+    assert "were moved" not in caplog.text
+    shutil.rmtree(root)
+    above = dataset_above(registry, top, fields, None)
+    assert above is not None
+    assert datasets.describe(registry, above).fingerprint == before.fingerprint
+    told = f"{moved} is read as those were (value_range: (0.0, 240.0), unlabelled: unknown, split"
+    assert told in caplog.text
 
 
 @pytest.mark.long

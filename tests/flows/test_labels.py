@@ -137,6 +137,8 @@ def test_suggested_examples_are_labelled_and_composed(tmp_path: Path) -> None:
     )
     evaluation = done["all"].json["evaluation"]
     assert evaluation["labels"] == 60
+    alone = f"Every example of data set 'digits' has a label: the 60 of {path} alone train"
+    assert alone in done["all"].err
     assert evaluation["accuracy"] > 0.8
     assert evaluation["accuracy_all_labels"] > evaluation["accuracy"] - 0.05
     assert done["again"].json["trained_modules"] == 0

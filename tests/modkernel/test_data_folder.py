@@ -197,6 +197,7 @@ def test_wrong_folders(tmp_path):
     (root / "c").mkdir()
     with pytest.raises(DataError, match=r"Class folder .*c holds no images"):
         load(root, tmp_path)
+    assert load(root, tmp_path, unlabelled="c").classes == ("a", "b"), "all have a label by now"
     image_folder(root, {"c/nested": 5})
     with pytest.raises(DataError, match="has the folder 'nested' in it"):
         load(root, tmp_path)
@@ -206,6 +207,13 @@ def test_wrong_folders(tmp_path):
         load(root, tmp_path)
     with pytest.raises(DataError, match="Not a directory"):
         load(root / "stray.png", tmp_path)
+
+
+@pytest.mark.parametrize("sign", ["\n", "\t", "\x1b"])
+def test_a_class_whose_name_no_line_shows_is_refused(tmp_path, sign):
+    root = image_folder(tmp_path / "set", {f"a{sign}b": 5, "c": 5})
+    with pytest.raises(ClassError, match="has control characters"):
+        load(root, tmp_path)
 
 
 def test_parts_that_do_not_match(tmp_path):

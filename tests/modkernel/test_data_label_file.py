@@ -75,6 +75,13 @@ def test_without_classes_those_of_the_file_are_taken(tmp_path: Path) -> None:
     assert by_id(found) == {"0": "zebra", "1": "ant", "2": "zebra"}
 
 
+def test_a_class_with_blanks_around_its_name_is_meant_without_them(tmp_path: Path) -> None:
+    found = read(tmp_path, "id,label\n0,lead\n1,dog\n", (" lead", "dog "))
+    assert by_id(found) == {"0": " lead", "1": "dog "}
+    both = read_named(tmp_path / "labels.csv", IDS, ("lead", "dog", "dog "))
+    assert both == ({"0": "lead", "1": "dog"}, 2)
+
+
 def test_an_image_is_named_by_its_path_too(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(f"{tmp_path}/x/1.png,cat\nx/2.png,dog\n")

@@ -98,7 +98,8 @@ def dense_scores(phi: Tensor, neighbours: int, rows: Tensor, labels: Tensor) -> 
 def test_the_graph_is_that_of_its_definition(count: int, neighbours: int, seed: int) -> None:
     phi, _ = clouds(count, seed)
     found = neighbour_graph(phi, neighbours).to_dense().double().cpu()
-    torch.testing.assert_close(found, dense_graph(phi, neighbours), rtol=1e-5, atol=1e-6)
+    # In float32, 2 - 2 cos of near neighbours has few digits left.
+    torch.testing.assert_close(found, dense_graph(phi, neighbours), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))

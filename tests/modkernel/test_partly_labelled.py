@@ -135,6 +135,23 @@ def test_classes_that_the_file_lacks_are_the_sets_own(tmp_path: Path) -> None:
         given_labels(data, spec, str(tmp_path / "labels.csv"), where)
 
 
+def test_once_all_have_a_label_the_sets_own_still_count(tmp_path: Path) -> None:
+    """The last ones may get theirs in the set itself."""
+    spec, where = partly(tmp_path), places(tmp_path)
+    np.savez(str(spec.path), x=X, y=np.array(NAMES)[TRUTH])
+    data = load_dataset(spec, where, unlabelled=True)
+    assert data.unlabelled is None
+    held_out = [int(name) for name in data.validation.ids]
+    first = [next(row for row in held_out if TRUTH[row] == label) for label in (0, 1)]
+    path = str(write(tmp_path, first))
+    found = given_labels(data, spec, path, where)
+    assert (len(found.rows), found.own) == (len(data.train) + 2, len(data.train))
+    assert given_by_hand(data, found).known is None, "hidden modules may have seen them all"
+    alone = given_labels(data, spec.changed(unlabelled=None), path, where)
+    assert (len(alone.rows), alone.own, alone.classes) == (2, 0, NAMES)
+    assert found.fingerprint != alone.fingerprint, "another training"
+
+
 def test_the_fingerprint_holds_which_examples_are_named(tmp_path: Path) -> None:
     path = write(tmp_path, NEW[-3:])
 

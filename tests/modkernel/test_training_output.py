@@ -20,6 +20,7 @@ from modkernel.errors import (
     LabelBudgetError,
     NonFiniteError,
     SpecError,
+    StoppedError,
 )
 from modkernel.modules.network import assemble
 from modkernel.modules.stored import StoredModule, write_module
@@ -201,6 +202,13 @@ def test_progress_of_draws_is_that_of_one() -> None:
     control = Control(progress=lambda event: seen.append(event["objective"]))
     fit = fit_by_gradient(phi, labels, chosen, 3, spec, 0, control)
     assert seen == [line.objective for line in fit.history]
+
+
+def test_what_is_stopped_has_no_checkpoint_and_says_so() -> None:
+    phi, labels = features(30, 4)
+    chosen, stop = torch.arange(30)[None], Control(stop=lambda: True)
+    with pytest.raises(StoppedError, match=r"epoch 1 of .*: the same command begins this module"):
+        fit_by_gradient(phi, labels, chosen, 3, OutputSpec(), 0, stop)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -136,7 +136,9 @@ class CompositionForm(Form):
     path: Path = None
     labels_per_class: Labels = None
     labels: str | None = Field(
-        None, description="CSV file of labels (id, class) to learn from, and no others."
+        None,
+        description="CSV file of labels (id, class) to learn from; a data set's own count beside "
+        "it only where some of its examples have none.",
     )
     method: Method = "cross_entropy"
     follow: bool = Field(

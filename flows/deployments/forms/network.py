@@ -150,7 +150,9 @@ class RetrainingForm(Form):
     name: Name | None = Field(None, description="Of the new network; blank: the same.")
     seed: int | None = Field(None, ge=0, description="Another one gives other weights.")
     labels: str | None = Field(
-        None, description="CSV file of labels (id, class) for the output module, and no others."
+        None,
+        description="CSV file of labels (id, class) for the output module; a data set's own count "
+        "beside it only where some of its examples have none.",
     )
     dataset: DatasetName | None = Field(None, description="Blank: the modules' own.")
     path: Path = None

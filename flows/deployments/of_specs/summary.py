@@ -68,7 +68,7 @@ def _output(spec: OutputSpec | None, file: str | None = None) -> str:
         return "no output module"
     spread = ", spread over examples without one" * spec.spread_labels
     if file is not None:
-        return f"output module by {spec.method} on the labels in {file}{spread}"
+        return f"output module by {spec.method} with the labels in {file}{spread}"
     count = spec.labels_per_class
     labels = "all labels" if count is None else f"{count} label{'s' if count > 1 else ''} a class"
     draws = f", {spec.draws} draws" if spec.draws > 1 else ""
