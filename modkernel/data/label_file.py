@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modkernel.data.class_names import listed
+from modkernel.data.class_names import listed, refuse_control
 from modkernel.data.csv_file import Rows, csv_rows
 from modkernel.data.example_names import known_id, looks_like_id
 from modkernel.errors import ClassError, DataError
@@ -72,8 +72,8 @@ def read_labels(
         DataError: the file cannot be read, has no label, or has a row that is wrong: an unknown
             id, one of the test part, not two fields, or another label than an earlier row gives.
             The message names the row, counted from 1.
-        ClassError: a class that the data set does not have, a class of it without a label, or
-            fewer than two classes.
+        ClassError: a class that the data set does not have, a class of it without a label, fewer
+            than two classes, or one whose name has control characters.
     """
     path, place = Path(path), {name: position for position, name in enumerate(ids)}
     given, named = read_named(path, ids, classes, root, held_out)
@@ -174,6 +174,7 @@ def _has_header(rows: Rows, known: Set[str], classes: Sequence[str]) -> bool:
 
 def _classes(path: Path, classes: Sequence[str], labelled: set[str]) -> tuple[str, ...]:
     names = tuple(classes) or tuple(sorted(labelled))
+    refuse_control(names, str(path))
     if len(names) < 2:
         raise ClassError(
             f"{path} has one class only, '{names[0]}': label examples of at least two classes."

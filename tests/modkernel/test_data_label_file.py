@@ -113,6 +113,11 @@ def test_a_wrong_file_is_refused(
         read(tmp_path, text)
 
 
+def test_a_class_of_two_lines_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ClassError, match=r"class 'a\\nb', whose name has control characters"):
+        read(tmp_path, '0,"a\nb"\n1,c\n', classes=())
+
+
 def test_one_class_tells_nothing_apart(tmp_path: Path) -> None:
     with pytest.raises(ClassError, match="one class only, 'ant'"):
         read(tmp_path, "0,ant\n1,ant\n", classes=())
