@@ -85,6 +85,7 @@ app.command(rich_help_panel=REUSE)(search.search)
 app.command(rich_help_panel=REUSE)(study.study)
 
 app.command(rich_help_panel=UNATTENDED)(servers.up)
+app.command(hidden=True)(servers.prepare_home)
 app.command(rich_help_panel=UNATTENDED)(deploy.deploy)
 app.command(rich_help_panel=UNATTENDED)(deploy.deployments)
 app.command(rich_help_panel=UNATTENDED)(deploy.undeploy)

@@ -33,6 +33,18 @@ def up(
     run_up(Settings(), lambda line: err.print(line, soft_wrap=True), secretly, host)
 
 
+def prepare_home(
+    served: Annotated[
+        bool, typer.Option("--served", help="MLflow's is that of a server for other machines.")
+    ] = False,
+) -> None:
+    """Make or check the home's databases, for `up` in a process of its own."""
+    from modkernel.flows.servers.up import prepare_stores
+    from modkernel.registry import Settings
+
+    prepare_stores(Settings(), served)
+
+
 def serve() -> None:
     """Serve all deployments to the Prefect server of PREFECT_API_URL, until stopped.
 

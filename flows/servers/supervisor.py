@@ -172,8 +172,11 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 if sys.platform == "linux":
     _libc = ctypes.CDLL(None)  # loaded here, since little may be done between fork and exec
 
-    def _end_with_parent() -> None:
+    def end_with_parent() -> None:
+        """Called in a new process: SIGTERM ends it when the one that started it dies."""
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+else:
+    end_with_parent = None
 
 
 def _launch(service: Service) -> subprocess.Popen[bytes]:
@@ -185,7 +188,7 @@ def _launch(service: Service) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent,
         )
 
 

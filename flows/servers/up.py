@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 import urllib.request
@@ -32,7 +33,13 @@ from modkernel.flows.servers.reach import (
     trust,
 )
 from modkernel.flows.servers.services import mlflow_service, prefect_service
-from modkernel.flows.servers.supervisor import POLL_SECONDS, Service, Supervisor, stop_signals
+from modkernel.flows.servers.supervisor import (
+    POLL_SECONDS,
+    Service,
+    Supervisor,
+    end_with_parent,
+    stop_signals,
+)
 from modkernel.registry import Settings
 from modkernel.registry.settings import without_secrets
 from modkernel.registry.tracking import login
@@ -95,18 +102,11 @@ def up(
         SettingsError: a port is in use, the home cannot be written, or others would be let in
             without a login; nothing was started.
         ServiceError: a process never answered, or died again and again; the others were stopped.
-        StoreError: the registry's database cannot be used.
+        SystemExit: a database cannot be used, as the terminal was told.
     """
     reached = reach(settings, host)
     check_ports(settings, reached)
-    # Migrates the databases before two servers can race for it.
-    if shares_mlflow(settings, reached):
-        prepare_stores(settings)
-    else:
-        # Here, since the servers alone, in a container of their own, have no torch.
-        from modkernel.registry import Registry
-
-        Registry.open(settings).close()
+    _prepare_apart(shares_mlflow(settings, reached))
     state = UpState(
         pid=os.getpid(),
         prefect_url=reached.url(settings.prefect_port),
@@ -143,13 +143,38 @@ def up(
             _state_file(settings).unlink(missing_ok=True)
 
 
-def prepare_stores(settings: Settings) -> None:
-    """Make or check both databases, MLflow's as that of a server that keeps the artifacts."""
+def prepare_stores(settings: Settings, served: bool) -> None:
+    """Make or check both databases, which two servers could race for.
+
+    Args:
+        settings: of the home.
+        served: MLflow's is that of a server that keeps the artifacts for others.
+
+    Raises:
+        SchemaVersionError: one has another schema version.
+        StoreError: one does not answer.
+    """
+    # No more of the registry than that: servers in a container of their own have no torch.
     from modkernel.registry.sql.engine import open_database
+    from modkernel.registry.tracking.client import open_mlflow
     from modkernel.registry.tracking.served import prepare_store
 
     open_database(settings).close()
-    prepare_store(settings)
+    if served:
+        prepare_store(settings)
+    else:
+        open_mlflow(settings)
+
+
+def _prepare_apart(served: bool) -> None:
+    """`prepare_stores` in a process of its own: what MLflow takes of memory, it takes with it.
+
+    `up` would have it for weeks.
+    """
+    command = [sys.executable, "-m", "modkernel.flows.cli", "prepare-home"]
+    done = subprocess.run([*command, *["--served"] * served], preexec_fn=end_with_parent)
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 def check_ports(settings: Settings, reached: Reach = Reach()) -> None:  # noqa: B008 (frozen)

@@ -7,7 +7,11 @@ and tests, and sees that nothing is left of it after Ctrl-C.
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from prefect.client.schemas.objects import StateType
@@ -15,10 +19,11 @@ from prefect.client.schemas.objects import StateType
 from modkernel.flows.maintenance import NAME
 from modkernel.flows.servers import up as servers
 from modkernel.registry import Settings
+from modkernel.registry.sql.engine import VERSION_TABLE
 from tests.flows.helpers.own_packages import OWN
 from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
 from tests.flows.helpers.processes import descendants
-from tests.flows.helpers.servers import Up, get, refused
+from tests.flows.helpers.servers import Up, get, refused, surroundings
 
 DEPLOYMENTS = {
     "compose-network",
@@ -27,6 +32,15 @@ DEPLOYMENTS = {
     "train-module",
     "train-network",
 }
+
+
+def test_a_database_of_another_version_is_told_once(template: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(template, home)
+    with closing(sqlite3.connect(home / "registry.db")) as connection, connection:
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
+    environment, _, _ = surroundings(home)
+    assert "has schema version 0001, this program needs" in refused(environment, "up")
 
 
 @pytest.mark.servers
@@ -47,6 +61,9 @@ def test_up_starts_and_serves(up: Up) -> None:
     assert (state.pid, state.prefect_url) == (up.process.pid, up.prefect)
     assert len(descendants(up.process.pid)) >= 3
     assert "already runs" in refused(up.environment, "up", folder=up.folder)
+    loaded = Path(f"/proc/{state.pid}/maps").read_text()
+    assert "/python3" in loaded
+    assert "numpy" not in loaded, "it keeps no more in memory than it needs for weeks"
 
     assert {package.name for package in up.folder.iterdir()} == set(OWN)
     with prefect_client(up.prefect, up.home) as client:

@@ -174,5 +174,5 @@ def test_one_field_that_no_network_has_tells_the_kind(field: str, kind: type[Any
 
 def test_the_labels_of_a_file_are_told() -> None:
     told = summary(CompositionSpec(name="c", hidden="a.hidden-1", labels="/data/ten.csv"))
-    assert "output module by cross_entropy on the labels in /data/ten.csv; seed 0." in told
+    assert "output module by cross_entropy with the labels in /data/ten.csv; seed 0." in told
     assert "all labels" not in told
