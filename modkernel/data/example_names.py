@@ -52,7 +52,10 @@ def known_id(
                 below = Path(given).relative_to(root).as_posix()
                 if below in known:
                     return below
+    # An image that got its label in the folder is at another place of it.
+    alike = [one for one in known if "/" in given and Path(one).name == Path(given).name]
+    now = f" Is it '{alike[0]}' now?" if len(alike) == 1 else ""
     raise DataError(
         f"{path}, row {number}, names the example '{name}', which is none of those that the data "
-        f"set trains or tests on: name examples by their ids, such as '{example}'."
+        f"set trains or tests on: name examples by their ids, such as '{example}'.{now}"
     )

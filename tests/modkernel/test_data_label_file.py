@@ -89,6 +89,15 @@ def test_an_image_is_named_by_its_path_too(tmp_path: Path) -> None:
     assert found.rows.tolist() == [0, 1]
 
 
+def test_an_image_that_was_put_into_its_classs_folder_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("unknown/7.png,cat\ny/2.png,dog\n")
+    with pytest.raises(DataError, match=r"such as 'cat/7\.png'\. Is it 'cat/7\.png' now\?"):
+        read_labels(path, ["cat/7.png", "y/2.png"], CLASSES)
+    with pytest.raises(DataError, match=r"such as 'cat/7\.png'\.$"):
+        read_labels(path, ["cat/7.png", "y/2.png", "dog/7.png"], CLASSES)
+
+
 @pytest.mark.parametrize(
     ("text", "error", "sentence"),
     [
