@@ -19,11 +19,12 @@ demo: $(READY)
 
 # Three workers, two of which own a server each (see SERVED in tests/conftest.py): they wait a lot.
 # Python compiles what it imports, a minute of a core for all that the tests do: once, beside the
-# checks, and not in every worker.
+# checks, and not in every worker. It ignores Ctrl-C, as all does that a shell runs beside something.
 test: $(READY)
-	@{ test $(COMPILED) -nt $(READY) || \
-		{ $(BIN)/python -m pytest --collect-only -q && touch $(COMPILED); } >/dev/null 2>&1; } & \
-		$(CHECKS) && wait
+	@compiling=; test $(COMPILED) -nt $(READY) || \
+		{ $(BIN)/python -m pytest --collect-only -q >/dev/null 2>&1 & compiling=$$!; }; \
+		trap 'test -z "$$compiling" || kill $$compiling 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
+		$(CHECKS) && { test -z "$$compiling" || ! wait $$compiling || touch $(COMPILED); }
 	@$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 # What takes minutes, and variants that a cheaper test of `test` guards: CONTRIBUTING.md.
