@@ -22,6 +22,7 @@ from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import RemainsRow
 from modkernel.registry.tracking.errors import translated
 from modkernel.registry.tracking.models import Models
+from modkernel.registry.tracking.moved import kept_place
 from modkernel.registry.tracking.remains import Kind, Remains
 from modkernel.registry.tracking.runs import Runs
 
@@ -69,7 +70,7 @@ class Backends:
         place = self.remains.place_of(kind, identity)
         if place is None:
             return
-        uri, size = place
+        uri, size = kept_place(place[0], self.settings.home), place[1]
         with self.writing() as session:
             session.merge(
                 RemainsRow(id=identity, kind=kind, name=name[:255], uri=uri, size_bytes=size)

@@ -10,6 +10,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from mlflow.utils.file_utils import local_file_uri_to_path
+
 from modkernel.errors import StoreError
 from modkernel.registry.settings import Settings
 from modkernel.system.files import replace_file
@@ -24,6 +26,24 @@ PLACES = {
     "model_versions": "storage_location",
 }
 """Column that names a place, by table."""
+
+
+IN_HOME = "home:"
+"""Begins a place below the home, as it is kept where no `follow_home` looks."""
+
+
+def kept_place(uri: str, home: Path) -> str:
+    """A place of MLflow's, so that it means the same once the home was moved."""
+    path = Path(local_file_uri_to_path(uri))
+    if not (path.is_absolute() and path.is_relative_to(home)):
+        return uri
+    return f"{IN_HOME}{path.relative_to(home)}"
+
+
+def place_now(kept: str, home: Path) -> str:
+    """The place that `kept_place` kept."""
+    below = kept.removeprefix(IN_HOME)
+    return kept if below == kept else (home / below).as_uri()
 
 
 def follow_home(path: Path, settings: Settings) -> None:

@@ -24,6 +24,7 @@ from modkernel.registry.sql.tables import (
     NetworkRow,
     RemainsRow,
 )
+from modkernel.registry.tracking.moved import place_now
 from modkernel.registry.tracking.remains import Kind
 from modkernel.registry.upkeep.delete import Deletion
 from modkernel.system.files import folder_bytes
@@ -167,7 +168,7 @@ class Collector:
             self.backends.note_remains(kind, garbage.id, garbage.name)
             with self.backends.database.reading() as session:
                 row = session.get(RemainsRow, garbage.id)
-                uri = None if row is None else row.uri
+                uri = None if row is None else place_now(row.uri, self.backends.settings.home)
             if uri is not None:
                 remains.remove(kind, garbage.id, uri)
         # Or it was brought back: it is in use.

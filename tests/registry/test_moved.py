@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from modkernel.modules.stored import WEIGHTS_FILE
 from modkernel.registry import ModuleRecord, Registry, Settings
 from modkernel.registry.flavor import load_model
 from modkernel.registry.tracking.moved import PLACES
@@ -65,6 +66,21 @@ def test_a_moved_home_works_where_it_lies(
     assert not [place for place in places(home / "mlflow.db") if str(settings.home) in place]
     with opened(home.rename(settings.home)) as registry:
         assert registry.verify() == ()
+
+
+def test_what_was_deleted_before_a_move_is_collected_where_it_lies(
+    settings: Settings, records: tuple[ModuleRecord, ...], tmp_path: Path
+) -> None:
+    with opened(settings.home) as registry:
+        registry.delete_module(registry.modules.resolve(records[-1].id))
+    with opened(shutil.copytree(settings.home, tmp_path / "später & wo_anders")) as copy:
+        for garbage in copy.garbage():
+            copy.collect(garbage)
+        assert copy.garbage() == ()
+        left = [*copy.settings.artifact_root.rglob(WEIGHTS_FILE)]
+        assert len(left) == len(records) - 1
+    first = [*settings.artifact_root.rglob(WEIGHTS_FILE)]
+    assert len(first) == len(records), "that of the first home is its own"
 
 
 def test_a_copied_home_leaves_the_first_one_alone(
