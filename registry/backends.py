@@ -139,13 +139,19 @@ class Backends:
                 self.claim.check(session)
             yield session
 
-    def bring_back_aliases(self, record: VersionRecord) -> None:
-        """Set again, on its version, the aliases that went with one that a person deleted."""
+    def bring_back_aliases(self, record: VersionRecord, is_new: bool) -> None:
+        """Set again, on its version, the aliases that went with one that a person deleted.
+
+        Args:
+            record: with its version.
+            is_new: that was made just now. Then it may have the number of the one that is gone: a
+                registered model that was deleted, or has another name now, counts anew.
+        """
         number = int(record.version or 0)
         gone = [
             alias
             for alias, (version, target) in queries.last_targets(self.database, record.name).items()
-            if target == record.id and version != number
+            if target == record.id and (is_new or version != number)
         ]
         set_now = self.models.aliases(record.name) if gone else {}
         for alias in gone:

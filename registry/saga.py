@@ -161,13 +161,14 @@ def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     models = backends.models
     versions = models.versions(record)
     version = fit_version(record, versions)
+    is_new = version is None
     if version is None:
         page = page_of(backends, record, queries.uses(backends.database, record.id))
         backends.check_claim()
         version = models.add_version(record, *page)
     record = update(backends, record, version=int(version.version))
     models.replace_versions(versions, version)
-    backends.bring_back_aliases(record)
+    backends.bring_back_aliases(record, is_new)
     return record
 
 

@@ -128,13 +128,14 @@ def _ensure_version(
     models = backends.models
     versions = models.versions(network)
     version = fit_version(network, versions)
+    is_new = version is None
     if version is None:
         card = pages.card_of(backends, network, modules)
         backends.check_claim()
         version = models.add_version(network, network_tags(network, modules), card)
     network = update(backends, network, version=int(version.version))
     models.replace_versions(versions, version)
-    backends.bring_back_aliases(network)
+    backends.bring_back_aliases(network, is_new)
     return network
 
 

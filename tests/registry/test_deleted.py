@@ -158,6 +158,30 @@ def test_a_deleted_version_keeps_the_meaning_of_its_aliases(
 
 
 @pytest.mark.home("empty")
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_registered_model_that_is_gone_keeps_the_meaning_of_its_aliases(
+    registry: Registry, examples: Examples, renamed: bool
+) -> None:
+    """Its versions are counted anew: they may have the numbers that they had."""
+    old, new = (store_one(registry, examples.first(seed)) for seed in (0, 1))
+    for alias, version in {"champion": 1, "first": 1, "newest": 2}.items():
+        registry.promotions.promote(old.name, alias, version)
+    client = registry.backends.client
+    client.delete_registered_model_alias(old.name, "first")
+    registry.promotions.sync()
+    if renamed:
+        client.rename_registered_model(old.name, "renamed")
+    else:
+        client.delete_registered_model(old.name)
+    assert registry.promotions.sync() == ()
+    assert [action.kind for action in registry.repair()] == ["registered"] * 2
+    assert registry.modules.resolve(f"{old.name}@champion").id == old.id
+    assert registry.modules.resolve(f"{old.name}@newest").id == new.id
+    assert "first" not in registry.backends.models.aliases(old.name)
+    assert (registry.promotions.sync(), registry.verify(), registry.repair()) == ((), (), ())
+
+
+@pytest.mark.home("empty")
 @pytest.mark.long
 def test_a_run_that_is_gone_stops_no_repair(settings: Settings, examples: Examples) -> None:
     with Registry.open(settings) as registry:
