@@ -229,8 +229,9 @@ def label_column(table: Table, label: str | None, what: str) -> tuple[Any, Table
     if label not in names:
         wrong = "needs the name of its" if label is None else f"has no column '{label}', the"
         raise DataError(
-            f"{what} {wrong} label column: set dataset.label, in a spec file, to one of "
-            f"{listed(names)} (in a CSV file the first row names the columns)."
+            f"{what} {wrong} label column: set dataset.label in a spec file (or --label of "
+            f"'modkernel data check') to one of {listed(names)}. In a CSV file the first row names "
+            "the columns."
         )
     return table.column(label), table.drop_columns([label])
 

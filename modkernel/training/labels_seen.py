@@ -67,5 +67,5 @@ def _pairs(facts: DatasetFacts, fingerprint: str, labels: int | None) -> str:
     if facts.pairs_fingerprint is not None:
         return f"a list of pairs of {facts.name}"
     if facts.fingerprint != fingerprint:
-        return f"the pairs of labels of other data ({facts.name})"
+        return f"the pairs of labels of other data, or another choice of these ({facts.name})"
     return "the pairs of all labels" if labels is None else f"the pairs of {labels:,} labels"

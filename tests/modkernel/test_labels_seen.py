@@ -29,10 +29,11 @@ OTHER = FACTS.changed(name="other", fingerprint="e" * 64)
         ([VIEWS, FACTS], "the pairs of 1,200 labels"),
         ([FACTS, FACTS.changed(pairs="views+labels")], "the pairs of 1,200 labels"),
         ([VIEWS.changed(pairs_fingerprint="p")], "a list of pairs of made"),
-        ([OTHER, VIEWS], "the pairs of labels of other data (other)"),
+        ([OTHER, VIEWS], "the pairs of labels of other data, or another choice of these (other)"),
         (
             [OTHER, FACTS],
-            "the pairs of labels of other data (other) and the pairs of 1,200 labels",
+            "the pairs of labels of other data, or another choice of these (other) and the pairs of "
+            "1,200 labels",
         ),
         ([OTHER.changed(pairs="views")], NONE),
     ],
