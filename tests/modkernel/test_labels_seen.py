@@ -32,8 +32,8 @@ OTHER = FACTS.changed(name="other", fingerprint="e" * 64)
         ([OTHER, VIEWS], "the pairs of labels of other data, or another choice of these (other)"),
         (
             [OTHER, FACTS],
-            "the pairs of labels of other data, or another choice of these (other) and the pairs of "
-            "1,200 labels",
+            "the pairs of labels of other data, or another choice of these (other) and the pairs "
+            "of 1,200 labels",
         ),
         ([OTHER.changed(pairs="views")], NONE),
     ],
