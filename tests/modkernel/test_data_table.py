@@ -340,7 +340,7 @@ def test_labels_below_0_are_told(tmp_path):
         (
             PLAIN,
             None,
-            r"needs the name of its label column: set dataset\.label, in a spec .* of size, col",
+            r"needs the name of its label column: set dataset\.label in a spec .* of size, col",
         ),
         (
             PLAIN,
