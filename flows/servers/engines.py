@@ -10,7 +10,6 @@ sound.
 from __future__ import annotations
 
 import array
-import ctypes
 import gc
 import json
 import os
@@ -27,6 +26,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from modkernel.flows.servers.supervisor import end_with_parent
 from modkernel.jobs import forked
 from modkernel.system.collector import collect_seldom
 
@@ -41,13 +41,12 @@ ENGINE = "prefect.engine"
 ASK_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 0.1
 """Until it is tried again to accept, where there was no room."""
-PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Serve until the process that started this has gone and the last engine has ended."""
     path = Path(sys.argv[1])
-    _end_with_parent()
+    end_with_parent()
     collect_seldom()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         for name in LOADED:
@@ -60,11 +59,6 @@ def main() -> None:
         listener.listen(64)
         _Engines(listener).serve()
     path.unlink(missing_ok=True)
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class _Engines:
@@ -177,7 +171,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 def _become_engine(asked: dict[str, Any], descriptors: list[int]) -> NoReturn:
     status = 1
     try:
-        _end_with_parent()
+        end_with_parent()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)

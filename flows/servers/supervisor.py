@@ -169,14 +169,14 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-if sys.platform == "linux":
-    _libc = ctypes.CDLL(None)  # loaded here, since little may be done between fork and exec
+# Loaded here, since little may be done between fork and exec.
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
-    def end_with_parent() -> None:
-        """Called in a new process: SIGTERM ends it when the one that started it dies."""
+
+def end_with_parent() -> None:
+    """Have this process end by SIGTERM when the one that started it dies, where Linux does it."""
+    if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-else:
-    end_with_parent = None
 
 
 def _launch(service: Service) -> subprocess.Popen[bytes]:

@@ -26,8 +26,6 @@ PLACES = {
     "model_versions": "storage_location",
 }
 """Column that names a place, by table."""
-
-
 IN_HOME = "home:"
 """Begins a place below the home, as it is kept where no `follow_home` looks."""
 
