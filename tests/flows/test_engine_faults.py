@@ -24,13 +24,14 @@ def wait_for_ever(asked, descriptors):
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    engines._end_with_parent()
+    engines.end_with_parent()
     while True:
         signal.pause()
 
 engines._become_engine = wait_for_ever
 server = os.fork()
 if server == 0:
+    engines.end_with_parent()  # Or a failure here would leave it behind.
     engines._Engines(listener).serve()
     os._exit(0)
 
@@ -72,6 +73,9 @@ os.kill(server, signal.SIGKILL)
 
 def test_an_engine_that_ends_while_it_is_cancelled_ends_no_other(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LATE_CANCEL, str(tmp_path / "s")], capture_output=True, text=True
+        [sys.executable, "-c", LATE_CANCEL, str(tmp_path / "s")],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "(0, 0)\n"), done.stderr
