@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from modkernel.errors import SettingsError
+from modkernel.errors import ServiceError, SettingsError
 from modkernel.flows.servers.prefect_password import (
     OWN_SERVER,
     basic_authorization,
@@ -102,6 +103,7 @@ def up(
         SettingsError: a port is in use, the home cannot be written, or others would be let in
             without a login; nothing was started.
         ServiceError: a process never answered, or died again and again; the others were stopped.
+            Or what prepares the databases was killed.
         SystemExit: a database cannot be used, as the terminal was told.
     """
     reached = reach(settings, host)
@@ -173,6 +175,12 @@ def _prepare_apart(served: bool) -> None:
     """
     command = [sys.executable, "-m", "modkernel.flows.cli", "prepare-home"]
     done = subprocess.run([*command, *["--served"] * served], preexec_fn=end_with_parent)
+    if done.returncode < 0:
+        how = signal.Signals(-done.returncode).name
+        raise ServiceError(
+            f"The process that prepares the databases was ended by {how}: nothing was started. "
+            "Was there enough memory? Then run 'modkernel up' again."
+        )
     if done.returncode:
         sys.exit(done.returncode)
 

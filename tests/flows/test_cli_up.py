@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 from prefect.client.schemas.objects import StateType
 
+from modkernel.errors import ServiceError
 from modkernel.flows.maintenance import NAME
 from modkernel.flows.servers import up as servers
 from modkernel.registry import Settings
 from modkernel.registry.sql.engine import VERSION_TABLE
 from tests.flows.helpers.own_packages import OWN
 from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_for_end
-from tests.flows.helpers.processes import descendants
+from tests.flows.helpers.processes import descendants, free_ports
 from tests.flows.helpers.servers import Up, get, refused, surroundings
 
 DEPLOYMENTS = {
@@ -41,6 +42,19 @@ def test_a_database_of_another_version_is_told_once(template: Path, tmp_path: Pa
         connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
     environment, _, _ = surroundings(home)
     assert "has schema version 0001, this program needs" in refused(environment, "up")
+
+
+def test_what_killed_the_preparation_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    mlflow, prefect = free_ports(2)
+    settings = Settings(home=tmp_path / "home", mlflow_port=mlflow, prefect_port=prefect)
+    with pytest.raises(ServiceError, match="was ended by SIGKILL: nothing was started"):
+        servers.up(settings, print)
 
 
 @pytest.mark.servers
