@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from modkernel.spec import ObjectiveSpec
+
 HOME = Path.home() / ".modkernel"
 
 
@@ -19,3 +21,9 @@ def training_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--learning-rate", type=float, default=0.4)
     return parser
+
+
+def objective_of(given: str) -> ObjectiveSpec:
+    """The objective that is given as `NAME` or `NAME@TEMPERATURE`."""
+    name, _, temperature = given.partition("@")
+    return ObjectiveSpec(name=name, temperature=float(temperature) if temperature else None)

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.arguments import training_parser
+from benchmarks.arguments import objective_of, training_parser
 from modkernel.control import Control
 from modkernel.data import DataPlaces, load_dataset, place_dataset
 from modkernel.spec import (
@@ -42,6 +42,7 @@ from modkernel.spec import (
     DatasetSpec,
     HiddenSpec,
     NetworkSpec,
+    ObjectiveSpec,
     OutputSpec,
     Recipe,
     Tail,
@@ -52,7 +53,17 @@ from modkernel.training import OutputEvaluation, train_end_to_end
 from modkernel.training.end_to_end import Whole
 from modkernel.training.network import train_network
 
-SETTING = ("dataset", "path", "width", "epochs", "batch", "learning_rate", "crop", "draws")
+SETTING = (
+    "dataset",
+    "path",
+    "width",
+    "epochs",
+    "batch",
+    "learning_rate",
+    "crop",
+    "draws",
+    "objective",
+)
 """Arguments that results depend on: others of the file are not counted."""
 MIB = 1 << 20
 
@@ -92,6 +103,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--crop", type=int, default=4)
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument(
+        "--objective", default=ObjectiveSpec().name, help="NAME or NAME@TEMPERATURE"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
@@ -112,11 +126,12 @@ def network(given: argparse.Namespace, row: Row, seed: int) -> NetworkSpec:
         crop_padding=given.crop,
         flip=True,
     )
+    objective = objective_of(given.objective)
     return NetworkSpec(
         name="depth",
         dataset=DatasetSpec(name=given.dataset, path=given.path),
         backbone=BackboneSpec(name="resnet18", width=given.width),
-        hidden=(HiddenSpec(recipe=recipe, tail=row.tail),) * row.modules,
+        hidden=(HiddenSpec(recipe=recipe, tail=row.tail, objective=objective),) * row.modules,
         output=OutputSpec(method="ridge", labels_per_class=1, draws=given.draws),
         train="together" if row.together else "in turn",
         seed=seed,

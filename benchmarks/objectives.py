@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arguments import training_parser
+from benchmarks.arguments import objective_of, training_parser
 from modkernel.data import DataPlaces, load_dataset, place_dataset
 from modkernel.modules.stored import write_module
 from modkernel.plan import facts, output_spec, plan_network
@@ -50,6 +50,7 @@ ROWS = (
     "log_contrastive",
     "pair_correlation",
     "anchor_contrastive",
+    "group_contrastive",
     "end_to_end",
 )
 BASELINE = "end_to_end"
@@ -73,7 +74,6 @@ def arguments() -> argparse.Namespace:
 def network(given: argparse.Namespace, row: str, seed: int) -> NetworkSpec:
     """The network that every row trains, with what the row says of it."""
     named, *changes = row.split(",")
-    name, _, temperature = named.partition("@")
     options = dict(change.split("=", 1) for change in changes)
     projection = options.pop("projection", None)
     recipe = Recipe.model_validate(
@@ -86,9 +86,7 @@ def network(given: argparse.Namespace, row: str, seed: int) -> NetworkSpec:
         }
         | {key: json.loads(value) for key, value in options.items()}
     )
-    objective = ObjectiveSpec() if name == BASELINE else ObjectiveSpec(
-        name=name, temperature=float(temperature) if temperature else None
-    )  # fmt: skip
+    objective = ObjectiveSpec() if named == BASELINE else objective_of(named)
     hidden = HiddenSpec(
         objective=objective,
         projection=None if projection is None else int(projection),

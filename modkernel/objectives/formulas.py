@@ -1,7 +1,9 @@
 """Formulas of the proxy objectives, on a kernel matrix K [N, N] and its pairs.
 
 Source: Duan, Yu, Príncipe, IEEE TNNLS 33(4), 2022 (doi 10.1109/TNNLS.2020.3042346), but for
-`pair_correlation` (Pearson) and `anchor_contrastive` (Khosla et al. 2020, arXiv 2004.11362).
+`pair_correlation` (Pearson), `anchor_contrastive` (Khosla et al. 2020, arXiv 2004.11362) and
+`group_contrastive` (our own; of class labels, with means of all other examples of a class as
+prototypes, the loss of Snell et al. 2017, arXiv 1703.05175).
 Sums over i < j are taken as half the sums over i != j, so K must be symmetric.
 """
 
@@ -18,6 +20,8 @@ from modkernel.pairs.labels import Count, PairLabels
 
 SMALLEST_MEAN_SQUARE = 1e-12
 """Root mean squares in denominators are 1e-6 at least: values below are rounding of float32."""
+SMALLEST_SQUARED_NORM = 1e-2
+"""Of the mean of a group's features: where they cancel out, it has no direction."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +155,42 @@ def anchor_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor
     e^(k/τ) of all different pairs: it would be 0 whatever k is.
     """
     x = k / setting.temperature
-    n_same = pairs.same.sum(1)
-    mean_same = torch.where(pairs.same, x, 0).sum(1) / n_same.clamp_min(1)
-    anchors = n_same > 0
-    total = _log_sum_exp(x, pairs.known, 1)
+    mean_same = torch.where(pairs.same, x, 0).sum(1) / pairs.same.sum(1).clamp_min(1)
+    return _over_anchors(mean_same, _log_sum_exp(x, pairs.known, 1), x, pairs)
+
+
+def group_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
+    """Mean over anchors i with a same pair of log(e^(s_i/τ) / (e^(s_i/τ) + Σ_j e^(g_ij/τ) / n_ij)).
+
+    j runs over i's different pairs. The group of j is j and its same pairs, n_ij of which are
+    different from i. With φ the unit features of which k is the inner product, g_ij is the cosine
+    of φ_i and the mean φ of these, and s_i the cosine of φ_i and the mean φ of i's same pairs. So
+    each other class of a batch counts once, by its mean. The norm of a mean comes from the same
+    pairs of its group's examples, and k_max for each of these itself. An anchor without a different
+    pair is treated as in `anchor_contrastive`.
+    """
+    same = pairs.same.to(k.dtype)
+    groups = same.clone().fill_diagonal_(1)
+    n_same = same.sum(1)
+    with_same = torch.where(pairs.same, k, 0).sum(1)
+    within = setting.k_max + with_same
+    own_norm = _norm(same @ within - with_same, same @ n_same)
+    norm = _norm(groups @ within, groups @ (n_same + 1))
+    n = (pairs.different.to(k.dtype) @ groups).clamp_min(1)
+    s = with_same / n_same.clamp_min(1) / own_norm / setting.temperature
+    g = torch.where(pairs.different, k, 0) @ groups / n / norm / setting.temperature
+    apart = _log_sum_exp(g - n.log(), pairs.different, 1)
+    return _over_anchors(s, torch.logaddexp(s, apart), g, pairs)
+
+
+def _norm(total: Tensor, count: Tensor) -> Tensor:
+    return (total / count.clamp_min(1)).clamp_min(SMALLEST_SQUARED_NORM).sqrt()
+
+
+def _over_anchors(same: Tensor, total: Tensor, x: Tensor, pairs: PairLabels) -> Tensor:
+    """Mean over anchors with a same pair of what is the same less the total, both logarithms."""
     lone = ~pairs.different.any(1)
     if x.is_cuda or lone.any():  # A look at it would have a GPU wait.
         total = torch.where(lone, torch.logaddexp(total, _log_mean_different(x, pairs)), total)
-    values = mean_same - total
-    return torch.where(anchors, values, 0).sum() / anchors.sum()
+    anchors = pairs.same.any(1)
+    return torch.where(anchors, same - total, 0).sum() / anchors.sum()

@@ -78,6 +78,8 @@ def by_loop(name: str, gram: Tensor, pairs: PairLabels, kernel, temperature, dia
         return ratio if name == "contrastive" else math.log(ratio)
     if name == "anchor_contrastive":
         return anchors_by_loop(k, pairs, temperature)
+    if name == "group_contrastive":
+        return groups_by_loop(k, pairs, kernel.k_max, temperature)
     if name == "pair_correlation":
         xs, ts = [v for v, _ in values], [float(same) for _, same in values]
         mx, mt = sum(xs) / len(xs), sum(ts) / len(ts)
@@ -109,12 +111,67 @@ def anchors_by_loop(k: list[list[float]], pairs: PairLabels, temperature: float)
     return sum(per_anchor) / len(per_anchor)
 
 
+def groups_by_loop(
+    k: list[list[float]], pairs: PairLabels, k_max: float, temperature: float
+) -> float:
+    n = range(len(k))
+
+    def same(i: int) -> list[int]:
+        return [j for j in n if pairs.same[i, j]]
+
+    def alike(i: int, j: int) -> float:
+        return k_max if i == j else k[i][j]
+
+    def exp_cosine(i: int, members: list[int], within: list[float]) -> float:
+        norm = math.sqrt(max(sum(within) / len(within), 1e-2))
+        return math.exp(sum(k[i][m] for m in members) / len(members) / norm / temperature)
+
+    def with_own(i: int) -> float:
+        within = [alike(m, o) for m in same(i) for o in (m, *same(m)) if o != i]
+        return exp_cosine(i, same(i), within)
+
+    def with_other(i: int, j: int) -> tuple[float, int]:
+        members = [m for m in (j, *same(j)) if pairs.different[i, m]]
+        within = [alike(m, o) for m in (j, *same(j)) for o in (m, *same(m))]
+        return exp_cosine(i, members, within), len(members)
+
+    apart = [with_other(i, j)[0] for i in n for j in n if pairs.different[i, j]]
+    logs = []
+    for i in n:
+        others = [with_other(i, j) for j in n if pairs.different[i, j]]
+        if same(i):
+            total = sum(value / count for value, count in others)
+            if not others:
+                total = sum(apart) / len(apart)
+            logs.append(math.log(with_own(i) / (with_own(i) + total)))
+    return sum(logs) / len(logs)
+
+
+def test_groups_of_class_labels_are_the_other_classes_by_their_means() -> None:
+    labels = torch.tensor([0, 1, 2, 0, 1, 0, 2, 2, 3, 1])  # 3 is there once: no anchor.
+    h = torch.randn(10, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    features = torch.nn.functional.normalize(h)
+    logs = []
+    for i, label in enumerate(labels.tolist()):
+        if label == 3:
+            continue
+        prototypes = []
+        for other in range(4):
+            mine = labels == other
+            mine[i] = False
+            prototypes.append(torch.nn.functional.normalize(features[mine].mean(0), dim=0))
+        logits = torch.stack(prototypes) @ features[i] / 0.05
+        logs.append(logits.log_softmax(0)[label].item())
+    value = make("group_contrastive")(features @ features.T, PairLabels.from_classes(labels))
+    assert value.item() == pytest.approx(sum(logs) / len(logs), rel=1e-12)
+
+
 @EVERY
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_a_loop_over_pairs(name: str, kernel, seed: int) -> None:
     h, pairs = random_case(kernel, 9, seed)
     gram = kernel.gram(h, h)
-    temperature = 0.1 if name == "anchor_contrastive" else 1.0
+    temperature = OBJECTIVES[name].temperature or 1.0
     diagonal = name in ("nmse", "alignment")
     expected = by_loop(name, gram, pairs, kernel, temperature, diagonal)
     assert make(name, kernel)(gram, pairs).item() == pytest.approx(expected, rel=1e-12)
@@ -140,10 +197,16 @@ def test_temperature_divides_the_exponents(name: str, temperature: float) -> Non
     assert value == pytest.approx(by_loop(name, gram, pairs, TANH, temperature, False), rel=1e-12)
 
 
-def test_log_contrastive_does_not_overflow_at_a_low_temperature() -> None:
+def test_exponentials_do_not_overflow_at_a_low_temperature() -> None:
     h, pairs = random_case(TANH, 8, seed=6)
     gram = TANH.gram(h, h).float().requires_grad_()
-    for name in ("log_contrastive", "log_contrastive_neo", "contrastive", "anchor_contrastive"):
+    for name in (
+        "log_contrastive",
+        "log_contrastive_neo",
+        "contrastive",
+        "anchor_contrastive",
+        "group_contrastive",
+    ):
         value = make(name, temperature=1e-3)(gram, pairs)
         value.backward()
         assert value.isfinite()
