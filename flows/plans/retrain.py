@@ -23,10 +23,11 @@ from modkernel.spec import (
     KernelSpec,
     ModuleSpec,
     NetworkSpec,
+    ObjectiveSpec,
     OutputModuleSpec,
     OutputSpec,
     Spec,
-    view_objective,
+    fitting_objective,
 )
 
 OUTPUT = "output"
@@ -214,15 +215,16 @@ def _again(
     pairs = _pairs(registry, network, record, changes)
     check_hidden([hidden], info, pairs)
     known = datasets.check_pairs(registry, dataset, info, pairs, [hidden])
+    # Where it was the usual one of the old pairs, it becomes that of the new ones.
+    was_usual = hidden.objective == fitting_objective(ObjectiveSpec(), record.spec.dataset)
+    asked = ObjectiveSpec() if was_usual else hidden.objective
 
     def spec_on(below: Below) -> ModuleSpec:
         changed: dict[str, Any] = {
             "interface": record.spec.interface.changed(upstream=below.upstream),
             "preprocessing": below.preprocessing,
             "dataset": known,
-            "hidden": hidden.changed(
-                objective=view_objective(hidden.objective, known.pairs is not None)
-            ),
+            "hidden": hidden.changed(objective=fitting_objective(asked, known)),
             "together": None,  # It is trained by itself now.
         }
         if changes.seed is not None:

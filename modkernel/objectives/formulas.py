@@ -20,6 +20,9 @@ from modkernel.pairs.labels import Count, PairLabels
 
 SMALLEST_MEAN_SQUARE = 1e-12
 """Root mean squares in denominators are 1e-6 at least: values below are rounding of float32."""
+SHARE_OF_MEANS = 0.75
+"""Of `group_contrastive`: the rest draws the examples of a class together once the means are apart,
+from when on means alone would teach nothing; few labels need that."""
 SMALLEST_SQUARED_NORM = 1e-2
 """Of the mean of a group's features: where they cancel out, it has no direction."""
 
@@ -160,16 +163,22 @@ def anchor_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor
 
 
 def group_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
-    """Mean over anchors i with a same pair of log(e^(s_i/τ) / (e^(s_i/τ) + Σ_j e^(g_ij/τ) / n_ij)).
+    """A quarter of `anchor_contrastive`, and three quarters of the same of means, at τ/2.
 
-    j runs over i's different pairs. The group of j is j and its same pairs, n_ij of which are
+    Of means it is the mean over anchors i of log(e^(2s_i/τ) / (e^(2s_i/τ) + Σ_j e^(2g_ij/τ)/n_ij)),
+    where j runs over i's different pairs. The group of j is j and its same pairs, n_ij of which are
     different from i. With φ the unit features of which k is the inner product, g_ij is the cosine
     of φ_i and the mean φ of these, and s_i the cosine of φ_i and the mean φ of i's same pairs. So
     each other class of a batch counts once, by its mean. The norm of a mean comes from the same
     pairs of its group's examples, and k_max for each of these itself. An anchor without a different
     pair is treated as in `anchor_contrastive`.
     """
-    same = pairs.same.to(k.dtype)
+    anchors = anchor_contrastive(k, pairs, setting)
+    return (1 - SHARE_OF_MEANS) * anchors + SHARE_OF_MEANS * _of_means(k, pairs, setting)
+
+
+def _of_means(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
+    same, temperature = pairs.same.to(k.dtype), setting.temperature / 2
     groups = same.clone().fill_diagonal_(1)
     n_same = same.sum(1)
     with_same = torch.where(pairs.same, k, 0).sum(1)
@@ -177,8 +186,8 @@ def group_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     own_norm = _norm(same @ within - with_same, same @ n_same)
     norm = _norm(groups @ within, groups @ (n_same + 1))
     n = (pairs.different.to(k.dtype) @ groups).clamp_min(1)
-    s = with_same / n_same.clamp_min(1) / own_norm / setting.temperature
-    g = torch.where(pairs.different, k, 0) @ groups / n / norm / setting.temperature
+    s = with_same / n_same.clamp_min(1) / own_norm / temperature
+    g = torch.where(pairs.different, k, 0) @ groups / n / norm / temperature
     apart = _log_sum_exp(g - n.log(), pairs.different, 1)
     return _over_anchors(s, torch.logaddexp(s, apart), g, pairs)
 

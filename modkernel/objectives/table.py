@@ -175,7 +175,7 @@ OBJECTIVES: Mapping[str, Entry] = {
     ),
     "pair_correlation": Entry(formulas.pair_correlation, needs_same=True, needs_different=True),
     "anchor_contrastive": Entry(formulas.anchor_contrastive, needs_same=True, temperature=0.1),
-    "group_contrastive": Entry(formulas.group_contrastive, needs_same=True, temperature=0.05),
+    "group_contrastive": Entry(formulas.group_contrastive, needs_same=True, temperature=0.1),
 }
 """Name to formula and defaults. Names ending in `_neo` take different pairs alone."""
 

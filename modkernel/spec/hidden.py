@@ -44,9 +44,11 @@ class ObjectiveSpec(Spec, title="Objective"):
     """The proxy objective that a hidden module maximises."""
 
     name: str = Field(
-        "anchor_contrastive",
-        description="anchor_contrastive, pair_correlation, raw, nmse, alignment, upper_alignment, "
-        "contrastive or log_contrastive; these six also as NAME_neo, of negative pairs only.",
+        "auto",
+        description="auto: group_contrastive on the pairs of class labels, else "
+        "anchor_contrastive. Or one of these, pair_correlation, raw, nmse, alignment, "
+        "upper_alignment, contrastive or log_contrastive; the last six also as NAME_neo, of "
+        "negative pairs only.",
     )
     temperature: float | None = Field(
         None, gt=0, description="Divides k in exponentials; the objective's own if left out."

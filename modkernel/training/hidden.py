@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,8 @@ UNMOVED = (
     "epoch is the best, and perhaps nothing was trained: try another learning rate, kernel or "
     "objective."
 )
+ROUNDING = 1e-6
+"""Of values in float32, relative: those that differ by less are the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,11 +268,8 @@ def train_hidden(
     report = result.report(
         spec.digest(), arithmetic, train.pairs.n_examples, problem.model.module
     ).changed(devices=ranks.size)
-    if (
-        ranks.first
-        and len(report.history) > 1
-        and len({line.validation for line in report.history}) == 1
-    ):
+    values = [line.validation for line in report.history if line.validation is not None]
+    if ranks.first and len(values) > 1 and math.isclose(min(values), max(values), rel_tol=ROUNDING):
         control.progress({"event": "note", "text": UNMOVED})
     return weights, report
 

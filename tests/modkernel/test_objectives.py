@@ -79,7 +79,8 @@ def by_loop(name: str, gram: Tensor, pairs: PairLabels, kernel, temperature, dia
     if name == "anchor_contrastive":
         return anchors_by_loop(k, pairs, temperature)
     if name == "group_contrastive":
-        return groups_by_loop(k, pairs, kernel.k_max, temperature)
+        of_means = means_by_loop(k, pairs, kernel.k_max, temperature / 2)
+        return anchors_by_loop(k, pairs, temperature) / 4 + of_means * 3 / 4
     if name == "pair_correlation":
         xs, ts = [v for v, _ in values], [float(same) for _, same in values]
         mx, mt = sum(xs) / len(xs), sum(ts) / len(ts)
@@ -111,7 +112,7 @@ def anchors_by_loop(k: list[list[float]], pairs: PairLabels, temperature: float)
     return sum(per_anchor) / len(per_anchor)
 
 
-def groups_by_loop(
+def means_by_loop(
     k: list[list[float]], pairs: PairLabels, k_max: float, temperature: float
 ) -> float:
     n = range(len(k))
@@ -147,7 +148,7 @@ def groups_by_loop(
     return sum(logs) / len(logs)
 
 
-def test_groups_of_class_labels_are_the_other_classes_by_their_means() -> None:
+def test_of_class_labels_the_means_are_those_of_all_other_examples_of_each_class() -> None:
     labels = torch.tensor([0, 1, 2, 0, 1, 0, 2, 2, 3, 1])  # 3 is there once: no anchor.
     h = torch.randn(10, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     features = torch.nn.functional.normalize(h)
@@ -162,8 +163,10 @@ def test_groups_of_class_labels_are_the_other_classes_by_their_means() -> None:
             prototypes.append(torch.nn.functional.normalize(features[mine].mean(0), dim=0))
         logits = torch.stack(prototypes) @ features[i] / 0.05
         logs.append(logits.log_softmax(0)[label].item())
-    value = make("group_contrastive")(features @ features.T, PairLabels.from_classes(labels))
-    assert value.item() == pytest.approx(sum(logs) / len(logs), rel=1e-12)
+    gram, pairs = features @ features.T, PairLabels.from_classes(labels)
+    of_anchors = make("anchor_contrastive")(gram, pairs).item()
+    value = make("group_contrastive")(gram, pairs).item()
+    assert value == pytest.approx(of_anchors / 4 + sum(logs) / len(logs) * 3 / 4, rel=1e-12)
 
 
 @EVERY

@@ -62,7 +62,9 @@ KernelName = Annotated[
     str, OneOf((AUTO, *KERNELS)), Field(description="auto follows the shape of the output.")
 ]
 ObjectiveName = Annotated[
-    str, OneOf(tuple(OBJECTIVES)), Field(description="What a hidden module maximises.")
+    str,
+    OneOf((AUTO, *OBJECTIVES)),
+    Field(description="What a hidden module maximises; auto follows the pairs."),
 ]
 Path = Annotated[
     str | None,

@@ -20,6 +20,7 @@ from modkernel.spec import (
     Interface,
     KernelSpec,
     ModuleSpec,
+    ObjectiveSpec,
     OutputModuleSpec,
     OutputSpec,
     Preprocessing,
@@ -48,7 +49,7 @@ def hidden_spec(
         preprocessing=PREPROCESSING,
         backbone=backbone,
         blocks=blocks,
-        hidden=HiddenSpec(),
+        hidden=HiddenSpec(objective=ObjectiveSpec(name="anchor_contrastive")),
     )
 
 
