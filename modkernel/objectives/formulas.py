@@ -186,8 +186,8 @@ def _of_means(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
     own_norm = _norm(same @ within - with_same, same @ n_same)
     norm = _norm(groups @ within, groups @ (n_same + 1))
     n = (pairs.different.to(k.dtype) @ groups).clamp_min(1)
-    s = with_same / n_same.clamp_min(1) / own_norm / temperature
-    g = torch.where(pairs.different, k, 0) @ groups / n / norm / temperature
+    s = with_same / (n_same.clamp_min(1) * own_norm * temperature)
+    g = torch.where(pairs.different, k, 0) @ groups / n / (norm * temperature)
     apart = _log_sum_exp(g - n.log(), pairs.different, 1)
     return _over_anchors(s, torch.logaddexp(s, apart), g, pairs)
 
