@@ -20,9 +20,6 @@ from modkernel.pairs.labels import Count, PairLabels
 
 SMALLEST_MEAN_SQUARE = 1e-12
 """Root mean squares in denominators are 1e-6 at least: values below are rounding of float32."""
-SHARE_OF_MEANS = 0.75
-"""Of `group_contrastive`: the rest draws the examples of a class together once the means are apart,
-from when on means alone would teach nothing; few labels need that."""
 SMALLEST_SQUARED_NORM = 1e-2
 """Of the mean of a group's features: where they cancel out, it has no direction."""
 
@@ -163,21 +160,24 @@ def anchor_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor
 
 
 def group_contrastive(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
-    """A quarter of `anchor_contrastive`, and three quarters of the same of means, at τ/2.
+    """`anchor_contrastive`, and to it the same of the means of groups, at τ/2.
 
-    Of means it is the mean over anchors i of log(e^(2s_i/τ) / (e^(2s_i/τ) + Σ_j e^(2g_ij/τ)/n_ij)),
-    where j runs over i's different pairs. The group of j is j and its same pairs, n_ij of which are
-    different from i. With φ the unit features of which k is the inner product, g_ij is the cosine
-    of φ_i and the mean φ of these, and s_i the cosine of φ_i and the mean φ of i's same pairs. So
-    each other class of a batch counts once, by its mean. The norm of a mean comes from the same
-    pairs of its group's examples, and k_max for each of these itself. An anchor without a different
-    pair is treated as in `anchor_contrastive`.
+    Means set classes apart sooner, and teach nothing more once they are apart; the anchors go on
+    drawing each class together then, which few labels need.
     """
-    anchors = anchor_contrastive(k, pairs, setting)
-    return (1 - SHARE_OF_MEANS) * anchors + SHARE_OF_MEANS * _of_means(k, pairs, setting)
+    return anchor_contrastive(k, pairs, setting) + _of_means(k, pairs, setting)
 
 
 def _of_means(k: Tensor, pairs: PairLabels, setting: Setting) -> Tensor:
+    """Mean over anchors i with a same pair of log(e^(s_i/t) / (e^(s_i/t) + Σ_j e^(g_ij/t) / n_ij)).
+
+    t is τ/2, and j runs over i's different pairs. The group of j is j and its same pairs, n_ij of
+    which are different from i. With φ the unit features of which k is the inner product, g_ij is
+    the cosine of φ_i and the mean φ of these, and s_i the cosine of φ_i and the mean φ of i's same
+    pairs. So each other class of a batch counts once, by its mean. The norm of a mean comes from
+    the same pairs of its group's examples, and k_max for each of these itself. An anchor without a
+    different pair is treated as in `anchor_contrastive`.
+    """
     same, temperature = pairs.same.to(k.dtype), setting.temperature / 2
     groups = same.clone().fill_diagonal_(1)
     n_same = same.sum(1)

@@ -80,7 +80,7 @@ def by_loop(name: str, gram: Tensor, pairs: PairLabels, kernel, temperature, dia
         return anchors_by_loop(k, pairs, temperature)
     if name == "group_contrastive":
         of_means = means_by_loop(k, pairs, kernel.k_max, temperature / 2)
-        return anchors_by_loop(k, pairs, temperature) / 4 + of_means * 3 / 4
+        return anchors_by_loop(k, pairs, temperature) + of_means
     if name == "pair_correlation":
         xs, ts = [v for v, _ in values], [float(same) for _, same in values]
         mx, mt = sum(xs) / len(xs), sum(ts) / len(ts)
@@ -166,7 +166,7 @@ def test_of_class_labels_the_means_are_those_of_all_other_examples_of_each_class
     gram, pairs = features @ features.T, PairLabels.from_classes(labels)
     of_anchors = make("anchor_contrastive")(gram, pairs).item()
     value = make("group_contrastive")(gram, pairs).item()
-    assert value == pytest.approx(of_anchors / 4 + sum(logs) / len(logs) * 3 / 4, rel=1e-12)
+    assert value == pytest.approx(of_anchors + sum(logs) / len(logs), rel=1e-12)
 
 
 @EVERY
