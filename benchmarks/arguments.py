@@ -8,8 +8,6 @@ from pathlib import Path
 from modkernel.spec import ObjectiveSpec
 
 HOME = Path.home() / ".modkernel"
-MEASURED = ObjectiveSpec(name="anchor_contrastive")
-"""What the tables in docs/ were measured with where an objective is not what they compare."""
 
 
 def training_parser(description: str) -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.arguments import MEASURED, training_parser
+from benchmarks.arguments import training_parser
 from modkernel.data import DataPlaces, Dataset, load_dataset
 from modkernel.data.label_budget import draw_labels
 from modkernel.errors import DataError
@@ -53,7 +53,7 @@ def arguments() -> argparse.Namespace:
 
 
 def hidden_module(given: argparse.Namespace, places: DataPlaces, folder: Path) -> StoredModule:
-    """Train one hidden module, a ResNet-18."""
+    """Train one hidden module: ResNet-18, the default objective."""
     classes = None if given.trained_on is None else tuple(given.trained_on.split(","))
     spec = NetworkSpec(
         name="label-advice",
@@ -61,8 +61,7 @@ def hidden_module(given: argparse.Namespace, places: DataPlaces, folder: Path) -
         backbone=BackboneSpec(name="resnet18", width=given.width),
         hidden=(
             HiddenSpec(
-                objective=MEASURED,
-                recipe=Recipe(epochs=given.epochs, learning_rate=given.learning_rate, flip=True),
+                recipe=Recipe(epochs=given.epochs, learning_rate=given.learning_rate, flip=True)
             ),
         ),
     )

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.arguments import HOME, MEASURED
+from benchmarks.arguments import HOME
 from modkernel.data import DataPlaces, Dataset, Resident, load_dataset
 from modkernel.data.label_budget import draw_labels
 from modkernel.features.compute import compute_features
@@ -73,10 +73,7 @@ def network(seed: int) -> NetworkSpec:
         name=f"seed-{seed}",
         dataset=DatasetSpec(name="fashion_mnist"),
         backbone=BackboneSpec(name="lenet5"),
-        hidden=tuple(
-            HiddenSpec(until=end, objective=MEASURED, recipe=recipe, tail="none")
-            for end in ("conv2", "fc2")
-        ),
+        hidden=tuple(HiddenSpec(until=end, recipe=recipe, tail="none") for end in ("conv2", "fc2")),
         output=None,
         seed=seed,
     )

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.arguments import MEASURED, training_parser
+from benchmarks.arguments import training_parser
 from modkernel.backbones import build_hidden
 from modkernel.control import Control
 from modkernel.data import DataPlaces, Dataset, load_dataset, place_dataset
@@ -43,6 +43,7 @@ from modkernel.spec import (
     DatasetSpec,
     HiddenSpec,
     NetworkSpec,
+    ObjectiveSpec,
     OutputSpec,
     Projection,
     Recipe,
@@ -85,8 +86,7 @@ def network(given: argparse.Namespace, pairs: str | None) -> NetworkSpec:
     temperature = given.temperature if pairs == "views" else None
     hidden = HiddenSpec(
         tail="auto" if given.projection is None else Projection(projection=given.projection),
-        # On labels, too: rows differ in their pairs alone.
-        objective=MEASURED.changed(temperature=temperature),
+        objective=ObjectiveSpec(temperature=temperature),
         recipe=Recipe(
             epochs=given.epochs,
             batch_size=given.batch,

@@ -44,8 +44,8 @@ from modkernel.spec import (
     Projection,
     Shape,
     Upstream,
-    fitting_objective,
     pairs_from,
+    view_objective,
 )
 from modkernel.spec.group import check_together
 
@@ -111,7 +111,7 @@ class HiddenPlan:
             # Where a cut lies is told by the blocks, however the user named it.
             hidden=self.hidden.changed(
                 until=self.blocks[-1],
-                objective=fitting_objective(self.hidden.objective, dataset),
+                objective=view_objective(self.hidden.objective, dataset.pairs is not None),
             ),
             source=self.source,
             source_data=self.source_data,
@@ -184,7 +184,7 @@ def plan_hidden(
             kernel = make_kernel(spec.kernel)
             kernel.gram(*[torch.zeros(1, *gives)] * 2)  # Refuses a shape that it cannot take.
         with _naming(f"{field}.objective"):
-            make_objective(fitting_objective(spec.objective), kernel)
+            make_objective(spec.objective, kernel)
         if spec.tail == "auto" and to_end and index == len(cuts) - 1:
             spec = spec.changed(tail="none")  # One on the last module takes from the output's.
         if spec.tail != "none" and not isinstance(spec.tail, Projection):
@@ -240,7 +240,7 @@ def check_hidden(
         )
     by_class = pairs is None
     if by_class and info.train_counts is not None and max(info.train_counts) < 2:
-        for index, name in enumerate(fitting_objective(each.objective).name for each in hidden):
+        for index, name in enumerate(each.objective.name for each in hidden):
             if lookup(OBJECTIVES, name, "objective").needs_same:
                 raise PairError(
                     f"{where.format(index)}: No class of data set '{info.name}' has two of the "

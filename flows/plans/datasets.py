@@ -28,14 +28,7 @@ from modkernel.objectives.table import make_objective
 from modkernel.plan import facts
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.tracking.markdown import plain
-from modkernel.spec import (
-    DatasetFacts,
-    DatasetSpec,
-    HiddenSpec,
-    OutputSpec,
-    fitting_objective,
-    pairs_from,
-)
+from modkernel.spec import DatasetFacts, DatasetSpec, HiddenSpec, OutputSpec, pairs_from
 from modkernel.training.inputs import given_labels, given_pairs, pair_data, taking_part
 
 
@@ -109,10 +102,7 @@ def check_pairs(
                 "dataset.validation_fraction leaves out fewer."
             )
     train, validation, known = pair_data(data, dataset, pairs, where)
-    objectives = [
-        make_objective(fitting_objective(spec.objective, known), make_kernel(spec.kernel))
-        for spec in hidden
-    ]
+    objectives = [make_objective(spec.objective, make_kernel(spec.kernel)) for spec in hidden]
     for half in (train, validation):
         half.pairs.check(any(objective.needs_same for objective in objectives))
     return known

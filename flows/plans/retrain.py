@@ -23,11 +23,10 @@ from modkernel.spec import (
     KernelSpec,
     ModuleSpec,
     NetworkSpec,
-    ObjectiveSpec,
     OutputModuleSpec,
     OutputSpec,
     Spec,
-    fitting_objective,
+    view_objective,
 )
 
 OUTPUT = "output"
@@ -215,16 +214,15 @@ def _again(
     pairs = _pairs(registry, network, record, changes)
     check_hidden([hidden], info, pairs)
     known = datasets.check_pairs(registry, dataset, info, pairs, [hidden])
-    # Where it was the usual one of the old pairs, it becomes that of the new ones.
-    was_usual = hidden.objective == fitting_objective(ObjectiveSpec(), record.spec.dataset)
-    asked = ObjectiveSpec() if was_usual else hidden.objective
 
     def spec_on(below: Below) -> ModuleSpec:
         changed: dict[str, Any] = {
             "interface": record.spec.interface.changed(upstream=below.upstream),
             "preprocessing": below.preprocessing,
             "dataset": known,
-            "hidden": hidden.changed(objective=fitting_objective(asked, known)),
+            "hidden": hidden.changed(
+                objective=view_objective(hidden.objective, known.pairs is not None)
+            ),
             "together": None,  # It is trained by itself now.
         }
         if changes.seed is not None:

@@ -29,8 +29,8 @@ from modkernel.spec.hidden import ResolvedKernel as ResolvedKernel
 from modkernel.spec.origin import Licence as Licence
 from modkernel.spec.origin import Origin as Origin
 from modkernel.spec.pairs import PairsFrom as PairsFrom
-from modkernel.spec.pairs import fitting_objective as fitting_objective
 from modkernel.spec.pairs import pairs_from as pairs_from
+from modkernel.spec.pairs import view_objective as view_objective
 from modkernel.spec.pairs import with_file as with_file
 from modkernel.spec.preprocessing import ImageReading as ImageReading
 from modkernel.spec.preprocessing import Preprocessing as Preprocessing

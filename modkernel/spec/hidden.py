@@ -44,11 +44,10 @@ class ObjectiveSpec(Spec, title="Objective"):
     """The proxy objective that a hidden module maximises."""
 
     name: str = Field(
-        "auto",
-        description="auto: group_contrastive on the pairs of class labels, else "
-        "anchor_contrastive. Or one of these, pair_correlation, raw, nmse, alignment, "
-        "upper_alignment, contrastive or log_contrastive; the last six also as NAME_neo, of "
-        "negative pairs only.",
+        "anchor_contrastive",
+        description="anchor_contrastive, group_contrastive, pair_correlation, raw, nmse, "
+        "alignment, upper_alignment, contrastive or log_contrastive; the last six also as "
+        "NAME_neo, of negative pairs only.",
     )
     temperature: float | None = Field(
         None, gt=0, description="Divides k in exponentials; the objective's own if left out."

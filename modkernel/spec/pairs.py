@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from modkernel.spec import DatasetFacts, ObjectiveSpec
+    from modkernel.spec import ObjectiveSpec
 
 VIEWS = "views"
 """Word of the field for random views."""
 LABELS = "labels"
 """Word of the field, after 'views+', for the data set's own labels."""
-GROUPS, ANCHORS = "group_contrastive", "anchor_contrastive"
-"""The objectives that 'auto' is. In a list of pairs an example has few partners, or one alone: the
-mean of its group is little steadier than they are."""
 VIEW_TEMPERATURE = 0.2
 """Of `anchor_contrastive` on views, where the spec names none: one example's views differ in more
 than two examples of a class do, so a temperature of 0.1 looks at too few of the others."""
@@ -59,20 +56,8 @@ def with_file(given: str | None, file: str | None) -> str | None:
     return f"{VIEWS}+{file}" if found.views else file
 
 
-def fitting_objective(
-    objective: ObjectiveSpec, dataset: DatasetFacts | None = None
-) -> ObjectiveSpec:
-    """An objective's spec with a name in place of 'auto', and the temperature of views on these.
-
-    Args:
-        objective: what is asked for.
-        dataset: which pairs it is to be of; those of class labels if left out.
-    """
-    views = dataset is not None and dataset.pairs is not None
-    listed = dataset is not None and dataset.pairs_fingerprint is not None
-    name, temperature = objective.name, objective.temperature
-    if name == "auto":
-        name = ANCHORS if views or listed else GROUPS
-    if views and name == ANCHORS and temperature is None:
-        temperature = VIEW_TEMPERATURE
-    return objective.changed(name=name, temperature=temperature)
+def view_objective(objective: ObjectiveSpec, views: bool) -> ObjectiveSpec:
+    """The objective with the temperature of views, where they are compared and it names none."""
+    if not views or objective.temperature is not None or objective.name != "anchor_contrastive":
+        return objective
+    return objective.changed(temperature=VIEW_TEMPERATURE)

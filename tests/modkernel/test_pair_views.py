@@ -97,9 +97,7 @@ def test_the_objective_on_views_is_simclrs_loss(temperature: float) -> None:
     generator = seeded(0)
     h = torch.randn(14, 5, dtype=torch.float64, generator=generator, requires_grad=True)
     kernel = make_kernel(KernelSpec(name="tanh"))
-    objective = make_objective(
-        ObjectiveSpec(name="anchor_contrastive", temperature=temperature), kernel
-    )
+    objective = make_objective(ObjectiveSpec(temperature=temperature), kernel)
     pairs = PairSource.from_views(20).for_batch(torch.arange(3, 10))
     ours = -objective(kernel.gram(h, h), pairs)
     theirs = simclr(torch.tanh(h), temperature)

@@ -120,9 +120,7 @@ def test_two_processes_train_what_one_trains(
     assert [told["devices"] for told in (*together, alone)] == [2, 2, 1]
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"views": 2, "learning_rate": 0.01, **MOVED}], ids=["plain", "views"]
-)
+@pytest.mark.parametrize("options", [{}, {"views": 2, **MOVED}], ids=["plain", "views"])
 def test_two_processes_train_on_a_stored_module(
     pair: RankPair, tmp_path: Path, options: dict[str, Any]
 ) -> None:

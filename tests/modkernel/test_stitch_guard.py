@@ -17,15 +17,7 @@ from modkernel.kernels import make_kernel
 from modkernel.modules.stored import StoredModule, write_module
 from modkernel.pairs.source import PairSource
 from modkernel.plan import plan_hidden
-from modkernel.spec import (
-    BackboneSpec,
-    HiddenSpec,
-    KernelSpec,
-    ObjectiveSpec,
-    Preprocessing,
-    Recipe,
-    StitchSpec,
-)
+from modkernel.spec import BackboneSpec, HiddenSpec, KernelSpec, Preprocessing, Recipe, StitchSpec
 from modkernel.training.hidden import train_hidden
 from modkernel.training.pair_data import PairData
 from modkernel.training.report import StitchFigures
@@ -77,12 +69,7 @@ def clusters(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def trained(folder: Path, seed: int, images: Tensor, labels: Tensor) -> list[StoredModule]:
     recipe = Recipe(epochs=2, batch_size=64)
-    # By the usual one, LOWER alone does nearly as well on these as all of UPPER.
-    objective = ObjectiveSpec(name="anchor_contrastive")
-    wanted = [
-        HiddenSpec(until=end, objective=objective, recipe=recipe, tail="none")
-        for end in ("conv2", "fc2")
-    ]
+    wanted = [HiddenSpec(until=end, recipe=recipe, tail="none") for end in ("conv2", "fc2")]
     chain: list[StoredModule] = []
     parts = [
         PairData(Resident.whole(images[rows]), PairSource.from_classes(labels[rows]))

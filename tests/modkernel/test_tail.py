@@ -25,7 +25,6 @@ from modkernel.spec import (
     HiddenSpec,
     KernelSpec,
     NetworkSpec,
-    ObjectiveSpec,
     Preprocessing,
     Projection,
     Recipe,
@@ -225,18 +224,14 @@ def stored(
     return plan.spec(upstream, PREPROCESSING, FACTS, 3)
 
 
-ANCHORS = ObjectiveSpec(name="anchor_contrastive")
-"""The usual objective of then."""
-AUTO = HiddenSpec(objective=ANCHORS)
-NONE = HiddenSpec(objective=ANCHORS, tail="none")
-EIGHT = HiddenSpec(objective=ANCHORS, projection=8)
+NONE, EIGHT = HiddenSpec(tail="none"), HiddenSpec(projection=8)
 
 
 @pytest.mark.parametrize(
     ("hidden", "place", "digest"),
     [
-        ([AUTO], 0, "59d124a225c58f68e10cf187e386805b12ac1b5f17f240deb53aae19509370dd"),
-        ([AUTO] * 2, 1, "caf6437b9bbe2fbeb13cb95da7487b29d0f0d051ac4401087bd918abc4f64cf7"),
+        ([HiddenSpec()], 0, "59d124a225c58f68e10cf187e386805b12ac1b5f17f240deb53aae19509370dd"),
+        ([HiddenSpec()] * 2, 1, "caf6437b9bbe2fbeb13cb95da7487b29d0f0d051ac4401087bd918abc4f64cf7"),
         ([EIGHT], 0, "e6fb25e9c1f610794e08406e718e968b7a6c74895d026a3efb292c2a8e770b68"),
         ([NONE] * 2, 0, "3d3b97eae2b862d123f48957236a53a3d1fcef79b620552ad1704f04154b3f04"),
         ([EIGHT, NONE], 0, "5ed60719b744ad2cd7bbcc5d1c7e0c9d403f29d49274e40ff461a40696a6a5cb"),
@@ -253,13 +248,13 @@ def test_recipes_without_blocks_as_a_tail_have_the_digests_that_they_had_before_
 
 
 def test_a_digest_of_before() -> None:
-    mlp = stored([AUTO.changed(recipe=Recipe(epochs=3))], 0, (64,), BackboneSpec())
+    mlp = stored([HiddenSpec(recipe=Recipe(epochs=3))], 0, (64,), BackboneSpec())
     assert mlp.digest() == "0eb197d16f81b5dbc0114496b410e71dc9ade201c5e716ee24db42fd894c3662"
 
 
 def test_a_tail_of_blocks_is_in_the_recipe_by_name() -> None:
-    auto, none = stored([AUTO] * 2, 0), stored([NONE] * 2, 0)
-    named = stored([AUTO.changed(tail=("layer3.0", "layer4.0")), NONE], 0)
+    auto, none = stored([HiddenSpec()] * 2, 0), stored([NONE] * 2, 0)
+    named = stored([HiddenSpec(tail=("layer3.0", "layer4.0")), NONE], 0)
     assert auto == named
     assert auto.digest() == named.digest() != none.digest()
     assert parse_module_spec(auto.canonical_json(), strict=True) == auto

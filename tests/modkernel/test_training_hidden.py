@@ -287,9 +287,11 @@ def test_pairs_no_two_of_which_share_an_example_train_the_default_objective() ->
     assert first != last < 0
 
 
-def test_an_objective_that_is_the_same_in_every_epoch_is_told_of() -> None:
+@pytest.mark.parametrize("objective", ["anchor_contrastive", "group_contrastive"])
+def test_an_objective_that_is_the_same_in_every_epoch_is_told_of(objective: str) -> None:
     (plan,) = plans(MLP, Recipe(epochs=2, batch_size=32), kernel="relu")
     spec = plan.spec(PREPROCESSING.id, PREPROCESSING, FACTS, seed=0)
+    spec = spec.changed(hidden=spec.hidden.changed(objective=ObjectiveSpec(name=objective)))
     images, labels = made_images(30)
     alike = PairData(Resident.whole(images[:1].expand_as(images)), PairSource.from_classes(labels))
     told: list[Any] = []

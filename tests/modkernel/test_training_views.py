@@ -18,10 +18,9 @@ from modkernel.spec import (
     BackboneSpec,
     HiddenSpec,
     KernelSpec,
-    ObjectiveSpec,
     Preprocessing,
     Recipe,
-    fitting_objective,
+    view_objective,
 )
 from modkernel.spec.pairs import VIEW_TEMPERATURE
 from modkernel.system.seeding import generator_for
@@ -175,22 +174,7 @@ def test_what_is_stored_says_that_no_label_was_seen() -> None:
     assert on_both.dataset.saw_labels
     assert on_labels.dataset.saw_labels
     assert "pairs" not in on_labels.model_dump(mode="json")["dataset"]
-
-
-def test_the_usual_objective_follows_the_pairs() -> None:
-    usual, anchors = ObjectiveSpec(), ObjectiveSpec(name="anchor_contrastive")
-    both, listed = (
-        FACTS.changed(pairs="views+labels"),
-        FACTS.changed(pairs_fingerprint="0" * 64),
-    )
-    on_views = anchors.changed(temperature=VIEW_TEMPERATURE)
-    assert fitting_objective(usual) == ObjectiveSpec(name="group_contrastive")
-    assert fitting_objective(usual, FACTS) == ObjectiveSpec(name="group_contrastive")
-    assert fitting_objective(usual, listed) == anchors
-    assert fitting_objective(usual, ON_VIEWS) == fitting_objective(usual, both) == on_views
-    assert fitting_objective(anchors, ON_VIEWS) == on_views
-    for own in (anchors.changed(temperature=0.7), ObjectiveSpec(name="nmse")):
-        assert fitting_objective(own, ON_VIEWS) == fitting_objective(own, FACTS) == own
-    (plan,) = plans(MLP, RECIPE, kernel="relu")
-    spec = plan.spec(PREPROCESSING.id, PREPROCESSING, ON_VIEWS, seed=3)
-    assert spec.hidden.objective == on_views
+    assert on_views.hidden.objective.temperature == VIEW_TEMPERATURE
+    assert on_labels.hidden.objective.temperature is None
+    own = plan.hidden.objective.changed(temperature=0.7)
+    assert view_objective(own, True) == own

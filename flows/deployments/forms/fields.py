@@ -62,9 +62,7 @@ KernelName = Annotated[
     str, OneOf((AUTO, *KERNELS)), Field(description="auto follows the shape of the output.")
 ]
 ObjectiveName = Annotated[
-    str,
-    OneOf((AUTO, *OBJECTIVES)),
-    Field(description="What a hidden module maximises; auto follows the pairs."),
+    str, OneOf(tuple(OBJECTIVES)), Field(description="What a hidden module maximises.")
 ]
 Path = Annotated[
     str | None,

@@ -88,7 +88,7 @@ class ModuleForm(Form):
     )
     epochs: Epochs = 30
     kernel: KernelName = AUTO
-    objective: ObjectiveName = AUTO
+    objective: ObjectiveName = "anchor_contrastive"
     seed: Seed = 0
     advanced: Annotated[Blanks | None, Folded(MODULE)] = None
 

@@ -90,7 +90,7 @@ class NetworkForm(Form):
     hidden_modules: int = Field(2, ge=1, description="Which share the blocks out evenly.")
     epochs: Epochs = 30
     kernel: KernelName = AUTO
-    objective: ObjectiveName = AUTO
+    objective: ObjectiveName = "anchor_contrastive"
     labels_per_class: Labels = None
     method: Method = "cross_entropy"
     advanced: Annotated[Blanks | None, Folded(NETWORK)] = None

@@ -13,7 +13,7 @@ from modkernel.objectives.table import OBJECTIVES
 from modkernel.registry import StoredNames
 
 NULL = {"type": "null"}
-OFFERED = {"KernelSpec": (AUTO, *KERNELS), "ObjectiveSpec": (AUTO, *OBJECTIVES)}
+OFFERED = {"KernelSpec": (AUTO, *KERNELS), "ObjectiveSpec": tuple(OBJECTIVES)}
 """Choices for the field `name` of specs that stand whole in an advanced part."""
 FOLDED = "As usual"
 """What the tab of a folded part is called."""

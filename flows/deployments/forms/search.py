@@ -59,7 +59,7 @@ class SearchForm(Form):
     path: Path = None
     backbone: BackboneName = "mlp"
     stages: int = Field(2, ge=1, description="Hidden modules of the network.")
-    objectives: tuple[Annotated[str, OneOf((AUTO, *OBJECTIVES))], ...] = Field(
+    objectives: tuple[Annotated[str, OneOf(tuple(OBJECTIVES))], ...] = Field(
         ("anchor_contrastive", "contrastive"), description="To try in each stage."
     )
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(

@@ -62,7 +62,7 @@ class StudyForm(Form):
     backbone: BackboneName = "mlp"
     epochs: Epochs = 3
     kernel: KernelName = AUTO
-    objective: ObjectiveName = AUTO
+    objective: ObjectiveName = "anchor_contrastive"
     tasks: tuple[str, ...] = Field(
         (),
         description="Three at least, each as 'cat, dog' or 'animal=cat+dog, vehicle=truck'; "

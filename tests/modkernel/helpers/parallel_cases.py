@@ -112,10 +112,7 @@ def train(
     kernel = "relu_avgpool" if backbone == "resnet18" else "relu"
     made = plans(BackboneSpec(name=backbone, width=width), options, 2, kernel)
     spec = made[len(chain)].spec(
-        chain[-1].id if chain else PREPROCESSING.id,
-        PREPROCESSING,
-        FACTS.changed(pairs="views") if pairs == "views" else FACTS,
-        seed=3,
+        chain[-1].id if chain else PREPROCESSING.id, PREPROCESSING, FACTS, seed=3
     )
     parts = (paired(96), paired(31, 1))
     if pairs == "listed":

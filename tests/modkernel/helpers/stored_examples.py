@@ -20,7 +20,6 @@ from modkernel.spec import (
     Interface,
     KernelSpec,
     ModuleSpec,
-    ObjectiveSpec,
     OutputModuleSpec,
     OutputSpec,
     Preprocessing,
@@ -49,7 +48,7 @@ def hidden_spec(
         preprocessing=PREPROCESSING,
         backbone=backbone,
         blocks=blocks,
-        hidden=HiddenSpec(objective=ObjectiveSpec(name="anchor_contrastive")),
+        hidden=HiddenSpec(),
     )
 
 
