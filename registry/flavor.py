@@ -12,6 +12,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -201,8 +202,9 @@ def _bring(client: MlflowClient, model_uri: str, name: str, folder: Path) -> Non
         ) from error
 
 
+@cache
 def requirements() -> tuple[str, ...]:
-    """The packages that loading needs, pinned to what is installed."""
+    """The packages that loading needs, pinned to what this process has."""
     pinned = []
     for name in PACKAGES:
         try:

@@ -53,6 +53,7 @@ def serve() -> None:
     from modkernel.errors import SettingsError
     from modkernel.flows.servers.prefect_env import await_prefect, prepare_prefect
     from modkernel.registry import Settings
+    from modkernel.system.forked import importing_without_threads
 
     prepare_prefect(Settings())
     if "PREFECT_API_URL" not in os.environ:
@@ -60,7 +61,8 @@ def serve() -> None:
             "There is no Prefect server to serve to: set PREFECT_API_URL to one, or use "
             "'modkernel up', which starts one and serves to it."
         )
-    from modkernel.flows.deployments.serve import serve_all
+    with importing_without_threads():  # It forks.
+        from modkernel.flows.deployments.serve import serve_all
 
     await_prefect(lambda line: err.print(line, soft_wrap=True))
     serve_all()

@@ -54,7 +54,10 @@ def worker(
     # What Prefect answers while its database starts again: its client then asks again.
     os.environ.setdefault("PREFECT_CLIENT_RETRY_EXTRA_CODES", "500,502,504")
     settings = _prepare("work for a team")
-    from modkernel.flows.deployments.serve import serve_team
+    from modkernel.system.forked import importing_without_threads
+
+    with importing_without_threads():  # It forks.
+        from modkernel.flows.deployments.serve import serve_team
     from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool
 
     names: dict[PoolName, Pool] = {PoolName.FLOWS: FLOWS, PoolName.GPU: GPU}

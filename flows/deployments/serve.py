@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
@@ -31,11 +31,8 @@ from modkernel.flows.deployments.of_specs.records import BY_NAME, serve_deployed
 from modkernel.flows.maintenance import HOUR, maintenance
 from modkernel.flows.module_work import module_work
 from modkernel.flows.servers.automations import install_automations
-from modkernel.flows.servers.forking_runner import (
-    POLL_SECONDS,
-    ForkingRunner,
-    forked_engines,
-)
+from modkernel.flows.servers.engine_server import EngineServer
+from modkernel.flows.servers.forking_runner import POLL_SECONDS, ForkingRunner, look_after
 from modkernel.flows.servers.registration import (
     KeptDeployment,
     deployments_of_specs,
@@ -133,11 +130,13 @@ def serve_all() -> None:
     of a schedule that were due while nothing served, the newest is made up for. Where the server
     has a team, this is one of its machines, for flows.
     """
-    if asyncio.run(_has_team()):
-        return serve_team(Settings(), (FLOWS,), get_logger(__name__).info)
-    # Prefect's `serve` takes up nothing once it runs.
-    with suppress(KeyboardInterrupt, TerminationSignal):
-        asyncio.run(_serve_all())
+    # First: it is a fork of this process, which has threads later.
+    with closing(EngineServer()) as engines:
+        if asyncio.run(_has_team()):
+            return _serve_team(engines, Settings(), (FLOWS,), get_logger(__name__).info)
+        # Prefect's `serve` takes up nothing once it runs.
+        with suppress(KeyboardInterrupt, TerminationSignal):
+            asyncio.run(_serve_all(engines))
 
 
 def serve_team(settings: Settings, pools: Sequence[Pool], say: Callable[[str], None]) -> None:
@@ -145,8 +144,15 @@ def serve_team(settings: Settings, pools: Sequence[Pool], say: Callable[[str], N
 
     A machine that serves flows keeps the forms as the registry is.
     """
+    with closing(EngineServer()) as engines:
+        _serve_team(engines, settings, pools, say)
+
+
+def _serve_team(
+    engines: EngineServer, settings: Settings, pools: Sequence[Pool], say: Callable[[str], None]
+) -> None:
     beside = partial(_kept_forms, [team_deployment()]) if FLOWS in pools else nullcontext
-    serve_pools(settings, pools, say, beside)
+    serve_pools(engines, settings, pools, say, beside)
 
 
 def make_team() -> list[str]:
@@ -202,18 +208,22 @@ async def _kept_forms(more: Sequence[KeptDeployment]) -> AsyncIterator[list[Kept
         following.cancel()
 
 
-async def _serve_all() -> None:
-    async with forked_engines(), _kept_forms(()) as made:
+async def _serve_all(engines: EngineServer) -> None:
+    async with _kept_forms(()) as made:
         runner = ForkingRunner(
             pause_on_shutdown=False, limit=CONCURRENT_RUNS, query_seconds=POLL_SECONDS
         )
         for deployment in made:
             await runner.aadd_deployment(deployment)
-        looking = asyncio.create_task(serve_deployed(runner, get_logger(__name__).info))
+        beside = [
+            asyncio.create_task(look_after(engines)),
+            asyncio.create_task(serve_deployed(runner, get_logger(__name__).info)),
+        ]
         try:
             await runner.start()
         finally:
-            looking.cancel()
+            for task in beside:
+                task.cancel()
 
 
 def local_timezone() -> str:

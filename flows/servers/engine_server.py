@@ -9,11 +9,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from prefect.logging import get_logger
 
-from modkernel.jobs.client import ONE_THREAD
+from modkernel.flows.servers import engines
+from modkernel.system.forked import (
+    ONE_THREAD,
+    ForkedProcess,
+    fork,
+    has_one_thread,
+    importing_without_threads,
+)
 
 VARIABLE = "MODKERNEL_ENGINES"
 """Where this process's socket is."""
@@ -37,12 +45,16 @@ def engine_command() -> str | None:
 
 
 class EngineServer:
-    """The server of this process's runs; runs begin by Prefect's own command where none can be."""
+    """The server of this process's runs; runs begin by Prefect's own command where none can be.
+
+    Made while this process has one thread, it is a fork of it, and ready at once; it shares with it
+    what both have loaded, hundreds of megabytes.
+    """
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="modkernel-"))
         os.environ[VARIABLE] = str(self._folder / "engines")
-        self._process = self._start()
+        self._process = self._fork() or self._start()
         self._deaths, self._next = 0, 0.0
 
     @property
@@ -76,6 +88,16 @@ class EngineServer:
                 self._process.kill()
                 self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _fork(self) -> ForkedProcess | None:
+        if not has_one_thread():
+            return None
+        with importing_without_threads():
+            engines.load()
+        if not has_one_thread():
+            return None
+        path = Path(os.environ[VARIABLE])
+        return fork(partial(engines.become_server, path, os.getpid()))
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         if not CAN_FORK:

@@ -1,10 +1,10 @@
 """A process that has Prefect, torch and the flows loaded, and forks an engine for every run.
 
-Whoever serves runs starts it as `python -m modkernel.flows.servers.engines SOCKET`, and runs
-`engine_client.py` for each run: a small process, which Prefect watches and signals, that asks for
-an engine here and lives as long as it does. A run then begins in a second, not in ten, and what all
-runs import is in memory once. It never computes and never touches CUDA, so that every fork is
-sound.
+Whoever serves runs is forked into it before it has threads, or starts it as `python -m
+modkernel.flows.servers.engines SOCKET`, and runs `engine_client.py` for each run: a small process,
+which Prefect watches and signals, that asks for an engine here and lives as long as it does. A run
+then begins in a second, not in ten, and what all of them import is in memory once. It never
+computes and never touches CUDA, so that every fork is sound.
 """
 
 from __future__ import annotations
@@ -45,15 +45,33 @@ ASK_AGAIN_SECONDS = 0.1
 
 def main() -> None:
     """Serve until the process that started this has gone and the last engine has ended."""
-    path = Path(sys.argv[1])
     end_with_parent()
     collect_seldom()
+    load()
+    _serve(Path(sys.argv[1]))
+
+
+def load() -> None:
+    """Import what every engine needs, so that it is there before a fork."""
+    for name in LOADED:
+        import_module(name)
+    import_module("modkernel.jobs.server").preload()
+    gc.collect()
+    gc.freeze()  # Collections in the forked processes then leave the shared pages alone.
+
+
+def become_server(path: Path, parent: int) -> NoReturn:
+    """In a fork of the process that serves runs: as `main`, with what that has loaded."""
+    end_with_parent()
+    if os.getppid() == parent:  # Or it ended before.
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+        _serve(path)
+    sys.exit()
+
+
+def _serve(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        for name in LOADED:
-            import_module(name)
-        import_module("modkernel.jobs.server").preload()
-        gc.collect()
-        gc.freeze()  # Collections in the engines then leave the shared pages alone.
         listener.bind(str(path))
         os.chmod(path, 0o600)
         listener.listen(64)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Self
 
 from prefect.client.schemas.objects import FlowRun
@@ -43,19 +41,8 @@ class ForkingRunner(Runner):
         return self
 
 
-@asynccontextmanager
-async def forked_engines() -> AsyncIterator[None]:
-    """Within the block there is a process that forks engines, started again whenever it dies."""
-    engines = EngineServer()
-    looking = asyncio.create_task(_look_after(engines))
-    try:
-        yield
-    finally:
-        looking.cancel()
-        engines.close()
-
-
-async def _look_after(engines: EngineServer) -> None:
+async def look_after(engines: EngineServer) -> None:
+    """Start the process that forks engines again whenever it dies, until cancelled."""
     while True:
         engines.keep_alive()
         await asyncio.sleep(LOOK_SECONDS)

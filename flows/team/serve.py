@@ -46,13 +46,18 @@ Beside = Callable[[], AbstractAsyncContextManager[object]]
 
 
 def serve_pools(
-    settings: Settings, pools: Sequence[Pool], say: Callable[[str], None], beside: Beside
+    engines: EngineServer,
+    settings: Settings,
+    pools: Sequence[Pool],
+    say: Callable[[str], None],
+    beside: Beside,
 ) -> None:
     """Serve pools of the Prefect server in use on this machine, until SIGINT, SIGTERM or SIGHUP.
 
     Runs in hand are then told to stop: they write a checkpoint, and other machines go on.
 
     Args:
+        engines: forks a process for each run.
         settings: of this machine.
         pools: to serve.
         say: is told each line.
@@ -75,7 +80,7 @@ def serve_pools(
         devices=named(found),
     )
     with stop_signals() as stopped:
-        asyncio.run(_serve(settings, here, found, say, stopped, beside))
+        asyncio.run(_serve(engines, settings, here, found, say, stopped, beside))
 
 
 def check_stores(settings: Settings) -> None:
@@ -103,6 +108,7 @@ def _is_local(url: str) -> bool:
 
 
 async def _serve(
+    engines: EngineServer,
     settings: Settings,
     here: Machine,
     found: Sequence[DeviceFacts],
@@ -118,7 +124,7 @@ async def _serve(
         for worker in workers:
             say(f"Worker '{worker.name}'.")
         heard = asyncio.create_task(_speak(here, fit))
-        engines, tasks = EngineServer(), list[asyncio.Task[None]]()
+        tasks = list[asyncio.Task[None]]()
         try:
             # A run that is taken before would load all of it for itself, slower than it waits.
             while not (engines.is_ready or stopped()):
@@ -138,7 +144,6 @@ async def _serve(
             with suppress(httpx.HTTPError, PrefectHTTPStatusError):
                 await withdraw(client, here)
             await _end(workers, tasks)
-            engines.close()
 
 
 async def _check_team() -> None:

@@ -21,6 +21,7 @@ from modkernel.jobs import forked
 from modkernel.jobs.failures import read_error
 from modkernel.jobs.job import FULL_DISK, Job, disk_full
 from modkernel.system.files import replace_file
+from modkernel.system.forked import ONE_THREAD
 
 __all__ = ["ForkServer"]
 
@@ -29,11 +30,6 @@ POLL_SECONDS = 0.1
 STOP_GRACE_SECONDS = 8.0
 """For a child to write a checkpoint and end; after that the one of its last epoch must do."""
 CLOSE_SECONDS = 15.0
-ONE_THREAD = {
-    # Libraries that start threads when they are imported: before a fork there must be none.
-    "OPENBLAS_NUM_THREADS": "1",
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
-}
 
 OnProgress = Callable[[Mapping[str, Any]], None]
 

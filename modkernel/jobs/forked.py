@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
-from typing import BinaryIO
+from functools import partial
+from typing import BinaryIO, NoReturn
 
 from modkernel.errors import ChildError
+from modkernel.system.forked import fork, has_one_thread
 
 _made: list[ForkedServer] = []
 
@@ -17,9 +18,7 @@ class ForkedServer:
 
     def __init__(self) -> None:
         commands, told = os.pipe(), os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _serve(commands, told)
+        self._process = fork(partial(_serve, commands, told))
         os.close(commands[0])
         os.close(told[1])
         self.stdin: BinaryIO = os.fdopen(commands[1], "wb")
@@ -27,13 +26,11 @@ class ForkedServer:
 
     def kill(self) -> None:
         """End it at once."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        self._process.kill()
 
     def wait(self) -> None:
         """Wait until it has ended."""
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        self._process.wait()
 
 
 def fork_now() -> None:
@@ -42,7 +39,7 @@ def fork_now() -> None:
     Raises:
         ChildError: there are threads already.
     """
-    if len(os.listdir("/proc/self/task")) > 1:
+    if not has_one_thread():
         raise ChildError("A process with threads cannot be forked: start the fork server anew.")
     _made.append(ForkedServer())
 
@@ -52,7 +49,7 @@ def take() -> ForkedServer | None:
     return _made.pop() if _made else None
 
 
-def _serve(commands: tuple[int, int], told: tuple[int, int]) -> None:
+def _serve(commands: tuple[int, int], told: tuple[int, int]) -> NoReturn:
     status = 1
     try:
         os.setsid()  # Ctrl-C goes to the flow, whose end the children notice.

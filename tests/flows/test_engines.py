@@ -6,13 +6,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modkernel.flows.servers.engine_server import VARIABLE, EngineServer, engine_command
-from tests.flows.helpers.processes import wait_until
+from tests.flows.helpers.processes import processes, wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.long]
 
@@ -62,6 +63,32 @@ def test_an_engine_ends_with_who_asked_for_it(engines: EngineServer) -> None:
         wait_until(lambda: children.read_text() != "", 30, "an engine was forked")
         client.send_signal(signal.SIGKILL)
         wait_until(lambda: children.read_text() == "", 30, "it has ended")
+
+
+FORKS = """
+import sys, time
+from modkernel.system.forked import ForkedProcess, importing_without_threads
+
+with importing_without_threads():
+    from modkernel.flows.servers.engine_server import EngineServer
+engines = EngineServer()
+assert isinstance(engines._process, ForkedProcess)
+print(engines.pid, flush=True)
+if sys.argv[1] == "killed":
+    time.sleep(600)
+engines.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_a_fork_of_what_serves_ends_with_it(how: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", FORKS, how], stdout=subprocess.PIPE) as serving:
+        assert serving.stdout is not None
+        forked = int(serving.stdout.readline())
+        if how == "killed":
+            serving.kill()
+        wait_until(lambda: forked not in processes(), 30, "it has ended")
+        assert serving.wait(30) == (-signal.SIGKILL if how == "killed" else 0)
 
 
 def test_it_is_started_again(engines: EngineServer) -> None:

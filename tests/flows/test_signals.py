@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from tests.flows.helpers.prefect_client import deployment, prefect_client, wait_
 from tests.flows.helpers.processes import (
     ROOT,
     descendants,
+    engine_servers,
     engines_of,
     processes,
     processes_of,
@@ -50,7 +50,6 @@ STOP_SECONDS = 30
 machines are shared."""
 NAME = "As I like it"
 """Of a run, as a person types it."""
-FORKING = "-m modkernel.flows.servers.engines"
 START_SECONDS = 300
 """Until a first checkpoint is there, on a machine with much else to do."""
 
@@ -277,12 +276,6 @@ def check_stopped(home: Path, name: str) -> None:
             claim.release()
 
 
-def can_fork(home: Path) -> bool:
-    """Whether runs that are served are forked, and need not load everything first."""
-    lines = [line for line in processes_of(home).values() if FORKING in line]
-    return any(Path(line.split()[-1]).exists() for line in lines)
-
-
 @contextmanager
 def not_started_again(client: SyncPrefectClient) -> Iterator[None]:
     """Switch off, for a while, that a run which crashed starts again."""
@@ -334,7 +327,7 @@ def served(up: Up, client: SyncPrefectClient, spec: NetworkSpec) -> Iterator[UUI
 @pytest.mark.parametrize("how", ["cancel", pytest.param("SIGTERM", marks=pytest.mark.long)])
 def test_a_served_run_is_ended(up: Up, how: str) -> None:
     name = f"served-{how.lower()}"
-    wait_until(partial(can_fork, up.home), 120, "the process that forks runs has loaded all")
+    wait_until(lambda: bool(engine_servers(up.home)), 120, "there is a process that forks runs")
     with (
         prefect_client(up.prefect, up.home) as client,
         not_started_again(client),
@@ -343,7 +336,7 @@ def test_a_served_run_is_ended(up: Up, how: str) -> None:
         assert client.read_flow_run(run).name == NAME
         check_tasks_are_shown(client, run, name)
         engine = engines_of(up.home)
-        assert all(FORKING in processes_of(up.home)[pid] for pid in engine)
+        assert {processes()[pid] for pid in engine} == engine_servers(up.home)
         began = time.monotonic()
         if how == "cancel":
             client.set_flow_run_state(run, Cancelling())

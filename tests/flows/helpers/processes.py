@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
+SERVES = r"-m modkernel\.flows\.cli (serve|worker)\b"
+"""In the command line of what serves runs, and of its forks."""
 
 
 def wait_until(ready: Callable[[], bool], seconds: float, what: str) -> None:
@@ -63,11 +66,18 @@ def processes_of(home: Path) -> dict[int, str]:
     return found
 
 
+def engine_servers(home: Path) -> set[int]:
+    """Processes of a home that fork engines: forks of what serves, or its later programs."""
+    lines, parents = processes_of(home), processes()
+    serving = {pid for pid, line in lines.items() if re.search(SERVES, line)}
+    forked = {pid for pid in serving if lines.get(parents.get(pid, 0)) == lines[pid]}
+    forked |= {pid for pid, line in lines.items() if "-m modkernel.flows.servers.engines" in line}
+    return {pid for pid in forked if parents.get(pid) not in forked}
+
+
 def engines_of(home: Path) -> set[int]:
     """Processes of a home that run flows which a person or a schedule started."""
-    lines, parents = processes_of(home), processes()
-    forked = {pid for pid, line in lines.items() if "-m modkernel.flows.servers.engines" in line}
-    servers = {pid for pid in forked if parents.get(pid) not in forked}
+    lines, parents, servers = processes_of(home), processes(), engine_servers(home)
     return {
         pid
         for pid, line in lines.items()
