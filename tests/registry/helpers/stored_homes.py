@@ -31,6 +31,7 @@ from modkernel.registry.tracking import client
 from modkernel.reuse.moments_file import MOMENTS_FILE
 from modkernel.system.locks import locked
 from tests.registry.helpers.bundles import store_network
+from tests.registry.helpers.compiled import share_compiled_statements
 from tests.registry.helpers.examples import (
     EVALUATION,
     Examples,
@@ -44,6 +45,7 @@ from tests.registry.helpers.mixed import PACKAGE, store_mixed
 # That of the installed MLflow, which reads all of its migrations for it, twice an opening.
 latest_revision = cache(db_utils._get_latest_schema_revision)
 db_utils._get_latest_schema_revision = client._get_latest_schema_revision = latest_revision
+share_compiled_statements()
 BUNDLE = "network.mkb"
 """The file among the trained modules of 'bundle' and 'mixed' that their network was exported to."""
 
