@@ -71,7 +71,8 @@ def show_network(network: NetworkRef, json: Json = False) -> None:
             }
         )
         return
-    print_records(chain, title=f"{record.name} ({record.short_id})")
+    title = f"{record.name} ({record.short_id})"
+    print_records(chain, title=title, accuracies=registry.accuracies(chain))
     for module in chain:
         others = [f"{other.name} ({other.short_id})" for other in sharing[module.id]]
         if others:

@@ -13,8 +13,8 @@ GREY_MODES = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"
 """Pillow's modes of images without colour."""
 FULL = (0.0, 65535.0)
 """Range of sixteen-bit images of which no other is known."""
-EIGHT_BITS = 256
-"""Values of eight bits."""
+SURELY_SIXTEEN_BITS = 1 << 14
+"""Values that no camera of fewer bits has: of 4080, the greatest of a file, white may be 4095."""
 MEDIUM_GREY = 128.0
 """Grey level that an image counts as of which nothing is visible."""
 MANY_FRAMES = frozenset(("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF"))
@@ -101,9 +101,9 @@ def fit(image: Image.Image, shape: Shape, reading: ImageReading) -> np.ndarray:
 def _eight_bits(image: Image.Image, value_range: tuple[float, float] | None) -> Image.Image:
     low, high = wide_range(image)
     if value_range is None:
-        if not image.mode.startswith("I;16") or high < EIGHT_BITS:
+        if not image.mode.startswith("I;16") or high < SURELY_SIXTEEN_BITS:
             raise ValueError(
-                f"its values from {low:g} to {high:g} have no eight-bit form, since the network "
+                f"its values from {low:g} to {high:g} do not tell what is white, and the network "
                 "was trained on images of eight bits: save it as one"
             )
         value_range = FULL

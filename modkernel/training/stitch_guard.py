@@ -174,6 +174,18 @@ def kept_above_chance(accuracy: float, home: float, classes: int) -> float:
     return max(0.0, (accuracy - chance) / (home - chance)) if home > chance else 0.0
 
 
+def _is_surely_more(difference: float, error: float | None) -> bool:
+    return difference > STANDARD_ERRORS * (error or 0)
+
+
+def _must_be_more(difference: float, error: float | None, other: str) -> str:
+    return (
+        f"minus that {other} is {difference:.1%} with a standard error of {error or 0:.1%}, of "
+        f"which it must be more than {STANDARD_ERRORS:g}; with more held-out examples that error "
+        "is smaller."
+    )
+
+
 def objection_to(figures: StitchFigures) -> str | None:
     """Why a stitch of these figures is not worth storing, as a sentence; None where it is."""
     if not figures.held_out:
@@ -186,15 +198,16 @@ def objection_to(figures: StitchFigures) -> str | None:
                 "must be explained."
             )
         return None
-    if lower - bare <= STANDARD_ERRORS * (figures.lower_error or 0):
+    if not _is_surely_more(lower - bare, figures.lower_error):
         return (
-            "LOWER is no better than with untrained weights, so it knows nothing of these data, as "
-            "if it had been trained on noise: whatever the stitch gives is learnt by the map."
+            "it is not sure that LOWER knows anything of these data, and whatever the stitch gives "
+            "may be learnt by the map: the accuracy on LOWER alone "
+            f"{_must_be_more(lower - bare, figures.lower_error, 'with untrained weights')}"
         )
-    if accuracy - lower <= STANDARD_ERRORS * (figures.gain_error or 0):
+    if not _is_surely_more(accuracy - lower, figures.gain_error):
         return (
-            "it is no better than LOWER alone, than which it must be better by more than "
-            f"{STANDARD_ERRORS:g} standard errors."
+            "it is not surely better than LOWER alone: its accuracy "
+            f"{_must_be_more(accuracy - lower, figures.gain_error, 'on LOWER alone')}"
         )
     if figures.kept is not None and figures.kept < LEAST_KEPT:
         return (

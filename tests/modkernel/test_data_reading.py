@@ -69,10 +69,19 @@ def test_prediction_scales_by_the_same_range_and_cuts_off_the_rest(tmp_path):
     Image.fromarray(np.array([[0, 120, 240, 999]], np.uint16)).save(tmp_path / "x.png")
     read = read_images([tmp_path / "x.png"], (1, 1, 4), ImageReading(value_range=(0, 240)))
     assert read.flatten().tolist() == [0, 128, 255, 255]
-    assert read_images([tmp_path / "x.png"], (1, 1, 4)).flatten().tolist() == [0, 0, 1, 4]
-    Image.fromarray(np.array([[0, 240]], np.uint16)).save(tmp_path / "x.png")
-    with pytest.raises(ImageError, match="from 0 to 240 have no eight-bit form"):
+
+
+@pytest.mark.parametrize("white", [240, 999, 4080, 16_383])
+def test_what_is_white_is_not_guessed_where_a_network_of_eight_bits_cannot_know(tmp_path, white):
+    Image.fromarray(np.array([[0, white]], np.uint16)).save(tmp_path / "x.png")
+    with pytest.raises(ImageError, match=f"from 0 to {white} do not tell what is white"):
         read_images([tmp_path / "x.png"], (1, 1, 2))
+
+
+def test_of_sixteen_bits_the_upper_eight_are_read_by_a_network_of_eight(tmp_path):
+    Image.fromarray(np.array([[0, 257, 32_896, 65_535]], np.uint16)).save(tmp_path / "x.png")
+    read = read_images([tmp_path / "x.png"], (1, 1, 4))
+    assert read.flatten().tolist() == [0, 1, 128, 255]
 
 
 def test_another_range_may_be_set_and_a_few_high_values_are_told(tmp_path):
