@@ -61,7 +61,7 @@ def search_modules(spec: SearchSpec) -> SearchResult:
     stages: list[tuple[CandidateResult, ...]] = []
     beam: Sequence[Entry] = ()
     with ExitStack() as stack:
-        run = _Run(registry, spec, stack)
+        run = _Run(registry, plan, stack)
         for stage in range(len(spec.stages)):
             done = run_stage(registry, plan, stage, beam, run.for_modules)
             beam = done.beam
@@ -79,8 +79,9 @@ def search_modules(spec: SearchSpec) -> SearchResult:
 class _Run:
     """The search's MLflow run: started once there is something to train, ended with the block."""
 
-    def __init__(self, registry: Registry, spec: SearchSpec, stack: ExitStack) -> None:
-        self._registry, self._spec, self._stack = registry, spec, stack
+    def __init__(self, registry: Registry, plan: SearchPlan, stack: ExitStack) -> None:
+        self._registry, self._spec, self._stack = registry, plan.spec, stack
+        self._data = plan.info.fingerprint
         self.id: str | None = None
 
     def for_modules(self, modules: Sequence[ModuleSpec]) -> str | None:
@@ -98,7 +99,7 @@ class _Run:
         if self.id is None:
             recipe = f"search {self._spec.canonical_json()}"
             name, dataset = self._spec.name, self._spec.dataset.name
-            run = network_run(self._registry, name, dataset, recipe, is_done)
+            run = network_run(self._registry, name, dataset, self._data, recipe, is_done)
             self.id = self._stack.enter_context(run)
 
 

@@ -82,3 +82,24 @@ def signals_interrupt() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _stopping.clear()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within the block, which ends what was interrupted already, further signals do nothing.
+
+    They would break off what must be done whatever happens. Where a server is away, that ends with
+    the time for which servers are waited for.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # No other is interrupted.
+        before = {number: signal.signal(number, _ignore) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """A handler, since what a process ignores, those that it starts would ignore, too."""

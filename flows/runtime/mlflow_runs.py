@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 from modkernel.errors import StoppedError
 from modkernel.flows.runtime.claims import claim_unless, renewed
 from modkernel.flows.runtime.events import Note, emit
+from modkernel.flows.runtime.interrupts import undisturbed
 from modkernel.registry import Claim, Holder, ModuleRecord, Registry
 from modkernel.spec import NetworkSpec
 
@@ -25,7 +26,8 @@ def ending_with(registry: Registry, run_id: str) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = isinstance(error, StoppedError) or not isinstance(error, Exception)
-        registry.runs.finish(run_id, "KILLED" if stopped else "FAILED")
+        with undisturbed():
+            registry.runs.finish(run_id, "KILLED" if stopped else "FAILED")
         raise
     registry.runs.finish(run_id, "FINISHED")
 
@@ -35,6 +37,7 @@ def network_run(
     registry: Registry,
     name: str,
     dataset: str,
+    data: str,
     recipe: NetworkSpec | str,
     is_done: Callable[[], bool],
 ) -> Iterator[str | None]:
@@ -46,14 +49,15 @@ def network_run(
         registry: has the run.
         name: of the network.
         dataset: name of its data set.
+        data: tells that data set from others of its name, and from itself before it changed.
         recipe: what it is made from, or words that tell this: a run that died with the same ones
-            is resumed.
+            and the same data is resumed.
         is_done: whether nothing is to be trained; asked again after a wait.
 
     Raises:
         StoppedError: interrupted while waiting.
     """
-    key = _digest(recipe)
+    key = _digest(recipe, data)
     held = claim_unless(registry, key, lambda: is_done() or None, tells_who_is_waited_for(name))
     if not isinstance(held, Claim):
         yield None
@@ -76,10 +80,9 @@ def tells_who_is_waited_for(name: str) -> Callable[[Holder], None]:
     return waiting
 
 
-def _digest(recipe: NetworkSpec | str) -> str:
-    if isinstance(recipe, NetworkSpec):
-        return recipe.digest()
-    return sha256(recipe.encode()).hexdigest()
+def _digest(recipe: NetworkSpec | str, data: str) -> str:
+    made_from = recipe.digest() if isinstance(recipe, NetworkSpec) else recipe
+    return sha256(f"{made_from} of {data}".encode()).hexdigest()
 
 
 def is_recorded(registry: Registry, name: str, modules: Sequence[ModuleRecord]) -> bool:

@@ -26,7 +26,8 @@ def main() -> int:
             signal.signal(number, lambda number, frame: server.send(bytes([number])))
         status = int(server.recv(64) or b"1")
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        if -status != signal.SIGKILL:  # Which nobody can handle otherwise.
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
 

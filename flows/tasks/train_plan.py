@@ -41,7 +41,8 @@ def train_network_of(
 
     kept = [ModuleResult.of(record, registry.modules.report(record), True) for record in plan.kept]
     dataset = plan.steps[-1].dataset.name
-    with network_run(registry, name, dataset, recipe, done) as run_id:
+    first = plan.steps[0].spec_on(plan.below)
+    with network_run(registry, name, dataset, first.digest(), recipe, done) as run_id:
         modules = [*kept, *train_in_order(plan, run_id)]
         spec = recipe if isinstance(recipe, NetworkSpec) else None
         return record_network(registry, name, modules, run_id, began, spec)

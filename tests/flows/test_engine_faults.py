@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from modkernel.flows.servers import engine_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -79,3 +83,19 @@ def test_an_engine_that_ends_while_it_is_cancelled_ends_no_other(tmp_path: Path)
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "(0, 0)\n"), done.stderr
+
+
+def test_who_asked_for_an_engine_that_is_killed_ends_likewise(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        script = Path(engine_server.__file__).with_name("engine_client.py")
+        command = [sys.executable, "-S", "-E", str(script), str(path)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as client:
+            asker, _ = server.accept()
+            with asker:
+                asker.recv(65536)
+                asker.sendall(str(-signal.SIGKILL).encode())
+            _, told = client.communicate(timeout=30)
+    assert (client.returncode, told) == (-signal.SIGKILL, b"")

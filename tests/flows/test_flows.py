@@ -60,14 +60,16 @@ from tests.modkernel.test_imported import saved
 def test_a_run_that_died_is_resumed_where_there_is_no_spec(registry: Registry) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        network_run(registry, "net", "digits", "compose this", lambda: False) as died,
+        network_run(registry, "net", "digits", "data", "compose this", lambda: False) as died,
     ):
         raise KeyboardInterrupt
-    with network_run(registry, "net", "digits", "compose that", lambda: False) as other:
+    with network_run(registry, "net", "digits", "data", "compose that", lambda: False) as other:
         assert other != died
-    with network_run(registry, "net", "digits", "compose this", lambda: False) as again:
+    with network_run(registry, "net", "digits", "others", "compose this", lambda: False) as theirs:
+        assert theirs not in (died, other)
+    with network_run(registry, "net", "digits", "data", "compose this", lambda: False) as again:
         assert again == died
-    with network_run(registry, "net", "digits", "compose this", lambda: False) as new:
+    with network_run(registry, "net", "digits", "data", "compose this", lambda: False) as new:
         assert new not in (died, other)
 
 
