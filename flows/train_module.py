@@ -15,7 +15,7 @@ from modkernel.flows.plans.checks import check_is_hidden
 from modkernel.flows.plans.steps import Below, Plan, hidden_step
 from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
-from modkernel.flows.runtime.results import ModuleResult
+from modkernel.flows.runtime.results import ModuleResult, tell_kept_name
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.specs.composition import References, Weights
@@ -99,4 +99,5 @@ def train_module(
     step = hidden_step(name, planned, known, seed, dataset, pairs)
     emit(Planned((name,)))
     (result,) = train_in_order(Plan(below, (step,)), None)
+    tell_kept_name(result, name)
     return result

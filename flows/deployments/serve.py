@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
+import httpx
 from prefect.client.orchestration import get_client
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 from prefect.flows import Flow
 from prefect.logging import get_logger
 from prefect.schedules import Cron, Schedule
@@ -44,6 +45,8 @@ from modkernel.registry import Settings, StoredNames
 
 CONCURRENT_RUNS = 8
 """Flows in hand at once; how many of them compute is up to the device slots."""
+TEAM_SECONDS = 10.0
+"""How often it is looked whether the server has a team by now."""
 
 
 def deployments(names: StoredNames | None = None) -> tuple[KeptDeployment, ...]:
@@ -128,15 +131,18 @@ def serve_all() -> None:
 
     What people set in Prefect stays as it is, the automations for crashed runs too. Of the runs
     of a schedule that were due while nothing served, the newest is made up for. Where the server
-    has a team, this is one of its machines, for flows.
+    has a team, this is one of its machines, for flows; where it gets one later, once the runs that
+    are in hand by then have ended.
     """
     # First: it is a fork of this process, which has threads later.
     with closing(EngineServer()) as engines:
-        if asyncio.run(_has_team()):
-            return _serve_team(engines, Settings(), (FLOWS,), get_logger(__name__).info)
-        # Prefect's `serve` takes up nothing once it runs.
-        with suppress(KeyboardInterrupt, TerminationSignal):
-            asyncio.run(_serve_all(engines))
+        has_team = asyncio.run(_has_team())
+        if not has_team:
+            # Prefect's `serve` takes up nothing once it runs.
+            with suppress(KeyboardInterrupt, TerminationSignal):
+                has_team = asyncio.run(_serve_all(engines))
+        if has_team:
+            _serve_team(engines, Settings(), (FLOWS,), get_logger(__name__).info)
 
 
 def serve_team(settings: Settings, pools: Sequence[Pool], say: Callable[[str], None]) -> None:
@@ -208,22 +214,46 @@ async def _kept_forms(more: Sequence[KeptDeployment]) -> AsyncIterator[list[Kept
         following.cancel()
 
 
-async def _serve_all(engines: EngineServer) -> None:
+async def _serve_all(engines: EngineServer) -> bool:
+    """Serve without a team; whether there is one by now, of which this is to be a machine."""
     async with _kept_forms(()) as made:
         runner = ForkingRunner(
             pause_on_shutdown=False, limit=CONCURRENT_RUNS, query_seconds=POLL_SECONDS
         )
         for deployment in made:
             await runner.aadd_deployment(deployment)
+        leaving = asyncio.create_task(_leave_to_team(runner))
         beside = [
             asyncio.create_task(look_after(engines)),
             asyncio.create_task(serve_deployed(runner, get_logger(__name__).info)),
+            leaving,
         ]
         try:
             await runner.start()
         finally:
             for task in beside:
                 task.cancel()
+        return leaving.done() and not leaving.cancelled()
+
+
+async def _leave_to_team(runner: ForkingRunner) -> None:
+    """Stop serving once the server has a team, and the runs in hand have ended.
+
+    Its workers have the data and the devices that a run needs; this process may not.
+    """
+    has_team = False
+    while not has_team:
+        await asyncio.sleep(TEAM_SECONDS)
+        with suppress(httpx.HTTPError, PrefectHTTPStatusError):  # It may be away for a while.
+            has_team = await _has_team()
+    runner.take_no_more()
+    get_logger(__name__).info(
+        "The server has a team by now: further runs are for its workers, and this is one of them "
+        "once the runs in hand have ended."
+    )
+    while runner.has_runs:
+        await asyncio.sleep(1)
+    await runner.astop()
 
 
 def local_timezone() -> str:

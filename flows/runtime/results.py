@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from modkernel.flows.runtime.events import Note, emit
 from modkernel.registry import ModuleRecord
 from modkernel.spec import Spec
 from modkernel.training.report import OutputEvaluation, StitchFigures, TrainReport
 
-__all__ = ["BaselineResult", "ModuleResult", "NetworkResult", "StitchResult"]
+__all__ = ["BaselineResult", "ModuleResult", "NetworkResult", "StitchResult", "tell_kept_name"]
 
 
 class ModuleResult(Spec):
@@ -85,3 +86,10 @@ class BaselineResult(Spec):
     seconds: float
     """Of the whole flow."""
     run_id: str
+
+
+def tell_kept_name(made: ModuleResult, name: str) -> None:
+    """Say so where a module was stored before, under another name than was asked for now."""
+    if made.name != name:
+        stored = f"{made.name}/{made.version}"
+        emit(Note(f"It was stored before, as {stored}: the name '{name}' was not used."))

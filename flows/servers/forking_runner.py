@@ -40,6 +40,15 @@ class ForkingRunner(Runner):
         poller._resolve_starter = forked
         return self
 
+    @property
+    def has_runs(self) -> bool:
+        """Whether there are runs in hand, or about to begin."""
+        return bool(self._scheduled_run_poller._submitting_flow_run_ids)
+
+    def take_no_more(self) -> None:
+        """Leave all further runs to others; those in hand go on."""
+        self._scheduled_run_poller.stopping = True
+
 
 async def look_after(engines: EngineServer) -> None:
     """Start the process that forks engines again whenever it dies, until cancelled."""

@@ -206,6 +206,14 @@ def check_ports(settings: Settings, reached: Reach = Reach()) -> None:  # noqa: 
             f"Port {settings.mlflow_port} is set for both servers: set MODKERNEL_MLFLOW_PORT or "
             "MODKERNEL_PREFECT_PORT to another."
         )
+    if not reached.is_shared and login.runs_here(settings):
+        host = urlsplit(settings.mlflow_uri).hostname or HOST
+        if port_is_free(settings.mlflow_port, host):
+            raise SettingsError(
+                f"MODKERNEL_MLFLOW_URI is port {settings.mlflow_port} of this machine, where no "
+                "server listens: 'modkernel up --host HOST', a name that other machines know, runs "
+                "MLflow's there for a team; for this machine alone, unset MODKERNEL_MLFLOW_URI."
+            )
     ports = {"PREFECT": settings.prefect_port, "MLFLOW": settings.mlflow_port}
     if _external_mlflow(settings) and not shares_mlflow(settings, reached):
         del ports["MLFLOW"]

@@ -6,7 +6,7 @@ from modkernel.flows.plans import datasets
 from modkernel.flows.plans.stitch import check_parents, stitch_spec
 from modkernel.flows.runtime.events import Note, Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
-from modkernel.flows.runtime.results import StitchResult
+from modkernel.flows.runtime.results import StitchResult, tell_kept_name
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.tasks.train import train_stored_module
@@ -55,6 +55,7 @@ def stitch_modules(
     emit(Planned((name,)))
     task = train_stored_module.with_options(name=name)
     made = task.submit(name, spec, dataset, force=force).result()
+    tell_kept_name(made, name)
     figures = registry.modules.report(registry.modules.resolve(made.id)).stitch
     if figures is not None and figures.objection is not None:
         emit(Note(f"{made.name} is kept though it is not worth it: {figures.objection}"))

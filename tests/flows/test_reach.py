@@ -14,9 +14,11 @@ from modkernel.errors import SettingsError
 from modkernel.flows.servers import doctor
 from modkernel.flows.servers.doctor import examine, upgrade
 from modkernel.flows.servers.reach import port_is_free, reach, reach_answers, shares_mlflow
+from modkernel.flows.servers.up import check_ports
 from modkernel.registry import Settings
 from modkernel.registry.tracking.login import admin_login
 from tests.flows.helpers.certificates import self_signed
+from tests.flows.helpers.processes import free_ports
 
 OTHER = "127.0.0.2"
 """An address of this machine that is not the one of `up` alone."""
@@ -46,6 +48,20 @@ def test_what_others_could_not_use_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         reach(Settings(home=tmp_path, **values), OTHER)
+
+
+def test_a_server_that_up_is_to_run_itself_is_not_waited_for(tmp_path: Path) -> None:
+    mlflow, prefect = free_ports(2)
+    settings = Settings(
+        home=tmp_path,
+        mlflow_uri=f"http://127.0.0.1:{mlflow}",
+        mlflow_port=mlflow,
+        prefect_port=prefect,
+    )
+    with pytest.raises(SettingsError, match=r"no server listens: 'modkernel up --host HOST'"):
+        check_ports(settings)
+    with socket.create_server(("127.0.0.1", mlflow)):
+        check_ports(settings)  # Somebody else's, then.
 
 
 def test_tls_and_the_address_must_fit(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def test_a_stitch_is_stored_once_and_is_a_module_like_any_other(registry: Regist
     assert made.stitch.labels_per_class == 10
     again = stitch_modules("s", lower.id, upper.id, stitch=FEW)
     assert (again.id, again.reused, again.stitch) == (made.id, True, made.stitch)
+    events: list[Event] = []
+    with watch(events.append):
+        assert stitch_modules("other", lower.id, upper.id, stitch=FEW).name == "s"
+    told = [event.text for event in events if isinstance(event, Note)]
+    assert told[0] == "It was stored before, as s/1: the name 'other' was not used."
 
     record, copied = registry.modules.resolve("s"), registry.modules.resolve(upper.id)
     assert [one.id for one in registry.modules.chain(record)] == [lower.id, made.id]
