@@ -195,7 +195,8 @@ async def _speak(here: Machine, fit: Fit) -> None:
                 await publish(now)
                 said, at = now, time.monotonic()
             except Exception as error:  # Whatever it is, the server may take it later.
-                get_logger(__name__).warning("The server was not told of this machine: %s", error)
+                told = str(error) or type(error).__name__
+                get_logger(__name__).warning("The server was not told of this machine: %s", told)
                 await asyncio.sleep(HEARD_SECONDS / 4)
         await asyncio.sleep(1)
 

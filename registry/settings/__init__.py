@@ -211,7 +211,10 @@ class Settings(BaseSettings):
     def _names(cls, given: object) -> object:
         if not isinstance(given, str):
             return given
-        return tuple(name for name in map(str.strip, given.split(",")) if name)
+        names = tuple(name for name in map(str.strip, given.split(",")) if name)
+        if given.strip() and not names:  # Of keys, none would mean that everybody is trusted.
+            raise ValueError(f"'{given.strip()}' names nothing: leave it out, or name something")
+        return names
 
     @field_validator("trusted_packages")
     @classmethod

@@ -146,6 +146,9 @@ def test_a_private_key_is_not_taken_for_a_public_one(
 def test_keys_have_commas_between(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MODKERNEL_TRUSTED_KEYS", "ssh-ed25519 AAAA Ann, keys.pub,")
     assert Settings(home=tmp_path).trusted_keys == ("ssh-ed25519 AAAA Ann", "keys.pub")
+    monkeypatch.setenv("MODKERNEL_TRUSTED_KEYS", " , ")
+    with pytest.raises(SettingsError, match="',' names nothing"):
+        Settings(home=tmp_path)
 
 
 def _manifest(file: Path) -> bytes:
