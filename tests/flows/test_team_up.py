@@ -37,9 +37,8 @@ def test_up_becomes_a_machine_of_a_team_that_is_made_while_it_runs(tmp_path: Pat
             return client.read_flow_run(run).state_name
 
         in_hand = started(endless("before"))
-        begun = "*/progress.jsonl"
-        work = Settings(home=home).work_dir
-        wait_until(lambda: any(work.glob(begun)), 120, "it trains: nothing of it is sent elsewhere")
+        begun, work = "*/progress.jsonl", Settings(home=home).work_dir
+        wait_until(lambda: any(work.glob(begun)), 300, "it trains: nothing of it is sent elsewhere")
         made = up.shell()("team", "init")
         assert made.code == 0, made.err
         assert "Made work pool 'gpu'" in made.err
