@@ -24,7 +24,6 @@ pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(900)]
 def test_up_becomes_a_machine_of_a_team_that_is_made_while_it_runs(tmp_path: Path) -> None:
     home = tmp_path / "home"
     environment, _, _ = surroundings(home)
-    environment |= {"MODKERNEL_SPREAD": "always"}
     log = home / "logs" / "deployments.log"
     with running_up(home, environment) as up, prefect_client(up.prefect, home) as client:
         train = deployment(client, "train-network").id
@@ -48,6 +47,20 @@ def test_up_becomes_a_machine_of_a_team_that_is_made_while_it_runs(tmp_path: Pat
         client.set_flow_run_state(in_hand, Cancelling())
         assert wait_for_end(client, in_hand).state_name == "Cancelled"
 
+        run = started(tiny("team"))
+        assert wait_for_end(client, run).state_name == "Completed"
+        assert {one.name: one.work_pool_name for one in client.read_flow_runs()}["team"] == "flows"
+
+
+def test_up_and_a_worker_of_one_machine_are_a_team(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment, _, _ = surroundings(home)
+    environment |= {"MODKERNEL_SPREAD": "always"}
+    with running_up(home, environment) as before:
+        made = before.shell()("team", "init")
+        assert made.code == 0, made.err
+        assert "Made work pool 'gpu'" in made.err
+    with running_up(home, environment) as up:
         worker = subprocess.Popen(
             [sys.executable, "-m", "modkernel.flows.cli", "worker", "gpu"],
             cwd=up.folder,
@@ -55,9 +68,14 @@ def test_up_becomes_a_machine_of_a_team_that_is_made_while_it_runs(tmp_path: Pat
             stderr=subprocess.DEVNULL,
         )
         try:
-            run = started(tiny("team"))
-            assert wait_for_end(client, run).state_name == "Completed"
-            pools = {one.name: one.work_pool_name for one in client.read_flow_runs()}
+            with prefect_client(up.prefect, home) as client:
+                run = client.create_flow_run_from_deployment(
+                    deployment(client, "train-network").id,
+                    parameters={"spec": tiny("team").model_dump(mode="json")},
+                )
+                assert wait_for_end(client, run.id).state_name == "Completed"
+                ended = client.read_flow_runs()
+                pools = {one.name: one.work_pool_name for one in ended}
             assert pools["team"] == "flows"
             assert pools["team.hidden-1"] == "gpu"
         finally:
