@@ -16,7 +16,7 @@ from modkernel.flows.runtime.results import ModuleResult, NetworkResult
 from modkernel.flows.runtime.run_names import named
 from modkernel.flows.runtime.shared import fork_server, open_registry
 from modkernel.flows.search.plan import SearchPlan, plan_search
-from modkernel.flows.search.report import log_search, show_search
+from modkernel.flows.search.report import log_search, show_search, stage_sentence
 from modkernel.flows.search.result import CandidateResult, SearchResult, cost
 from modkernel.flows.search.spec import SearchSpec
 from modkernel.flows.search.stage import Entry, run_stage
@@ -66,7 +66,8 @@ def search_modules(spec: SearchSpec) -> SearchResult:
             done = run_stage(registry, plan, stage, beam, run.for_modules)
             beam = done.beam
             stages.append(done.rows)
-            emit(Note(_summary(done.rows, spec.score)))
+            rows = [row for rows in stages for row in rows]
+            emit(Note(stage_sentence(rows, spec.score, last=stage == len(spec.stages) - 1)))
         network, output = _finish(registry, plan, beam[0], run, began)
         result = _result(spec, stages, network, output, time.perf_counter() - began)
         figure = search_figure(result)
@@ -156,9 +157,3 @@ def _names(spec: SearchSpec) -> list[str]:
         names += [f"{spec.name}.hidden-{number}"] * count
         standing = min(spec.beam, count)
     return [*names, f"{spec.name}.output"]
-
-
-def _summary(rows: Sequence[CandidateResult], score: str) -> str:
-    kept = [row for row in rows if row.kept and row.score is not None]
-    shown = "; ".join(f"{row.description} ({score} {row.score:.4g})" for row in kept)
-    return f"Stage {rows[0].stage}: of {len(rows)} candidates, the next stage builds on {shown}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modkernel.flows.display.artifacts import artifact_key, image, leave_page, table
@@ -99,6 +99,27 @@ def columns_of(result: SearchResult) -> dict[str, list[str]]:
     return {head: cells for head, cells in columns.items() if any(cells)}
 
 
+def stage_sentence(rows: Sequence[CandidateResult], score: str, *, last: bool) -> str:
+    """What was kept of a stage that is done, and for what.
+
+    Args:
+        rows: the candidates of all stages up to it.
+        score: of the search.
+        last: whether no stage follows.
+    """
+    of_stage = [row for row in rows if row.stage == rows[-1].stage]
+    several = len({row.stands_on for row in of_stage}) > 1
+    by_id = {row.module.id: row for row in rows if row.module is not None}
+
+    def text(row: CandidateResult) -> str:
+        below = _below(row, by_id) if several else ""
+        return f"{row.description}{below} ({score} {row.score:.4g})"
+
+    kept = "; ".join(text(row) for row in of_stage if row.kept and row.score is not None)
+    use = "the network is made of" if last else "the next stage builds on"
+    return f"Stage {rows[-1].stage}: of {len(of_stage)} candidates, {use} {kept}."
+
+
 def cost_sentence(result: SearchResult) -> str:
     """What the search cost, against training every network that its candidates make up."""
     return (
@@ -107,6 +128,14 @@ def cost_sentence(result: SearchResult) -> str:
         f"{result.networks} networks that they make up would take about "
         f"{result.networks_seconds:.0f} s."
     )
+
+
+def _below(row: CandidateResult, by_id: Mapping[str, CandidateResult]) -> str:
+    """All that a candidate stands on: a stage may have others of its description elsewhere."""
+    if row.stands_on is None:
+        return ""
+    below = by_id[row.stands_on]
+    return f" on '{below.description}'{_below(below, by_id)}"
 
 
 def _fate(row: CandidateResult, result: SearchResult) -> str:

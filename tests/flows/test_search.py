@@ -26,7 +26,7 @@ from modkernel.flows.cli._progress import _Bars
 from modkernel.flows.deployments.forms.search import SearchForm
 from modkernel.flows.plans import datasets
 from modkernel.flows.plans.steps import Below
-from modkernel.flows.runtime.events import Event, Planned, StateChanged, watch
+from modkernel.flows.runtime.events import Event, Note, Planned, StateChanged, watch
 from modkernel.flows.search.plan import plan_search
 from modkernel.flows.search.report import columns_of
 from modkernel.flows.search.spec import Candidate, SearchSpec, Stage
@@ -156,14 +156,17 @@ def test_the_best_candidates_of_each_stage_make_the_network_and_a_second_call_tr
     assert isinstance(events[0], Planned)
     assert len(events[0].modules) == 5
     assert counted(events) == (5, 5)
+    told = [event.text for event in events if isinstance(event, Note)]
+    assert "the next stage builds on" in told[-2]
+    assert "the network is made of" in told[-1]
     labels = {event.module for event in events if isinstance(event, StateChanged)}
     assert labels == {
         "found.hidden-1 (1)", "found.hidden-1 (2)",
         "found.hidden-2 (2.1)", "found.hidden-2 (2.2)", "found.output",
     }  # fmt: skip
-    told = markdown("search-found")
-    assert "data:image/png;base64" in told
-    assert "| 1 | epochs 8, width 64 | the data |" in told
+    page = markdown("search-found")
+    assert "data:image/png;base64" in page
+    assert "| 1 | epochs 8, width 64 | the data |" in page
     client = registry.backends.client
     run = client.get_run(first.network.run_id or "")
     assert run.info.status == "FINISHED"

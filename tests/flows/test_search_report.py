@@ -1,0 +1,54 @@
+"""What is said of a search: of each stage that is done, and what the whole of it cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modkernel.flows.runtime.results import ModuleResult
+from modkernel.flows.search.report import stage_sentence
+from modkernel.flows.search.result import CandidateResult
+
+
+def module(name: str, seconds: float = 1.0, **fields: Any) -> ModuleResult:
+    return ModuleResult(
+        **(
+            {"id": name, "name": name, "version": 1, "kind": "hidden", "reused": False}
+            | {"seconds": seconds, "objective": None, "peak_memory_bytes": None, "run_id": None}
+            | fields
+        )
+    )
+
+
+def row(stage: int, number: int, on: str | None = None, **fields: Any) -> CandidateResult:
+    """A candidate; its module's id says where it stands: '2.1' is the first one on '2'."""
+    path = f"{number}" if on is None else f"{on}.{number}"
+    return CandidateResult(
+        **(
+            {"stage": stage, "candidate": number, "description": ("tanh", "relu")[number - 1]}
+            | {"stands_on": on, "module": module(path), "score": 0.5, "kept": False}
+            | fields
+        )
+    )
+
+
+def test_a_stage_tells_what_follows_and_on_what_the_candidate_stands_where_several_are_alike() -> (
+    None
+):
+    first = [row(1, 1, kept=True), row(1, 2)]
+    assert stage_sentence(first, "accuracy", last=False) == (
+        "Stage 1: of 2 candidates, the next stage builds on tanh (accuracy 0.5)."
+    )
+    one_below = [*first, row(2, 1, "1"), row(2, 2, "1", kept=True)]
+    assert stage_sentence(one_below, "accuracy", last=True) == (
+        "Stage 2: of 2 candidates, the network is made of relu (accuracy 0.5)."
+    )
+    stage2 = [row(2, number, on, kept=number == 2) for on in ("1", "2") for number in (1, 2)]
+    two_below = [row(1, 1, kept=True), row(1, 2, kept=True), *stage2]
+    assert stage_sentence(two_below, "logme", last=False) == (
+        "Stage 2: of 4 candidates, the next stage builds on relu on 'tanh' (logme 0.5); "
+        "relu on 'relu' (logme 0.5)."
+    )
+    stage3 = [row(3, 1, "1.2"), row(3, 1, "2.2", kept=True)]
+    assert stage_sentence([*two_below, *stage3], "logme", last=True) == (
+        "Stage 3: of 2 candidates, the network is made of tanh on 'relu' on 'relu' (logme 0.5)."
+    )
