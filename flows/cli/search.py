@@ -25,7 +25,8 @@ def search(
 
     --json: {name, score, beam, candidates: [{stage, candidate, description, stands_on,
     module (as of 'train'), score, kept, error}], network (as of 'train'), trained_modules,
-    reused_modules, training_seconds, networks, networks_seconds, seconds}.
+    reused_modules, training_seconds, networks, networks_seconds, seconds}. The numbers of modules
+    count the output module; training_seconds and networks_seconds are without its seconds.
     """
     from modkernel.flows.search.spec import SearchSpec
     from modkernel.flows.specs.read import read_spec

@@ -32,11 +32,11 @@ def search_figure(result: SearchResult) -> bytes:
     places = _places(scored, result)
     for row in sorted(scored, key=lambda row: _rank(row, result)):
         _draw(ax, row, result, places)
+    modules = sum(row.module is not None for row in result.candidates)
     percents = result.score == ACCURACY
     kind = "held-out" if all(row.held_out for row in scored) else "training"
     ax.set(
-        title=f"{result.name}: {len(result.candidates)} modules trained in place of "
-        f"{result.networks} networks",
+        title=f"{result.name}: {modules} modules in place of {result.networks} networks",
         ylabel=f"{kind} accuracy of a ridge output module" if percents else result.score,
         xlim=(0.8, stages + 0.95),
     )

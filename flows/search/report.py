@@ -122,11 +122,17 @@ def stage_sentence(rows: Sequence[CandidateResult], score: str, *, last: bool) -
 
 def cost_sentence(result: SearchResult) -> str:
     """What the search cost, against training every network that its candidates make up."""
+    failed = sum(row.error is not None for row in result.candidates)
+    modules = [row.module for row in result.candidates if row.module is not None]
+    reused = sum(module.reused for module in modules)
+    output = result.network.modules[-1]
     return (
-        f"{len(result.candidates)} candidates took {result.training_seconds:.1f} s of training, "
-        f"{result.trained_modules} modules now and {result.reused_modules} reused; all "
-        f"{result.networks} networks that they make up would take about "
-        f"{result.networks_seconds:.0f} s."
+        f"{len(result.candidates)} candidates were tried, {failed} failed. Their "
+        f"{len(modules)} modules, {len(modules) - reused} trained now and {reused} reused, took "
+        f"{result.training_seconds:.1f} s of training; the output module, "
+        f"{'reused' if output.reused else 'trained now'}, took {output.seconds:.1f} s. All "
+        f"{result.networks} networks that these modules make up would take about "
+        f"{result.networks_seconds:.0f} s without their output modules."
     )
 
 

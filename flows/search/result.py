@@ -52,9 +52,11 @@ class SearchResult(Spec):
     network: NetworkResult
     """The best candidates with their output module."""
     trained_modules: int
+    """By this call: of the candidates, and the output module."""
     reused_modules: int
+    """Likewise: those that were there already."""
     training_seconds: float
-    """Spent training all the candidates, whenever that was."""
+    """Spent training all the candidates, whenever that was; the output module's are its own."""
     networks: int
     """How many networks the candidates make up: the product over the stages."""
     networks_seconds: float

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from modkernel.flows.runtime.results import ModuleResult
-from modkernel.flows.search.report import stage_sentence
-from modkernel.flows.search.result import CandidateResult
+from modkernel.flows.runtime.results import ModuleResult, NetworkResult
+from modkernel.flows.search.report import cost_sentence, stage_sentence
+from modkernel.flows.search.result import CandidateResult, SearchResult, cost
 
 
 def module(name: str, seconds: float = 1.0, **fields: Any) -> ModuleResult:
@@ -51,4 +51,33 @@ def test_a_stage_tells_what_follows_and_on_what_the_candidate_stands_where_sever
     stage3 = [row(3, 1, "1.2"), row(3, 1, "2.2", kept=True)]
     assert stage_sentence([*two_below, *stage3], "logme", last=True) == (
         "Stage 3: of 2 candidates, the network is made of tanh on 'relu' on 'relu' (logme 0.5)."
+    )
+
+
+def result_of(*stages: list[CandidateResult], output: ModuleResult) -> SearchResult:
+    """A search of these candidates whose network has the output module alone."""
+    training_seconds, networks, networks_seconds = cost(stages)
+    rows = tuple(row for stage in stages for row in stage)
+    network = NetworkResult(
+        id="n", name="n", modules=(output,), evaluation=None, trained_modules=0, reused_modules=0,
+        seconds=0, run_id=None,
+    )  # fmt: skip
+    return SearchResult(
+        name="found", score="accuracy", beam=1, candidates=rows, network=network,
+        trained_modules=0, reused_modules=0, training_seconds=training_seconds,
+        networks=networks, networks_seconds=networks_seconds, seconds=0,
+    )  # fmt: skip
+
+
+def test_the_cost_counts_failed_candidates_and_the_output_module_by_themselves() -> None:
+    failed = row(2, 2, "1", module=None, score=None, error="not finite")
+    result = result_of(
+        [row(1, 1, module=module("1", 2.0, reused=True), kept=True), row(1, 2)],
+        [row(2, 1, "1", module=module("1.1", 3.0), kept=True), failed],
+        output=module("out", 0.25),
+    )
+    said = cost_sentence(result)
+    assert said.startswith(
+        "4 candidates were tried, 1 failed. Their 3 modules, 2 trained now and 1 reused, took "
+        "6.0 s of training; the output module, trained now, took 0.2 s. All "
     )
