@@ -58,7 +58,7 @@ class SearchResult(Spec):
     training_seconds: float
     """Spent training all the candidates, whenever that was; the output module's are its own."""
     networks: int
-    """How many networks the candidates make up: the product over the stages."""
+    """How many networks the candidates that could be trained make up: the product over stages."""
     networks_seconds: float
     """What training each of these from its first module on would take, by the same times."""
     seconds: float
@@ -90,13 +90,15 @@ def describe(candidates: Sequence[Candidate]) -> tuple[str, ...]:
 def cost(stages: Sequence[Sequence[CandidateResult]]) -> tuple[float, int, float]:
     """Seconds spent training; number of all networks; seconds that training each would take.
 
-    A stage's modules take what those of it that were trained took in the mean.
+    A stage's modules take what those of it that were trained took in the mean. A candidate that
+    could be trained on no module below is in no network; one on several counts once.
 
     Args:
         stages: the candidates of each stage.
     """
     times = [[row.module.seconds for row in stage if row.module is not None] for stage in stages]
-    networks = math.prod(len({row.candidate for row in stage}) for stage in stages)
+    able = [{row.candidate for row in stage if row.module is not None} for stage in stages]
+    networks = math.prod(map(len, able))
     one = sum(sum(stage) / len(stage) for stage in times)
     return sum(map(sum, times)), networks, networks * one
 

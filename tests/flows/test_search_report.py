@@ -8,6 +8,8 @@ from modkernel.flows.runtime.results import ModuleResult, NetworkResult
 from modkernel.flows.search.report import cost_sentence, stage_sentence
 from modkernel.flows.search.result import CandidateResult, SearchResult, cost
 
+NAMES = ("tanh", "relu", "rbf")
+
 
 def module(name: str, seconds: float = 1.0, **fields: Any) -> ModuleResult:
     return ModuleResult(
@@ -24,7 +26,7 @@ def row(stage: int, number: int, on: str | None = None, **fields: Any) -> Candid
     path = f"{number}" if on is None else f"{on}.{number}"
     return CandidateResult(
         **(
-            {"stage": stage, "candidate": number, "description": ("tanh", "relu")[number - 1]}
+            {"stage": stage, "candidate": number, "description": NAMES[number - 1]}
             | {"stands_on": on, "module": module(path), "score": 0.5, "kept": False}
             | fields
         )
@@ -80,4 +82,15 @@ def test_the_cost_counts_failed_candidates_and_the_output_module_by_themselves()
     assert said.startswith(
         "4 candidates were tried, 1 failed. Their 3 modules, 2 trained now and 1 reused, took "
         "6.0 s of training; the output module, trained now, took 0.2 s. All "
+        "2 networks that these modules make up would take about 9 s without their output modules."
     )
+
+
+def test_networks_are_of_candidates_that_could_be_trained_each_counted_once_a_stage() -> None:
+    lost: dict[str, Any] = {"module": None, "score": None, "error": "not finite"}
+    first = [row(1, 1), row(1, 2), row(1, 3, **lost)]
+    second = [row(2, 1, "1"), row(2, 2, "1", **lost), row(2, 1, "2"), row(2, 2, "2")]
+    assert cost([first]) == (2.0, 2, 4.0 / 2)
+    # The second candidate could be trained on one of the two modules below it.
+    assert cost([first, second])[1] == 2 * 2
+    assert cost([first, [*second[:2], row(2, 2, "2", **lost)]])[1] == 2 * 1
