@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from modkernel.flows.display.artifacts import show_baseline
+from modkernel.flows.display.artifacts import baseline_place, show_baseline
 from modkernel.flows.plans import datasets
 from modkernel.flows.runtime.events import Planned, emit
 from modkernel.flows.runtime.form_flow import form_flow
@@ -49,5 +49,6 @@ def train_baseline(spec: NetworkSpec) -> BaselineResult:
         seconds=time.perf_counter() - began,
         run_id=baseline.run_id,
     )
-    show_baseline(result, module_figures(baseline.report, name, info.classes))
+    figures = module_figures(baseline.report, name, info.classes)
+    show_baseline(result, baseline_place(registry, baseline.run_id), figures)
     return result

@@ -26,6 +26,8 @@ DROPPED_FIRST = (
 def list_networks(limit: Limit = NEWEST, json: Json = False) -> None:
     """List the newest stored networks, the newest last.
 
+    What 'baseline' trains is none of them: it is a run of MLflow.
+
     --json: a list of {id, name, module_ids, created_at, run_id, evaluation, spec}.
     """
     records = catalogue().networks(newest=limit)

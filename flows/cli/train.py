@@ -106,6 +106,8 @@ def train_module(
 def baseline(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> None:
     """Train the network of a spec file end to end, for comparison.
 
+    Its result is kept as a run of MLflow alone; 'networks list' does not have it.
+
     --json: {name, reused, evaluation (as of 'train'), train_seconds, peak_memory_bytes, seconds,
     run_id}.
     """
@@ -113,9 +115,12 @@ def baseline(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> No
 
     network = read_spec(spec)
     with flow_running(verbose):
+        from modkernel.flows.display.artifacts import baseline_place
+        from modkernel.flows.runtime.shared import open_registry
         from modkernel.flows.train_baseline import train_baseline
 
         result = train_baseline(network)
+        place = baseline_place(open_registry(), result.run_id)
     if json:
         print_json(result.model_dump(mode="json"))
         return
@@ -127,3 +132,4 @@ def baseline(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> No
         soft_wrap=True,
     )
     print_remarks(value)
+    out.print(place, soft_wrap=True)

@@ -18,7 +18,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 
 from modkernel.flows.runtime.results import BaselineResult, NetworkResult
-from modkernel.registry import ModuleRecord
+from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.tracking.cards import module_card
 from modkernel.registry.tracking.markdown import plain
 from modkernel.training.report import OutputEvaluation, TrainReport
@@ -125,13 +125,31 @@ def show_network(result: NetworkResult, figure: bytes) -> None:
     )
 
 
-def show_baseline(result: BaselineResult, figures: Mapping[str, bytes]) -> None:
-    """Leave a baseline's summary."""
+def baseline_place(registry: Registry, run_id: str) -> str:
+    """Where a baseline's result is kept, in words.
+
+    Args:
+        registry: has the run.
+        run_id: of the baseline.
+
+    Raises:
+        StoreError: MLflow does not answer.
+    """
+    name, experiment = registry.runs.names(run_id)
+    return (
+        f"It is run '{name}' ({run_id}) of experiment '{experiment}' in MLflow, and no network of "
+        "the registry; the same command shows it again without training."
+    )
+
+
+def show_baseline(result: BaselineResult, place: str, figures: Mapping[str, bytes]) -> None:
+    """Leave a baseline's summary; `place` is where it is kept, in words."""
     parts = [
         f"# {result.name} trained end to end",
         f"{result.train_seconds:.1f} s of training, peak memory "
         f"{_mib(result.peak_memory_bytes)}{', done before and reused' if result.reused else ''}.",
         _evaluation(result.evaluation),
+        plain(place),
         *map(image, figures.values()),
     ]
     leave_page(

@@ -239,6 +239,12 @@ class Runs:
             self.bring_back(doomed)
         return run is not None
 
+    @speaks_with_mlflow
+    def names(self, run_id: str) -> tuple[str, str]:
+        """Name of a run, and of the experiment that it is in."""
+        info = self.client.get_run(run_id).info
+        return info.run_name or run_id, self.client.get_experiment(info.experiment_id).name
+
     def _doomed(self, run: Run) -> Doomed | None:
         experiment = doomed_experiment(self.client, run.info.experiment_id)
         if experiment is None and run.info.lifecycle_stage == DELETED:

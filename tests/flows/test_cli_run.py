@@ -82,6 +82,7 @@ def after(modkernel: Shell, spec: Path) -> dict[str, Done]:
         ),
         "train-module": (*("train-module", str(spec), "--upstream", "digits.hidden-2", "--json"),),
         "baseline": ("baseline", str(spec), "--json"),
+        "baseline again": ("baseline", str(spec)),
         "impossible": ("train", str(impossible)),
         "nobody": ("compose", "nobody"),
         "on output": ("compose", "digits.output"),
@@ -171,6 +172,10 @@ def test_baseline_is_evaluated(after: dict[str, Done]) -> None:
     result = after["baseline"].json
     assert 0 < result["evaluation"]["accuracy"] <= 1
     assert result["train_seconds"] > 0
+    told = after["baseline again"].out
+    assert "end to end: reused in" in told
+    assert f"run 'small.baseline' ({result['run_id']}) of experiment 'digits' in MLflow" in told
+    assert "the same command shows it again without training." in told
 
 
 @pytest.mark.parametrize(
