@@ -43,10 +43,11 @@ def study(
     --json: {name, dataset, fingerprint, tasks: list of {name, backbone, sides, module_id, reused,
     seconds}, truth: matrix of accuracies, scores: list of {name, matrix, agreement: {spearman,
     kendall, weighted_tau, spearman_with_own, kendall_with_own, weighted_tau_with_own, lost},
-    seconds}, baselines: the static rankings, likewise, training_advice: {better, train,
-    train_right, reuse, reuse_right, unsure} or null, left_out, trained_modules, reused_modules,
-    evaluated_modules, seconds: {training, features, scores, truth, flow}, folder, run_id}. A matrix
-    is a list of rows: one a source, with one number a target, both in the order of tasks.
+    ranked, ranked_with_own, seconds}, baselines: the static rankings, likewise, training_advice:
+    {better, train, train_right, reuse, reuse_right, unsure} or null, left_out, trained_modules,
+    reused_modules, evaluated_modules, seconds: {training, features, scores, truth, flow}, folder,
+    run_id}. A matrix is a list of rows: one a source, with one number a target, both in the order
+    of tasks; ranked and ranked_with_own are the numbers of tasks that the correlations are of.
     """
     wanted = _wanted(spec, dataset_fields(dataset, data, image_size, channels))
     with flow_running(verbose):
@@ -90,19 +91,22 @@ def _print(result: StudyResult) -> None:
     from modkernel.flows.study.report import (
         HEAD,
         cost_rows,
+        ranked_sentence,
         score_row,
         training_sentence,
         truth_sentence,
     )
 
     columns = [HEAD[0], *(f"{name} " for name in HEAD[1:])]
+    fewer = ranked_sentence(result)
     print_table(
         f"{result.name}: how well scores rank the other tasks' modules, mean of "
-        f"{len(result.tasks)} tasks",
+        f"{len(result.tasks)} tasks{', or of fewer as told below' if fewer else ''}",
         columns,
         [score_row(score) for score in result.best_first],
     )
-    out.print(truth_sentence(result), soft_wrap=True)
+    for sentence in filter(None, (fewer, truth_sentence(result))):
+        out.print(sentence, soft_wrap=True)
     out.print(training_sentence(result), soft_wrap=True)
     for name, reason in result.left_out.items():
         out.print(f"{name} is left out. {reason}", soft_wrap=True)

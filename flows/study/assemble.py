@@ -17,7 +17,12 @@ from modkernel.flows.study.plan import StudyPlan, StudyTask
 from modkernel.flows.study.result import Rows, ScoreResult, Seconds, StudyResult, TaskResult
 from modkernel.flows.study.scoring import Scored, score_all
 from modkernel.flows.study.static import static_rankings
-from modkernel.flows.study.statistics import Matrix, agreement, order_by_structure
+from modkernel.flows.study.statistics import (
+    Matrix,
+    agreement,
+    order_by_structure,
+    ranked_targets,
+)
 from modkernel.registry import Registry
 from modkernel.registry.backends import feature_cache
 from modkernel.reuse.ground_truth import GroundTruth
@@ -75,6 +80,8 @@ def assemble_result(
                 name=name,
                 matrix=_arranged(score.matrix, order),
                 agreement=agreement(score.matrix, truth),
+                ranked=ranked_targets(score.matrix, truth, own=False),
+                ranked_with_own=ranked_targets(score.matrix, truth, own=True),
                 seconds=score.seconds,
             )
             for name, score in scored.items()

@@ -40,7 +40,7 @@ MARGIN, BAR, FOOT = 0.5, 1.1, 0.75
 LEGEND = (
     "target task\n"
     "red: the target's best source, its own left out    "
-    "ρ: Spearman's correlation with the ground truth, mean over targets\n"
+    "ρ: Spearman's correlation with the ground truth, mean over targets whose sources differ\n"
     "lost: accuracy points lost by following the score, mean over targets"
 )
 GROUPS = 4

@@ -24,6 +24,7 @@ def summary(result: StudyResult, figures: Mapping[str, bytes]) -> str:
         "points of accuracy lost by taking the best-scored of them. The static rankings, by size, "
         "depth and training examples, look at no task: a score has to beat them.",
         table(HEAD, [score_row(score) for score in result.best_first]),
+        plain(ranked_sentence(result)),
         plain(truth_sentence(result)),
         plain(training_sentence(result)),
         *(plain(f"{name} is left out. {reason}") for name, reason in result.left_out.items()),
@@ -47,6 +48,26 @@ def summary(result: StudyResult, figures: Mapping[str, bytes]) -> str:
         ),
     ]
     return "\n\n".join(parts)
+
+
+def ranked_sentence(result: StudyResult) -> str:
+    """Of how many tasks the correlations are, where it is not all; else nothing."""
+    every = len(result.tasks)
+    fewer: dict[tuple[int, int], list[str]] = {}
+    for score in result.best_first:
+        counts = (score.ranked, score.ranked_with_own)
+        if min(counts) < every and any(counts):  # Of none there is no figure in the table.
+            fewer.setdefault(counts, []).append(score.name)
+    if not fewer:
+        return ""
+    told = "; ".join(
+        f"{ranked} of {every} (with own {with_own}) for {', '.join(names)}"
+        for (ranked, with_own), names in fewer.items()
+    )
+    return (
+        "Correlations are means over the tasks for which the modules differ in the score and in "
+        f"the ground truth: {told}. Points lost are of all tasks."
+    )
 
 
 def truth_sentence(result: StudyResult) -> str:

@@ -49,6 +49,10 @@ class ScoreResult(Spec):
     matrix: Rows
     agreement: Agreement
     """With the ground truth."""
+    ranked: int
+    """How many targets its correlations are of: those whose sources differ in score and truth."""
+    ranked_with_own: int
+    """Likewise of those with the target's own module."""
     seconds: float
     """Of computing the whole matrix from what was there: moments, features or outputs."""
 

@@ -47,6 +47,9 @@ def agreement(scores: Matrix, truth: Matrix) -> Agreement:
 def mean_correlation(scores: Matrix, truth: Matrix, name: str, *, own: bool) -> float | None:
     """Mean over targets of a rank correlation between the sources' scores and their truth.
 
+    Targets whose sources are all equal in the score or in the truth do not count; see
+    `ranked_targets`.
+
     Args:
         scores: [T, T].
         truth: [T, T].
@@ -55,13 +58,13 @@ def mean_correlation(scores: Matrix, truth: Matrix, name: str, *, own: bool) -> 
         own: whether the target's own module counts among its sources.
     """
     correlation = CORRELATIONS[name]
-    found = []
-    for target in range(len(truth)):
-        sources = _sources(len(truth), target, own)
-        x, y = scores[sources, target], truth[sources, target]
-        if len(sources) >= FEWEST_SOURCES and np.ptp(x) > 0 and np.ptp(y) > 0:
-            found.append(float(correlation(x, y).statistic))
+    found = [float(correlation(x, y).statistic) for x, y in _ranked(scores, truth, own)]
     return float(np.mean(found)) if found else None
+
+
+def ranked_targets(scores: Matrix, truth: Matrix, *, own: bool) -> int:
+    """How many targets a mean of correlations is of; arguments as of `mean_correlation`."""
+    return len(_ranked(scores, truth, own))
 
 
 def accuracy_lost(scores: Matrix, truth: Matrix) -> float | None:
@@ -123,6 +126,17 @@ def task_tree(matrix: Matrix) -> Matrix:
 def order_by_structure(matrix: Matrix) -> tuple[int, ...]:
     """The tasks in the order of the leaves of `task_tree`: groups stand together."""
     return tuple(int(leaf) for leaf in leaves_list(task_tree(matrix)))
+
+
+def _ranked(scores: Matrix, truth: Matrix, own: bool) -> list[tuple[Matrix, Matrix]]:
+    """The sources' scores and truth, of each target whose sources differ in both."""
+    found = []
+    for target in range(len(truth)):
+        sources = _sources(len(truth), target, own)
+        x, y = scores[sources, target], truth[sources, target]
+        if len(sources) >= FEWEST_SOURCES and np.ptp(x) > 0 and np.ptp(y) > 0:
+            found.append((x, y))
+    return found
 
 
 def _sources(count: int, target: int, own: bool) -> list[int]:

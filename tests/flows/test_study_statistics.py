@@ -17,6 +17,7 @@ from modkernel.flows.study.statistics import (
     distances,
     mean_correlation,
     order_by_structure,
+    ranked_targets,
     standardised,
 )
 
@@ -97,6 +98,9 @@ def test_the_own_module_counts_only_where_it_is_asked_for() -> None:
 def test_what_cannot_be_ranked_is_left_out_of_the_mean() -> None:
     flat = with_off_diagonal((5, 5, 5), (1, 2, 3), (2, 1, 3), (3, 1, 2), own=9)
     assert agreement(flat, TRUTH).spearman == pytest.approx(1)
+    assert [ranked_targets(flat, TRUTH, own=own) for own in (False, True)] == [3, 4]
+    assert [ranked_targets(TRUTH, flat, own=own) for own in (False, True)] == [3, 4]
+    assert ranked_targets(np.eye(2), np.eye(2), own=False) == 0
     assert agreement(np.ones((4, 4)), TRUTH).spearman is None
     two = agreement(np.eye(2), np.eye(2))
     assert (two.spearman, two.spearman_with_own) == (None, pytest.approx(1))
