@@ -1,8 +1,10 @@
 """A network as a file that other programs run, without modkernel.
 
 What goes in is what the data set has: pixels as uint8, 0 to 255, channels first, or float32 rows of
-a table or an array. The preprocessing is inside. What comes out is `Network.rows`: probabilities in
-the order of the classes, or a hidden module's kernel features. Any number of examples at once.
+a table or an array. The preprocessing from there on is inside; how files are read is not, such as
+the range of values that 16-bit pictures are scaled from. What comes out is `Network.rows`:
+probabilities in the order of the classes, or a hidden module's kernel features. Any number of
+examples at once.
 
 Every form holds one entry of metadata, `modkernel`, with JSON: see `describe`.
 """
@@ -110,19 +112,26 @@ def describe(network: Network) -> dict[str, Any]:
 
     Returns:
         {modules: ids, first to last; classes: in the order of the probabilities, or null; input:
-        {dtype, shape: of one example, means: in words}; preprocessing: what is done inside, of
-        several chains side by side a list; output: in words; kernel: of the features that the
-        output module takes}.
+        {dtype, shape: of one example, means: in words, reading: what is to be done to image files
+        before, where that is other than usual}; preprocessing: what is done inside, of several
+        chains side by side a list; output: in words; kernel: of the features that the output
+        module takes}.
     """
     last = network.stored[-1].spec
     takes = last.preprocessing
     kernel = last.interface.kernel.model_dump(mode="json")
     roots = {one.spec.preprocessing.id: one.spec.preprocessing for one in network.stored}
-    inside = [one.model_dump(mode="json") for one in roots.values()]
+    inside = [one.model_dump(mode="json", exclude={"reading"}) for one in roots.values()]
+    reading = {"reading": takes.reading.model_dump(mode="json")} if takes.reading.told else {}
     return {
         "modules": [stored.id for stored in network.stored],
         "classes": None if network.classes is None else list(network.classes),
-        "input": {"dtype": takes.dtype, "shape": list(takes.shape), "means": _meaning(network)},
+        "input": {
+            "dtype": takes.dtype,
+            "shape": list(takes.shape),
+            "means": _meaning(network),
+            **reading,
+        },
         "preprocessing": inside if len(inside) > 1 else inside[0],
         "output": "features" if network.classes is None else "probabilities",
         "kernel": kernel,
@@ -136,9 +145,11 @@ def _meaning(network: Network) -> str:
         return f"{takes.shape[0]} numbers a row{names}, NaN where one is missing"
     colour = {1: "grey", 3: "RGB"}.get(takes.shape[0], f"{takes.shape[0]}-channel")
     height, width = takes.shape[1:]
+    told = takes.reading.told
+    read = f"before that, outside of this file, {told}; " if told else ""
     return (
         f"{colour} pixels as {takes.dtype}, 0 to 255, channels first, of pictures resized to "
-        f"{width} x {height} (bilinear, antialiased); normalisation is inside"
+        f"{width} x {height} (bilinear, antialiased); {read}normalisation is inside"
     )
 
 

@@ -20,6 +20,20 @@ class ImageReading(Spec):
     )
     background: int = Field(255, description="Grey level that transparent images are laid on.")
 
+    @property
+    def told(self) -> str:
+        """What is done to image files other than the usual, in words, if anything is."""
+        parts = []
+        if self.value_range is not None:
+            low, high = self.value_range
+            parts.append(
+                f"values from {low:.10g} to {high:.10g} of grey pictures of more than eight bits "
+                "are scaled to 0 to 255, and what lies outside is cut off"
+            )
+        if self.background != ImageReading().background:
+            parts.append(f"transparent pictures are laid on grey level {self.background}")
+        return "; ".join(parts)
+
 
 class Preprocessing(Spec):
     """What is done to an example before the first module: x/255 for uint8, then (x - mean)/std.

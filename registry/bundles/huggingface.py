@@ -198,7 +198,10 @@ def _text(
             yield f"{plain(evaluation.remarks)}\n"
     yield "## Use\n"
     shape = ", ".join(map(str, preprocessing.shape))
-    yield f"It takes {preprocessing.dtype} batches of shape [N, {shape}]. {_normalised(chain)}\n"
+    told = preprocessing.reading.told
+    read = f" Before that, when picture files are read, {told}." if told else ""
+    yield f"It takes {preprocessing.dtype} batches of shape [N, {shape}]. "
+    yield f"{_normalised(chain)}{read}\n"
     yield "```python\nfrom safetensors.torch import load_file\n"
     yield 'weights = load_file("model.safetensors")'
     first = _prefixes(chain)[0]

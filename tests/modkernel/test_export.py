@@ -19,7 +19,7 @@ from modkernel.modules import export as exporting
 from modkernel.modules.export import FORMS, KEY, TOLERANCE, export
 from modkernel.modules.network import Network, assemble
 from modkernel.modules.stored import StoredModule
-from modkernel.spec import KernelSpec
+from modkernel.spec import ImageReading, KernelSpec
 from tests.modkernel.helpers.stored_examples import (
     PREPROCESSING,
     store_hidden,
@@ -135,6 +135,20 @@ def test_hidden_modules_alone_give_their_kernel_features(
     program = torch.export.load(tmp_path / "one.pt2").module()
     torch.testing.assert_close(program(x), kernel.features(hidden.features(x)))
     assert exporting.describe(hidden)["output"] == "features"
+
+
+def test_how_files_are_read_is_told_as_done_before_and_not_inside(tmp_path: Path) -> None:
+    reading = ImageReading(value_range=(12, 4095), background=0)
+    preprocessing = PREPROCESSING.changed(reading=reading)
+    one, _ = store_hidden(tmp_path / "1", SMALL, (1, 8, 8), preprocessing.id, 0, preprocessing)
+    about = exporting.describe(assemble([one]))
+    assert (
+        "before that, outside of this file, values from 12 to 4095 of grey pictures of more than "
+        "eight bits are scaled to 0 to 255, and what lies outside is cut off; transparent pictures "
+        "are laid on grey level 0; normalisation is inside"
+    ) in about["input"]["means"]
+    assert about["input"]["reading"] == {"value_range": [12, 4095], "background": 0}
+    assert "reading" not in about["preprocessing"]
 
 
 @pytest.mark.parametrize("form", ["state-dict", "onnx"])

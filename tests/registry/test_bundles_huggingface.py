@@ -18,8 +18,13 @@ from modkernel.registry import Registry, Settings
 from modkernel.registry.bundles.elsewhere import Images, import_network
 from modkernel.registry.bundles.huggingface import export_huggingface
 from modkernel.registry.bundles.licences import licences_of
-from modkernel.spec import DatasetFacts
-from tests.modkernel.helpers.stored_examples import FACTS, store_joined_output
+from modkernel.spec import DatasetFacts, ImageReading
+from tests.modkernel.helpers.stored_examples import (
+    FACTS,
+    PREPROCESSING,
+    store_hidden,
+    store_joined_output,
+)
 from tests.modkernel.test_imported import TINY
 from tests.registry.helpers.examples import EVALUATION, Examples, store_one
 from tests.registry.helpers.mixed import trusting_settings
@@ -135,6 +140,19 @@ def test_weights_from_elsewhere_keep_their_licences_and_each_chain_its_preproces
         assert from_weights(far.id, ELSEWHERE) == [("CC-BY-NC-4.0",)]
         assert from_weights("f" * 64, ELSEWHERE) == [("unknown",)], "it was deleted"
         assert from_weights(own.id, FACTS) == from_weights("f" * 64, FACTS) == []
+
+
+def test_the_card_says_how_pictures_of_more_than_eight_bits_are_read(
+    registry: Registry, tmp_path: Path
+) -> None:
+    read = PREPROCESSING.changed(reading=ImageReading(value_range=(0, 4095)))
+    one, _ = store_hidden(tmp_path / "1", ("stem", "layer1.0"), (1, 8, 8), read.id, 0, read)
+    _, text = card(registry, store_one(registry, one, "wide.hidden-1").id, tmp_path / "hub")
+    assert (
+        "says how to normalise them. Before that, when picture files are read, values from 0 to "
+        "4095 of grey pictures of more than eight bits are scaled to 0 to 255, and what lies "
+        "outside is cut off.\n"
+    ) in text
 
 
 def test_a_folder_with_something_in_it_is_left_alone(
