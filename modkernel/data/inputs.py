@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modkernel.data.broken import Broken
-from modkernel.data.file_kinds import ARRAYS, is_ignored, is_image, skipped_finding
+from modkernel.data.file_kinds import ARRAYS, TABLES, is_ignored, is_image, skipped_finding
 from modkernel.data.findings import Finding
 from modkernel.data.images import check_image_shape, decode_each
 from modkernel.data.rows import read_rows
@@ -50,12 +50,18 @@ def find_inputs(
     Hidden files are left out without a word, and files of a folder that are no images are told.
 
     Raises:
-        DataError: a folder cannot be read or has no image, or the network takes no images.
+        DataError: a folder cannot be read or has no image, or the network takes no images; or a
+            table is named for one that does.
     """
     files: list[Path] = []
     skipped: dict[str, list[str]] = {}
     for path in paths:
         if not path.is_dir():
+            if len(takes.shape) == 3 and path.name.lower().endswith(TABLES):
+                raise DataError(
+                    f"{path} is a table, and this network takes pictures {list(takes.shape)}: name "
+                    "image files, or files of arrays with pictures as 'x'."
+                )
             files.append(path)
             continue
         if len(takes.shape) != 3:

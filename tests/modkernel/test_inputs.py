@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from modkernel.data import inputs
+from modkernel.data.broken import unreadable
 from modkernel.data.images import read_images
 from modkernel.data.inputs import find_inputs, read_inputs
 from modkernel.errors import DataError
@@ -68,6 +69,36 @@ def test_a_batch_at_a_time_in_order(folder, monkeypatch):
     as_images = read_images([*images, images[0]], (1, 8, 8))
     expected = torch.cat([as_images[:3], torch.from_numpy(pictures)[:, None], as_images[3:]])
     assert torch.equal(read, expected)
+
+
+def test_files_that_do_not_go_with_the_network_are_named_with_what_it_takes(tmp_path):
+    vectors, pictures = tmp_path / "vec.npz", tmp_path / "pic.npz"
+    np.savez(vectors, x=np.zeros((300, 8), np.float32))
+    np.savez(pictures, x=np.zeros((4, 8, 8), np.uint8))
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    with pytest.raises(DataError) as caught:
+        list(read_inputs([vectors], GREY))
+    assert str(caught.value) == (
+        f"x of {vectors} has rows of 8 numbers, and this network takes pictures [1, 8, 8]: name "
+        "image files, or files of arrays with pictures as 'x'."
+    )
+    for file, held in ((pictures, r"pictures \[1, 8, 8\]"), (vectors, "rows of 8 numbers")):
+        sentence = (
+            rf"{file.name} has {held}, and this network takes rows of 3 numbers: give the col"
+        )
+        with pytest.raises(DataError, match=sentence):
+            list(read_inputs([file], ROWS))
+    with pytest.raises(DataError, match=r"rows\.csv is a table, and this network takes pictures"):
+        find_inputs([tmp_path / "rows.csv"], GREY)
+
+
+def test_a_file_that_is_not_there_is_said_not_to_be_there(tmp_path):
+    for name, takes in (("nix.npz", GREY), ("nix.npz", ROWS), ("nix.csv", ROWS)):
+        with pytest.raises(DataError, match=f"There is no file .*{name}: correct its path"):
+            list(read_inputs([tmp_path / name], takes))
+    (batch,) = read_inputs([tmp_path / "nix.png"], GREY)
+    sentence = f"There is no file {tmp_path / 'nix.png'}: correct its path, or leave it out."
+    assert str(unreadable(batch.broken)) == sentence
 
 
 def test_pictures_of_another_size_in_arrays_are_resized(tmp_path):
