@@ -36,6 +36,8 @@ _LARGEST_DIRECTORY = MOST_FILES * 512
 _END, _END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_64 = 20
 """Bytes between the two ends of a zip of more than 4 GiB."""
+_LONGEST_NAME = 80
+"""Signs of a file's name that a message quotes, quotes included."""
 _BROKEN = (zipfile.BadZipFile, EOFError, ValueError, struct.error, NotImplementedError)
 """What a zip raises that was cut off, altered or written to confuse."""
 
@@ -167,8 +169,8 @@ def _check_entries(archive: zipfile.ZipFile, size: int) -> None:
         most = largest(name)
         if most is None or info.filename != name:
             raise BundleError(
-                f"The zip has a file {name!r:.80}, and a bundle has none of that name: nothing of "
-                "it is taken."
+                f"The zip has a file {_quoted(name)}, and a bundle has none of that name: nothing "
+                "of it is taken."
             )
         if name in seen:
             raise BundleError(f"The zip has {name} twice: nothing of it is taken.")
@@ -202,9 +204,17 @@ def _check_listed(archive: zipfile.ZipFile, manifest: Manifest) -> None:
     if found != named:
         name = min(name for name in found | named if found.get(name) != named.get(name))
         raise BundleError(
-            f"{name!r:.80} is in the zip or in its manifest alone, or of another size: the bundle "
-            f"is not whole. {AGAIN}"
+            f"{_quoted(name)} is in the zip or in its manifest alone, or of another size: the "
+            f"bundle is not whole. {AGAIN}"
         )
+
+
+def _quoted(name: str) -> str:
+    """A name that anybody may have made up: in quotes, and cut where it is long."""
+    shown = name[:_LONGEST_NAME]
+    while len(repr(shown)) > _LONGEST_NAME:  # Signs that are no print take several.
+        shown = shown[:-1]
+    return repr(shown if shown == name else f"{shown}…")
 
 
 def _too_large(what: str, most: int) -> BundleError:
