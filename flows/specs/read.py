@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from modkernel.errors import SpecError
 from modkernel.flows.runtime.explain import describe, explain
@@ -22,6 +22,8 @@ MERGE = "tag:yaml.org,2002:merge"
 """YAML's tag of the key '<<'."""
 DEEPEST = 50
 """How deep lists and mappings of a YAML file may be nested; a spec needs six."""
+WHOLE = "'it': "
+"""How a sentence begins that is about several fields of a spec together."""
 LONGEST_LINE = 10_000
 """Characters of a line that is written."""
 PLAIN = (
@@ -238,10 +240,17 @@ def validated(kind: Any, value: object, what: str) -> Any:
     Raises:
         SpecError: it is not allowed; the message says what is.
     """
+    of_fields = isinstance(kind, type) and issubclass(kind, BaseModel)
+    # One without fields is checked under its name, by which the sentence then calls it.
+    adapter: TypeAdapter[Any] = TypeAdapter(kind if of_fields else Mapping[str, kind])
     try:
-        return TypeAdapter(kind).validate_python(value)
+        found = adapter.validate_python(value if of_fields else {what: value})
     except ValidationError as error:
-        raise SpecError(f"{what}: {explain(error, kind)}") from None
+        sentence = explain(error, kind)
+        if of_fields:
+            sentence = f"{what}: {sentence.removeprefix(WHOLE)}"
+        raise SpecError(sentence) from None
+    return found if of_fields else found[what]
 
 
 def _make_absolute(part: Any, field: Sequence[str], folder: Path) -> None:

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modkernel.errors import SpecError
-from modkernel.flows.specs.read import as_yaml, parse_spec, read_spec
+from modkernel.flows.specs.composition import Weights
+from modkernel.flows.specs.read import as_yaml, parse_spec, read_spec, validated
 from modkernel.flows.study.spec import StudySpec
 from modkernel.plan import plan_hidden
-from modkernel.spec import HiddenSpec, NetworkSpec
+from modkernel.spec import DatasetSpec, HiddenSpec, Name, NetworkSpec
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = sorted(
@@ -139,6 +140,24 @@ def test_a_bad_spec_gets_one_sentence_with_the_place(text: str) -> None:
     message = str(caught.value)
     assert BAD[text] in message
     assert message.endswith(".")
+
+
+def test_an_option_that_is_refused_is_named_once_with_what_was_given() -> None:
+    allowed = "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit."
+    wrong = {
+        (Name, "Mein Stitch"): f"'--name' is 'Mein Stitch', but allowed are {allowed}",
+        (Name, 7): "'--name' is 7, but must be text: put it in quotes.",
+        (Weights, ("1", "x")): "'--name[1]' is 'x': input should be a valid number, ",
+    }
+    for (kind, value), sentence in wrong.items():
+        with pytest.raises(SpecError) as caught:
+            validated(kind, value, "--name")
+        assert str(caught.value).startswith(sentence)
+    assert validated(Weights, ("1", "0.5"), "--weights") == (1, 0.5)
+    with pytest.raises(SpecError, match=r"^option: 'name' is 'Big', but allowed are lower-case"):
+        validated(NetworkSpec, {"name": "Big"}, "option")
+    with pytest.raises(SpecError, match=r"^option: 'value_range' is .low, high. with"):
+        validated(DatasetSpec, {"value_range": (2, 1)}, "option")
 
 
 def test_a_link_stays_what_it_is_called(tmp_path: Path) -> None:
