@@ -17,6 +17,7 @@ from prefect.logging import get_logger
 from prefect.schedules import Cron, Schedule
 from tzlocal import get_localzone_name
 
+from modkernel.errors import SettingsError
 from modkernel.flows.deployments.forms.follow import StoredNow, follow, offer
 from modkernel.flows.deployments.forms.modules import (
     compose_network,
@@ -40,7 +41,7 @@ from modkernel.flows.servers.registration import (
     skip_missed_runs,
 )
 from modkernel.flows.servers.work_pools import FLOWS, GPU, Pool, make_pools, missing_pools
-from modkernel.flows.team.serve import serve_pools
+from modkernel.flows.team.serve import check_stores, serve_pools
 from modkernel.registry import Settings, StoredNames
 
 CONCURRENT_RUNS = 8
@@ -233,7 +234,7 @@ async def _serve_all(engines: EngineServer) -> bool:
         finally:
             for task in beside:
                 task.cancel()
-        return leaving.done() and not leaving.cancelled()
+        return runner.has_left
 
 
 async def _leave_to_team(runner: ForkingRunner) -> None:
@@ -241,11 +242,16 @@ async def _leave_to_team(runner: ForkingRunner) -> None:
 
     Its workers have the data and the devices that a run needs; this process may not.
     """
-    has_team = False
-    while not has_team:
-        await asyncio.sleep(TEAM_SECONDS)
-        with suppress(httpx.HTTPError, PrefectHTTPStatusError):  # It may be away for a while.
-            has_team = await _has_team()
+    async with get_client() as client:
+        lacks = True
+        while lacks:
+            await asyncio.sleep(TEAM_SECONDS)
+            with suppress(httpx.HTTPError, PrefectHTTPStatusError):  # It may be away for a while.
+                lacks = bool(await missing_pools(client))
+    try:
+        check_stores(Settings())
+    except SettingsError as error:
+        return get_logger(__name__).warning("The server has a team by now. %s", error)
     runner.take_no_more()
     get_logger(__name__).info(
         "The server has a team by now: further runs are for its workers, and this is one of them "
@@ -253,7 +259,7 @@ async def _leave_to_team(runner: ForkingRunner) -> None:
     )
     while runner.has_runs:
         await asyncio.sleep(1)
-    await runner.astop()
+    await runner.leave()
 
 
 def local_timezone() -> str:

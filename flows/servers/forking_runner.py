@@ -24,6 +24,9 @@ class ForkingRunner(Runner):
     Until the process that forks is ready, or while it is gone, runs begin as Prefect begins them.
     """
 
+    has_left = False
+    """Whether it has left its work to others; else it ends as it was told to from outside."""
+
     async def __aenter__(self) -> Self:
         """As Prefect's."""
         await super().__aenter__()
@@ -48,6 +51,11 @@ class ForkingRunner(Runner):
     def take_no_more(self) -> None:
         """Leave all further runs to others; those in hand go on."""
         self._scheduled_run_poller.stopping = True
+
+    async def leave(self) -> None:
+        """End serving."""
+        self.has_left = True
+        await self.astop()
 
 
 async def look_after(engines: EngineServer) -> None:
