@@ -94,8 +94,8 @@ def test_who_asked_for_an_engine_that_is_killed_ends_likewise(tmp_path: Path) ->
         command = [sys.executable, "-S", "-E", str(script), str(path)]
         with subprocess.Popen(command, stderr=subprocess.PIPE) as client:
             asker, _ = server.accept()
-            with asker:
-                asker.recv(65536)
+            with asker, asker.makefile("rb") as asked:
+                asked.readline()
                 asker.sendall(str(-signal.SIGKILL).encode())
             _, told = client.communicate(timeout=30)
     assert (client.returncode, told) == (-signal.SIGKILL, b"")
