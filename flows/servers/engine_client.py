@@ -21,7 +21,8 @@ def main() -> int:
         sent = server.sendmsg(
             [text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors.tobytes())]
         )
-        server.sendall(text[sent:])
+        if rest := text[sent:]:
+            server.sendall(rest)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: server.send(bytes([number])))
         status = int(server.recv(64) or b"1")
