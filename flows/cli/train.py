@@ -120,7 +120,7 @@ def baseline(spec: SpecFile, json: Json = False, verbose: Verbose = False) -> No
         from modkernel.flows.train_baseline import train_baseline
 
         result = train_baseline(network)
-        place = baseline_place(open_registry(), result.run_id)
+        place = "" if json else baseline_place(open_registry(), result.run_id)
     if json:
         print_json(result.model_dump(mode="json"))
         return
