@@ -139,15 +139,16 @@ class Backends:
                 self.claim.check(session)
             yield session
 
-    def bring_back_aliases(self, record: VersionRecord, is_new: bool) -> None:
+    def bring_back_aliases(self, record: VersionRecord, number: int, is_new: bool) -> None:
         """Set again, on its version, the aliases that went with one that a person deleted.
 
         Args:
-            record: with its version.
-            is_new: that was made just now. Then it may have the number of the one that is gone: a
-                registered model that was deleted, or has another name now, counts anew.
+            record: whose version it is.
+            number: of the version.
+            is_new: it was made just now, or by a process that died then. Then it may have the
+                number of the one that is gone: a registered model that was deleted, or has another
+                name now, counts anew.
         """
-        number = int(record.version or 0)
         gone = [
             alias
             for alias, (version, target) in queries.last_targets(self.database, record.name).items()

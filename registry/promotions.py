@@ -284,13 +284,13 @@ class Promotions:
         """
         if version is None or module_id is None:
             return False
-        if self.backends.models.stored_as(name, version) == module_id:
-            return False
-        record = queries.by_id(self.backends.database, module_id)
-        if record is not None:
-            return record.state == "READY"
         with self.backends.database.reading() as session:
-            return session.get(NetworkRow, module_id) is not None
+            row = session.get(ModuleRow, module_id) or session.get(NetworkRow, module_id)
+            if row is None or (isinstance(row, ModuleRow) and row.state != "READY"):
+                return False
+            registered = row.version is not None
+        # Without a number it is being registered: its aliases come last.
+        return not registered or self.backends.models.stored_as(name, version) != module_id
 
     def _record(
         self,

@@ -31,7 +31,7 @@ def by_alias(backends: Backends, name: str, alias: str) -> ModuleRecord:
             aliases = backends.models.aliases(name)
         except NotFoundError:
             raise queries.unknown(backends.database, name) from error
-        known = f"it has {', '.join(sorted(aliases))}" if aliases else "it has no alias yet"
+        known = f"it has {', '.join(sorted(aliases))}" if aliases else "it has none"
         raise NotFoundError(
             f"'{name}' has no alias '{alias}' in MLflow ({known}): set it on the version's page, "
             f"or name a version as {name}/1."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -15,6 +16,9 @@ from modkernel.flows.runtime.interrupts import undisturbed
 from modkernel.registry import Claim, Holder, ModuleRecord, Registry
 from modkernel.spec import NetworkSpec
 
+QUIET_SECONDS = 3.0
+"""For which an end that MLflow does not answer is waited for without a word."""
+
 
 @contextmanager
 def ending_with(registry: Registry, run_id: str) -> Iterator[None]:
@@ -26,10 +30,22 @@ def ending_with(registry: Registry, run_id: str) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = isinstance(error, StoppedError) or not isinstance(error, Exception)
-        with undisturbed():
+        with undisturbed(), _told_where_it_takes_long():
             registry.runs.finish(run_id, "KILLED" if stopped else "FAILED")
         raise
     registry.runs.finish(run_id, "FINISHED")
+
+
+@contextmanager
+def _told_where_it_takes_long() -> Iterator[None]:
+    note = Note("MLflow is waited for, so that no run stays open in it: this ends by itself.")
+    timer = threading.Timer(QUIET_SECONDS, emit, [note])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

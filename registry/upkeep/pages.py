@@ -27,6 +27,8 @@ def version_of(backends: Backends, record: VersionRecord) -> tuple[dict[str, str
     Raises:
         StoreError: MLflow does not answer.
     """
+    if record.version is None:
+        return {}, "has no version in MLflow: 'modkernel repair' registers it again."
     try:
         # Not by a search, which leaves out what one may not read.
         own = backends.models.version(record.name, str(record.version))

@@ -190,7 +190,8 @@ def test_epoch_e_is_trained_on_view_e_modulo_their_number(
         for indices, values in zip(order, batches(self, order, device), strict=True):
             if len(self) == 96:
                 number = len(seen) // 3 % 2  # Three steps an epoch.
-                torch.testing.assert_close(values, by_hand[number][indices])
+                # Sums of another order, by the batch's size; another view differs by far more.
+                torch.testing.assert_close(values, by_hand[number][indices], rtol=1e-4, atol=1e-4)
                 seen.append(indices)
             yield values
 

@@ -12,8 +12,11 @@ import pytest
 from modkernel.errors import NotFoundError
 from modkernel.registry import ModuleRecord, Registry, Settings, saga
 from modkernel.registry.flavor import load_model
+from modkernel.registry.tracking.models import Models
 from modkernel.reuse.moments_file import MOMENTS_FILE
 from tests.registry.helpers.examples import EVALUATION, Examples, store_one, write_example_moments
+from tests.registry.helpers.processes import start
+from tests.registry.test_repair import KILLED, wait_for_the_lease
 from tests.registry.test_store import kept_folder
 
 pytestmark = pytest.mark.home("chain")
@@ -179,6 +182,34 @@ def test_a_registered_model_that_is_gone_keeps_the_meaning_of_its_aliases(
     assert registry.modules.resolve(f"{old.name}@newest").id == new.id
     assert "first" not in registry.backends.models.aliases(old.name)
     assert (registry.promotions.sync(), registry.verify(), registry.repair()) == ((), (), ())
+
+
+def _repair_and_die(settings: Settings) -> None:
+    Models.set_alias = lambda *_: os._exit(KILLED)  # type: ignore[method-assign]
+    with Registry.open(settings) as registry:
+        registry.repair()
+
+
+@pytest.mark.home("network")
+@pytest.mark.parametrize("name", ["net", "net.hidden-1"])
+def test_a_repair_that_dies_before_an_alias_leaves_it_to_the_next(
+    settings: Settings, name: str
+) -> None:
+    with Registry.open(settings) as registry:
+        registry.promotions.promote(name, "champion", 1)
+        target = registry.promotions.history(name)[-1].module_id
+        registry.backends.client.delete_registered_model(name)
+        process = start(_repair_and_die, settings)
+        process.join()
+        assert process.exitcode == KILLED
+        assert registry.backends.models.stored_as(name, 1) == target
+        wait_for_the_lease(settings)
+        assert registry.promotions.sync() == (), "nobody removed it"
+        assert name in kinds(registry)
+        assert {action.kind for action in registry.repair()} <= {"registered", "finished"}
+        assert registry.backends.models.aliases(name) == {"champion": 1}
+        assert (registry.promotions.sync(), registry.verify(), registry.repair()) == ((), (), ())
+        assert len(registry.promotions.history(name)) == 1
 
 
 @pytest.mark.home("empty")
