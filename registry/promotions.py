@@ -14,7 +14,6 @@ from modkernel.errors import NotAllowedError, NotFoundError
 from modkernel.registry.backends import Backends
 from modkernel.registry.records import PromotionRecord, VersionRecord
 from modkernel.registry.settings import Settings
-from modkernel.registry.sql import queries
 from modkernel.registry.sql.claims import INSERT
 from modkernel.registry.sql.tables import ModuleRow, NetworkRow, PromotionRow, utc_now
 from modkernel.registry.tracking.aliases import Alias, Target
