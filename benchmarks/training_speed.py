@@ -9,8 +9,9 @@ crops, flips and normalises each image with torchvision's transforms. `strong` i
 engineer makes of it in an afternoon: bfloat16 where the hardware is faster in it, channels-last,
 images, their order and all random numbers on the device, crop and flip of whole batches, fused SGD,
 cuDNN's fastest algorithms, and nothing that waits for the device. Same network, batch size,
-objective, optimiser and images. Prints steps and images a second of each, the ratios, and on
-request (`--peak`) the share of the device's measured bfloat16 peak.
+objective, optimiser and images, and a batch of validation at the end of an epoch. Prints steps and
+images a second of each, the ratios, and on request (`--peak`) the share of the device's measured
+bfloat16 peak.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def plain(
     arithmetic: Arithmetic,
     workers: int,
 ) -> float:
-    """Steps a second of a plain loop, after its warm-up."""
+    """Steps a second of an epoch of a plain loop, after its warm-up, with a validation batch."""
     device, batch = arithmetic.device, spec.hidden.recipe.batch_size
     model = build_hidden(spec.backbone, spec.blocks, spec.interface.takes, spec.seed).to(device)
     strong = name == "strong"
@@ -162,30 +163,36 @@ def plain(
     )
     steps = len(images) // batch
     warm_up = min(WARM_UP_STEPS, steps // 2)
-    steps -= warm_up
     began = 0.0
     torch.backends.cudnn.benchmark = strong
     feed = batches(images, labels, batch, place, workers)
-    for step, (x, y) in zip(range(warm_up + steps), feed, strict=False):
-        if step == warm_up:
-            finish(device)
-            began = time.perf_counter()
+
+    def loss_of(x: Tensor, y: Tensor) -> Tensor:
         with place.autocast():
             z = model(x)
         z = z.float()
         pairs = class_pairs(y) if strong else PairLabels.from_classes(y)
         gram = kernel.gram(z, z)
-        loss = -(objective.value(gram, pairs) if strong else objective(gram, pairs))
+        return -(objective.value(gram, pairs) if strong else objective(gram, pairs))
+
+    for step, (x, y) in zip(range(warm_up + steps), feed, strict=False):
+        if step == warm_up:
+            finish(device)
+            began = time.perf_counter()
+        loss = loss_of(x, y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        float(loss_of(*next(feed)))
     finish(device)
     torch.backends.cudnn.benchmark = False
     return steps / (time.perf_counter() - began)
 
 
 def ours(spec: HiddenModuleSpec, images: Tensor, labels: Tensor, place: Arithmetic) -> float:
-    """Steps a second of the last epoch of train_hidden, its validation included."""
+    """Steps a second of the last epoch of train_hidden, with a validation batch."""
     batch = spec.hidden.recipe.batch_size
     on_it = images.to(place.device)
     data = PairData(Resident.whole(on_it), PairSource.from_classes(labels))
