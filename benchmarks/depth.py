@@ -156,10 +156,8 @@ class Peak:
 def forget_activations(self: Whole, x: Tensor) -> Tensor:
     """`Whole.forward`, which keeps the inputs of blocks alone for the backward pass."""
     assert self.kernel.activate is not None
-    for module in self.hidden:
-        assert isinstance(module, torch.nn.Sequential)
-        for block in module:
-            x = checkpoint(block, x, use_reentrant=False) if self.training else block(x)
+    for block in self.hidden:
+        x = checkpoint(block, x, use_reentrant=False) if self.training else block(x)
     logits: Tensor = self.linear(self.kernel.activate(x).flatten(1))
     return logits
 

@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import depth
+from benchmarks import depth, step_memory
+from modkernel.backbones import build_hidden
+from modkernel.kernels import make_kernel
+from modkernel.spec import BackboneSpec, KernelSpec
+from modkernel.training.end_to_end import Whole
 
 ARGUMENTS = ["--dataset", "digits", "--rows", "one", "four-auto", "--seeds", "0", "1"]
 
@@ -82,3 +87,32 @@ def test_a_row_that_fails_leaves_the_others(
     assert "one, seed 0: FAILED (1)" in out
     assert "| four hidden modules, tail: auto | 2 | 50.00%" in out
     assert "| one hidden module" not in out
+
+
+def test_checkpointing_changes_memory_alone() -> None:
+    backbone = BackboneSpec(name="resnet18", width=2)
+    hidden = build_hidden(backbone, ("stem", "layer1.0", "layer1.1"), (3, 8, 8), seed=0)
+    whole = Whole(hidden, make_kernel(KernelSpec(name="relu_avgpool")), torch.nn.Linear(2, 3))
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for forward in (Whole.forward, depth.forget_activations):
+        whole.zero_grad()
+        forward(whole, images).square().sum().backward()
+        gradients.append([p.grad.clone() for p in whole.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(list(whole.parameters()))
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.long
+def test_memory_of_a_step_is_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ("end-to-end", "checkpointed", "four-none")
+    given = ["step_memory", "--width", "8", "--batch", "64", "--rows", *rows]
+    monkeypatch.setattr(sys, "argv", given)
+    step_memory.main()
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    counted = {line.split("|")[1].strip(): int(line.split("|")[2]) for line in lines}
+    most = counted.pop("end to end, cross-entropy")
+    assert len(counted) == 2
+    assert max(counted.values()) < most
