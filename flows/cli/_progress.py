@@ -1,7 +1,8 @@
-"""A flow's progress: a bar a module on a terminal, elsewhere a line whenever a module changes."""
+"""A flow's progress: a bar a module on a terminal, elsewhere lines, as for a file."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,8 @@ from modkernel.flows.runtime.events import EpochDone, Event, Note, Planned, Stat
 
 DONE = ("stored", "reused", "left out")
 """States after which nothing more is to be done for a module."""
+LINE_SECONDS = 60.0
+"""Between two lines on one module, where there is no terminal: a file is to stay short."""
 
 
 @contextmanager
@@ -83,11 +86,12 @@ class _Bars:
 
 
 class _Lines:
-    """One line whenever a module changes its state."""
+    """One line whenever a module changes its state, and how far it is now and then."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._states: dict[str, str] = {}
+        self._told: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -97,7 +101,14 @@ class _Lines:
                 if self._states.get(name) == state:
                     return
                 self._states[name] = state
-                self._console.print(f"{name}: {state}", soft_wrap=True)
+                self._tell(name, state)
+            case EpochDone(name, epoch, epochs):
+                if time.monotonic() - self._told.get(name, 0) >= LINE_SECONDS:
+                    self._tell(name, f"epoch {epoch} of {epochs} {_measures(event)}".rstrip())
+
+    def _tell(self, name: str, what: str) -> None:
+        self._told[name] = time.monotonic()
+        self._console.print(f"{name}: {what}", soft_wrap=True)
 
 
 def _measures(event: EpochDone) -> str:
