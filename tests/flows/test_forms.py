@@ -323,3 +323,8 @@ def test_every_deployment_but_maintenance_has_a_form() -> None:
     assert by_name.keys() == {flow.name for flow in FLOWS} | {"maintenance"}
     for flow in FLOWS:
         assert by_name[flow.name] is flow
+
+
+@pytest.mark.parametrize(("took", "rest"), [(0.0, 15.0), (1.0, 14.0), (7.0, 28.0), (60.0, 45.0)])
+def test_a_server_that_answers_slowly_is_asked_less_often(took: float, rest: float) -> None:
+    assert follow.rest_of(took) == rest

@@ -18,6 +18,10 @@ LOOK_SECONDS = 3.0
 """How often the registry is looked at."""
 ALIAS_SECONDS = 15.0
 """How often MLflow is asked for aliases that people have set in its page."""
+MOST_ALIAS_SECONDS = 45.0
+"""How often at least: a move is to be seen within a minute."""
+REST = 4
+"""Times what the answer took, for which a server that answers slowly is left alone at least."""
 FIRST_SECONDS = 20.0
 """For which the first look is waited for; after that the forms do without at first."""
 
@@ -48,15 +52,17 @@ class StoredNow:
         self._stopped.set()
 
     def _look(self) -> None:
-        asked_for_aliases, told = 0.0, False
+        next_aliases, told = 0.0, False
         while not self._stopped.is_set():
             try:
                 registry = open_registry()
                 self.names = registry.names()
                 self._answered.set()
-                if time.monotonic() - asked_for_aliases > ALIAS_SECONDS:
-                    asked_for_aliases = time.monotonic()
+                if (began := time.monotonic()) >= next_aliases:
+                    next_aliases = began + ALIAS_SECONDS  # If it fails.
                     registry.promotions.sync()
+                    now = time.monotonic()
+                    next_aliases = now + rest_of(now - began)
                 if self.offered is not None:
                     for moved in tell_moves(registry, self.offered.modules):
                         target = f"version {moved.version}" if moved.version else "nothing"
@@ -67,6 +73,11 @@ class StoredNow:
                     self._say(f"The choices in the forms stay as they are: {error}")
                 told = True
             self._stopped.wait(LOOK_SECONDS)
+
+
+def rest_of(seconds: float) -> float:
+    """Seconds for which MLflow is not asked for aliases after an answer that took so long."""
+    return min(max(ALIAS_SECONDS - seconds, REST * seconds), MOST_ALIAS_SECONDS)
 
 
 def offer(deployments: Iterable[KeptDeployment], names: StoredNames | None) -> None:
