@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -21,7 +22,7 @@ from modkernel.registry.sql.claims import Claim, wait_for
 from modkernel.registry.sql.engine import Database
 from modkernel.registry.sql.tables import RemainsRow
 from modkernel.registry.tracking.errors import translated
-from modkernel.registry.tracking.models import Models
+from modkernel.registry.tracking.models import AWAITS_ALIASES, Models
 from modkernel.registry.tracking.moved import kept_place
 from modkernel.registry.tracking.remains import Kind, Remains
 from modkernel.registry.tracking.runs import Runs
@@ -139,25 +140,30 @@ class Backends:
                 self.claim.check(session)
             yield session
 
-    def bring_back_aliases(self, record: VersionRecord, number: int, is_new: bool) -> None:
+    def bring_back_aliases(
+        self, record: VersionRecord, version: ModelVersion, is_new: bool
+    ) -> None:
         """Set again, on its version, the aliases that went with one that a person deleted.
 
         Args:
             record: whose version it is.
-            number: of the version.
-            is_new: it was made just now, or by a process that died then. Then it may have the
-                number of the one that is gone: a registered model that was deleted, or has another
-                name now, counts anew.
+            version: in MLflow.
+            is_new: it was made just now. Then it may have the number of the one that is gone: a
+                registered model that was deleted, or has another name now, counts anew. So it may
+                where who made it died before this, which the version tells.
         """
+        number, awaits = int(version.version), AWAITS_ALIASES in version.tags
         gone = [
             alias
-            for alias, (version, target) in queries.last_targets(self.database, record.name).items()
-            if target == record.id and (is_new or version != number)
+            for alias, (known, target) in queries.last_targets(self.database, record.name).items()
+            if target == record.id and (is_new or awaits or known != number)
         ]
         set_now = self.models.aliases(record.name) if gone else {}
         for alias in gone:
             if alias not in set_now:
                 self.models.set_alias(record.name, alias, number)
+        if awaits:
+            self.models.aliases_are_set(version)
 
 
 def feature_cache(settings: Settings) -> FeatureCache:

@@ -287,9 +287,7 @@ class Promotions:
             row = session.get(ModuleRow, module_id) or session.get(NetworkRow, module_id)
             if row is None or (isinstance(row, ModuleRow) and row.state != "READY"):
                 return False
-            registered = row.version is not None
-        # Without a number it is being registered: its aliases come last.
-        return not registered or self.backends.models.stored_as(name, version) != module_id
+        return not self.backends.models.is_complete(name, version, module_id)
 
     def _record(
         self,

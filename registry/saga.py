@@ -161,16 +161,15 @@ def ensure_version(backends: Backends, record: ModuleRecord) -> ModuleRecord:
     models = backends.models
     versions = models.versions(record)
     version = fit_version(record, versions)
-    is_new = version is None or record.version is None
+    is_new = version is None
     if version is None:
         page = page_of(backends, record, queries.uses(backends.database, record.id))
-        # Until it has its aliases: who dies before that leaves them to the next repair.
-        record = update(backends, record, version=None)
         backends.check_claim()
         version = models.add_version(record, *page)
+    record = update(backends, record, version=int(version.version))
     models.replace_versions(versions, version)
-    backends.bring_back_aliases(record, int(version.version), is_new)
-    return update(backends, record, version=int(version.version))
+    backends.bring_back_aliases(record, version, is_new)
+    return record
 
 
 def page_of(backends: Backends, record: ModuleRecord, uses: Uses) -> tuple[dict[str, str], str]:

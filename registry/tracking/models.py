@@ -31,6 +31,8 @@ from modkernel.registry.tracking.fields import RECIPE_TAG, metrics_now
 
 MODULE_TAG = ModuleRecord.tag
 """Tag of every model and version of a module."""
+AWAITS_ALIASES = "awaits_aliases"
+"""Tag of a version that was registered again, until it has the aliases of the one before."""
 PAGE_MODELS = 100
 """Registered models that one answer of MLflow holds."""
 FEW_NAMES = 100
@@ -163,12 +165,13 @@ class Models:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             is_new = False
+        again = {} if record.version is None else {AWAITS_ALIASES: "yes"}
         made = self.client.create_model_version(
             record.name,
             source=record.source,
             run_id=record.run_id,
             model_id=record.model_id,
-            tags={record.tag: record.id, Identity.tag: self.registry.id, **tags},
+            tags={record.tag: record.id, Identity.tag: self.registry.id, **again, **tags},
             description=description,
         )
         if not is_new or int(made.version) > 1:  # Else the name was made with these tags.
@@ -292,6 +295,18 @@ class Models:
             return self._own(self.version(name, str(version)).tags)
         except NotFoundError:
             return None
+
+    def is_complete(self, name: str, version: int, stored_id: str) -> bool:
+        """Whether a version is that module or network, and has all the aliases that it had."""
+        with suppress(NotFoundError):
+            tags = self.version(name, str(version)).tags
+            return self._own(tags) == stored_id and AWAITS_ALIASES not in tags
+        return False
+
+    @speaks_with_mlflow
+    def aliases_are_set(self, version: ModelVersion) -> None:
+        """Note that a version that was registered again has the aliases of the one before."""
+        self.client.delete_model_version_tag(version.name, version.version, AWAITS_ALIASES)
 
     @speaks_with_mlflow
     def set_alias(self, name: str, alias: str, version: int) -> None:

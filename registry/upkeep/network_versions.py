@@ -128,16 +128,15 @@ def _ensure_version(
     models = backends.models
     versions = models.versions(network)
     version = fit_version(network, versions)
-    is_new = version is None or network.version is None
+    is_new = version is None
     if version is None:
         card = pages.card_of(backends, network, modules)
-        # Until it has its aliases: who dies before that leaves them to the next repair.
-        network = update(backends, network, version=None)
         backends.check_claim()
         version = models.add_version(network, network_tags(network, modules), card)
+    network = update(backends, network, version=int(version.version))
     models.replace_versions(versions, version)
-    backends.bring_back_aliases(network, int(version.version), is_new)
-    return update(backends, network, version=int(version.version))
+    backends.bring_back_aliases(network, version, is_new)
+    return network
 
 
 def update(backends: Backends, network: NetworkRecord, **changes: object) -> NetworkRecord:

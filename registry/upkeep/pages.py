@@ -12,6 +12,7 @@ from modkernel.registry.records import ModuleRecord, NetworkRecord, VersionRecor
 from modkernel.registry.sql import networks, queries
 from modkernel.registry.sql.find import ModuleQuery, find_modules
 from modkernel.registry.sql.queries import LINKED
+from modkernel.registry.tracking.models import AWAITS_ALIASES
 from modkernel.registry.tracking.network_card import network_card
 from modkernel.registry.tracking.tags import network_tags
 
@@ -27,8 +28,6 @@ def version_of(backends: Backends, record: VersionRecord) -> tuple[dict[str, str
     Raises:
         StoreError: MLflow does not answer.
     """
-    if record.version is None:
-        return {}, "has no version in MLflow: 'modkernel repair' registers it again."
     try:
         # Not by a search, which leaves out what one may not read.
         own = backends.models.version(record.name, str(record.version))
@@ -44,6 +43,11 @@ def version_of(backends: Backends, record: VersionRecord) -> tuple[dict[str, str
         return {}, (
             f"has versions {', '.join(map(str, numbers))} in MLflow where one is enough: "
             f"'modkernel repair' leaves {record.version}, which gets the aliases of all."
+        )
+    if AWAITS_ALIASES in own.tags:
+        return {}, (
+            "was registered again by a process that died before its version had its aliases: "
+            "'modkernel repair' sets them."
         )
     return dict(own.tags), None
 

@@ -221,8 +221,6 @@ class Repair:
 
     def _version_of(self, record: ModuleRecord, before: ModuleRecord) -> str:
         """Its version and, where that is another than before, what has changed for people."""
-        if before.version is None:
-            return f"version {record.version}"
         if record.version == before.version:
             return f"version {record.version} again"
         found = self.backends.models.version(record.name, str(record.version))
