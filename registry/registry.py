@@ -168,6 +168,17 @@ class Registry:
         """
         return tuple(Repair(self.backends, self._beside).problems())
 
+    def at_work(self) -> tuple[str, ...]:
+        """Of what is half-stored, a sentence on who stores or deletes it at this moment.
+
+        `verify` and `repair` leave that alone. A process that was killed counts as at work until
+        its claim has ended, `settings.lease_seconds` later at most.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        return tuple(Repair(self.backends, self._beside).at_work())
+
     def repair(self) -> tuple[Action, ...]:
         """Finish or undo what is unfinished, restore bytes from the cache, register versions again.
 

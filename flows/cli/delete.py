@@ -69,22 +69,20 @@ def gc(
     Deleted modules and runs in MLflow, cached copies and features of modules that are gone, work
     folders and checkpoints that killed runs left, training that was interrupted and not gone on
     with for 30 days, and, where the setting keep_versions is set, old versions that have no alias
-    and that nothing stands on.
+    and that nothing stands on but such versions.
 
     --json: a list of {kind, name, id, size_bytes}.
     """
     registry = stored()
-    # Deleting old versions leaves models and runs in MLflow to be removed: another look.
     found = _garbage(registry)
     if delete:
-        looks = [found]
-        while found:
-            for garbage in found:
+        for garbage in found:
+            _remove(registry, garbage)
+        seen = {(garbage.kind, garbage.id) for garbage in found}
+        # Old versions leave a model and a run in MLflow, whose bytes were counted with them.
+        for garbage in _garbage(registry):
+            if garbage.kind in ("model", "run") and (garbage.kind, garbage.id) not in seen:
                 _remove(registry, garbage)
-            gone = {(garbage.kind, garbage.id) for look in looks for garbage in look}
-            found = [one for one in _garbage(registry) if (one.kind, one.id) not in gone]
-            looks.append(found)
-        found = [garbage for look in looks for garbage in look]
     if json:
         print_json([garbage.model_dump(mode="json") for garbage in found])
         return

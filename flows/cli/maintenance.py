@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from modkernel.flows.cli._output import Json, err, out, print_json
 from modkernel.flows.cli._stored import stored
+
+if TYPE_CHECKING:
+    from modkernel.registry import Registry
 
 STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
 """Colour of each status of a finding."""
@@ -21,14 +24,16 @@ def verify(json: Json = False) -> None:
 
     --json: a list of {kind, module_id, name, message}; no module_id where it is a network.
     """
-    problems = stored().verify()
+    registry = stored()
+    problems = registry.verify()
     if json:
         print_json([problem.model_dump(mode="json") for problem in problems])
     for problem in problems:
         err.print(f"{problem.kind} {problem.name}: {problem.message}", style="red")
+    at_work = _tell_who_is_at_work(registry)
     if problems:
         raise typer.Exit(1)
-    err.print("Every stored module is whole.")
+    err.print(f"Every {'other ' if at_work else ''}stored module is whole.")
 
 
 def repair(json: Json = False) -> None:
@@ -38,16 +43,26 @@ def repair(json: Json = False) -> None:
 
     --json: a list of {kind, module_id, name, message}.
     """
-    actions = stored().repair()
+    registry = stored()
+    actions = registry.repair()
     if json:
         print_json([action.model_dump(mode="json") for action in actions])
     for action in actions:
         style = "red" if action.kind == "failed" else None
         err.print(f"{action.kind} {action.name}: {action.message}", style=style)
+    at_work = _tell_who_is_at_work(registry)
     if any(action.kind == "failed" for action in actions):
         raise typer.Exit(1)
     if not actions:
-        err.print("There was nothing to repair.")
+        err.print(f"There was nothing {'else ' if at_work else ''}to repair.")
+
+
+def _tell_who_is_at_work(registry: Registry) -> bool:
+    """Tell of what `verify` and `repair` leave alone, since another process has it in hand."""
+    found = registry.at_work()
+    for sentence in found:
+        err.print(sentence, style="yellow")
+    return bool(found)
 
 
 def doctor(

@@ -277,11 +277,22 @@ def _token(lease_seconds: int) -> str:
     return lease + secrets.token_hex(16)[: TOKEN_LENGTH - len(lease)]
 
 
+def holder_of(database: Database, key: str) -> Holder | None:
+    """Who has the claim on a key at this moment; it may have died since it was renewed."""
+    query = select(ClaimRow, database.now.label("now")).where(
+        ClaimRow.key == key, ClaimRow.expires_at >= database.now
+    )
+    with database.reading() as session:
+        found = session.execute(query).first()
+        if found is None:
+            return None
+        seen = _Seen.of(*found)
+        return Holder(seen.owner, max(seen.seconds, 0))
+
+
 def is_held(database: Database, key: str) -> bool:
     """Whether somebody has the claim on a key at this moment."""
-    query = select(ClaimRow.key).where(ClaimRow.key == key, ClaimRow.expires_at >= database.now)
-    with database.reading() as session:
-        return session.scalars(query).first() is not None
+    return holder_of(database, key) is not None
 
 
 def take(database: Database, key: str, owner: str, lease_seconds: int) -> Claim | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, func, select
+from sqlalchemy import delete, exists, func, select
 
 from modkernel.errors import InUseError, NotFoundError
 from modkernel.registry import saga
@@ -45,12 +46,20 @@ class Collector:
     beside: tuple[Beside[Any, Any], ...]
 
     def garbage(self) -> Iterator[Garbage]:
-        """What nothing refers to, with the bytes that it takes."""
-        yield from self._old_versions()
+        """What nothing refers to, with the bytes that it takes.
+
+        Removed in this order it is gone at once, but for models and runs of old versions, which are
+        counted with these: they are deleted in MLflow first, and another look finds them there.
+        """
+        old = self._old_versions()
+        for row in old:
+            name = f"{row.name}/{row.version}"
+            yield Garbage(kind="version", name=name, id=row.id, size_bytes=self._room_of(row))
+        known = self._known().difference(row.id for row in old)
         yield from self._remains()
         yield from self._runs()
-        yield from self._copies()
-        yield from self._features()
+        yield from self._copies(known)
+        yield from self._features(known)
         for run_id, name, size in self.checkpoints.left():
             yield Garbage(kind="checkpoint", name=name, id=run_id, size_bytes=size)
 
@@ -72,11 +81,14 @@ class Collector:
             case "features":
                 feature_cache(self.backends.settings).remove(Path(garbage.id))
 
-    def _old_versions(self) -> Iterator[Garbage]:
-        """Versions beyond the newest `keep_versions` of a name, with no alias, that nobody uses."""
+    def _old_versions(self) -> list[ModuleRow]:
+        """Versions beyond the newest `keep_versions` of a name, with no alias, that nobody uses.
+
+        What stands on others comes before these: they are used by no one once it is gone.
+        """
         keep = self.backends.settings.keep_versions
         if keep is None:
-            return
+            return []
         promised = queries.promoted_ids(self.backends.database)
         place = func.row_number().over(
             partition_by=ModuleRow.name, order_by=(ModuleRow.created_at.desc(), ModuleRow.id)
@@ -84,24 +96,48 @@ class Collector:
         ready = (
             select(ModuleRow.id, place.label("place")).where(ModuleRow.state == "READY").subquery()
         )
+        in_network = select(NetworkModuleRow.network_id).where(
+            NetworkModuleRow.module_id == ModuleRow.id
+        )
         old = (
             select(ModuleRow)
             .join(ready, ready.c.id == ModuleRow.id)
-            .where(ready.c.place > keep, *_unused())
+            .where(ready.c.place > keep, ~exists(in_network))
             .order_by(ModuleRow.created_at)
+        )
+        member = old.with_only_columns(ModuleRow.id).order_by(None).subquery()
+        above = (
+            select(LineageRow.member_id, LineageRow.module_id)
+            .join(member, member.c.id == LineageRow.member_id)
+            .where(LineageRow.module_id != LineageRow.member_id)
         )
         with self.backends.database.reading() as session:
             rows = session.scalars(old).all()
+            standing = session.execute(above).all()
         aliases = self.backends.models.all_aliases({row.name for row in rows})
         promoted = {(name, version) for (name, _), (version, _) in aliases.items()}
-        for row in rows:
-            if (row.name, row.version) not in promoted and row.id not in promised:
-                yield Garbage(
-                    kind="version",
-                    name=f"{row.name}/{row.version}",
-                    id=row.id,
-                    size_bytes=row.size_bytes,
-                )
+        going = {
+            row.id: row
+            for row in rows
+            if (row.name, row.version) not in promoted and row.id not in promised
+        }
+        users: defaultdict[str, set[str]] = defaultdict(set)
+        for member_id, module_id in standing:
+            users[member_id].add(module_id)
+        while used := [one for one in going if not users[one] <= going.keys()]:
+            for module_id in used:
+                del going[module_id]
+        # All that stands on a module has fewer above itself than that has.
+        return sorted(going.values(), key=lambda row: len(users[row.id]))
+
+    def _room_of(self, row: ModuleRow) -> int:
+        """Bytes that a module's model and run take in MLflow's store."""
+        model, run = row.model_id, row.run_id
+        if run is not None and Deletion(self.backends).runs_for_others(row.id, run):
+            run = None
+        kept: tuple[tuple[Kind, str | None], ...] = ("model", model), ("run", run)
+        places = (self.backends.remains.place_of(kind, one) for kind, one in kept if one)
+        return sum(place[1] for place in places if place is not None)
 
     def _remains(self) -> Iterator[Garbage]:
         with self.backends.database.reading() as session:
@@ -129,17 +165,16 @@ class Collector:
                     name = run.info.run_name or run.info.run_id
                     yield Garbage(kind="run", name=name, id=run.info.run_id, size_bytes=place[1])
 
-    def _copies(self) -> Iterator[Garbage]:
+    def _copies(self, known: set[str]) -> Iterator[Garbage]:
         """Private copies of the files of modules that are gone."""
-        cache, known = self.backends.settings.cache_dir, self._known()
+        cache = self.backends.settings.cache_dir
         folders = [saga.modules_cache(self.backends), *(cache / one.kind for one in self.beside)]
         for path in (path for folder in folders for path in sorted(folder.glob("*"))):
             if len(path.name) == ID_LENGTH and path.name not in known:
                 size = folder_bytes(path)
                 yield Garbage(kind="copy", name=path.name[:12], id=str(path), size_bytes=size)
 
-    def _features(self) -> Iterator[Garbage]:
-        known = self._known()
+    def _features(self, known: set[str]) -> Iterator[Garbage]:
         for path, module_id, size in feature_cache(self.backends.settings).files():
             if not known.issuperset(module_id.split()):
                 yield Garbage(kind="features", name=module_id[:12], id=str(path), size_bytes=size)
@@ -174,13 +209,3 @@ class Collector:
         # Or it was brought back: it is in use.
         with self.backends.database.writing() as session:
             session.execute(delete(RemainsRow).where(RemainsRow.id == garbage.id))
-
-
-def _unused() -> tuple[ColumnElement[bool], ...]:
-    above = select(LineageRow.module_id).where(
-        LineageRow.member_id == ModuleRow.id, LineageRow.module_id != ModuleRow.id
-    )
-    in_network = select(NetworkModuleRow.network_id).where(
-        NetworkModuleRow.module_id == ModuleRow.id
-    )
-    return ~exists(above), ~exists(in_network)

@@ -114,7 +114,7 @@ class Deletion:
         self._delete_versions(module)
         for model_id in backends.models.logged(module):
             backends.discard("model", model_id, module.name)
-        if module.run_id is not None and not self._runs_for_others(module):
+        if module.run_id is not None and not self.runs_for_others(module.id, module.run_id):
             backends.discard("run", module.run_id, module.name)
         with backends.writing() as session:
             row = session.get(ModuleRow, module.id)
@@ -174,11 +174,10 @@ class Deletion:
             "or all at once with --with-dependents."
         )
 
-    def _runs_for_others(self, module: ModuleRecord) -> bool:
-        others = select(ModuleRow.id).where(
-            ModuleRow.run_id == module.run_id, ModuleRow.id != module.id
-        )
-        in_network = select(NetworkRow.id).where(NetworkRow.run_id == module.run_id)
+    def runs_for_others(self, module_id: str, run_id: str) -> bool:
+        """Whether a module's MLflow run is another module's or a network's, too."""
+        others = select(ModuleRow.id).where(ModuleRow.run_id == run_id, ModuleRow.id != module_id)
+        in_network = select(NetworkRow.id).where(NetworkRow.run_id == run_id)
         with self.backends.database.reading() as session:
             return any(
                 session.scalars(query.limit(1)).first() is not None

@@ -16,7 +16,7 @@ from modkernel.registry import saga
 from modkernel.registry.backends import Backends, this_process
 from modkernel.registry.beside.base import Beside
 from modkernel.registry.records import Action, ModuleRecord, Problem
-from modkernel.registry.sql import claims, queries
+from modkernel.registry.sql import claims, networks, queries
 from modkernel.registry.sql.claims import POLL_SECONDS, Contender
 from modkernel.registry.sql.tables import (
     LineageRow,
@@ -77,6 +77,27 @@ class Repair:
                 f"delete {record.short_id}'.",
             )
         yield from network_repair.problems(self.backends)
+
+    def at_work(self) -> Iterator[str]:
+        """A sentence for each module and network that is half-stored, and in somebody's hands.
+
+        Who was killed seconds ago looks like who is at work.
+        """
+        database = self.backends.database
+        half: dict[str, str] = {
+            record.id: f"Module {record.short_id} ({record.name}) is being {doing}"
+            for state, doing in (("PENDING", "stored"), ("DELETING", "deleted"))
+            for record in queries.in_state(database, state)
+        }
+        half |= {
+            network.id: f"Network {network.short_id} ({network.name}) is being stored"
+            for network in networks.find(database)
+            if network.version is None
+        }
+        for key, what in half.items():
+            holder = claims.holder_of(database, key)
+            if holder is not None:
+                yield f"{what} by {holder}: look again then."
 
     def fix(self, problem: Problem) -> Iterator[Action]:
         """What was done about a problem; nothing while another process works on its module.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from modkernel.errors import StoreError
-from modkernel.flows.cli import main
+from modkernel.flows.cli import main, maintenance
 from modkernel.flows.servers import up as servers
 from modkernel.registry import Settings
 from modkernel.registry.tracking.client import open_mlflow
@@ -69,7 +69,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     code = """
 import sys
 sys.argv = ["modkernel", "--help"]
-from modkernel.flows.cli import main
+from modkernel.flows.cli import main, maintenance
 try:
     main()
 finally:
@@ -283,3 +283,17 @@ def test_up_refuses_one_port_for_both(run: Run, monkeypatch: pytest.MonkeyPatch)
     done = run("up")
     assert done.code == 1
     assert "4999" in done.err
+
+
+@pytest.mark.parametrize("command", ["verify", "repair"])
+def test_what_another_process_has_in_hand_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    sentence = "Module 0123 (a) is being stored by process 7 on host."
+    registry = SimpleNamespace(verify=tuple, repair=tuple, at_work=lambda: (sentence,))
+    monkeypatch.setattr(maintenance, "stored", lambda: registry)
+    done = run(command)
+    assert (done.code, done.out) == (0, "")
+    first, last = done.err.splitlines()
+    assert first == sentence
+    assert last in ("Every other stored module is whole.", "There was nothing else to repair.")

@@ -202,6 +202,37 @@ def test_old_versions_that_nobody_uses_go(settings: Settings, examples: Examples
 
 
 @pytest.mark.home("chain")
+def test_old_versions_that_stand_on_each_other_are_shown_before_any_goes(
+    settings: Settings, examples: Examples
+) -> None:
+    keeping = settings.model_copy(update={"keep_versions": 1})
+    with Registry.open(keeping) as registry:
+        old = registry.modules.find()
+        first = examples.first(seed=1)
+        second = examples.second(first, seed=1)
+        new = store_chain(registry, (first, second, examples.output(second)), "net")
+        registry.modules.fetch(old[0])
+        shown = list(registry.garbage())
+        versions = [one.id for one in shown if one.kind == "version"]
+        assert versions == [one.id for one in reversed(old)], "what stands on others first"
+        assert [one.kind for one in shown if Path(one.id).name == old[0].id] == ["version", "copy"]
+        for garbage in shown:
+            registry.collect(garbage)
+        later = list(registry.garbage())
+        assert {one.kind for one in later} == {"model", "run"}
+        size_of_versions = sum(one.size_bytes for one in shown if one.kind == "version")
+        assert sum(one.size_bytes for one in later) == size_of_versions
+        assert {one.id for one in registry.modules.find()} == {one.id for one in new}
+
+        # A network, or an alias, of the top one keeps all that it stands on.
+        third = examples.second(first, seed=2)
+        store_chain(registry, (first, third, examples.output(third)), "net")
+        registry.promotions.promote("net.output", "best", 2)
+        assert [one for one in registry.garbage() if one.kind == "version"] == []
+        assert registry.verify() == ()
+
+
+@pytest.mark.home("chain")
 def test_what_is_stored_last_is_the_newest_whatever_the_clocks_say(
     settings: Settings, examples: Examples
 ) -> None:

@@ -121,6 +121,11 @@ def test_what_is_being_stored_is_left_alone(settings: Settings, examples: Exampl
         kill_while_storing(settings, stored, "files logged")
         with claims_on(registry, stored.id):
             assert (registry.verify(), registry.repair()) == ((), ())
+            (sentence,) = registry.at_work()
+            assert f"{stored.id[:12]} (" in sentence
+            assert "is being stored by" in sentence
+            assert "somebody who is storing it" in sentence
+        assert registry.at_work() == ()
         assert [problem.kind for problem in registry.verify()] == ["unfinished"]
 
 
