@@ -16,6 +16,8 @@ from modkernel.flows.cli._output import Json, err, out, print_json, print_table
 if TYPE_CHECKING:
     from modkernel.flows.deployments.of_specs.records import Deployed
 
+MINUTE = "%Y-%m-%d %H:%M %Z"
+
 
 def deploy(
     spec: Annotated[
@@ -44,7 +46,8 @@ def deploy(
 
     Called again, it brings the deployment up to the file; schedules set in Prefect stay.
 
-    --json: {name, flow, description, schedules, paused, next_run, id}.
+    --json: {name, flow, description, schedules, paused, next_run, id, last_run,
+    last_state}.
     """
     from modkernel.errors import SpecError
     from modkernel.flows.servers.up import without_user
@@ -73,7 +76,8 @@ def deploy(
 def deployments(json: Json = False) -> None:
     """List the deployed spec files and when they run.
 
-    --json: a list of {name, flow, description, schedules, paused, next_run, id}.
+    --json: a list of {name, flow, description, schedules, paused, next_run, id, last_run,
+    last_state}.
     """
     with _server():
         from modkernel.flows.deployments.of_specs.records import deployed
@@ -123,9 +127,11 @@ def _server() -> Iterator[None]:
 
 
 def _when(made: Deployed) -> str:
-    if not made.schedules:
-        return "by hand"
-    told = "; ".join(made.schedules)
-    if made.paused:
-        return f"{told} (paused)"
-    return told if made.next_run is None else f"{told}, next {made.next_run:%Y-%m-%d %H:%M %Z}"
+    told = "; ".join(made.schedules) or "by hand"
+    if made.schedules and made.paused:
+        told = f"{told} (paused)"
+    elif made.schedules and made.next_run is not None:
+        told = f"{told}, next {made.next_run:{MINUTE}}"
+    if made.last_run is not None and made.last_state is not None:
+        told = f"{told}, last {made.last_state.lower()} {made.last_run:{MINUTE}}"
+    return told

@@ -73,6 +73,8 @@ def test_a_spec_is_deployed_scheduled_run_and_removed(home_of_up: Up, tmp_path: 
     made = up.modkernel("deploy", str(path), *cron)
     assert (made["flow"], made["schedules"]) == ("train-network", ["0 3 * * * Europe/Berlin"])
     assert made["description"] == summary(spec)
+    assert made["next_run"] is not None, "before the server has made a run"
+    assert (made["last_run"], made["last_state"]) == (None, None)
     with prefect_client(up.prefect, up.home) as client:
         run = run_by_one_click(client, made["id"])
         assert run.parameters == {"spec": spec.model_dump(mode="json")}
@@ -91,6 +93,7 @@ def test_a_spec_is_deployed_scheduled_run_and_removed(home_of_up: Up, tmp_path: 
         composition = CompositionSpec.model_validate(
             {"name": "nightly-composed", "hidden": module, "output": {"method": "ridge"}}
         )
+        assert deployed()[0].last_state == "Completed"
         composed = deploy(Path(written(tmp_path, composition)), "composed", None)
         assert run_by_one_click(client, composed.id).parameters["hidden"] == module
         with pytest.raises(SpecError, match="made of no spec"):

@@ -19,12 +19,13 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
+from prefect.server.schemas.schedules import CronSchedule as CronTimes
 
 from modkernel.errors import NotFoundError, SpecError
 from modkernel.flows.deployments.of_specs.kinds import FLOWS, check_can_be, flow_parameters, kind_of
@@ -44,6 +45,7 @@ FROM_TERMINAL = "from-terminal"
 LOOK_SECONDS = 3.0
 """How often a serving process looks for deployments that are new."""
 EXAMPLE = "0 3 * * *"
+ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Deployed:
     paused: bool
     next_run: datetime | None
     id: str
+    last_run: datetime | None
+    """When the run that ended last did so."""
+    last_state: str | None
+    """How it ended: Completed, Failed, …"""
 
 
 def cron_schedule(cron: str, timezone: str) -> CronSchedule:
@@ -198,6 +204,7 @@ def _check_other_flows(client: SyncPrefectClient, made: KeptDeployment) -> None:
 
 
 def _deployed(client: SyncPrefectClient, kept: DeploymentResponse, flow: str) -> Deployed:
+    last = _first_run(client, kept, ENDED, FlowRunSort.END_TIME_DESC)
     return Deployed(
         name=kept.name,
         flow=flow,
@@ -209,6 +216,8 @@ def _deployed(client: SyncPrefectClient, kept: DeploymentResponse, flow: str) ->
         paused=kept.paused,
         next_run=_next_run(client, kept),
         id=str(kept.id),
+        last_run=None if last is None else last.end_time,
+        last_state=None if last is None else last.state_name,
     )
 
 
@@ -222,11 +231,31 @@ def _told(schedule: object) -> str:
 
 
 def _next_run(client: SyncPrefectClient, kept: DeploymentResponse) -> datetime | None:
-    scheduled = FlowRunFilterStateType(any_=[StateType.SCHEDULED])
+    run = _first_run(client, kept, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
+    if run is not None or kept.paused:
+        return None if run is None else run.expected_start_time
+    # The server makes the runs of a new schedule some seconds later.
+    times = [
+        time
+        for one in kept.schedules
+        if one.active and isinstance(one.schedule, CronSchedule)
+        for time in asyncio.run(CronTimes(**one.schedule.model_dump()).get_dates(1))
+    ]
+    return min(times, default=None)
+
+
+def _first_run(
+    client: SyncPrefectClient,
+    kept: DeploymentResponse,
+    states: list[StateType],
+    order: FlowRunSort,
+) -> FlowRun | None:
     runs = client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[kept.id])),
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=scheduled)),
-        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))
+        ),
+        sort=order,
         limit=1,
     )
-    return runs[0].expected_start_time if runs else None
+    return runs[0] if runs else None
