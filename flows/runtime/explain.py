@@ -6,6 +6,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from modkernel.spec.shown import clipped, shown
+
 
 def explain(error: ValidationError, kind: Any) -> str:
     """One sentence for a pydantic error: each field, what was wrong with it, what is allowed.
@@ -37,7 +39,7 @@ def _problem(item: Any, kind: Any) -> str:
             return f"'{field}' is missing"
         case "string_pattern_mismatch":
             return (
-                f"'{field}' is {item['input']!r}, but allowed are lower-case letters, digits, "
+                f"'{field}' is {shown(item['input'])}, but allowed are lower-case letters, digits, "
                 "'.', '_' and '-', beginning with a letter or digit"
             )
         case "too_short":
@@ -54,7 +56,10 @@ def _path(location: tuple[int | str, ...]) -> str:
     """`hidden[0].recipe.epochs` for ("hidden", 0, "recipe", "epochs")."""
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{clipped(part)}" if text else clipped(part)
     return text
 
 
@@ -84,4 +89,4 @@ def describe(value: object) -> str:
         case list() | tuple():
             return f"a list of {len(value)}"
         case _:
-            return repr(value)
+            return shown(value)

@@ -14,6 +14,7 @@ from modkernel.errors import SpecError
 from modkernel.flows.runtime.explain import describe, explain
 from modkernel.flows.specs.paths import stored_path
 from modkernel.spec import NetworkSpec, Spec, pairs_from, with_file
+from modkernel.spec.shown import LONGEST, clipped
 
 S = TypeVar("S", bound=Spec)
 PATH_FIELDS = (("dataset", "path"), ("others", "dataset", "path"), ("pairs",), ("labels",))
@@ -24,6 +25,8 @@ DEEPEST = 50
 """How deep lists and mappings of a YAML file may be nested; a spec needs six."""
 WHOLE = "'it': "
 """How a sentence begins that is about several fields of a spec together."""
+LONG_WORD = re.compile(rf"('[^' ]{{{LONGEST}}})[^' ]+(')")
+"""A tag or an alias that YAML's own messages name."""
 LONGEST_LINE = 10_000
 """Characters of a line that is written."""
 PLAIN = (
@@ -86,7 +89,10 @@ class _StrictLoader(yaml.SafeLoader):
             if isinstance(key, Hashable):
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key '{key}' stands twice", key_node.start_mark
+                        None,
+                        None,
+                        f"the key '{clipped(str(key))}' stands twice",
+                        key_node.start_mark,
                     )
                 seen.add(key)
 
@@ -191,7 +197,8 @@ def _document(text: str, name: str, kind: type[Spec]) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SpecError(f"{name}{where}: {error.problem or error.context}.") from None
+        told = LONG_WORD.sub(r"\1…\2", str(error.problem or error.context))
+        raise SpecError(f"{name}{where}: {told}.") from None
     except (yaml.YAMLError, ValueError) as error:  # A number of 5,000 digits is a ValueError.
         raise SpecError(f"{name} is not YAML: {error}.") from None
     if not isinstance(document, dict):
@@ -223,7 +230,8 @@ def _truths_for_numbers(given: Any, read: Any, field: str = "") -> Iterator[str]
     elif isinstance(given, dict):
         for key, value in given.items():
             part = read.get(key) if isinstance(read, Mapping) else getattr(read, str(key), None)
-            yield from _truths_for_numbers(value, part, f"{field}.{key}" if field else str(key))
+            name = clipped(str(key))
+            yield from _truths_for_numbers(value, part, f"{field}.{name}" if field else name)
     elif isinstance(given, list) and isinstance(read, Sequence):
         for index, (value, part) in enumerate(zip(given, read, strict=False)):
             yield from _truths_for_numbers(value, part, f"{field}[{index}]")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from modkernel.spec.shown import shown
+
 SMALLEST_SIDE = 4
 """Pixels of an image's sides, at least."""
 MOST_MODULES = 1000
@@ -29,7 +31,7 @@ def from_count(given: object) -> object:
     if not isinstance(given, int) or isinstance(given, bool):
         return given
     if not 1 <= given <= MOST_MODULES:
-        raise ValueError(f"a network has 1 to {MOST_MODULES} hidden modules, not {given}")
+        raise ValueError(f"a network has 1 to {MOST_MODULES} hidden modules, not {shown(given)}")
     return ({},) * given
 
 
@@ -55,7 +57,8 @@ def from_sides(given: object) -> object:
         numbers = []
     if len(numbers) not in (1, 2) or min(numbers) < SMALLEST_SIDE or isinstance(given, bool):
         raise ValueError(
-            f"{given!r} is neither a side of {SMALLEST_SIDE} pixels or more nor [height, width]"
+            f"{shown(given)} is neither a side of {SMALLEST_SIDE} pixels or more nor [height, "
+            "width]"
         )
     return numbers[0] if len(set(numbers)) == 1 else tuple(numbers)
 

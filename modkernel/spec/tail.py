@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from modkernel.spec.base import Spec
+from modkernel.spec.shown import shown
 
 
 class Projection(Spec, title="Projection"):
@@ -28,8 +29,8 @@ def _told(given: object) -> object:
             raise ValueError("a tail has each block once: name it once")
         return tuple(given)
     raise ValueError(
-        f"{given!r} is no tail: write auto, none, a number of following blocks, a list of block "
-        "names, or {projection: UNITS}"
+        f"{shown(given)} is no tail: write auto, none, a number of following blocks, a list of "
+        "block names, or {projection: UNITS}"
     )
 
 

@@ -142,6 +142,32 @@ def test_a_bad_spec_gets_one_sentence_with_the_place(text: str) -> None:
     assert message.endswith(".")
 
 
+LONG = "0,0,0 " * 500
+ENDLESS = {
+    f"a,b,c {LONG}": "pairs, train, seed), not 'a,b,c 0,0,0 0,0,0",
+    f"? {LONG}\n: 1": "unknown field '0,0,0",
+    f"? {LONG}\n: 1\n? {LONG}\n: 2": "the key '0,0,0",
+    f"name: {LONG}": "'name' is '0,0,0",
+    f"name: *{'a' * 5000}": "found undefined alias 'aaa",
+    f"name: !{'a' * 5000} a": "could not determine a constructor for the tag '!aaa",
+    f"name: 0x{'f' * 5000}": "'name' is a number too long to show, but must be text",
+    f"name: a\nseed: {LONG}": "'seed' is '0,0,0",
+    f"name: a\nhidden: {'9' * 4000}": "a network has 1 to 1000 hidden modules, not 999",
+    f"name: a\nhidden: [{{tail: [{LONG}, 1]}}]": "'hidden[0].tail': [0, 0, ",
+    f"name: a\ndataset: {{image_size: [{LONG}]}}": "'dataset.image_size': [0, 0,",
+    f"name: a\ndataset: {{image_size: '{LONG}'}}": "'dataset.image_size': '0,0,0",
+}
+
+
+@pytest.mark.parametrize("text", ENDLESS, ids=range(len(ENDLESS)))
+def test_no_message_shows_more_than_how_a_value_begins(text: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    message = str(caught.value)
+    assert ENDLESS[text] in message
+    assert len(message) < 300
+
+
 def test_an_option_that_is_refused_is_named_once_with_what_was_given() -> None:
     allowed = "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit."
     wrong = {
