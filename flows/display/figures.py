@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -33,6 +35,8 @@ PIXELS = 100
 """An inch has so many."""
 DRAWN = 32
 """Figures that are kept: a module's go to its run in MLflow, to Prefect and into its network's."""
+NO_GLYPH = r"Glyph \d+ "
+"""How matplotlib's warning begins of a sign that its font lacks: a box stands in its place."""
 
 
 def module_figures(
@@ -172,6 +176,7 @@ def _draw_accuracies(ax: Axes, evaluation: OutputEvaluation) -> None:
 
 def png(figure: Figure) -> bytes:
     """A figure as PNG."""
+    _leave_boxes()
     buffer = io.BytesIO()
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # A '$' in the name of a class begins no formula.
@@ -182,3 +187,16 @@ def png(figure: Figure) -> bytes:
         figure.set_layout_engine("none")
     canvas.print_png(buffer)
     return buffer.getvalue()
+
+
+def _leave_boxes() -> None:
+    """Have nothing said of signs that the font lacks, where this module draws.
+
+    The filter stays: what restores the filters of a process is not safe in threads. It is of this
+    module's name alone, and is set at each figure, since others may have restored theirs since.
+    """
+    where = re.escape(__name__)
+    ours = ("ignore", re.compile(NO_GLYPH, re.IGNORECASE), UserWarning, re.compile(where), 0)
+    # To set it again would have all warnings printed anew that are printed once.
+    if not any(one == ours for one in warnings.filters):
+        warnings.filterwarnings("ignore", NO_GLYPH, UserWarning, where)

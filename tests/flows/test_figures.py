@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from itertools import combinations
 
 import numpy as np
@@ -116,6 +117,23 @@ def test_a_dollar_in_a_name_begins_no_formula() -> None:
     truth = np.eye(4)
     heat = heat_figure(names, truth, [("leep", truth, agreement(truth, truth))])
     assert pixels(png(heat)).any()
+
+
+def test_of_signs_that_the_font_lacks_nothing_is_printed() -> None:
+    ours = [one for one in warnings.filters if "Glyph" in str(one[1])]
+    for _ in range(2):
+        figure = Figure(layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_xticks([0, 1], ["日本", "b"])
+        axes.set_title("漢字")
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            assert pixels(png(figure)).any()
+            once = [*warnings.filters]
+            png(Figure())
+            assert [*warnings.filters] == once, "set once"
+        assert told == []
+    assert [one for one in warnings.filters if "Glyph" in str(one[1])] == ours
 
 
 def test_a_network_shows_its_modules_own_figures_two_a_row() -> None:
