@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modkernel.errors import DataError, StoppedError
-from modkernel.system.files import UNFINISHED, written_whole
+from modkernel.system.files import UNFINISHED, remove_abandoned, written_whole
 from modkernel.system.locks import locked, release, try_lock
 
 __all__ = ["VALUES", "FeatureCache", "FeatureKey", "NoRoomError"]
@@ -180,8 +180,7 @@ class FeatureCache:
         extra: dict[str, Tensor],
     ) -> None:
         path = self._path(digest)
-        for abandoned in self.folder.glob(f".{path.name}.*{UNFINISHED}"):
-            abandoned.unlink(missing_ok=True)  # Its writer was killed: we hold the lock.
+        remove_abandoned(self.folder, path.name)  # Its writer was killed: we hold the lock.
         # Damaged or of another number of examples: it must not take the room of what replaces it.
         path.unlink(missing_ok=True)
         first = next(blocks)

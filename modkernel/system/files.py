@@ -16,6 +16,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ from uuid import uuid4
 
 UNFINISHED = ".tmp"
 """How the names end that files and folders are written under; a killed process may leave one."""
+_RANDOM = "[0-9a-f]" * 32
+"""Pattern of what tells apart the names of those who write to one place."""
 _PIECE = 1 << 20
 """Bytes written at once: some file systems take one large write several times slower."""
 
@@ -72,6 +75,22 @@ def written_whole(path: Path, durable: bool = False) -> Iterator[Path]:
         else:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def remove_abandoned(folder: Path, pattern: str, idle: float = 0) -> None:
+    """Remove what killed processes have left of files that `written_whole` was to make.
+
+    Args:
+        folder: that they were to appear in.
+        pattern: of their own names, with '*' for any signs.
+        idle: seconds since the last byte after which nobody can be writing any more; none where
+            the caller holds the lock of those who write.
+    """
+    latest = time.time() - idle
+    for left in folder.glob(f".{pattern}.{_RANDOM}{UNFINISHED}"):
+        with suppress(OSError):  # Gone meanwhile, or another user's.
+            if not idle or left.lstat().st_mtime < latest:
+                left.unlink()
 
 
 def _takes_bytes(path: Path) -> bool:

@@ -39,12 +39,14 @@ from modkernel.registry.registry import Registry
 from modkernel.registry.settings import without_secrets
 from modkernel.registry.sql.queries import PREFIX
 from modkernel.spec import Spec
-from modkernel.system.files import hash_file, written_whole
+from modkernel.system.files import hash_file, remove_abandoned, written_whole
 
 INDEX = "index.json"
 ON_THE_WEB = re.compile(r"https?://")
 SECONDS = 60
 """That a web server may take for each answer, and for each piece of one."""
+ABANDONED = 24 * 3600
+"""Seconds since its last byte after which nobody writes a file: shares may have no locks."""
 NAMED = 8
 """Names that an error lists; the others are counted."""
 
@@ -88,6 +90,8 @@ def push(
 ) -> Pushed:
     """Put a module or a network into a folder of bundles; one that is there stays as it is.
 
+    What a push left unfinished there that was killed a day ago is removed.
+
     Args:
         registry: has it.
         reference: a module's or a network's, as of `export_bundle`.
@@ -108,6 +112,8 @@ def push(
     folder = Path(target).expanduser()
     identity = resolve(registry, reference).id
     path = folder / f"{identity}{SUFFIX}"
+    for pattern in (f"*{SUFFIX}", INDEX):
+        remove_abandoned(folder, pattern, ABANDONED)
     is_new = not path.exists()
     made = [one for one in (folder, *folder.parents) if not one.exists()]
     if is_new:

@@ -20,6 +20,7 @@ import pytest
 from modkernel.errors import AmbiguousError, BundleError, ModkernelError, NotFoundError
 from modkernel.registry import ModuleRecord, Registry
 from modkernel.registry.bundles.exchange import INDEX, Index, pull, push
+from modkernel.system.files import UNFINISHED
 from tests.registry.helpers.bundles import left_files, rows
 from tests.registry.helpers.stored_homes import made_once, opened_copy
 
@@ -65,6 +66,24 @@ def test_what_one_pushes_another_pulls(registry: Registry, other: Registry, tmp_
     assert found.network.id == made.id
     assert not list(other.settings.work_dir.iterdir())
     assert pull(other, made.id, str(share)).new == frozenset()
+
+
+@pytest.mark.home("bundle")
+def test_a_push_removes_what_a_killed_one_left_and_nothing_that_is_being_written(
+    registry: Registry, tmp_path: Path
+) -> None:
+    names = (f"{'a' * 64}.mkb", INDEX)
+    left, live = (
+        [tmp_path / f".{name}.{digit * 32}{UNFINISHED}" for name in names] for digit in "01"
+    )
+    others = [tmp_path / name for name in (".notes.mkb.tmp", f".notes.txt.{'0' * 32}.tmp")]
+    for path in (*left, *live, *others):
+        path.write_bytes(b"half a file")
+    for path in (*left, *others):
+        os.utime(path, (0, 0))
+    push(registry, "net", str(tmp_path))
+    hidden = {path for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert hidden == {*live, *others}
 
 
 @pytest.mark.home("bundle")
