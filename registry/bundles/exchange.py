@@ -273,11 +273,11 @@ def _download(address: str, path: Path, listed: Listed) -> None:
     """Bring a bundle here, with the size and the hash that the index says.
 
     Raises:
-        BundleError: it is another, or cannot be had.
+        BundleError: it is another, or cannot be had whole.
     """
     digest, size = hashlib.sha256(), 0
     try:
-        with _answer(address) as pieces, path.open("xb") as file:
+        with _answer(address, listed.size) as pieces, path.open("xb") as file:
             for piece in pieces:
                 size += len(piece)
                 if size > listed.size:
@@ -296,8 +296,8 @@ def _download(address: str, path: Path, listed: Listed) -> None:
 
 
 @contextmanager
-def _answer(address: str) -> Iterator[Iterator[bytes]]:
-    """What a web server answers, in pieces."""
+def _answer(address: str, size: int | None = None) -> Iterator[Iterator[bytes]]:
+    """What a web server answers, in pieces; of `size` bytes where the server does not say."""
     shown = without_secrets(address)
     try:
         answer = urlopen(address, timeout=SECONDS)
@@ -313,10 +313,17 @@ def _answer(address: str) -> Iterator[Iterator[bytes]]:
     with answer:
 
         def pieces() -> Iterator[bytes]:
+            came = 0
             try:
                 while piece := answer.read(1 << 20):
+                    came += len(piece)
                     yield piece
             except (OSError, HTTPException) as error:
                 raise BundleError(f"{shown} broke off: {error}. Try again.") from error
+            # A connection that is closed too soon ends such a read like any other.
+            rest = getattr(answer, "length", None)
+            whole = size if rest is None else came + rest
+            if whole is not None and came < whole:
+                raise BundleError(f"{shown} broke off after {came} of {whole} bytes. Try again.")
 
         yield pieces()

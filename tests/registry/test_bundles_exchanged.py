@@ -30,10 +30,30 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+class BreaksOff(Quiet):
+    """Closes the connection after a part of what it announces."""
+
+    part, ends = 5000, ".mkb"
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        outputfile.write(source.read(self.part if self.path.endswith(self.ends) else -1))
+
+
+class BreaksOffUnannounced(BreaksOff):
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword != "Content-Length":
+            super().send_header(keyword, value)
+
+
+class BreaksOffAtOnce(BreaksOff):
+    part, ends = 10, ".json"
+
+
 @contextmanager
-def shown(folder: Path) -> Iterator[str]:
+def shown(folder: Path, server_kind: type[Quiet] = Quiet) -> Iterator[str]:
     """Address of a web server that shows a folder."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+    handler = partial(server_kind, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -194,6 +214,20 @@ def test_a_folder_that_lies_is_refused(
     assert not isinstance(refusal, HTTPError) or refusal.closed
     assert rows(other) == {}
     assert left_files(other) == []
+    assert not list(other.settings.work_dir.iterdir())
+
+
+@pytest.mark.parametrize("kind", [BreaksOff, BreaksOffUnannounced, BreaksOffAtOnce])
+def test_a_transfer_that_breaks_off_is_told_as_such(
+    share: Path, other: Registry, kind: type[BreaksOff]
+) -> None:
+    first = sorted(read_index(share).bundles)[0]
+    name = INDEX if kind is BreaksOffAtOnce else f"{first}.mkb"
+    whole = (share / name).stat().st_size
+    told = rf"{name} broke off after {kind.part} of {whole} bytes\. Try again\.$"
+    with shown(share, kind) as address, pytest.raises(BundleError, match=told):
+        pull(other, first, address)
+    assert (rows(other), left_files(other)) == ({}, [])
     assert not list(other.settings.work_dir.iterdir())
 
 
