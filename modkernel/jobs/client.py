@@ -20,7 +20,7 @@ from modkernel.errors import ChildError, ModkernelError, StoppedError
 from modkernel.jobs import forked
 from modkernel.jobs.failures import read_error
 from modkernel.jobs.job import FULL_DISK, Job, disk_full
-from modkernel.system.files import replace_file
+from modkernel.system.files import UNFINISHED, replace_file
 from modkernel.system.forked import ONE_THREAD
 
 __all__ = ["ForkServer"]
@@ -99,9 +99,13 @@ class ForkServer:
             server.signal(child, signal.SIGTERM)
             raise
         if child.asked and child.exit is None:
+            next_time = (
+                "could write a checkpoint: the same command resumes from the one before."
+                if _has_checkpoint(work)
+                else "had written a checkpoint: the same command begins its work again."
+            )
             raise StoppedError(
-                "Interrupted, and the training process was ended before it could write a "
-                "checkpoint: the same command resumes from the one before."
+                f"Interrupted, and the training process was ended before it {next_time}"
             )
         if child.exit != 0 or not job.result.exists():
             raise _reason(work, child)
@@ -245,6 +249,13 @@ class _Tail:
             # A child that is killed may leave half a line.
             with suppress(json.JSONDecodeError):
                 self._on_progress(json.loads(line))
+
+
+def _has_checkpoint(work: Path) -> bool:
+    """Whether training that is killed now has written a checkpoint, whole."""
+    folder = work / "checkpoint"
+    files = (path for path in (folder, *folder.rglob("*")) if path.is_file())
+    return any(path.suffix != UNFINISHED for path in files)
 
 
 def _reason(work: Path, child: _Child) -> ModkernelError:

@@ -168,6 +168,31 @@ def test_a_child_is_stopped_while_its_follower_waits(server: ForkServer, tmp_pat
         server.run(make_job(tmp_path / "job", "long"), follow, stop)
 
 
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        (None, "before it had written a checkpoint: the same command begins its work again."),
+        (".a.0.tmp", "before it had written a checkpoint: the same command begins its work again."),
+        ("a.safetensors", "could write a checkpoint: the same command resumes from the one before"),
+    ],
+)
+def test_what_the_same_command_does_is_told_as_it_is(
+    server: ForkServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str | None,
+    told: str,
+) -> None:
+    monkeypatch.setattr("modkernel.jobs.client.STOP_GRACE_SECONDS", 0.0)
+    stop = threading.Event()
+    if file is not None:
+        written = tmp_path / "job" / "checkpoint" / "first" / file
+        written.parent.mkdir(parents=True)
+        written.touch()
+    with pytest.raises(StoppedError, match=told):
+        server.run(make_job(tmp_path / "job", "deaf"), lambda _: stop.set(), stop)
+
+
 def test_a_child_that_nobody_follows_any_more_stops(server: ForkServer, tmp_path: Path) -> None:
     work = tmp_path / "job"
 

@@ -48,6 +48,9 @@ def run(job: Job, progress: Progress, stop: Stop) -> None:
         _count(work, progress, stop, steps=1000, seconds=0.05)
     if what == "wordy":
         _count(work, progress, stop, steps=100, seconds=0, text=1000 * "x")
+    if what == "deaf":
+        progress({"event": "epoch"})
+        time.sleep(600)
     if what == "flow":
         flow = ForkServer("tests.modkernel.helpers.quick_server:run")
         flow.run(make_job(work / "job", "long"))
