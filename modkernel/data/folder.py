@@ -15,12 +15,12 @@ from modkernel.data.broken import Broken, unreadable
 from modkernel.data.cache_files import read_json, write_json
 from modkernel.data.changes import outlast_tick
 from modkernel.data.file_kinds import skipped_finding
-from modkernel.data.images import FileFacts, decode_each, map_files, try_facts
+from modkernel.data.images import FileFacts, find_broken, map_files, try_facts
 from modkernel.data.layout import Layout, ListedFile, read_layout
 from modkernel.data.places import DataPlaces
 from modkernel.data.pool import FileList, Pool, Source
 from modkernel.errors import ClassError, DataError, ImageError
-from modkernel.spec import DatasetSpec, ImageReading, Shape
+from modkernel.spec import DatasetSpec, Shape
 from modkernel.spec.shorthand import composed
 
 FACTS = TypeAdapter(FileFacts)
@@ -90,11 +90,7 @@ def broken_images(listed: FileList, error: ImageError) -> ImageError:
 
     `error` is what was met; it stands where all can be read by now.
     """
-    paths = [listed.root / file.path for file in listed.files]
-    # Any size and range will do.
-    reading = ImageReading(value_range=(0, 1))
-    looked = decode_each(paths, (1, 1, 1), reading)
-    broken = [found for found in looked if isinstance(found, Broken)]
+    broken = find_broken([listed.root / file.path for file in listed.files])
     return unreadable(broken) if broken else error
 
 

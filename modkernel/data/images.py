@@ -132,6 +132,13 @@ def decode_each(
     return map_files(partial(_try_decode, shape=shape, reading=reading), paths)
 
 
+def find_broken(paths: Sequence[Path]) -> list[Broken]:
+    """Which of some files cannot be decoded."""
+    # Any size and range will do.
+    looked = decode_each(paths, (1, 1, 1), ImageReading(value_range=(0, 1)))
+    return [found for found in looked if isinstance(found, Broken)]
+
+
 def decode(path: Path, shape: Shape, reading: ImageReading = PLAIN) -> Tensor:
     """Decode one file into uint8 [C, H, W], turned upright if its EXIF data say so.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -96,7 +96,8 @@ def read_layout(root: Path, may_be_empty: str | None = None) -> Layout:
     Raises:
         DataError: no folder, an unreadable or empty one, one of another layout, or one with two
             names that differ in their Unicode form alone.
-        ImageError: files that cannot be looked at.
+        ImageError: files that cannot be looked at; the message names those that cannot be read,
+            too.
     """
     walk = _Walk(root)
     top = _entries(walk, Path())
@@ -106,8 +107,16 @@ def read_layout(root: Path, may_be_empty: str | None = None) -> Layout:
         for part, folder in (parts or {"train": ""}).items()
     }
     if walk.broken:
-        raise unreadable(walk.broken)
+        raise unreadable([*walk.broken, *_unread(root, found)])
     return Layout(root, found, dict(sorted(walk.skipped.items())))
+
+
+def _unread(root: Path, parts: Mapping[str, Part]) -> list[Broken]:
+    """Which of the listed files are broken."""
+    from modkernel.data.images import find_broken  # With torch, which no listing waits for.
+
+    files = [file for part in parts.values() for each in part.listing.values() for file in each]
+    return find_broken([root / file.path for file in files])
 
 
 def find_file(root: Path, example: str) -> Path:

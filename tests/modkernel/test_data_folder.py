@@ -11,6 +11,7 @@ from PIL import Image
 from modkernel.data import Dataset, folder, load_dataset, read_images
 from modkernel.data import load as load_module
 from modkernel.data.images import try_facts
+from modkernel.data.layout import read_layout
 from modkernel.errors import ClassError, DataError, ImageError
 from modkernel.spec import DatasetSpec
 from tests.modkernel.helpers.data_made import all_pixels, folder_spec, image_folder, picture, places
@@ -157,6 +158,22 @@ def test_a_link_to_nowhere_is_named(tmp_path):
     (root / "a" / "link.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(ImageError, match=r"link\.png"):
         load(root, tmp_path)
+
+
+def test_a_link_to_nowhere_hides_no_other_broken_file(tmp_path):
+    root = image_folder(tmp_path / "set", {"a": 5, "b": 5})
+    (root / "a" / "link.png").symlink_to(tmp_path / "nowhere.png")
+    (root / "a" / "001.png").write_bytes(b"")
+    # Its header is whole: that it is cut off shows when it is decoded.
+    cut = root / "b" / "003.png"
+    cut.write_bytes(cut.read_bytes()[:-60])
+    told = (
+        r"^Cannot read 3 images: .*001\.png: .*link\.png: No such file .*003\.png: .*the files\.$"
+    )
+    with pytest.raises(ImageError, match=told):
+        load(root, tmp_path)
+    with pytest.raises(ImageError, match=told):
+        read_layout(root)
 
 
 def test_links_in_a_circle_and_pipes_are_named(tmp_path):
