@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +47,16 @@ def plain(text: str) -> str:
 # Without markup: names and messages may hold brackets.
 out = _Shown(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
 err = _Shown(stderr=True, highlight=False, markup=False)
+
+
+@contextmanager
+def told_if_interrupted(what_now: str) -> Iterator[None]:
+    """Where Ctrl-C ends the block, say on stderr what is there then and what to do."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"modkernel: Interrupted: {what_now}", soft_wrap=True)
+        raise
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modkernel.flows.cli._output import Json, brought_in, err, out, print_json, print_table, size
+from modkernel.flows.cli._output import (
+    Json,
+    brought_in,
+    err,
+    out,
+    print_json,
+    print_table,
+    size,
+    told_if_interrupted,
+)
 from modkernel.flows.cli._stored import AnyRef, stored
 
 if TYPE_CHECKING:
@@ -18,6 +27,12 @@ if TYPE_CHECKING:
 bundle = typer.Typer(
     help="Write modules and networks into files, and take them in.", no_args_is_help=True
 )
+
+
+STORED = "what is stored by now stays, and the same command stores the rest."
+"""What to know where an import or a pull was interrupted."""
+PUSHED = "no bundle is left half-written in {folder}, and the same command does the rest."
+"""Likewise, a push."""
 
 
 class Form(StrEnum):
@@ -89,9 +104,11 @@ def import_file(
     --json: {id, name, modules: a list of {id, name, version, new}, moments: how many are new,
     network: its id or null, network_is_new, signer: a key's fingerprint or null}.
     """
-    from modkernel.registry.bundles.take_in import import_bundle
+    with told_if_interrupted(STORED):
+        from modkernel.registry.bundles.take_in import import_bundle
 
-    show_imported(import_bundle(stored(), file), json)
+        found = import_bundle(stored(), file)
+    show_imported(found, json)
 
 
 @bundle.command("key")
@@ -130,9 +147,10 @@ def push(
 
     --json: {id, name, file, new}.
     """
-    from modkernel.registry.bundles import exchange
+    with told_if_interrupted(PUSHED.format(folder=folder)):
+        from modkernel.registry.bundles import exchange
 
-    found = exchange.push(stored(), reference, folder, key_in(sign), context.obj)
+        found = exchange.push(stored(), reference, folder, key_in(sign), context.obj)
     if json:
         manifest = found.manifest
         facts = {"id": manifest.id, "name": manifest.name, "file": str(found.path)}
@@ -157,9 +175,11 @@ def pull(
 
     --json: as of 'bundle import'.
     """
-    from modkernel.registry.bundles import exchange
+    with told_if_interrupted(STORED):
+        from modkernel.registry.bundles import exchange
 
-    show_imported(exchange.pull(stored(), reference, source), json)
+        found = exchange.pull(stored(), reference, source)
+    show_imported(found, json)
 
 
 def key_in(path: Path | None) -> PrivateKey | None:

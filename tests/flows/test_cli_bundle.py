@@ -75,3 +75,53 @@ def test_what_is_pushed_has_the_rights_that_the_user_gives(
     assert {path.stat().st_mode & 0o777 for path in share.iterdir()} == {rights}
     assert share.stat().st_mode & 0o777 == 0o777 & ~umask
     assert (home / "registry.db").stat().st_mode & 0o077 == 0
+
+
+def test_ctrl_c_during_a_push_leaves_no_half_and_says_so(
+    run: Run,
+    home: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy_home(tmp_path_factory, "bundle", home)
+    share = tmp_path / "share"
+    monkeypatch.setattr("modkernel.registry.bundles.write.write_bundle", interrupted)
+    done = run("push", "net", str(share))
+    assert (done.code, done.out) == (130, "")
+    told = f"no bundle is left half-written in {share}, and the same command does the rest."
+    assert done.err == f"modkernel: Interrupted: {told}\n"
+    assert list(share.iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.setenv("MODKERNEL_HOME", str(home))
+    assert run("push", "net", str(share)).code == 0
+
+
+def test_ctrl_c_during_an_import_says_what_the_same_command_does(
+    run: Run,
+    home: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy_home(tmp_path_factory, "bundle", home)
+    file, share = str(tmp_path / "net.mkb"), str(tmp_path / "share")
+    assert run("bundle", "export", "net", file).code == 0
+    assert run("push", "net", share).code == 0
+    copy_home(tmp_path_factory, "empty", tmp_path / "other")
+    monkeypatch.setenv("MODKERNEL_HOME", str(tmp_path / "other"))
+    told = "what is stored by now stays, and the same command stores the rest."
+    for arguments in (("pull", "net", share), ("bundle", "import", file)):
+        with monkeypatch.context() as patch:
+            patch.setattr("modkernel.registry.networks.Networks.add", interrupted)
+            done = run(*arguments)
+        assert (done.code, done.out) == (130, "")
+        assert done.err == f"modkernel: Interrupted: {told}\n"
+        assert len(json.loads(run("modules", "list", "--json").out)) == 3
+    assert "network net: new" in run("pull", "net", share).out
+
+
+def interrupted(path: object, *_: object) -> None:
+    if isinstance(path, Path):
+        path.write_bytes(b"half a file")
+    raise KeyboardInterrupt
