@@ -222,6 +222,9 @@ def test_old_versions_that_stand_on_each_other_are_shown_before_any_goes(
         assert {one.kind for one in later} == {"model", "run"}
         size_of_versions = sum(one.size_bytes for one in shown if one.kind == "version")
         assert sum(one.size_bytes for one in later) == size_of_versions
+        for garbage in later:
+            registry.collect(garbage)
+        assert registry.garbage() == ()
         assert {one.id for one in registry.modules.find()} == {one.id for one in new}
 
         # A network, or an alias, of the top one keeps all that it stands on.
