@@ -73,7 +73,7 @@ def test_a_spec_is_deployed_scheduled_run_and_removed(home_of_up: Up, tmp_path: 
     made = up.modkernel("deploy", str(path), *cron)
     assert (made["flow"], made["schedules"]) == ("train-network", ["0 3 * * * Europe/Berlin"])
     assert made["description"] == summary(spec)
-    assert made["next_run"] is not None, "before the server has made a run"
+    assert made["next_run"].endswith("+00:00"), "before the server has made a run"
     assert (made["last_run"], made["last_state"]) == (None, None)
     with prefect_client(up.prefect, up.home) as client:
         run = run_by_one_click(client, made["id"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 from zoneinfo import available_timezones
@@ -236,7 +236,7 @@ def _next_run(client: SyncPrefectClient, kept: DeploymentResponse) -> datetime |
         return None if run is None else run.expected_start_time
     # The server makes the runs of a new schedule some seconds later.
     times = [
-        time
+        time.astimezone(UTC)
         for one in kept.schedules
         if one.active and isinstance(one.schedule, CronSchedule)
         for time in asyncio.run(CronTimes(**one.schedule.model_dump()).get_dates(1))
