@@ -236,7 +236,8 @@ def _next_run(client: SyncPrefectClient, kept: DeploymentResponse) -> datetime |
         return None if run is None else run.expected_start_time
     # The server makes the runs of a new schedule some seconds later.
     times = [
-        time.astimezone(UTC)
+        # Copied, Prefect's own kind of time would lose its zone.
+        datetime.fromtimestamp(time.timestamp(), UTC)
         for one in kept.schedules
         if one.active and isinstance(one.schedule, CronSchedule)
         for time in asyncio.run(CronTimes(**one.schedule.model_dump()).get_dates(1))

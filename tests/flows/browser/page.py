@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, TimeoutError, expect, sync_playwright
 
 from tests.flows.helpers.processes import wait_until
 from tests.flows.helpers.servers import Up, get
@@ -29,6 +29,8 @@ FLAGS = (
 )
 PATIENCE = 90_000
 """Milliseconds for one page or dialog to appear: test machines are shared."""
+MENU_PATIENCE = 10_000
+"""Milliseconds for a menu to open by a click."""
 RUN_SECONDS = 300
 """For a flow run, its process's start included."""
 ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -108,8 +110,14 @@ def open_deployment(page: Page, prefect: str, deployment: str) -> None:
 def open_run_form(page: Page, prefect: str, deployment: str) -> None:
     """From Prefect's list of deployments to the form of one's custom run."""
     open_deployment(page, prefect, deployment)
-    page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Custom run").click()
+    run = page.get_by_role("button", name="Run", exact=True)
+    custom = page.get_by_role("menuitem", name="Custom run")
+    run.click()
+    try:
+        custom.wait_for(timeout=MENU_PATIENCE)
+    except TimeoutError:  # The page was drawn again meanwhile, and its menu is closed.
+        run.click()
+    custom.click()
     page.get_by_role("button", name="Submit").wait_for()
 
 
